@@ -1,0 +1,84 @@
+"""Errors a person can use: what is wrong, where it stands, and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The command line shows it and ends with exit code 2.
+
+    Args:
+        what: one sentence without a full stop, names first ("loss.window must be at least 3, got 1").
+        where: a file, or the part of the command line, that holds the mistake.
+        hint: the next step.
+    """
+
+    def __init__(self, what: str, *, where: object = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class RunFailed(Exception):
+    """A run that started and could not be finished. Exit code 1.
+
+    Args:
+        what: one sentence without a full stop.
+        hint: the next step.
+    """
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what if not self.hint else f"{self.what}\nhint: {self.hint}"
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. Not an Exception, so that nothing on the way swallows it.
+
+    Args:
+        signal: the signal's number; the exit code is 128 plus it.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"interrupted by signal {signal}")
+        self.signal = signal
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signal
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that ``name`` was most likely meant to be, or None."""
+    names = list(names)
+    by_lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    if close:
+        return by_lower[close[0]]
+    longer = [n for n in names if len(name) >= 3 and n.startswith(name)]
+    return longer[0] if len(longer) == 1 else None
+
+
+def did_you_mean(name: str, names: Iterable[str], what: str = "the choices are") -> str:
+    """A hint for a name that does not exist: the nearest one, else all of them."""
+    names = sorted(names)
+    close = nearest(name, names)
+    if close is not None:
+        return f"did you mean {close}?"
+    return f"{what} {', '.join(names)}" if names else "there are none"

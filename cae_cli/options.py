@@ -1,0 +1,238 @@
+"""Typed options: a stage declares its options as a dataclass, this file checks a config against it.
+
+A field says its type, its range and what it means, in one place; its value stands in ``configs/``.
+Names, types and ranges are checked before TensorFlow is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cae_cli.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """What an option's value may be, beyond its type. For a list it holds for every item."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    odd: bool = False
+    nonempty: bool = False
+
+    def complaint(self, value: Any) -> str | None:
+        """Why ``value`` is out of range ("must be at least 3"), or None if it is not."""
+        if value is None:
+            return None
+        if isinstance(value, (list, tuple)):
+            if self.nonempty and not value:
+                return "must not be empty"
+            return next((c for c in map(self.complaint, value) if c), None)
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not math.isfinite(value):
+            return "must be a finite number"
+        if self.least is not None and value < self.least:
+            return f"must be at least {self.least:g}"
+        if self.most is not None and value > self.most:
+            return f"must be at most {self.most:g}"
+        if self.above is not None and value <= self.above:
+            return f"must be greater than {self.above:g}"
+        if self.below is not None and value >= self.below:
+            return f"must be less than {self.below:g}"
+        if self.odd and value % 2 == 0:
+            return "must be odd"
+        return None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.choices:
+            parts.append("one of " + ", ".join(self.choices))
+        for sign, bound in (
+            ("≥", self.least),
+            (">", self.above),
+            ("≤", self.most),
+            ("<", self.below),
+        ):
+            if bound is not None:
+                parts.append(f"{sign} {bound:g}")
+        if self.odd:
+            parts.append("odd")
+        return ", ".join(parts)
+
+
+def option(doc: str, **limits: Any) -> Any:
+    """A dataclass field that is an option; ``limits`` are the fields of `Range`."""
+    return field(metadata={"doc": doc, "range": Range(**limits)})
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """One option as documentation shows it."""
+
+    name: str
+    type: str
+    range: str
+    doc: str
+
+
+def describe(cls: type) -> list[OptionInfo]:
+    """The options that ``cls`` declares, in order."""
+    hints = typing.get_type_hints(cls)
+    return [
+        OptionInfo(f.name, type_name(hints[f.name]), str(f.metadata["range"]), f.metadata["doc"])
+        for f in fields(cls)
+        if "doc" in f.metadata
+    ]
+
+
+def type_name(hint: Any) -> str:
+    """A type in words that need no Python ("integer or null", "list of numbers")."""
+    words = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    if hint in words:
+        return words[hint]
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = [a for a in typing.get_args(hint) if a is not type(None)]
+        return " or ".join([*map(type_name, parts), "null"])
+    if typing.get_origin(hint) is list:
+        return f"list of {type_name(typing.get_args(hint)[0])}s".replace("texts", "texts")
+    return str(hint)
+
+
+def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -> T:
+    """Checks a composed config node against the options that ``cls`` declares.
+
+    Args:
+        cls: a dataclass whose fields were made by `option`.
+        node: the config node (a mapping), interpolations resolvable.
+        path: the node's dotted path, for messages ("loss").
+        ignore: keys of the node that are not options of ``cls`` (``name``).
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        UserError: unknown or missing key, wrong type, value out of range.
+    """
+    if not isinstance(node, Mapping | DictConfig):
+        raise UserError(
+            f"{path} must be a group of options, got {node!r}",
+            hint=f"choose one with {path}=…: cae options {path}",
+        )
+    given = {str(k): v for k, v in _plain(node, path).items() if k not in ignore}
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in given:
+        if key not in known:
+            raise UserError(f"{path}.{key} is not an option", hint=did_you_mean(key, known))
+    values: dict[str, Any] = {}
+    for name, f in known.items():
+        key = f"{path}.{name}" if path else name
+        if name not in given or given[name] == "???":
+            raise UserError(f"{key} has no value", hint=f"give it one: {key}=…")
+        value = _convert(given[name], hints[name], key)
+        limits: Range = f.metadata["range"]
+        if complaint := limits.complaint(value):
+            raise UserError(f"{key} {complaint}, got {given[name]!r}", hint=f.metadata["doc"])
+        values[name] = value
+    return cls(**values)
+
+
+def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
+    if not isinstance(node, DictConfig):
+        return dict(node)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or path
+        raise UserError(
+            f"{key} cannot be resolved: {str(error).splitlines()[0]}",
+            hint="an interpolation ${…} must name a key of this config",
+        ) from error
+    assert isinstance(plain, dict)
+    return plain
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """``value`` as type ``hint``; whole numbers pass for numbers, nothing else is guessed."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if value is None:
+            return None
+        rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        return _convert(value, rest[0], key)
+    if typing.get_origin(hint) in (list, tuple):
+        if not isinstance(value, list | tuple | ListConfig):
+            raise UserError(
+                f"{key} must be a list, got {value!r}", hint=f"write it in brackets: '{key}=[…]'"
+            )
+        item = typing.get_args(hint)[0]
+        return [_convert(v, item, f"{key}[{i}]") for i, v in enumerate(value)]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-3 as text
+            return float(value)
+        except ValueError:
+            pass
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a folder called 2024
+    shown = "null" if value is None else repr(value)
+    raise UserError(f"{key} must be {_WORDS[hint]}, got {shown}")
+
+
+class Catalogue(dict[str, type[T]]):
+    """The variants of one config group by name: what may stand behind ``loss=``.
+
+    Args:
+        group: the config group's name.
+    """
+
+    def __init__(self, group: str) -> None:
+        super().__init__()
+        self.group = group
+
+    def add(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Decorator that enters a class under ``name``."""
+
+        def enter(cls: type[T]) -> type[T]:
+            if name in self:
+                raise ValueError(f"{self.group}={name} exists already")
+            self[name] = cls
+            return cls
+
+        return enter
+
+    def find(self, name: str) -> type[T]:
+        """The class called ``name``.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self:
+            raise UserError(
+                f"{self.group} has no option {name!r}",
+                hint=did_you_mean(str(name), self),
+            )
+        return self[name]
