@@ -71,6 +71,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if close:
         return by_lower[close[0]]
+    initials = [n for n in names if "".join(word[:1] for word in n.split("_")) == name.lower()]
+    if len(initials) == 1 and len(name) > 1:
+        return initials[0]  # lr, bs
     longer = [n for n in names if len(name) >= 3 and n.startswith(name)]
     return longer[0] if len(longer) == 1 else None
 

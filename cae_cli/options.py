@@ -21,6 +21,14 @@ from cae_cli.errors import UserError, did_you_mean
 T = TypeVar("T")
 
 
+class OptionError(UserError):
+    """A wrong option; ``key`` is its dotted path, so that the file it came from can be named."""
+
+    def __init__(self, key: str, complaint: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{key} {complaint}", hint=hint)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Range:
     """What an option's value may be, beyond its type. For a list it holds for every item."""
@@ -130,8 +138,9 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
         UserError: unknown or missing key, wrong type, value out of range.
     """
     if not isinstance(node, Mapping | DictConfig):
-        raise UserError(
-            f"{path} must be a group of options, got {node!r}",
+        raise OptionError(
+            path,
+            f"must be a group of options, got {node!r}",
             hint=f"choose one with {path}=…: cae options {path}",
         )
     given = {str(k): v for k, v in _plain(node, path).items() if k not in ignore}
@@ -139,16 +148,19 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
     hints = typing.get_type_hints(cls)
     for key in given:
         if key not in known:
-            raise UserError(f"{path}.{key} is not an option", hint=did_you_mean(key, known))
+            raise OptionError(
+                f"{path}.{key}" if path else key, "is not an option", hint=did_you_mean(key, known)
+            )
     values: dict[str, Any] = {}
     for name, f in known.items():
         key = f"{path}.{name}" if path else name
         if name not in given or given[name] == "???":
-            raise UserError(f"{key} has no value", hint=f"give it one: {key}=…")
+            raise OptionError(key, "has no value", hint=f"give it one: {key}=…")
         value = _convert(given[name], hints[name], key)
         limits: Range = f.metadata["range"]
         if complaint := limits.complaint(value):
-            raise UserError(f"{key} {complaint}, got {given[name]!r}", hint=f.metadata["doc"])
+            hint = f"{name} is {f.metadata['doc']}"
+            raise OptionError(key, f"{complaint}, got {given[name]!r}", hint=hint)
         values[name] = value
     return cls(**values)
 
@@ -160,8 +172,9 @@ def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
         plain = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or path
-        raise UserError(
-            f"{key} cannot be resolved: {str(error).splitlines()[0]}",
+        raise OptionError(
+            key,
+            f"cannot be resolved: {str(error).splitlines()[0]}",
             hint="an interpolation ${…} must name a key of this config",
         ) from error
     assert isinstance(plain, dict)
@@ -180,8 +193,8 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return _convert(value, rest[0], key)
     if typing.get_origin(hint) in (list, tuple):
         if not isinstance(value, list | tuple | ListConfig):
-            raise UserError(
-                f"{key} must be a list, got {value!r}", hint=f"write it in brackets: '{key}=[…]'"
+            raise OptionError(
+                key, f"must be a list, got {value!r}", hint=f"write it in brackets: '{key}=[…]'"
             )
         item = typing.get_args(hint)[0]
         return [_convert(v, item, f"{key}[{i}]") for i, v in enumerate(value)]
@@ -199,7 +212,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a folder called 2024
     shown = "null" if value is None else repr(value)
-    raise UserError(f"{key} must be {_WORDS[hint]}, got {shown}")
+    raise OptionError(key, f"must be {_WORDS[hint]}, got {shown}")
 
 
 class Catalogue(dict[str, type[T]]):

@@ -86,5 +86,6 @@ class Images:
 def as_float(images: NDArray[np.generic]) -> NDArray[np.float32]:
     """Images as float32 in [0, 1]; uint8 is divided by 255, float32 is returned as it is."""
     if images.dtype == np.uint8:
-        return np.multiply(images, np.float32(1 / 255), dtype=np.float32)
+        scaled: NDArray[np.float32] = np.multiply(images, np.float32(1 / 255), dtype=np.float32)
+        return scaled
     return np.asarray(images, dtype=np.float32)

@@ -1,0 +1,57 @@
+"""``cae -sc install=bash``: completion. Commands here, what belongs to ``cae train`` by Hydra."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+
+from cae_cli import compose
+from cae_cli.cli import COMMANDS
+from cae_cli.config import GROUPS
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the shell's script (install=, uninstall=) or completions of a line (query=)."""
+    action = arguments[0].partition("=")[0] if arguments else ""
+    if action != "query":
+        print(_hydra(arguments), end="")
+        return 0
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(" ")
+    if len(words) <= 2:
+        print(" ".join(name for name in COMMANDS if name.startswith(words[-1])))
+    elif words[1] == "train":
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        found = _hydra(arguments).split()
+        print(" ".join(word for word in found if not word.rpartition("=")[2].startswith("_")))
+    elif words[1] == "options" and len(words) == 3:
+        print(" ".join(_options(words[2])))
+    return 0
+
+
+def _options(word: str) -> list[str]:
+    group, slash, _ = word.partition("/")
+    if slash and group in GROUPS:
+        found = [f"{group}/{name}" for name in compose.Sources().options(group)]
+    else:
+        found = list(GROUPS)
+    return [name for name in found if name.startswith(word)]
+
+
+def _hydra(arguments: list[str]) -> str:
+    """What Hydra's own completion answers."""
+    import hydra
+
+    before = sys.argv
+    sys.argv = ["cae", "-sc", *arguments]
+    answer = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(answer):
+            hydra.main(version_base="1.3", config_path=str(compose.CONFIGS), config_name="config")(
+                lambda config: None
+            )()
+    finally:
+        sys.argv = before
+    return answer.getvalue()

@@ -1,0 +1,101 @@
+"""``cae options [group[/option]]``: what there is to choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cae_cli import compose
+from cae_cli.config import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, General
+from cae_cli.errors import UserError, did_you_mean
+from cae_cli.options import OptionInfo, describe
+
+HELP = """\
+usage: cae options [GROUP[/OPTION]]
+
+  cae options             the config groups
+  cae options loss        the options of a group
+  cae options loss/ssim   an option's file, and what its keys mean
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Prints groups, a group's options, or one option."""
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    if len(arguments) > 1:
+        raise UserError(f"one group or option, got {len(arguments)}", hint="cae options --help")
+    sources = compose.Sources()
+    if not arguments:
+        _show_groups(sources)
+        return 0
+    group, _, name = arguments[0].replace("=", "/").partition("/")
+    if group not in GROUPS:
+        raise UserError(f"there is no group {group!r}", hint=did_you_mean(group, GROUPS))
+    if not name:
+        _show_group(group, sources)
+        return 0
+    known = sources.options(group)
+    if name not in known:
+        raise UserError(
+            f"{group} has no option {name!r}",
+            hint=did_you_mean(name, known, f"the options of {group} are"),
+        )
+    _show_option(group, name, known[name])
+    return 0
+
+
+def summary(path: Path) -> str:
+    """The first comment of a config file: what it is, in a line."""
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def keys(group: str, name: str) -> list[OptionInfo]:
+    """The keys of an option, as its dataclass declares them."""
+    if group in ONE:
+        return describe(ONE[group])
+    if group in VARIANTS and name in VARIANTS[group]:
+        return describe(VARIANTS[group][name])
+    if group in SEVERAL and name in SEVERAL[group]:
+        return describe(SEVERAL[group][name])
+    return []
+
+
+def _show_groups(sources: compose.Sources) -> None:
+    width = max(map(len, GROUPS))
+    for group, what in GROUPS.items():
+        print(f"{group:<{width}}  {what}")
+        print(f"{'':<{width}}  {', '.join(sources.options(group))}")
+    print("\nkeys without a group:")
+    _show_keys("", describe(General))
+    print("\ncae options GROUP tells more, cae options GROUP/OPTION all")
+
+
+def _show_group(group: str, sources: compose.Sources) -> None:
+    files = sources.options(group)
+    width = max(map(len, files))
+    print(f"{group}: {GROUPS[group]}\n")
+    for name, path in files.items():
+        print(f"  {group}={name:<{width}}  {summary(path)}")
+    if group in ONE:
+        print("\nkeys of every option:")
+        _show_keys(group, describe(ONE[group]))
+    elif group not in DEVIATIONS:
+        print(f"\ncae options {group}/{next(iter(files))} tells its keys")
+
+
+def _show_option(group: str, name: str, path: Path) -> None:
+    print(f"# {path}\n{path.read_text(encoding='utf-8').rstrip()}")
+    infos = keys(group, name)
+    if infos:
+        print("\nkeys:")
+        _show_keys(f"{group}.{name}" if group in SEVERAL else group, infos)
+
+
+def _show_keys(prefix: str, infos: list[OptionInfo]) -> None:
+    names = [f"{prefix}.{info.name}" if prefix else info.name for info in infos]
+    width = max(map(len, names))
+    for name, info in zip(names, infos, strict=True):
+        limits = f" ({info.range})" if info.range else ""
+        print(f"  {name:<{width}}  {info.doc}\n  {'':<{width}}    {info.type}{limits}")

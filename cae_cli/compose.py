@@ -1,0 +1,319 @@
+"""Composes configs with Hydra, and says what is wrong with one in words that need no Hydra.
+
+Every job is composed and checked before the first one starts, so that a typo in the last value of a
+sweep costs a second and not a night.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cae_cli.config import GROUPS, VARIANTS, Config, parse
+from cae_cli.errors import UserError, did_you_mean, nearest
+from cae_cli.options import OptionError, describe
+
+PACKAGE = Path(__file__).parent
+# In an installed package the configs are inside it, in a checkout they stand beside it.
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+MOST_CHECKED = 64  # jobs of a sweep that are all composed beforehand; larger grids: value by value
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where configs come from.
+
+    Attributes:
+        config_name: of the primary config.
+        folders: folders of the user's own configs, before ours.
+    """
+
+    config_name: str = "config"
+    folders: tuple[Path, ...] = ()
+
+    def find(self, group: str, name: str) -> Path | None:
+        """The file of an option."""
+        for folder in (*self.folders, CONFIGS):
+            path = folder / group / f"{name}.yaml"
+            if path.is_file():
+                return path
+        return None
+
+    def options(self, group: str) -> dict[str, Path]:
+        """The options of a group and their files; those that start with _ are parts of others."""
+        found: dict[str, Path] = {}
+        for folder in (*self.folders, CONFIGS):
+            for path in sorted((folder / group).glob("*.yaml")):
+                if not path.name.startswith("_"):
+                    found.setdefault(path.stem, path)
+        return found
+
+
+def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictConfig:
+    """Composes a config, Hydra's own node included.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    sources = sources or Sources()
+    with _as_user_error(overrides, sources):
+        return _compose(overrides, sources)
+
+
+def checked(overrides: Sequence[str], sources: Sources | None = None) -> tuple[DictConfig, Config]:
+    """Composes a config and checks it against the schema.
+
+    Raises:
+        UserError: it cannot be composed, or an option is wrong; names the file it came from.
+    """
+    sources = sources or Sources()
+    node = composed(overrides, sources)
+    try:
+        return node, parse(node)
+    except OptionError as error:
+        error.where = origin(error.key, node, overrides, sources)
+        raise
+
+
+def jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep, as Hydra's basic sweeper makes them.
+
+    A grid of more than `MOST_CHECKED` jobs is thinned: every value of every key, the others at
+    their first.
+    """
+    choices: list[list[str]] = []
+    for override in parsed(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+    count = 1
+    for values in choices:
+        count *= len(values)
+    if count <= MOST_CHECKED:
+        return [list(job) for job in itertools.product(*choices)]
+    first = [values[0] for values in choices]
+    thinned = [first]
+    for position, values in enumerate(choices):
+        thinned += [[*first[:position], v, *first[position + 1 :]] for v in values[1:]]
+    return thinned
+
+
+def swept_keys(overrides: Sequence[str]) -> list[str]:
+    """Keys that have several values."""
+    return [o.get_key_element() for o in parsed(overrides) if o.is_sweep_override()]
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """The overrides as Hydra reads them.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    with _as_user_error(overrides, Sources()):
+        result: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+        return result
+
+
+def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Sources) -> str | None:
+    """Where the value of ``key`` was given: on the command line, or the file that has it."""
+    for override in reversed(overrides):
+        if override.partition("=")[0].lstrip("+~") in (key, key.partition("[")[0]):
+            return f"command line: {override}"
+    group, _, rest = key.partition("[")[0].partition(".")
+    choices = OmegaConf.select(node, "hydra.runtime.choices") or {}
+    candidates: list[tuple[Path | None, str]] = []
+    for deviation in ("debug", "experiment"):
+        if choices.get(deviation):
+            candidates.append((sources.find(deviation, choices[deviation]), key))
+    chosen = choices.get(group) or rest.partition(".")[0]  # a list of choices is not recorded
+    candidates.append((sources.find(group, str(chosen)), rest))
+    candidates.append((sources.find(".", sources.config_name), key))
+    for path, path_key in candidates:
+        for file in _bases(path):
+            if _has(file, path_key):
+                return _short(file)
+    option_file = sources.find(group, str(chosen))
+    return _short(option_file) if option_file else None
+
+
+def _bases(path: Path | None) -> Iterator[Path]:
+    """A config file and the files beside it that its defaults list names."""
+    if path is None or not path.is_file():
+        return
+    yield path
+    try:
+        content = OmegaConf.load(path)
+    except Exception:
+        return
+    for entry in (content.get("defaults") or []) if isinstance(content, DictConfig) else []:
+        if isinstance(entry, str) and entry != "_self_":
+            yield from _bases(path.with_name(f"{entry}.yaml"))
+
+
+def _has(file: Path, key: str) -> bool:
+    try:
+        content = OmegaConf.load(file)
+        return OmegaConf.select(content, key, throw_on_missing=False) is not None
+    except Exception:
+        return False
+
+
+def _short(path: Path) -> str:
+    """Relative to the current folder where that is shorter."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(path)
+
+
+def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
+    GlobalHydra.instance().clear()
+    search = [f"file://{folder.resolve()}" for folder in sources.folders]
+    extra = [f"hydra.searchpath=[{','.join(search)}]"] if search else []
+    with (
+        initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS), job_name="train"),
+    ):
+        return compose(sources.config_name, overrides=[*overrides, *extra], return_hydra_config=True)
+
+
+@contextmanager
+def _as_user_error(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
+        raise rephrase(error, overrides, sources) from error
+    except OSError as error:
+        raise UserError(f"cannot read a config: {error.strerror}", where=error.filename) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("yaml", "omegaconf", "hydra", "antlr4"):
+            raise
+        raise _yaml_error(error) from error
+
+
+def _yaml_error(error: Exception) -> UserError:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"{mark.name}:{mark.line + 1}" if mark else None
+    return UserError(f"not valid YAML: {problem}", where=where)
+
+
+def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> UserError:
+    """What Hydra or OmegaConf raised, in words, with the nearest name."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"cannot read the override {error.override!r}",
+            where=f"command line: {error.override}",
+            hint="write key=value; put quotes around a value with spaces, commas or brackets: "
+            "'key=[1,2]'",
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        group = group.strip("/")
+        known = list(sources.options(group)) if group else [*GROUPS]
+        if not group:
+            return UserError(f"there is no config {name!r}", hint=did_you_mean(name, known))
+        return UserError(
+            f"{group} has no option {name!r}",
+            where=_line_with(f"{group}={name}", overrides),
+            hint=did_you_mean(name, known, f"the options of {group} are"),
+        )
+    cause: Any = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    key = getattr(cause, "full_key", None)
+    match = re.search(r"Could not override '([^']+)'", text)
+    if match:
+        return _unknown_key(match.group(1), overrides, sources)
+    if "Multiple values for" in text:
+        match = re.search(r"Multiple values for ([\w/@.]+)", text)
+        group = match.group(1) if match else "a group"
+        return UserError(
+            f"{group} is given more than once", hint="leave out all but one; several values of a "
+            "sweep are written group=a,b with -m"
+        )  # fmt: skip
+    if "Ambiguous value" in text or "sweep" in text.lower():
+        match = re.search(r"'([^']+)'", text)
+        given = match.group(1) if match else "an override"
+        return UserError(
+            f"{given} has several values",
+            where=_line_with(given, overrides),
+            hint="cae train -m … trains one run for each; a list is written 'key=[a,b]'",
+        )
+    if type(cause).__module__.partition(".")[0] == "yaml":
+        return _yaml_error(cause)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return UserError(
+        first[0].lower() + first[1:] if key is None else f"{key}: {first}",
+        hint="HYDRA_FULL_ERROR=1 shows the whole error",
+    )
+
+
+def _line_with(start: str, overrides: Sequence[str]) -> str | None:
+    found = next((o for o in overrides if o.lstrip("+~").startswith(start)), None)
+    return f"command line: {found}" if found else None
+
+
+def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserError:
+    """An override of something that is not there: what was meant, or which option has it."""
+    where = _line_with(f"{key}=", overrides) or _line_with(key, overrides)
+    group, _, rest = key.partition(".")
+    if not rest:
+        return UserError(
+            f"there is no option {key!r}",
+            where=where,
+            hint=did_you_mean(key, [*GROUPS, "seed", "task_name", "tags"]),
+        )
+    if group not in GROUPS:
+        return UserError(f"there is no option {key!r}", where=where, hint=did_you_mean(group, GROUPS))
+    others = [o for o in overrides if o.partition("=")[0].lstrip("+~") != key]
+    try:
+        node = _compose(others, sources)
+    except Exception:
+        return UserError(f"{key} is not an option", where=where, hint=f"cae options {group}")
+    parent, _, name = key.rpartition(".")
+    siblings = OmegaConf.select(node, parent)
+    names = [str(n) for n in siblings] if isinstance(siblings, DictConfig) else []
+    names = [n for n in names if n != "name"]
+    if nearest(name, names) is None and group in VARIANTS:
+        have = [n for n, cls in VARIANTS[group].items() if name in {o.name for o in describe(cls)}]
+        if have:
+            return UserError(
+                f"{key} is not an option of {group}={node[group].name}",
+                where=where,
+                hint=f"it belongs to {', '.join(f'{group}={n}' for n in have)}",
+            )
+    if group == "regularization":
+        chosen = rest.partition(".")[0]
+        if chosen in sources.options(group) and not isinstance(siblings, DictConfig):
+            return UserError(
+                f"{key} is set, but regularization={chosen} is not chosen",
+                where=where,
+                hint=f"add regularization={chosen}",
+            )
+    return UserError(f"{key} is not an option", where=where, hint=did_you_mean(name, names))
+
+
+def quiet_full_error() -> str | None:
+    """Makes Hydra raise its errors instead of printing them; returns what the user had set."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    return before

@@ -1,0 +1,152 @@
+"""The typed schema: every config group, the dataclasses behind its options, and the check of a config.
+
+A group is of one of three kinds: *one* set of options (model), *variants* that differ in their options
+and say which they are by ``name`` (loss), or *several* at once, each under its own key
+(regularization).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cae_cli.data import SOURCES, DataOptions
+from cae_cli.data.augmentation import Augmentation
+from cae_cli.errors import did_you_mean
+from cae_cli.losses import LOSSES, Loss
+from cae_cli.model import ModelOptions
+from cae_cli.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from cae_cli.options import Catalogue, OptionError, build, option
+from cae_cli.regularization import REGULARIZERS, Regularizer
+from cae_cli.training import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """The keys that belong to no group."""
+
+    seed: int = option(
+        "of the initial weights, the order of the images, dropout, noise and augmentation",
+        least=0,
+        most=2**31 - 1,
+    )
+    task_name: str = option("folder below runs/")
+    tags: list[str] = option("words to find the run by")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(General):
+    """A checked config: what `experiment.run` needs to know."""
+
+    data: DataOptions
+    augmentation: Augmentation
+    model: ModelOptions
+    regularization: Mapping[str, Regularizer]
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    training: TrainingOptions
+
+
+ONE: dict[str, type] = {
+    "augmentation": Augmentation,
+    "model": ModelOptions,
+    "training": TrainingOptions,
+}
+VARIANTS: dict[str, Catalogue[Any]] = {
+    "data": SOURCES,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+SEVERAL: dict[str, Catalogue[Any]] = {"regularization": REGULARIZERS}
+# Groups whose options are deviations of the whole config, and have no node of their own.
+DEVIATIONS = ("experiment", "debug")
+
+# What each group is for, in the order in which people read them.
+GROUPS = {
+    "model": "the network",
+    "loss": "what the training minimises",
+    "regularization": "penalties, dropout, batch normalisation, noise; several: '[l2,dropout]'",
+    "augmentation": "random transforms of the training images",
+    "data": "the images",
+    "optimizer": "how steps are made",
+    "schedule": "how the learning rate changes",
+    "training": "how long, in what steps",
+    "experiment": "named sets of deviations",
+    "debug": "quick looks",
+}
+
+
+def parse(node: DictConfig) -> Config:
+    """Checks a composed config.
+
+    Args:
+        node: what Hydra composed, without its own ``hydra`` node.
+
+    Returns:
+        The config, typed.
+
+    Raises:
+        OptionError: unknown or missing key, wrong type, value out of range.
+    """
+    parts: dict[str, Any] = {}
+    groups = (*ONE, *VARIANTS, *SEVERAL)
+    # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
+    elsewhere = (*groups, *DEVIATIONS, "hydra")
+    top = {k: "???" if OmegaConf.is_missing(node, k) else node[k] for k in node if k not in elsewhere}
+    general = build(General, top, "")
+    if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
+        raise OptionError(
+            "task_name",
+            f"must be the name of a folder, got {general.task_name!r}",
+            hint="letters, digits, dots, dashes and underscores",
+        )
+    for group in groups:
+        if node.get(group) is None and group not in SEVERAL:
+            raise OptionError(group, "has no value", hint=f"choose one: cae options {group}")
+    for group, cls in ONE.items():
+        parts[group] = build(cls, node[group], group)
+    for group, catalogue in VARIANTS.items():
+        parts[group] = build(variant(node[group], catalogue), node[group], group, ignore=("name",))
+    for group, catalogue in SEVERAL.items():
+        parts[group] = {}
+        for name in node.get(group) or {}:
+            key = f"{group}.{name}"
+            if name not in catalogue:
+                raise OptionError(key, "is not an option", hint=did_you_mean(name, catalogue))
+            parts[group][name] = build(catalogue[name], node[group][name], key)
+    return Config(**vars(general), **parts)
+
+
+def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
+    """The class of a group's node, by its ``name``."""
+    name = node.get("name") if isinstance(node, Mapping | DictConfig) else None
+    if name is None:
+        raise OptionError(
+            f"{catalogue.group}.name",
+            "has no value",
+            hint=f"it says which {catalogue.group} this is: {', '.join(sorted(catalogue))}",
+        )
+    if name not in catalogue:
+        raise OptionError(
+            f"{catalogue.group}.name",
+            f"must be one of {', '.join(sorted(catalogue))}, got {name!r}",
+            hint=did_you_mean(str(name), catalogue),
+        )
+    return catalogue[name]
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A composed config as plain containers, interpolations resolved, without ``hydra``."""
+    return {
+        str(key): OmegaConf.to_container(node[key], resolve=True)
+        if OmegaConf.is_config(node[key])
+        else node[key]
+        for key in node
+        if key != "hydra"
+    }

@@ -1,0 +1,227 @@
+"""Checks what a source delivers, and brings its values to [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data.images import Pool
+from cae_cli.errors import UserError
+
+Array = NDArray[Any]
+
+# Resizing and float16 leave values a hair outside their range: that much is clipped without a word.
+_SLACK = 1e-3
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Which values become 0 and 1, and why."""
+
+    black: float
+    white: float
+    reason: str
+
+
+def check(pool: Pool, where: object = None) -> Pool:
+    """The pool with images (n, h, w, c), if a network can learn from it.
+
+    Args:
+        pool: what a source delivers.
+        where: the file or folder it came from, for messages.
+
+    Raises:
+        UserError: wrong shape or type, lengths that differ, nothing that varies.
+    """
+    images = _four_axes(pool.images, "the images", where)
+    if pool.labels is not None and len(pool.labels) != len(images):
+        raise UserError(f"there are {len(images)} images and {len(pool.labels)} labels", where=where)
+    _check_variation(images, where)
+    if pool.test_images is None:
+        return replace(pool, images=images)
+    test_images = _four_axes(pool.test_images, "the test images", where)
+    if test_images.shape[1:] != images.shape[1:]:
+        raise UserError(
+            f"training images are {_shape(images)}, test images {_shape(test_images)}", where=where
+        )
+    if pool.test_labels is not None and len(pool.test_labels) != len(test_images):
+        raise UserError(
+            f"there are {len(test_images)} test images and {len(pool.test_labels)} labels",
+            where=where,
+        )
+    return replace(pool, images=images, test_images=test_images)
+
+
+def scale(pool: Pool, how: str, where: object = None) -> Pool:
+    """The pool with uint8 images, or float32 images in [0, 1].
+
+    The training part decides, the test part follows by the same rule.
+
+    Args:
+        pool: checked by `check`.
+        how: the option ``scale``.
+        where: the file or folder it came from, for messages.
+
+    Returns:
+        The pool, with a note on what was done. With ``how="none"`` the values are untouched.
+
+    Raises:
+        UserError: NaN or infinite values, values that the rule has no place for.
+    """
+    low, high = _extremes(pool.images, "the images", where)
+    if pool.test_images is not None:
+        _extremes(pool.test_images, "the test images", where)
+    rule = _rule(pool, how, low, high, where)
+    notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
+    if how == "auto" and (high - rule.black) / (rule.white - rule.black) < 0.25:
+        notes.append("the images are dark; data.scale=minmax would use the whole range")
+    if how == "none":
+        images, test = (_unscaled(x) for x in (pool.images, pool.test_images))
+        assert images is not None
+        return replace(pool, images=images, test_images=test, notes=tuple(notes))
+    images, _ = _apply(rule, pool.images)
+    if pool.test_images is None:
+        return replace(pool, images=images, notes=tuple(notes))
+    test_images, beyond = _apply(rule, pool.test_images)
+    if beyond:
+        notes.append("the test part has values beyond those of the training part: clipped")
+    return replace(pool, images=images, test_images=test_images, notes=tuple(notes))
+
+
+def _four_axes(images: Array, what: str, where: object) -> Array:
+    if images.dtype.kind not in "buif":
+        raise UserError(f"{what} must be numbers, got an array of {images.dtype}", where=where)
+    if images.ndim == 2 and images.shape[1] > 1:
+        side = round(images.shape[1] ** 0.5)
+        square = f"({len(images)}, {side}, {side})" if side * side == images.shape[1] else "(n, h, w)"
+        raise UserError(
+            f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}",
+            where=where,
+            hint=f"reshape the rows to images: x.reshape{square}",
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise UserError(
+            f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}", where=where
+        )
+    if len(images) == 0:
+        raise UserError(f"{what} are none: the array has the shape {images.shape}", where=where)
+    if images.ndim == 3:
+        return images[..., np.newaxis]
+    if images.shape[3] > 4:
+        first = images.shape[1] <= 4
+        raise UserError(
+            f"{what} must have 1 to 4 channels on the last axis, got {images.shape}",
+            where=where,
+            hint="these look like channels first: np.moveaxis(x, 1, -1)" if first else None,
+        )
+    return images
+
+
+def _check_variation(images: Array, where: object) -> None:
+    # Both sweeps end at the first image that shows something.
+    if all(image.min() == image.max() for image in images):
+        raise UserError("constant data: within each image all pixels are equal", where=where)
+    if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
+        raise UserError(f"constant data: all {len(images)} images are equal", where=where)
+
+
+def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
+    """Smallest and largest value; both are NaN or infinite only if a pixel is."""
+    low, high = float(images.min()), float(images.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    bad = np.array([not np.isfinite(image).all() for image in images])
+    raise UserError(
+        f"{what} have NaN or infinite values in {bad.sum()} of {len(bad)} images, "
+        f"first in image {bad.argmax()}",
+        where=where,
+        hint="leave these images out, or np.nan_to_num",
+    )
+
+
+def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scale:
+    match how:
+        case "none":
+            return _Scale(0, 1, "left as they are")
+        case "minmax":
+            return _Scale(low, high, "smallest to 0, largest to 1")
+        case "byte":
+            rule = _Scale(0, 255, "divided by 255")
+        case "word":
+            rule = _Scale(0, 65535, "divided by 65535")
+        case "signed":
+            rule = _Scale(-1, 1, "from [-1, 1] to [0, 1]")
+        case _ if pool.white is not None:
+            return _Scale(0, pool.white, f"divided by {pool.white:g}")
+        case _ if pool.images.dtype.kind == "f":
+            return _rule_for_floats(low, high, where)
+        case _:
+            return _rule_for_integers(low, high, where)
+    slack = _SLACK * (rule.white - rule.black)
+    if low < rule.black - slack or high > rule.white + slack:
+        raise UserError(
+            f"data.scale={how} needs values in {rule.black:g} to {rule.white:g}, "
+            f"got {low:g} to {high:g}",
+            where=where,
+            hint="data.scale=minmax, or data.scale=auto",
+        )
+    return rule
+
+
+def _rule_for_integers(low: float, high: float, where: object) -> _Scale:
+    if low < 0 or high > 65535:
+        raise _no_rule("integers", low, high, where)
+    if high <= 1:
+        return _Scale(0, 1, "taken as 0 and 1")
+    if high <= 255:
+        return _Scale(0, 255, "255 is white")
+    return _Scale(0, 65535, "65535 is white")
+
+
+def _rule_for_floats(low: float, high: float, where: object) -> _Scale:
+    if high <= 1 + _SLACK:
+        if low >= -_SLACK:
+            return _Scale(0, 1, "taken as they are")
+        if low >= -1 - _SLACK:
+            return _Scale(-1, 1, "from [-1, 1] to [0, 1]")
+    # Up to 2 it is rather [0, 1] with an overshoot than an all but black [0, 255].
+    if low >= -_SLACK and 2 < high <= 255 * (1 + _SLACK):
+        return _Scale(0, 255, "255 is white")
+    raise _no_rule("numbers", low, high, where)
+
+
+def _no_rule(kind: str, low: float, high: float, where: object) -> UserError:
+    return UserError(
+        f"it is not clear what is black and what is white in {kind} from {low:g} to {high:g}",
+        where=where,
+        hint="data.scale=minmax takes the smallest for black and the largest for white",
+    )
+
+
+def _apply(rule: _Scale, images: Array) -> tuple[Array, bool]:
+    """Scaled images, and whether more than a hair had to be clipped."""
+    if images.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
+        return images, False
+    if (rule.black, rule.white) == (0, 1):
+        scaled = images.astype(np.float32, copy=False)
+    else:
+        # In parts, so that the double precision that wide integers need never holds all images.
+        scaled = np.empty(images.shape, np.float32)
+        for start in range(0, len(images), 1024):
+            part = np.subtract(images[start : start + 1024], rule.black, dtype=np.float64)
+            scaled[start : start + 1024] = part / (rule.white - rule.black)
+    low, high = scaled.min(), scaled.max()
+    if low < 0 or high > 1:
+        scaled = np.clip(scaled, 0, 1)
+    return scaled, bool(low < -_SLACK or high > 1 + _SLACK)
+
+
+def _unscaled(images: Array | None) -> Array | None:
+    return None if images is None else images.astype(np.float32, copy=False)
+
+
+def _shape(images: Array) -> str:
+    return "x".join(map(str, images.shape[1:]))

@@ -1,0 +1,133 @@
+"""What every source of images shares: its options, its place in the catalogue, how it finds files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from cae_cli.data.images import Pool
+from cae_cli.errors import UserError, nearest
+from cae_cli.options import Catalogue, OptionError, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """A source of images, and what is done to its images whatever the source.
+
+    To add a source, write its class with a method ``read``, enter it with ``@SOURCES.add``, and
+    write its values in ``configs/data/<name>.yaml``.
+    """
+
+    # Whether the images come in an order that is random already, the same however many there are.
+    shuffled: ClassVar[bool] = False
+
+    train: int | None = option("largest number of training images; null: all", least=1)
+    validation: float = option("share held out from the training part", above=0, below=1)
+    test: int | None = option("largest number of images of the test part; null: all", least=1)
+    noise: float = option("standard deviation of noise added to the images in [0, 1]", least=0)
+    seed: int = option("of the split, the noise and generated images", least=0)
+    scale: str = option(
+        "how values become [0, 1]: by what they are (auto), divided by 255 (byte) or 65535 (word), "
+        "from [-1, 1] (signed), smallest to 0 and largest to 1 (minmax), not at all (none)",
+        choices=("auto", "none", "byte", "word", "signed", "minmax"),
+    )
+
+    def read(self) -> Pool:
+        """The images as they are, all that the split may choose from.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        raise NotImplementedError
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator that depends on the seed and on what it is for, and on nothing else."""
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+    def held_out_beside(self, train: int) -> int:
+        """How many validation images belong to ``train`` training images."""
+        return max(1, round(self.validation / (1 - self.validation) * train))
+
+
+SOURCES: Catalogue[DataOptions] = Catalogue("data")
+
+
+def file_at(path: str | None, example: str) -> Path:
+    """The file that ``data.path`` names.
+
+    Args:
+        path: the option's value; ``~`` is the home folder.
+        example: what such a path looks like, for the hint.
+
+    Raises:
+        UserError: no value, nothing there, or a folder.
+    """
+    found = _existing(path, example)
+    if found.is_dir():
+        inside = _first_child(found, Path(example).suffix)
+        raise UserError(
+            "data.path is a folder, a file is needed",
+            where=found,
+            hint=f"data.path={inside or found / example}",
+        )
+    return found
+
+
+def folder_at(path: str | None, example: str) -> Path:
+    """The folder that ``data.path`` names.
+
+    Args:
+        path: the option's value; ``~`` is the home folder.
+        example: what such a path looks like, for the hint.
+
+    Raises:
+        UserError: no value, nothing there, or a file.
+    """
+    found = _existing(path, example)
+    if not found.is_dir():
+        raise UserError(
+            "data.path is a file, a folder is needed",
+            where=found,
+            hint=f"data.path={found.parent}, or data=npz or data=npy for arrays",
+        )
+    return found
+
+
+def _first_child(folder: Path, suffix: str) -> Path | None:
+    """The first file of ``folder`` that ends in ``suffix``."""
+    try:
+        return min((p for p in folder.iterdir() if p.suffix == suffix), default=None)
+    except OSError:
+        return None
+
+
+def _existing(path: str | None, example: str) -> Path:
+    if path is None or not path.strip():
+        raise OptionError("data.path", "has no value", hint=f"data.path={example}")
+    try:
+        found = Path(path).expanduser()
+        if found.exists():
+            return found
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, too long, ~nobody
+        raise UserError(f"data.path cannot be used: {error}", where=path) from error
+    raise UserError("data.path does not exist", where=found, hint=_where_instead(found))
+
+
+def _where_instead(missing: Path) -> str:
+    """The nearest thing that exists, else from where relative paths start."""
+    whole = Path.cwd() / missing
+    ancestors = (p for p in whole.parents if p.is_dir())
+    parent = next(ancestors, whole.parent)
+    asked = whole.relative_to(parent).parts[0]
+    try:
+        close = nearest(asked, [p.name for p in parent.iterdir() if not p.name.startswith(".")])
+    except OSError:
+        close = None
+    if close is not None:
+        return f"did you mean {parent / close}?"
+    if missing.is_absolute():
+        return f"{parent} exists, {asked} in it does not"
+    return f"relative paths start from {Path.cwd()}"

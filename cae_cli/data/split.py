@@ -1,0 +1,103 @@
+"""Splits what a source delivers into a training, a validation and a test part.
+
+The split depends on the options only. The training images of a smaller ``data.train`` are among
+those of a larger one, and none of them is ever a validation image: learning curves over
+``data.train`` compare like with like.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data.images import Images, Pool
+from cae_cli.data.source import DataOptions
+from cae_cli.errors import UserError
+
+Indices = NDArray[np.intp]
+
+
+def split(pool: Pool, options: DataOptions, source: str) -> Images:
+    """The parts of a pool.
+
+    Args:
+        pool: images (n, h, w, c), scaled.
+        options: how many, and the seed.
+        source: the source's name.
+
+    Returns:
+        Copies of the chosen images.
+
+    Raises:
+        UserError: fewer than 2 training images or none for validation.
+    """
+    notes = list(pool.notes)
+    n = len(pool.images)
+    order = np.arange(n) if options.shuffled else options.rng("split").permutation(n)
+    if pool.groups is not None and np.ptp(pool.groups) > 0:
+        train, validation = _by_groups(order, pool.groups, options, notes)
+    else:
+        if pool.groups is not None:
+            notes.append(
+                "all images come from one picture: training and validation images are neighbours"
+            )
+        train, validation = _by_images(order, options)
+    if options.train is not None and len(train) < options.train:
+        notes.append(
+            f"{len(train)} training images instead of {options.train}: there are {n} images, "
+            f"{len(validation)} of them are for validation"
+        )
+    if len(train) < 2 or len(validation) < 1:
+        raise UserError(
+            f"too few images: {len(train)} for training and {len(validation)} for validation out of {n}",
+            hint="at least 2 and 1 are needed: more images, or another data.validation"
+            if options.train is None or options.train > 1
+            else "data.train must be at least 2",
+        )
+    test = None if pool.test_images is None else _test_part(len(pool.test_images), options, notes)
+    return Images(
+        train=pool.images[train],
+        validation=pool.images[validation],
+        test=None if test is None or pool.test_images is None else pool.test_images[test],
+        train_labels=None if pool.labels is None else pool.labels[train],
+        validation_labels=None if pool.labels is None else pool.labels[validation],
+        test_labels=None if test is None or pool.test_labels is None else pool.test_labels[test],
+        source=source,
+        notes=tuple(notes),
+    )
+
+
+def _by_images(order: Indices, options: DataOptions) -> tuple[Indices, Indices]:
+    """Training images from the front of the order, validation images from its back."""
+    n = len(order)
+    train = n if options.train is None else options.train
+    validation = options.held_out_beside(train)
+    if train + validation > n:  # all there are
+        validation = max(1, round(options.validation * n))
+        train = min(train, n - validation)
+    return order[:train], order[n - validation :]
+
+
+def _by_groups(
+    order: Indices, groups: NDArray[np.int64], options: DataOptions, notes: list[str]
+) -> tuple[Indices, Indices]:
+    """Whole groups for validation until the share is reached, at least one left for training."""
+    names, sizes = np.unique(groups, return_counts=True)
+    shuffled = options.rng("groups").permutation(len(names))
+    reached = np.cumsum(sizes[shuffled]) / len(order)
+    count = min(int(np.searchsorted(reached, options.validation)) + 1, len(names) - 1)
+    held_out = np.isin(groups[order], names[shuffled[:count]])
+    train, validation = order[~held_out], order[held_out]
+    if options.train is not None:
+        train = train[: options.train]
+        validation = validation[: options.held_out_beside(len(train))]
+    notes.append(f"validation images come from {count} of {len(names)} pictures, training not")
+    return train, validation
+
+
+def _test_part(n: int, options: DataOptions, notes: list[str]) -> Indices:
+    if options.test is None:
+        return np.arange(n)
+    if options.test > n:
+        notes.append(f"{n} test images instead of {options.test}: there are no more")
+    return options.rng("test").permutation(n)[: options.test]

@@ -1,0 +1,55 @@
+"""Judges what was measured. Measuring is done before, showing after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Skipped
+from cae_cli.diagnosis.rule import RULES, Case, attach
+from cae_cli.measures.measured import Measures
+
+__all__ = ["RULES", "Case", "Diagnosis", "Finding", "Severity", "Skipped", "diagnose"]
+
+
+def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
+    """Asks every rule.
+
+    Args:
+        measures: of the run.
+        config: the run's composed config as plain containers, for prescriptions that depend on it.
+    """
+    case = Case(measures, config)
+    findings: list[Finding] = []
+    skipped: list[Skipped] = []
+    passed: list[str] = []
+    for rule in RULES:
+        result = rule.look(case)
+        if isinstance(result, Finding):
+            findings.append(result)
+        elif isinstance(result, Skipped):
+            skipped.append(result)
+        else:
+            passed.append(rule.code)
+    findings = attach(findings)
+    return Diagnosis(
+        verdict=_verdict(measures, findings, len(passed), len(skipped)),
+        findings=tuple(findings),
+        passed=tuple(passed),
+        skipped=tuple(skipped),
+    )
+
+
+def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: int) -> str:
+    explained = measures.quality.explained_variance
+    share = f"the reconstruction explains {explained:.0%} of what the mean image does not"
+    causes = [f for f in findings if f.consequence_of is None]
+    if any(f.severity is Severity.ERROR for f in causes):
+        first = next(f for f in causes if f.severity is Severity.ERROR)
+        return f"not meaningful: {first.problem}"
+    if causes:
+        first = min(causes, key=lambda f: list(Severity).index(f.severity))
+        return f"{first.problem}; {share}"
+    looked = f"{passed} rules found nothing wrong" if passed != 1 else "1 rule found nothing wrong"
+    return f"{looked}{f', {skipped} could not look' if skipped else ''}; {share}"

@@ -1,0 +1,99 @@
+"""What a rule is, and the catalogue of all of them, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Severity, Skipped
+from cae_cli.measures.measured import Measures
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a rule looks at.
+
+    Attributes:
+        measures: of the run.
+        config: the run's composed config as plain containers.
+    """
+
+    measures: Measures
+    config: Mapping[str, Any]
+
+    def option(self, path: str) -> Any:
+        """The config's value at a dotted path, None if there is none."""
+        node: Any = self.config
+        for key in path.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
+
+    def adding(self, regularizer: str) -> str:
+        """The override that adds a regularizer to those the run had."""
+        had = [name for name in self.option("regularization") or {} if name != regularizer]
+        return (
+            f"regularization=[{','.join([*had, regularizer])}]"
+            if had
+            else (f"regularization={regularizer}")
+        )
+
+
+class Rule:
+    """One problem: how it shows, why it matters, what helps.
+
+    A rule states its threshold and where it comes from, and is entered with ``@RULES.add``.
+    """
+
+    code: ClassVar[str]
+    problem: ClassVar[str]
+    severity: ClassVar[Severity]
+    measures: ClassVar[str]  # what is looked at
+    why: ClassVar[str]  # why it matters
+    threshold: ClassVar[float]
+    source: ClassVar[str]  # where the threshold comes from
+    explains: ClassVar[tuple[str, ...]] = ()  # codes whose findings follow from this one
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """A finding, None if there is none, `Skipped` if it cannot be told."""
+        raise NotImplementedError
+
+    def finding(
+        self,
+        message: str,
+        *evidence: Evidence,
+        prescriptions: tuple[Prescription, ...] = (),
+    ) -> Finding:
+        """A finding of this rule."""
+        return Finding(self.code, self.problem, self.severity, message, evidence, prescriptions)
+
+    def skipped(self, reason: str) -> Skipped:
+        """This rule cannot look, because of ``reason``."""
+        return Skipped(self.code, self.problem, reason)
+
+
+class Rules(list[Rule]):
+    """All rules, causes before their consequences."""
+
+    def add(self, cls: type[Rule]) -> type[Rule]:
+        """Decorator that enters a rule."""
+        if any(rule.code == cls.code for rule in self):
+            raise ValueError(f"rule {cls.code} exists already")
+        self.append(cls())
+        self.sort(key=lambda rule: rule.code)
+        return cls
+
+
+RULES = Rules()
+
+
+def attach(findings: list[Finding]) -> list[Finding]:
+    """Orders findings: causes as their rules are ordered, each followed by its consequences."""
+    fired = {finding.code for finding in findings}
+    cause = {code: rule.code for rule in RULES if rule.code in fired for code in rule.explains}
+
+    def root(code: str) -> str:
+        return root(cause[code]) if code in cause else code
+
+    ordered = sorted(findings, key=lambda f: (root(f.code), f.code in cause, f.code))
+    return [replace(f, consequence_of=cause.get(f.code)) for f in ordered]

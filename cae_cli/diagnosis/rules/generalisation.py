@@ -1,0 +1,37 @@
+"""Rules on the difference between training and held-out images."""
+
+from __future__ import annotations
+
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.rule import RULES, Case, Rule
+
+
+@RULES.add
+class ValidationGap(Rule):
+    """Training images are reconstructed better than others."""
+
+    code = "CAE501"
+    problem = "training images are memorised"
+    severity = Severity.WARNING
+    measures = "explained variance of training images minus that of held-out ones"
+    why = "What is memorised says something about these images, not about images."
+    threshold = 0.04
+    source = "healthy runs have .002 to .013; 16 training images give .06 to .08"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above .04."""
+        q = case.measures.quality
+        if q.images < 16:
+            return self.skipped(f"only {q.images} held-out images")
+        gap = q.train_explained_variance - q.explained_variance
+        if gap <= self.threshold:
+            return None
+        return self.finding(
+            f"explained variance {q.train_explained_variance:.3f} on training images, "
+            f"{q.explained_variance:.3f} on held-out ones",
+            Evidence("gap in explained variance", gap, self.threshold, ".002 to .013"),
+            prescriptions=(
+                Prescription(("data.train=null",), "all images there are", Safety.SLOW),
+                Prescription(("augmentation=light",), "more views of the same images", Safety.TRADE),
+            ),
+        )

@@ -1,0 +1,102 @@
+"""Rules on what comes out, on held-out images."""
+
+from __future__ import annotations
+
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity
+from cae_cli.diagnosis.rule import RULES, Case, Rule
+
+
+@RULES.add
+class OutputCollapsed(Rule):
+    """Every image gives the same output."""
+
+    code = "CAE301"
+    problem = "the output is the same for every image"
+    severity = Severity.ERROR
+    measures = "variance of the output over held-out images, relative to that of the images"
+    why = (
+        "Such an output holds nothing of its input, so neither does the code. The plain network "
+        "with squared error and a sigmoid dies this way on dark images: black is a good first "
+        "answer, and a saturated sigmoid passes no gradient to leave it again."
+    )
+    threshold = 0.05
+    source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
+    explains = ("CAE302", "CAE401", "CAE202", "CAE501")
+
+    def look(self, case: Case) -> Finding | None:
+        """Fires below 5 % of the images' variance; says so if the output is black."""
+        q = case.measures.quality
+        share = q.output_variance_share
+        if share >= self.threshold:
+            return None
+        black = q.mse.value >= 0.95 * q.black_mse and q.output_mean < 0.05
+        evidence = [Evidence("output variance, share of the images'", share, self.threshold, "above .7")]
+        what = "every image gives the same output"
+        if black:
+            what = "the output is black for every image, no better than a black image"
+            evidence.append(Evidence("MSE", q.mse.value, q.black_mse, "below that of black"))
+        return self.finding(
+            f"{what}: MSE {q.mse.value:.4f}, black image {q.black_mse:.4f}, "
+            f"mean image {q.mean_image_mse:.4f}",
+            *evidence,
+            prescriptions=self._ways_out(case),
+        )
+
+    @staticmethod
+    def _ways_out(case: Case) -> tuple[Prescription, ...]:
+        ways = []
+        saturates = case.option("model.output_activation") in ("sigmoid", "hard_sigmoid", "tanh")
+        if case.option("loss.name") != "bce" and case.option("model.output_activation") in (
+            "sigmoid",
+            "softmax",
+        ):
+            ways.append(
+                Prescription(("loss=bce",), "its gradient survives a saturated sigmoid", Safety.SAFE)
+            )
+        if saturates and case.option("loss.name") != "bce":
+            ways.append(
+                Prescription(
+                    ("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE
+                )
+            )
+        if "batchnorm" not in (case.option("regularization") or {}):
+            ways.append(
+                Prescription((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
+            )
+        return tuple(ways)
+
+
+@RULES.add
+class NoBetterThanMean(Rule):
+    """The mean training image would do as well."""
+
+    code = "CAE302"
+    problem = "the reconstruction is no better than the mean image"
+    severity = Severity.ERROR
+    measures = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
+    why = "A network that explains nothing of what tells images apart has no meaningful filters."
+    threshold = 0.1
+    source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
+
+    def look(self, case: Case) -> Finding | None:
+        """Fires below .1."""
+        q = case.measures.quality
+        if q.explained_variance >= self.threshold:
+            return None
+        rate = case.option("optimizer.learning_rate")
+        epochs = case.option("training.epochs")
+        ways = []
+        if isinstance(rate, int | float):
+            ways.append(
+                Prescription(
+                    (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
+                )
+            )
+        if isinstance(epochs, int):
+            ways.append(Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW))
+        return self.finding(
+            f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
+            f"{q.mean_image_mse:.4f})",
+            Evidence("explained variance", q.explained_variance, self.threshold, ".79 to .87 (Fashion)"),
+            prescriptions=tuple(ways),
+        )

@@ -1,0 +1,95 @@
+"""Rules on how the training went."""
+
+from __future__ import annotations
+
+import math
+
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.rule import RULES, Case, Rule
+
+
+@RULES.add
+class Diverged(Rule):
+    """Loss or gradient became NaN or infinite."""
+
+    code = "CAE201"
+    problem = "the training diverged"
+    severity = Severity.ERROR
+    measures = "whether loss and gradient norm of every step are finite numbers"
+    why = "Training stopped there; the weights are those of the last good step, not trained ones."
+    threshold = 0
+    source = "by definition"
+    explains = ("CAE202", "CAE301", "CAE302", "CAE401", "CAE501")
+
+    def look(self, case: Case) -> Finding | None:
+        """Fires if training ended at a step that was not finite."""
+        step = case.measures.course.diverged_at
+        if step is None:
+            return None
+        rate = case.option("optimizer.learning_rate")
+        smaller = f"{(rate or 1e-3) / 10:g}"
+        return self.finding(
+            f"loss or gradient was NaN or infinite at step {step}",
+            Evidence("first step that was not finite", step, self.threshold, "none"),
+            prescriptions=(
+                Prescription(
+                    (f"optimizer.learning_rate={smaller}",), "a tenth of the step", Safety.SAFE
+                ),
+                Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
+            ),
+        )
+
+
+@RULES.add
+class NotLearning(Rule):
+    """The validation loss did not fall."""
+
+    code = "CAE202"
+    problem = "nothing was learned"
+    severity = Severity.ERROR
+    measures = "fall of val/loss from before training to the last epoch, as a share of the former"
+    why = "The filters are what the initializer drew."
+    threshold = 0.01
+    source = "healthy runs of the reference network lose more than half in their first epoch"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires if the loss fell by less than 1 %."""
+        course = case.measures.course
+        if course.epochs < 1:
+            return self.skipped("no epoch was finished")
+        first, last = course.first_val_loss, course.last_val_loss
+        if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
+            return self.skipped("the validation loss is not a finite number")
+        fall = (first - last) / abs(first)
+        if fall >= self.threshold:
+            return None
+        moved = max(layer.displacement for layer in case.measures.layers)
+        evidence = (
+            Evidence("fall of the validation loss", fall, self.threshold, "above .5"),
+            Evidence("largest displacement of a layer", moved, 1e-3, ".5 to 1.1"),
+        )
+        rate = case.option("optimizer.learning_rate")
+        if moved < 1e-3:
+            larger = f"{(rate or 1e-4) * 10:g}"
+            return self.finding(
+                f"val/loss went from {first:.4g} to {last:.4g}, and no layer moved by more than "
+                f"{moved:.1%} of its weights",
+                *evidence,
+                prescriptions=(
+                    Prescription(
+                        (f"optimizer.learning_rate={larger}",), "ten times the step", Safety.SAFE
+                    ),
+                ),
+            )
+        return self.finding(
+            f"val/loss went from {first:.4g} to {last:.4g}",
+            *evidence,
+            prescriptions=(
+                Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
+                Prescription(
+                    (f"optimizer.learning_rate={(rate or 1e-3) / 10:g}",),
+                    "a tenth of the step",
+                    Safety.SAFE,
+                ),
+            ),
+        )

@@ -1,0 +1,182 @@
+"""The convolutional autoencoder: `build` makes it, `Autoencoder` names its parts.
+
+The network is one functional Keras model of built-in layers only, so that plain Keras opens the saved
+file. Its layers are found by name: the convolutions ``encoder_1``, ``encoder_2`` … ``decoder_1`` …
+``output``, the feature maps behind them ``<convolution>_map``, and ``code``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cae_cli.blocks import Stage
+from cae_cli.options import option
+from cae_cli.regularization import Regularizer
+
+Tensor = Any
+Model = Any
+
+ACTIVATIONS = (
+    "relu", "elu", "gelu", "leaky_relu", "selu", "silu", "softplus", "tanh", "sigmoid", "linear",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Free parameters of the network."""
+
+    filters: list[int] = option(
+        "filters of each stage of the encoder; the decoder mirrors them", least=1, nonempty=True
+    )
+    convolutions: int = option("convolutions (or residual blocks) in each stage", least=1)
+    kernel_size: int = option("side of the kernels, in pixels", least=1)
+    code_channels: int | None = option(
+        "channels of the code; null: as many as the last stage's filters", least=1
+    )
+    block: str = option("what a stage is made of", choices=("plain", "residual"))
+    activation: str = option("of all hidden layers", choices=ACTIVATIONS)
+    output_activation: str = option(
+        "of the last layer",
+        choices=("sigmoid", "hard_sigmoid", "linear", "relu", "tanh", "softmax"),
+    )
+    downsampling: str = option(
+        "how a stage halves the resolution", choices=("max_pool", "average_pool", "strided")
+    )
+    upsampling: str = option(
+        "how a stage doubles the resolution", choices=("nearest", "bilinear", "transposed")
+    )
+    sampling_kernel: int = option(
+        "side of the kernels of strided and transposed convolutions, in pixels", least=2
+    )
+    attention_heads: int = option(
+        "heads of the self-attention on both sides of the code; 0: none", least=0
+    )
+    initializer: str = option(
+        "how the kernels are drawn",
+        choices=(
+            "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform",
+            "lecun_normal", "orthogonal", "random_normal", "random_uniform", "zeros",
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A network and its parts by name.
+
+    Attributes:
+        model: (n, h, w, c) images to (n, h, w, c) reconstructions.
+    """
+
+    model: Model
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of an image."""
+        h, w, c = self.model.input_shape[1:]
+        return h, w, c
+
+    @cached_property
+    def convolutions(self) -> list[Any]:
+        """Every layer with filters, from the input to the output."""
+        import keras
+
+        kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+        return [layer for layer in self.model.layers if isinstance(layer, kinds)]
+
+    @cached_property
+    def maps(self) -> dict[str, Tensor]:
+        """The feature maps behind each convolution, after its activation."""
+        names = {layer.name for layer in self.model.layers}
+        return {
+            conv.name: self.model.get_layer(
+                f"{conv.name}_map" if f"{conv.name}_map" in names else conv.name
+            ).output
+            for conv in self.convolutions
+        }
+
+    @property
+    def code(self) -> Tensor:
+        """The code, (n, h', w', channels)."""
+        return self.model.get_layer("code").output
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights, trained or not."""
+        return int(self.model.count_params())
+
+    def kernels(self) -> dict[str, Any]:
+        """Kernels by convolution, (kernel, kernel, inputs, filters), copies."""
+        import keras
+        import numpy as np
+
+        kernels = {}
+        for conv in self.convolutions:
+            kernel = np.array(conv.kernel)
+            if isinstance(conv, keras.layers.Conv2DTranspose):
+                kernel = kernel.swapaxes(2, 3)  # Keras keeps (k, k, filters, inputs) there
+            kernels[conv.name] = kernel
+        return kernels
+
+
+def build(
+    shape: tuple[int, int, int], options: ModelOptions, regularizers: Sequence[Regularizer] = ()
+) -> Autoencoder:
+    """Builds the network. Its weights come from Keras' global random seed.
+
+    Args:
+        shape: (h, w, c) of the images. A side that the stages cannot halve evenly is padded with
+            zeros at the input and cropped at the output.
+        options: the free parameters.
+        regularizers: what stands between the layers or adds to the loss.
+
+    Returns:
+        The autoencoder; its output has the shape of its input.
+    """
+    import keras
+
+    stage = Stage(options, regularizers)
+    depth = len(options.filters)
+    code_channels = options.code_channels or options.filters[-1]
+    padding = [_even(side, 2**depth) for side in shape[:2]]
+
+    image = keras.Input(shape, name="image")
+    x = image
+    for regularizer in regularizers:
+        x = regularizer.on_input(x)
+    if any(map(any, padding)):
+        x = keras.layers.ZeroPadding2D(padding, name="pad")(x)
+
+    for number, filters in enumerate([*options.filters[:-1], code_channels], start=1):
+        x = stage.down(x, filters, f"encoder_{number}")
+    if options.attention_heads:
+        x = stage.attend(x, "encoder_attention")
+    x = keras.layers.Activation("linear", name="code")(x)
+    for regularizer in regularizers:
+        x = regularizer.on_code(x)
+
+    if options.attention_heads:
+        x = stage.attend(x, "decoder_attention")
+    for number, filters in enumerate(reversed(options.filters), start=1):
+        x = stage.up(x, filters, f"decoder_{number}")
+    x = keras.layers.Conv2D(
+        shape[2],
+        options.kernel_size,
+        padding="same",
+        kernel_initializer=options.initializer,
+        dtype="float32",  # the loss is computed in full precision, whatever the policy
+        name="output",
+    )(x)
+    x = keras.layers.Activation(options.output_activation, dtype="float32", name="output_map")(x)
+    if any(map(any, padding)):
+        x = keras.layers.Cropping2D(padding, name="crop")(x)
+    return Autoencoder(keras.Model(image, x, name="autoencoder"))
+
+
+def _even(side: int, multiple: int) -> tuple[int, int]:
+    """Pixels to add before and behind so that ``side`` becomes a multiple of ``multiple``."""
+    missing = -side % multiple
+    return missing // 2, missing - missing // 2

@@ -1,0 +1,166 @@
+"""Puts fixed images through a network and writes down what came out: the last file that sees Keras.
+
+What it writes (arrays.npz), n held-out images, layers by the convolution's name:
+
+==============================  ================================================================
+``kernel/<layer>``              (k, k, inputs, filters) after training
+``initial_kernel/<layer>``      the same before training
+``map/<layer>``                 (8, h, w, filters) feature maps of the example images
+``map_std/<layer>``             (filters,) standard deviation over images and positions
+``map_image_std/<layer>``       (filters,) standard deviation over images, mean over positions
+``example_images, _outputs``    (8, h, w, c) the first held-out images
+``chosen_images, _outputs``     (9, h, w, c) three best, three median, three worst by MSE
+``chosen_mse``                  (9,)
+``mse, ssim``                   (n,) of the reconstructions
+``mean_mse, mean_ssim``         (n,) of the mean training image in their place
+``black_mse``                   (n,) of a black image in their place
+``train_mse, train_mean_mse``   (m,) the same for training images
+``output_variance``             () variance of a pixel of the output over images, mean over pixels
+``output_mean``                 () mean of all output pixels
+==============================  ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data import Images, as_float
+from cae_cli.measures.maps import ChannelSpread
+from cae_cli.measures.similarity import ssim
+from cae_cli.model import Autoencoder
+
+Array = NDArray[np.float32]
+
+EXAMPLES = 8
+CHOSEN = 3  # of the best, of the median and of the worst
+MAP_IMAGES = 512  # images whose feature maps are measured
+TRAIN_IMAGES = 2000  # training images for the gap between training and validation
+
+
+class Probe:
+    """The fixed images, and what becomes of them.
+
+    Args:
+        autoencoder: the network, before training.
+        images: where the fixed images come from.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, images: Images) -> None:
+        import tensorflow as tf
+
+        self.autoencoder = autoencoder
+        self.images = images
+        self.initial_kernels = autoencoder.kernels()
+        self.examples = as_float(images.held_out[:EXAMPLES])
+        self._reconstruct = tf.function(
+            lambda x: autoencoder.model(x, training=False),
+            input_signature=[tf.TensorSpec((None, *autoencoder.shape), tf.float32)],
+        )
+
+    def snapshot(self) -> dict[str, Array]:
+        """Kernels and reconstructions of the examples as they are now."""
+        kernels = {f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()}
+        return {**kernels, "outputs": self.reconstruct(self.examples)}
+
+    def record(self) -> dict[str, NDArray[Any]]:
+        """Everything that the table at the top of this file lists."""
+        held_out = self.images.held_out
+        mean_image = _mean_image(self.images.train)
+        reconstruction = self._score(held_out, mean_image)
+        training = self._score(self.images.train[:TRAIN_IMAGES], mean_image, with_ssim=False)
+        chosen = _best_median_worst(reconstruction["mse"])
+        chosen_images = as_float(held_out[chosen])
+        return {
+            **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
+            **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
+            **self._maps(),
+            "example_images": self.examples,
+            "example_outputs": self.reconstruct(self.examples),
+            "chosen_images": chosen_images,
+            "chosen_outputs": self.reconstruct(chosen_images),
+            "chosen_mse": reconstruction["mse"][chosen],
+            **reconstruction,
+            "train_mse": training["mse"],
+            "train_mean_mse": training["mean_mse"],
+        }
+
+    def reconstruct(self, images: Array) -> Array:
+        """(n, h, w, c) reconstructions."""
+        return np.asarray(self._reconstruct(images))
+
+    def _score(
+        self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
+    ) -> Mapping[str, NDArray[Any]]:
+        """Yardsticks of each image, batch by batch: the outputs are never all in memory."""
+        scores: dict[str, list[Array]] = {}
+        total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
+        total_square = np.zeros(mean_image.shape)
+        batch = _batch(images.shape[1:])
+        for start in range(0, len(images), batch):
+            target = as_float(images[start : start + batch])
+            output = self.reconstruct(target)
+            total += output.sum(axis=0, dtype=np.float64)
+            total_square += np.square(output, dtype=np.float64).sum(axis=0)
+            parts = {
+                "mse": np.square(target - output).mean(axis=(1, 2, 3)),
+                "mean_mse": np.square(target - mean_image).mean(axis=(1, 2, 3)),
+                "black_mse": np.square(target).mean(axis=(1, 2, 3)),
+            }
+            if with_ssim:
+                parts["ssim"] = ssim(target, output)
+                parts["mean_ssim"] = ssim(target, np.broadcast_to(mean_image, target.shape))
+            for name, values in parts.items():
+                scores.setdefault(name, []).append(values)
+        mean = total / len(images)
+        return {
+            **{name: np.concatenate(parts) for name, parts in scores.items()},
+            "output_variance": np.array((total_square / len(images) - mean**2).mean()),
+            "output_mean": np.array(mean.mean()),
+        }
+
+    def _maps(self) -> dict[str, Array]:
+        """Feature maps of the examples, and their spread over more images."""
+        import keras
+        import tensorflow as tf
+
+        network = keras.Model(self.autoencoder.model.input, self.autoencoder.maps)
+        maps_of = tf.function(
+            lambda x: network(x, training=False),
+            input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
+        )
+        spreads = {name: ChannelSpread() for name in self.autoencoder.maps}
+        images = self.images.held_out[:MAP_IMAGES]
+        batch = _batch(images.shape[1:])
+        for start in range(0, len(images), batch):
+            for name, maps in maps_of(as_float(images[start : start + batch])).items():
+                spreads[name].add(np.asarray(maps))
+        arrays: dict[str, Array] = {}
+        for name, maps in maps_of(self.examples).items():
+            arrays[f"map/{name}"] = np.asarray(maps)
+            arrays[f"map_std/{name}"] = spreads[name].std()
+            arrays[f"map_image_std/{name}"] = spreads[name].image_std()
+        return arrays
+
+
+def _mean_image(images: NDArray[np.generic]) -> Array:
+    """The mean training image, (h, w, c): the best answer that does not look at its input."""
+    scale = 1 / 255 if images.dtype == np.uint8 else 1
+    return np.asarray(images.mean(axis=0, dtype=np.float64) * scale, np.float32)
+
+
+def _best_median_worst(mse: Array) -> NDArray[np.intp]:
+    """Indices of the best, median and worst images, `CHOSEN` of each, as far as there are any."""
+    order = np.argsort(mse, kind="stable")
+    count = min(CHOSEN, max(1, len(order) // 3))
+    middle = (len(order) - count) // 2
+    return np.concatenate([order[:count], order[middle : middle + count], order[-count:]])
+
+
+def _batch(shape: tuple[int, ...]) -> int:
+    """Images at a time so that the widest layers' maps stay well below a gigabyte."""
+    pixels = int(np.prod(shape))
+    return int(np.clip(2**18 // pixels, 4, 256))

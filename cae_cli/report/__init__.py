@@ -1,0 +1,1 @@
+"""Shows what was measured and judged: on the terminal and as pictures. Judges nothing itself."""

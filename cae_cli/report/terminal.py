@@ -1,0 +1,248 @@
+"""What a person reads while a run goes on and when it has ended."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
+from cae_cli.errors import RunFailed, UserError
+from cae_cli.measures.measured import Measures
+
+# Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
+MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
+
+
+def talk() -> Console:
+    """A console on standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def show_error(error: UserError | RunFailed) -> None:
+    """One ``error:`` line, where it is, one ``hint:``. Never wrapped, so that it can be copied."""
+    console = talk()
+    lines = [Text.assemble(("error: ", "bold red"), _one_line(error.what))]
+    where = getattr(error, "where", None)
+    if where:
+        lines.append(Text(f"  --> {_one_line(where)}"))
+    if error.hint:
+        lines.append(Text.assemble(("hint: ", "bold cyan"), _one_line(error.hint)))
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    """Control characters and line breaks made visible: file names may hold anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class Screen:
+    """The talk of one run: what it is doing, the progress bar, or lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = talk()
+        self.live = self.console.is_terminal
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._epochs = 0
+        self._count = 0
+        self._batch = 0
+        self._began = 0.0
+
+    def say(self, text: str) -> None:
+        """A line of talk."""
+        self.console.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """A spinner, or a line, while something takes time."""
+        if self.live:
+            with self.console.status(escape(what)):
+                yield
+        else:
+            self.say(what)
+            yield
+
+    @contextmanager
+    def training(self, epochs: int, images: int, batch: int) -> Iterator[None]:
+        """The progress of a training.
+
+        Args:
+            epochs: to be trained.
+            images: of an epoch.
+            batch: images of a step.
+        """
+        self._epochs, self._count, self._batch = epochs, images, batch
+        self._began = time.perf_counter()
+        if not self.live:
+            yield
+            return
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=False,
+            expand=False,
+        ) as progress:
+            self._progress = progress
+            self._task = progress.add_task("epoch 1", total=epochs * images, speed="", losses="")
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def steps(self, epoch: int, step: int, loss: float) -> None:
+        """Some steps were made.
+
+        Args:
+            epoch: from 1.
+            step: of this epoch.
+            loss: of the last step.
+        """
+        if self._progress is None:
+            return
+        done = (epoch - 1) * self._count + min(step * self._batch, self._count)
+        speed = done / max(1e-9, time.perf_counter() - self._began)
+        self._progress.update(
+            self._task,
+            completed=done,
+            description=f"epoch {epoch}/{self._epochs}",
+            speed=f"{speed:,.0f} images/s",
+            losses=f"loss {loss:.4f}",
+        )
+
+    def epoch(self, row: Mapping[str, float], images: int) -> None:
+        """An epoch was finished; ``row`` as in metrics.csv."""
+        number = int(row["epoch"])
+        if number == 0:
+            return
+        left = (self._epochs - number) * row["seconds"]
+        speed = images / max(1e-9, row["seconds"])
+        line = (
+            f"epoch {number}/{self._epochs}  loss {row['train/loss']:.4f}  "
+            f"val loss {row['val/loss']:.4f}  PSNR {row['val/psnr']:.2f} dB  "
+            f"SSIM {row['val/ssim']:.3f}  {speed:,.0f} images/s  {_duration(left)} left"
+        )
+        if self._progress is not None:
+            self._progress.console.print(escape(line.rsplit("  ", 1)[0]), style="dim")
+        else:
+            self.say(line)
+
+
+def _duration(seconds: float) -> str:
+    seconds = round(seconds)
+    return f"{seconds // 60}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
+
+
+def show_summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis) -> str:
+    """Prints the summary diagnosis to standard output.
+
+    Returns:
+        The same as plain text of 100 columns, for summary.txt.
+    """
+    content = _summary(summary, measures, diagnosis)
+    Console(file=sys.stdout, highlight=False).print(content)
+    text = io.StringIO()
+    Console(file=text, width=100, color_system=None, highlight=False).print(content)
+    return text.getvalue()
+
+
+def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis) -> RenderableType:
+    style = STYLES[diagnosis.worst] if diagnosis.worst else "bold green"
+    parts: list[RenderableType] = [
+        Text(),
+        Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style)),
+        Text(),
+        _yardsticks(summary, measures),
+        Text(),
+        _layers(measures),
+        Text(),
+    ]
+    for finding in diagnosis.findings:
+        parts += [_finding(finding, summary["overrides"]), Text()]
+    for skipped in diagnosis.skipped:
+        parts.append(Text(f"· not checked: {skipped.problem} ({skipped.code}): {skipped.reason}"))
+    return Group(*parts)
+
+
+def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
+    q = measures.quality
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column(f"on {q.images} {summary['held_out']} images")
+    table.add_column("PSNR / dB", justify="right")
+    table.add_column("SSIM", justify="right")
+    table.add_column("MSE", justify="right")
+    table.add_column("explained", justify="right")
+    table.add_row(
+        "this network",
+        f"{q.psnr.value:.2f} ± {q.psnr.margin:.2f}",
+        f"{q.ssim.value:.3f} ± {q.ssim.margin:.3f}",
+        f"{q.mse.value:.5f} ± {q.mse.margin:.5f}",
+        f"{q.explained_variance:.1%}",
+        style="bold",
+    )
+    table.add_row(
+        "mean image",
+        f"{q.mean_image_psnr:.2f}",
+        f"{q.mean_image_ssim:.3f}",
+        f"{q.mean_image_mse:.5f}",
+        "0.0%",
+    )
+    return table
+
+
+def _layers(measures: Measures) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for title in ("layer", "filters", "size", "dead", "constant", "moved"):
+        table.add_column(title, justify="left" if title == "layer" else "right")
+    for layer in measures.layers:
+        table.add_row(
+            layer.name,
+            str(layer.filters),
+            "x".join(map(str, layer.kernel)),
+            str(layer.maps.dead),
+            str(layer.maps.constant),
+            f"{layer.displacement:.2f}",
+        )
+    return table
+
+
+def _finding(finding: Finding, overrides: Sequence[str]) -> Text:
+    text = Text()
+    text.append(f"{MARKS[finding.severity]} ", STYLES[finding.severity])
+    text.append(f"{finding.code} {finding.problem}", "bold")
+    if finding.consequence_of:
+        text.append(f" (follows from {finding.consequence_of})")
+        return text
+    text.append(f"\n    {finding.message}")
+    for evidence in finding.evidence:
+        text.append(
+            f"\n    {evidence.name}: {evidence.value:.3g} "
+            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy})"
+        )
+    for prescription in finding.prescriptions:
+        text.append(f"\n    try ({prescription.safety.value}): ")
+        text.append(prescription.command(overrides), "bold")
+        text.append(f"  # {prescription.why}")
+    return text
+
+
+def show_folder(folder: Path) -> None:
+    """The run folder, alone on the last line of standard output."""
+    Console(file=sys.stdout, highlight=False).print(Text(str(folder)), soft_wrap=True)

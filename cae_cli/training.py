@@ -1,0 +1,420 @@
+"""Trains an autoencoder: the order of the images, the steps, what is kept after every epoch.
+
+Everything random is a pure function of (seed, epoch, step): the order of the images comes from
+(seed, epoch), the augmentation from (seed, step), the learning rate from the step and the validation
+losses so far. Keras' own ``fit`` shows the images in the same order every epoch once its seed is set.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data import Images
+from cae_cli.data.augmentation import Augmentation
+from cae_cli.errors import UserError
+from cae_cli.losses import Loss
+from cae_cli.measures.similarity import fitting_window
+from cae_cli.model import Autoencoder
+from cae_cli.optimizers import Optimizer, Schedule
+from cae_cli.options import option
+
+Tensor = Any
+
+# Steps that run in TensorFlow without coming back to Python: enough to make the way back cheap,
+# few enough that the display moves and a signal is seen soon.
+CHUNK = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How long, and in what steps."""
+
+    epochs: int = option("passes over the training images", least=1)
+    batch_size: int = option("images of a step", least=1)
+    early_stopping: int | None = option(
+        "epochs without a lower val/loss after which to stop; null: never", least=1
+    )
+    deterministic: bool = option("same seed, same machine: bit-identical weights")
+    mixed_precision: bool = option("float16 arithmetic; needs a GPU")
+    snapshots: list[int] = option(
+        "epochs whose filters and reconstructions are kept; 0: before training", least=0
+    )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.csv. Epoch 0 is the network before training, measured on validation."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_data_loss: float
+    train_penalty: float
+    train_gradient_norm: float
+    val_loss: float
+    val_mse: float
+    val_psnr: float
+    val_ssim: float
+    learning_rate: float
+    seconds: float
+
+    def row(self) -> dict[str, float]:
+        """Values by the names that metrics.csv uses ("train/loss")."""
+        return {
+            key.replace("_", "/", 1) if key.startswith(("train_", "val_")) else key: value
+            for key, value in asdict(self).items()
+        }
+
+
+@dataclass
+class Watcher:
+    """What the caller wants to hear of while training runs. Each may be replaced."""
+
+    on_steps: Callable[[int, int, float], None] = lambda epoch, step, loss: None
+    on_epoch: Callable[[Epoch, bool], None] = lambda epoch, best: None
+
+
+@dataclass
+class History:
+    """What happened.
+
+    Attributes:
+        epochs: one entry per finished epoch, the first for the network before training.
+        stopped_early: training ended before ``training.epochs``.
+        diverged_at: the step whose loss or gradient was not finite, or None.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    stopped_early: bool = False
+    diverged_at: int | None = None
+
+    @property
+    def val_losses(self) -> list[float]:
+        """Validation losses of the trained epochs."""
+        return [e.val_loss for e in self.epochs if e.epoch > 0]
+
+    @property
+    def best_epoch(self) -> int:
+        """The trained epoch of the lowest validation loss; 0 if there is none."""
+        finite = [e for e in self.epochs if e.epoch > 0 and math.isfinite(e.val_loss)]
+        return min(finite, key=lambda e: e.val_loss).epoch if finite else 0
+
+
+def image_order(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
+    """The order in which ``count`` images are shown in an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+
+
+def fit(
+    autoencoder: Autoencoder,
+    images: Images,
+    *,
+    options: TrainingOptions,
+    loss: Loss,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    augmentation: Augmentation,
+    seed: int,
+    watcher: Watcher,
+) -> History:
+    """Trains the autoencoder in place.
+
+    A step whose loss or gradient is not finite is not applied: training ends there and the weights
+    stay those of the last good step.
+
+    Args:
+        autoencoder: the network; left with the weights of the last epoch, or of the best one where
+            early stopping is on.
+        images: training and validation images.
+        options: epochs, batch size, early stopping.
+        loss: what is minimised, beside the network's own penalties.
+        optimizer: makes the steps.
+        schedule: learning rate over time.
+        augmentation: of the training images.
+        seed: order of the images and augmentation.
+        watcher: hears of steps and epochs.
+
+    Returns:
+        The history.
+    """
+    loop = _Loop(autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size)
+    count = len(images.train)
+    steps_per_epoch = math.ceil(count / options.batch_size)
+    total = steps_per_epoch * options.epochs
+    history = History()
+    history.epochs.append(loop.before_training(optimizer.learning_rate))
+    watcher.on_epoch(history.epochs[0], False)
+    best_weights: list[NDArray[np.float32]] = []
+
+    for epoch in range(1, options.epochs + 1):
+        began = time.perf_counter()
+        first = (epoch - 1) * steps_per_epoch
+        rates = [
+            optimizer.learning_rate * schedule.rate_factor(step, total, history.val_losses)
+            for step in range(first, first + steps_per_epoch)
+        ]
+        trained = loop.epoch(
+            image_order(seed, epoch, count),
+            rates,
+            first,
+            functools.partial(watcher.on_steps, epoch),
+        )
+        if not trained.finite:
+            history.diverged_at = first + trained.steps
+            return history
+        record = Epoch(
+            epoch=epoch,
+            step=first + steps_per_epoch,
+            train_loss=trained.data_loss + trained.penalty,
+            train_data_loss=trained.data_loss,
+            train_penalty=trained.penalty,
+            train_gradient_norm=trained.gradient_norm,
+            learning_rate=rates[-1],
+            seconds=time.perf_counter() - began,
+            **loop.validate(),
+        )
+        history.epochs.append(record)
+        is_best = history.best_epoch == epoch
+        if is_best and options.early_stopping:
+            best_weights = [np.array(v) for v in autoencoder.model.weights]
+        watcher.on_epoch(record, is_best)
+        if options.early_stopping and epoch - history.best_epoch >= options.early_stopping:
+            history.stopped_early = epoch < options.epochs
+            break
+    if best_weights:
+        for variable, value in zip(autoencoder.model.weights, best_weights, strict=True):
+            variable.assign(value)
+    return history
+
+
+def check(options: TrainingOptions, images: Images) -> None:
+    """Says before training what cannot work.
+
+    Raises:
+        UserError: fewer training images than a batch.
+    """
+    if len(images.train) < options.batch_size:
+        raise UserError(
+            f"training.batch_size is {options.batch_size}, but there are only "
+            f"{len(images.train)} training images",
+            hint=f"training.batch_size={len(images.train)}, or more images",
+        )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Means over the steps of an epoch; ``finite`` is False if it ended at a bad step."""
+
+    steps: int
+    data_loss: float
+    penalty: float
+    gradient_norm: float
+    finite: bool
+
+    @classmethod
+    def of(cls, steps: int, means: NDArray[np.float64], *, finite: bool) -> _Trained:
+        """From the array of the three means."""
+        data_loss, penalty, gradient_norm = map(float, means)
+        return cls(steps, data_loss, penalty, gradient_norm, finite)
+
+
+class _Loop:
+    """The compiled training and validation steps of one network."""
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        images: Images,
+        loss: Loss,
+        optimizer: Optimizer,
+        augmentation: Augmentation,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        import tensorflow as tf
+
+        self.model = autoencoder.model
+        self.loss = loss
+        self.augmentation = augmentation
+        self.seed = seed
+        self.batch_size = batch_size
+        plain = optimizer.build()
+        self.learning_rate = plain.learning_rate  # a variable
+        self.optimizer = _scaled(plain)
+        self.scales_loss = self.optimizer is not plain
+        self.optimizer.build(self.model.trainable_variables)
+        self.train_images = tf.constant(images.train)
+        self.validation_images = tf.constant(images.validation)
+        side = min(images.shape[:2])
+        self.window = fitting_window(side)
+        # Chunks and last batches of any length use the same traces.
+        self.run_steps = tf.function(
+            self._run_steps,
+            input_signature=[
+                tf.TensorSpec((None, None), tf.int32),
+                tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((), tf.int32),
+            ],
+        )
+        self.run_validation = tf.function(
+            self._run_validation, input_signature=[tf.TensorSpec((None,), tf.int32)]
+        )
+
+    def epoch(
+        self,
+        order: NDArray[np.int32],
+        rates: Sequence[float],
+        first: int,
+        on_steps: Callable[[int, float], None],
+    ) -> _Trained:
+        """One pass over the images in ``order``; the last batch may be smaller.
+
+        Args:
+            order: (n,) indices.
+            rates: the learning rate of each step.
+            first: number of steps made before this epoch.
+            on_steps: called with the step of the epoch and its loss after every chunk.
+        """
+        batch = self.batch_size
+        whole = len(order) // batch
+        pieces = [
+            (order[start * batch : min(start + CHUNK, whole) * batch].reshape(-1, batch), start)
+            for start in range(0, whole, CHUNK)
+        ]
+        if len(order) > whole * batch:
+            pieces.append((order[whole * batch :][None], whole))
+        sums, seen = np.zeros(3), 0  # weighted by images, as the mean over an epoch should be
+        for indices, start in pieces:
+            values, finite = self.run_steps(
+                indices,
+                np.array(rates[start : start + len(indices)], np.float32),
+                np.int32(first + start),
+            )
+            values = values.numpy()  # (steps, 3): data loss, penalty, gradient norm
+            if not finite:
+                return _Trained.of(start + len(values), sums / max(1, seen), finite=False)
+            sums += values.sum(axis=0, dtype=np.float64) * indices.shape[1]
+            seen += indices.size
+            on_steps(start + len(values), float(values[-1, :2].sum()))
+        return _Trained.of(len(rates), sums / seen, finite=True)
+
+    def validate(self) -> dict[str, float]:
+        """Loss (without penalties) and yardsticks of the validation images."""
+        count = len(self.validation_images)
+        batch = max(self.batch_size, 128)
+        sums = np.zeros(4)
+        for start in range(0, count, batch):
+            indices = np.arange(start, min(start + batch, count), dtype=np.int32)
+            sums += self.run_validation(indices).numpy().astype(np.float64) * len(indices)
+        loss, mse, psnr, ssim = sums / count
+        return {
+            "val_loss": float(loss),
+            "val_mse": float(mse),
+            "val_psnr": float(psnr),
+            "val_ssim": float(ssim),
+        }
+
+    def before_training(self, learning_rate: float) -> Epoch:
+        """The line of epoch 0: nothing trained yet, validation measured."""
+        nothing = float("nan")
+        began = time.perf_counter()
+        values = self.validate()
+        return Epoch(
+            epoch=0,
+            step=0,
+            train_loss=nothing,
+            train_data_loss=nothing,
+            train_penalty=nothing,
+            train_gradient_norm=nothing,
+            learning_rate=learning_rate,
+            seconds=time.perf_counter() - began,
+            **values,
+        )
+
+    def _run_steps(self, indices: Tensor, rates: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps over ``indices`` (steps, batch); ends early at a step that is not finite."""
+        import tensorflow as tf
+
+        count = tf.shape(indices)[0]
+        values = tf.TensorArray(tf.float32, count, element_shape=(3,))
+        finite = tf.constant(True)
+        step = tf.constant(0)
+        while step < count and finite:  # AutoGraph makes it a loop inside TensorFlow
+            taken = self._step(indices[step], rates[step], first + step)
+            values = values.write(step, taken)
+            finite = tf.reduce_all(tf.math.is_finite(taken))
+            step += 1
+        return values.stack()[:step], finite
+
+    def _step(self, indices: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+        """One training step; returns (data loss, penalty, gradient norm)."""
+        import tensorflow as tf
+
+        images = _as_float(tf.gather(self.train_images, indices))
+        inputs = targets = images
+        if self.augmentation.active:
+            inputs = self.augmentation(images, tf.stack([self.seed, number]))
+            if self.augmentation.target == "same":
+                targets = inputs
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            data_loss = self.loss(targets, outputs)
+            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
+            penalty = tf.cast(penalty, tf.float32)
+            scaled = self.optimizer.scale_loss(data_loss + penalty)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        # A loss scale that is too large makes infinite gradients, and the optimizer skips the step
+        # and lowers it: that is no divergence, and such gradients have no norm to speak of.
+        norm = tf.zeros(()) if self.scales_loss else tf.linalg.global_norm(gradients)
+        taken = tf.stack([data_loss, penalty, norm])
+        if tf.reduce_all(tf.math.is_finite(taken)):
+            self.learning_rate.assign(rate)
+            self.optimizer.apply(gradients, variables)
+        return taken
+
+    def _run_validation(self, indices: Tensor) -> Tensor:
+        """Means over a batch: loss, MSE, PSNR, SSIM."""
+        import tensorflow as tf
+
+        from cae_cli.losses import StructuralSimilarity
+
+        targets = _as_float(tf.gather(self.validation_images, indices))
+        outputs = self.model(targets, training=False)
+        similarity = StructuralSimilarity(window=self.window, sigma=1.5, k1=0.01, k2=0.03)
+        mse = tf.reduce_mean(tf.square(targets - outputs), axis=(1, 2, 3))  # (n,)
+        psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, 1e-10))
+        return tf.stack(
+            [
+                self.loss(targets, outputs),
+                tf.reduce_mean(mse),
+                tf.reduce_mean(psnr),
+                1 - similarity(targets, outputs),
+            ]
+        )
+
+
+def _as_float(images: Tensor) -> Tensor:
+    """`data.as_float` for tensors."""
+    import tensorflow as tf
+
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) * (1 / 255)
+    return images
+
+
+def _scaled(optimizer: Any) -> Any:
+    """The optimizer, with loss scaling where gradients are computed in float16."""
+    import keras
+
+    if keras.mixed_precision.global_policy().compute_dtype == "float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

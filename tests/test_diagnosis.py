@@ -1,0 +1,204 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose
+from cae_cli.diagnosis.finding import Prescription, Safety
+from cae_cli.diagnosis.rule import Rule, Rules, attach
+from cae_cli.measures.maps import MapHealth
+from cae_cli.measures.measured import Course, Layer, Measures
+from cae_cli.measures.quality import Mean, Quality
+
+CONFIG = {
+    "loss": {"name": "mse"},
+    "model": {"output_activation": "sigmoid", "activation": "relu"},
+    "optimizer": {"name": "adam", "learning_rate": 0.001},
+    "regularization": {},
+    "training": {"epochs": 10},
+}
+
+
+def layer(name="encoder_1", filters=16, dead=0, constant=0, moved=0.8):
+    blank = np.arange(filters) < dead + constant
+    return Layer(name, filters, (3, 3, 1), MapHealth(blank, dead, constant), moved)
+
+
+def healthy():
+    """What a healthy run of the reference network on Fashion-MNIST measures."""
+    return Measures(
+        quality=Quality(
+            images=1000,
+            mse=Mean(0.012, 0.0003),
+            psnr=Mean(20.1, 0.1),
+            ssim=Mean(0.72, 0.01),
+            mean_image_mse=0.087,
+            mean_image_psnr=10.9,
+            mean_image_ssim=0.2,
+            black_mse=0.21,
+            explained_variance=0.84,
+            train_explained_variance=0.846,
+            black_explained_variance=-1.4,
+            output_variance_share=0.86,
+            output_mean=0.29,
+        ),
+        layers=(layer(), layer("output", 1)),
+        course=Course(10, 2560, 0.17, 0.012, 10, None),
+    )
+
+
+def with_quality(**values):
+    return replace(healthy(), quality=replace(healthy().quality, **values))
+
+
+def with_course(**values):
+    return replace(healthy(), course=replace(healthy().course, **values))
+
+
+BLACK = with_quality(
+    mse=Mean(0.209, 0.001),
+    output_variance_share=0.0,
+    output_mean=0.0,
+    explained_variance=-1.4,
+    train_explained_variance=-1.4,
+)
+# One sick and one nearly sick case for every rule.
+CASES = {
+    "CAE201": (with_course(diverged_at=17), healthy()),
+    "CAE202": (with_course(last_val_loss=0.1699), with_course(last_val_loss=0.16)),
+    "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
+    "CAE302": (
+        with_quality(explained_variance=0.05, train_explained_variance=0.06),
+        with_quality(explained_variance=0.12, train_explained_variance=0.13),
+    ),
+    "CAE401": (
+        replace(healthy(), layers=(layer(dead=5, constant=2), layer("output", 1))),
+        replace(healthy(), layers=(layer(dead=4, constant=2), layer("output", 1))),
+    ),
+    "CAE501": (
+        with_quality(train_explained_variance=0.9),
+        with_quality(train_explained_variance=0.875),
+    ),
+}
+
+
+def codes(measures):
+    return [f.code for f in diagnose(measures, CONFIG).findings]
+
+
+def test_every_rule_has_a_case():
+    assert sorted(CASES) == [rule.code for rule in RULES]
+
+
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_a_rule_fires_when_it_should_and_only_then(code):
+    sick, well = CASES[code]
+    assert codes(sick)[0] == code
+    assert codes(well) == []
+
+
+def test_a_healthy_run_has_no_finding_and_says_how_many_rules_looked():
+    diagnosis = diagnose(healthy(), CONFIG)
+    assert diagnosis.findings == () and diagnosis.worst is None
+    assert diagnosis.passed == tuple(rule.code for rule in RULES)
+    assert f"{len(RULES)} rules found nothing wrong" in diagnosis.verdict
+
+
+def test_a_rule_without_its_data_is_skipped_and_not_healthy():
+    diagnosis = diagnose(with_quality(images=8), CONFIG)
+    assert [s.code for s in diagnosis.skipped] == ["CAE501"]
+    assert "1 could not look" in diagnosis.verdict
+    assert "CAE501" not in diagnosis.passed
+
+
+def test_the_black_collapse_is_named_first_and_bce_is_prescribed():
+    diagnosis = diagnose(BLACK, CONFIG)
+    first, *others = diagnosis.findings
+    assert first.code == "CAE301" and "black" in first.message
+    assert first.prescriptions[0].overrides == ("loss=bce",)
+    assert all(f.consequence_of == "CAE301" for f in others)
+    assert diagnosis.verdict == "not meaningful: the output is the same for every image"
+
+
+def test_a_constant_output_that_is_not_black_is_not_called_black():
+    grey = with_quality(output_variance_share=0.01, output_mean=0.3, explained_variance=0.0)
+    assert "black for every image" not in diagnose(grey, CONFIG).findings[0].message
+
+
+def test_causes_come_before_their_consequences():
+    sick = replace(BLACK, course=replace(healthy().course, last_val_loss=0.17))
+    found = diagnose(sick, CONFIG).findings
+    assert [(f.code, f.consequence_of) for f in found] == [
+        ("CAE301", None),
+        ("CAE202", "CAE301"),
+        ("CAE302", "CAE301"),
+    ]
+
+
+def test_a_slow_and_a_stuck_training_get_different_prescriptions():
+    stuck = with_course(last_val_loss=0.17)
+    slow = replace(stuck, layers=(layer(moved=1e-4),))
+    assert diagnose(slow, CONFIG).findings[0].prescriptions[0].overrides == (
+        "optimizer.learning_rate=0.01",
+    )
+    assert diagnose(stuck, CONFIG).findings[0].prescriptions[0].overrides == (
+        "regularization=batchnorm",
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_every_rule_says_what_it_is(rule):
+    assert rule.code.startswith("CAE") and len(rule.code) == 6
+    for text in (rule.problem, rule.measures, rule.why, rule.source, type(rule).__doc__):
+        assert text and len(text) > 10
+    assert rule.problem[0].islower() and not rule.problem.endswith(".")
+    assert isinstance(rule.severity, Severity)
+    assert isinstance(rule.threshold, int | float)
+    assert set(rule.explains) <= {other.code for other in RULES} - {rule.code}
+
+
+def test_no_rule_explains_itself_by_a_detour():
+    explains = {rule.code: set(rule.explains) for rule in RULES}
+    for start in explains:
+        reached, todo = set(), set(explains[start])
+        while todo:
+            code = todo.pop()
+            reached.add(code)
+            todo |= explains[code] - reached
+        assert start not in reached
+
+
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_every_finding_has_evidence_beyond_its_threshold(code):
+    finding = diagnose(CASES[code][0], CONFIG).findings[0]
+    assert finding.evidence and finding.message
+    assert finding.prescriptions
+
+
+def test_rules_of_one_code_are_refused():
+    class Twin(Rule):
+        code = "CAE999"
+
+    rules = Rules()
+    rules.add(Twin)
+    with pytest.raises(ValueError, match="exists already"):
+        rules.add(Twin)
+
+
+def test_findings_without_a_cause_keep_the_order_of_the_rules():
+    def finding(code):
+        return Finding(code, "x", Severity.NOTE, "x", ())
+
+    assert [f.code for f in attach([finding("CAE501"), finding("CAE401")])] == ["CAE401", "CAE501"]
+
+
+def test_a_prescription_replaces_what_the_run_had_set():
+    prescription = Prescription(("loss=bce", "optimizer.learning_rate=0.1"), "why", Safety.SAFE)
+    command = prescription.command(["+loss=mse", "data.path=my photos", "optimizer.learning_rate=1"])
+    assert command == "cae train 'data.path=my photos' loss=bce optimizer.learning_rate=0.1"
+
+
+def test_a_regularizer_is_added_to_those_the_run_had():
+    assert Case(healthy(), CONFIG).adding("batchnorm") == "regularization=batchnorm"
+    config = {**CONFIG, "regularization": {"l2": {}, "dropout": {}}}
+    assert Case(healthy(), config).adding("batchnorm") == "regularization=[l2,dropout,batchnorm]"

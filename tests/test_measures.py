@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+
+from cae_cli.measures.filters import displacement
+from cae_cli.measures.maps import ChannelSpread, map_health
+from cae_cli.measures.quality import explained_variance, mean_of, psnr
+from cae_cli.measures.similarity import fitting_window, gaussian_band, ssim
+
+RNG = np.random.default_rng(0)
+
+
+def slow_ssim(x, y, window, sigma, k1, k2):
+    """The definition, one window position at a time, with centred moments."""
+    axis = np.arange(window) - (window - 1) / 2
+    weights = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    h, w, channels = x.shape
+    values = []
+    for c in range(channels):
+        for i in range(h - window + 1):
+            for j in range(w - window + 1):
+                a = x[i : i + window, j : j + window, c].astype(np.float64)
+                b = y[i : i + window, j : j + window, c].astype(np.float64)
+                ma, mb = (weights * a).sum(), (weights * b).sum()
+                va, vb = (weights * (a - ma) ** 2).sum(), (weights * (b - mb) ** 2).sum()
+                cov = (weights * (a - ma) * (b - mb)).sum()
+                values.append(
+                    (2 * ma * mb + k1**2)
+                    * (2 * cov + k2**2)
+                    / ((ma**2 + mb**2 + k1**2) * (va + vb + k2**2))
+                )
+    return np.mean(values)
+
+
+@pytest.mark.parametrize(("shape", "window"), [((13, 17, 1), 11), ((12, 12, 3), 7), ((11, 11, 1), 11)])
+def test_ssim_agrees_with_its_definition(shape, window):
+    target = RNG.random((2, *shape), dtype=np.float32)
+    output = np.clip(target + 0.2 * RNG.standard_normal(target.shape, dtype=np.float32), 0, 1)
+    got = ssim(target, output, window=window)
+    for k in range(2):
+        assert got[k] == pytest.approx(
+            slow_ssim(target[k], output[k], window, 1.5, 0.01, 0.03), abs=1e-5
+        )
+
+
+def test_ssim_of_known_images():
+    image = RNG.random((3, 16, 16, 1), dtype=np.float32)
+    assert ssim(image, image) == pytest.approx(np.ones(3), abs=1e-6)
+    # Flat grey images have no structure: only the luminance term is left.
+    grey = np.full((1, 16, 16, 1), 0.2, np.float32)
+    light = np.full((1, 16, 16, 1), 0.8, np.float32)
+    assert ssim(grey, light)[0] == pytest.approx((2 * 0.2 * 0.8 + 1e-4) / (0.04 + 0.64 + 1e-4), abs=1e-4)
+
+
+def test_ssim_does_not_depend_on_how_many_images_are_given():
+    target = RNG.random((9, 32, 32, 3), dtype=np.float32)
+    output = RNG.random((9, 32, 32, 3), dtype=np.float32)
+    one_by_one = [ssim(target[i : i + 1], output[i : i + 1])[0] for i in range(9)]
+    assert ssim(target, output) == pytest.approx(one_by_one, abs=1e-6)
+
+
+def test_images_smaller_than_the_window_are_measured_with_the_window_that_fits():
+    assert [fitting_window(side) for side in (28, 11, 10, 8, 3, 2, 1)] == [11, 11, 9, 7, 3, 1, 1]
+    small = RNG.random((2, 8, 8, 1), dtype=np.float32)
+    assert ssim(small, small) == pytest.approx(np.ones(2), abs=1e-6)
+
+
+def test_the_band_matrix_filters_like_a_sliding_window():
+    row = RNG.random(20)
+    band = gaussian_band(20, 5, 1.0)
+    kernel = np.exp(-(np.arange(-2, 3) ** 2) / 2)
+    assert band @ row == pytest.approx(np.convolve(row, kernel / kernel.sum(), mode="valid"), abs=1e-6)
+
+
+def test_psnr_of_known_errors():
+    assert psnr(np.array([1, 0.01, 0])) == pytest.approx([0, 20, 100])
+
+
+def test_explained_variance_has_its_anchors():
+    images = RNG.random((50, 6, 6, 1))
+    mean_mse = ((images - images.mean(axis=0)) ** 2).mean(axis=(1, 2, 3))
+    assert explained_variance(np.zeros(50), mean_mse) == 1
+    assert explained_variance(mean_mse, mean_mse) == 0
+    assert np.isnan(explained_variance(np.zeros(5), np.zeros(5)))
+
+
+def test_a_linear_projection_explains_its_share():
+    # White noise projected on d of D orthogonal directions keeps d/D of its variance.
+    noise = RNG.standard_normal((4000, 20))
+    basis, _ = np.linalg.qr(RNG.standard_normal((20, 20)))
+    kept = noise @ basis[:, :5] @ basis[:, :5].T
+    mse = ((noise - kept) ** 2).mean(axis=1)
+    mean_mse = ((noise - noise.mean(axis=0)) ** 2).mean(axis=1)
+    assert explained_variance(mse, mean_mse) == pytest.approx(5 / 20, abs=0.01)
+
+
+def test_the_confidence_interval_covers_the_mean_as_often_as_it_says():
+    covered = 0
+    for _ in range(2000):
+        mean = mean_of(RNG.normal(3, 2, size=40))
+        covered += abs(mean.value - 3) <= mean.margin
+    assert 0.92 < covered / 2000 < 0.96
+    assert mean_of(np.array([5.0])).margin == 0
+
+
+def test_channel_spread_in_batches_equals_the_spread_of_all():
+    maps = RNG.normal(5, 2, size=(30, 4, 6, 3)).astype(np.float32)
+    spread = ChannelSpread()
+    for start in range(0, 30, 7):
+        spread.add(maps[start : start + 7])
+    assert spread.std() == pytest.approx(maps.std(axis=(0, 1, 2)), rel=1e-5)
+    assert spread.image_std() == pytest.approx(np.sqrt(maps.var(axis=0).mean(axis=(0, 1))), rel=1e-5)
+
+
+def test_channel_spread_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no maps"):
+        ChannelSpread().std()
+
+
+def test_planted_blank_maps_are_counted():
+    maps = RNG.random((40, 5, 5, 6)).astype(np.float32)
+    maps[..., 1] = 0  # dead
+    maps[..., 2] = 0.7  # dead: flat, though not zero
+    maps[..., 4] = RNG.random((5, 5))  # a pattern, the same for every image
+    spread = ChannelSpread()
+    spread.add(maps)
+    health = map_health(spread.std(), spread.image_std())
+    assert (health.dead, health.constant) == (2, 1)
+    assert health.blank.tolist() == [False, True, True, False, True, False]
+    assert health.blank_share == pytest.approx(0.5)
+
+
+def test_a_layer_that_is_dead_altogether_has_only_dead_maps():
+    health = map_health(np.zeros(8, np.float32), np.zeros(8, np.float32))
+    assert (health.dead, health.constant) == (8, 0)
+
+
+def test_displacement_of_known_moves():
+    kernel = RNG.random((3, 3, 2, 4))
+    assert displacement(kernel, kernel) == 0
+    assert displacement(2 * kernel, kernel) == pytest.approx(1)
+    assert displacement(kernel, np.zeros_like(kernel)) == float("inf")
+    assert displacement(np.zeros(3), np.zeros(3)) == 0
