@@ -94,6 +94,13 @@ def parse(node: DictConfig) -> Config:
     Raises:
         OptionError: unknown or missing key, wrong type, value out of range.
     """
+    for group in DEVIATIONS:
+        if node.get(group) is not None:
+            raise OptionError(
+                group,
+                "deviates from nothing: its keys went below it instead of replacing others",
+                hint=f"the first line of a file in {group}/ must be: # @package _global_",
+            )
     parts: dict[str, Any] = {}
     groups = (*ONE, *VARIANTS, *SEVERAL)
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.

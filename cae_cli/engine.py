@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cae_cli.errors import RunFailed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,31 +27,58 @@ class Device:
         return ", ".join(self.gpus) if self.gpus else "CPU"
 
 
-def start(log: Path, *, deterministic: bool, mixed_precision: bool) -> Device:
-    """Imports TensorFlow and sets it up.
+@contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Sends what TensorFlow's C++ code prints to ``log``, and leaves Python's standard error as it is.
 
-    No environment variable silences what CUDA and absl print while they load, so whatever is
-    written to the process' standard error until the first operation goes to ``log``.
+    No environment variable silences what CUDA, oneDNN and absl print, not only while they load, so
+    file descriptor 2 points to the log for the whole block.
 
     Args:
         log: a text file that is appended to.
+    """
+    sys.stderr.flush()
+    descriptor, stderr = os.dup(2), sys.stderr
+    with log.open("ab") as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = screen
+        try:
+            yield
+        finally:
+            sys.stderr = stderr
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
+
+
+def start(*, deterministic: bool, mixed_precision: bool) -> Device:
+    """Imports TensorFlow and sets it up.
+
+    Args:
         deterministic: operations give the same bits every time; slower on a GPU.
         mixed_precision: compute in float16 where there is a GPU.
+
+    Raises:
+        RunFailed: TensorFlow cannot be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _standard_error_to(log):
+    try:
         import keras
         import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
+    except ImportError as error:
+        raise RunFailed(
+            f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
+        ) from error
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # set already, by an earlier run of this process
             tf.config.experimental.set_memory_growth(gpu, True)
-        if deterministic:
-            tf.config.experimental.enable_op_determinism()
-        policy = "mixed_float16" if mixed_precision and gpus else "float32"
-        keras.mixed_precision.set_global_policy(policy)
-        tf.constant(0.0) + 1.0  # the first operation starts the devices, and they print too
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    policy = "mixed_float16" if mixed_precision and gpus else "float32"
+    keras.mixed_precision.set_global_policy(policy)
+    if mixed_precision and not gpus:
+        logger.warning("training.mixed_precision needs a GPU; there is none: float32")
     return Device(tuple(_gpu_name(gpu) for gpu in gpus))
 
 
@@ -61,23 +94,3 @@ def _gpu_name(gpu: Any) -> str:
     import tensorflow as tf
 
     return str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
-
-
-@contextmanager
-def _standard_error_to(log: Path) -> Iterator[None]:
-    """Redirects file descriptor 2, and shows what was written if the block raises."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    start = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            os.dup2(kept, 2)
-            sys.stderr.write(log.read_bytes()[start:].decode(errors="replace"))
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -43,16 +43,28 @@ def run(config: Config, composed: dict[str, Any], overrides: Sequence[str], run:
     """
     screen = terminal.Screen()
     with run.running(), writing(run.folder):
-        with screen.doing("reading images …"):
+        with screen.doing("reading images …"), engine.quiet(run.log):  # a download imports Keras
             images = data.load(config.data)
         check(config, images)
         setup = {**surroundings(), "data": described(images), "overrides": list(overrides)}
         run.write_setup({**setup, "config": composed})
-        history = train(config, images, run, screen)
+        with engine.quiet(run.log):
+            history = train(config, images, run, screen)
         diagnosis = judge(run)
         if history.diverged_at is not None:
             raise RunFailed("the training diverged", hint="the diagnosis above says what to try")
         return diagnosis
+
+
+def check_early(config: Config) -> None:
+    """What can be said before the images are read, where their size is known beforehand.
+
+    Raises:
+        UserError: options do not fit together.
+    """
+    shape = config.data.known_shape()
+    if shape is not None:
+        config.loss.check(shape, config.model.output_activation)
 
 
 def check(config: Config, images: Images) -> None:
@@ -71,7 +83,6 @@ def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> 
     """Left of the waist: from images to files."""
     with screen.doing("starting TensorFlow …"):
         device = engine.start(
-            run.log,
             deterministic=config.training.deterministic,
             mixed_precision=config.training.mixed_precision,
         )

@@ -159,7 +159,7 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
         value = _convert(given[name], hints[name], key)
         limits: Range = f.metadata["range"]
         if complaint := limits.complaint(value):
-            hint = f"{name} is {f.metadata['doc']}"
+            hint = f"{name}: {f.metadata['doc']}"
             raise OptionError(key, f"{complaint}, got {given[name]!r}", hint=hint)
         values[name] = value
     return cls(**values)

@@ -46,10 +46,8 @@ _CANNOT_WRITE = {
     errno.EROFS,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
 }
 
 
@@ -62,13 +60,24 @@ def claim(parent: Path, *, now: datetime | None = None) -> Path:
         UserError: the folder cannot be made.
     """
     stamp = f"{now or datetime.now():%Y-%m-%d_%H-%M-%S}"
-    with writing(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            folder = parent / f"{stamp}_{_suffix()}"
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                return folder
+    make(parent)
+    while True:
+        folder = parent / f"{stamp}_{_suffix()}"
+        with contextlib.suppress(FileExistsError), writing(parent):
+            folder.mkdir()
+            return folder
+
+
+def make(folder: Path) -> None:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(error, folder) from error
 
 
 def _suffix() -> str:
@@ -88,13 +97,17 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        reason = os.strerror(error.errno).lower()
-        raise UserError(
-            f"cannot write the run: {reason}",
-            where=error.filename or path,
-            hint="free some space, or write elsewhere: hydra.run.dir=<folder> "
-            "(in a multirun hydra.sweep.dir=<folder>)",
-        ) from error
+        raise _cannot_write(error, path) from error
+
+
+def _cannot_write(error: OSError, path: Path) -> UserError:
+    reason = (error.strerror or str(error)).lower()
+    return UserError(
+        f"cannot write the run: {reason}",
+        where=error.filename or path,
+        hint="free some space, or write elsewhere: hydra.run.dir=<folder> "
+        "(in a multirun hydra.sweep.dir=<folder>)",
+    )
 
 
 class Run:
@@ -191,6 +204,10 @@ class Run:
                 handler.close()
 
     # -- what was run ----------------------------------------------------------------------------
+
+    def is_set_up(self) -> bool:
+        """Whether the run got as far as `write_setup`: its data and options were of use."""
+        return (self.folder / "run.json").exists()
 
     def write_setup(self, setup: Mapping[str, Any]) -> None:
         """run.json: what was run, where, with what."""

@@ -101,7 +101,7 @@ def test_a_healthy_run_has_no_finding_and_says_how_many_rules_looked():
     diagnosis = diagnose(healthy(), CONFIG)
     assert diagnosis.findings == () and diagnosis.worst is None
     assert diagnosis.passed == tuple(rule.code for rule in RULES)
-    assert f"{len(RULES)} rules found nothing wrong" in diagnosis.verdict
+    assert f"no problem found by {len(RULES)} rules" in diagnosis.verdict
 
 
 def test_a_rule_without_its_data_is_skipped_and_not_healthy():
@@ -117,7 +117,9 @@ def test_the_black_collapse_is_named_first_and_bce_is_prescribed():
     assert first.code == "CAE301" and "black" in first.message
     assert first.prescriptions[0].overrides == ("loss=bce",)
     assert all(f.consequence_of == "CAE301" for f in others)
-    assert diagnosis.verdict == "not meaningful: the output is the same for every image"
+    assert diagnosis.verdict == (
+        "these filters are not meaningful: the output is the same for every image"
+    )
 
 
 def test_a_constant_output_that_is_not_black_is_not_called_black():

@@ -47,8 +47,10 @@ def main(arguments: list[str]) -> int:
 
 def summary(path: Path) -> str:
     """The first comment of a config file: what it is, in a line."""
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("# @"):  # Hydra's own header
+            return line.lstrip("# ") if line.startswith("#") else ""
+    return ""
 
 
 def keys(group: str, name: str) -> list[OptionInfo]:

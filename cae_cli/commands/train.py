@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose
+from cae_cli import compose, experiment, sweep
 from cae_cli.config import parse, plain
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.run import Run, claim, writing
+from cae_cli.report import terminal
+from cae_cli.run import Run, claim, make
 
 HELP = """\
 usage: cae train [-m] [group=option …] [key=value …]
@@ -75,18 +77,33 @@ def main(arguments: list[str]) -> int:
     with _signals_raise():
         if flags.multirun:
             return _sweep(flags, sources)
-        node, _ = compose.checked(flags.overrides, sources)
-        folder = _folder(node, flags.overrides, "hydra.run.dir")
-        _run_hydra([*_words(flags), f"hydra.run.dir={_quoted(folder)}"], sources)
-        return 0
+        return _single(flags, sources)
+
+
+def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
+    node, config = compose.checked(flags.overrides, sources)
+    experiment.check_early(config)
+    folder = _folder(node, flags.overrides, "hydra.run.dir")
+    words = [*_words(flags), f"hydra.run.dir={_quoted(folder)}"]
+    try:
+        _run_hydra(words, sources)
+    except UserError:
+        if not Run(folder).is_set_up():  # nothing happened that is worth a folder
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except RunFailed:
+        terminal.show_folder(folder)
+        raise
+    terminal.show_folder(folder)
+    return 0
 
 
 def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
-    from cae_cli import sweep
-
     jobs = compose.jobs(flags.overrides)
-    nodes = [compose.checked(job, sources)[0] for job in jobs]
-    folder = _folder(nodes[0], flags.overrides, "hydra.sweep.dir")
+    checked = [compose.checked(job, sources) for job in jobs]
+    for _, config in checked:
+        experiment.check_early(config)
+    folder = _folder(checked[0][0], flags.overrides, "hydra.sweep.dir")
     swept = set(compose.swept_keys(flags.overrides))
     fixed = [o.get_key_element() for o in compose.parsed(flags.overrides)]
     unnamed = [key for key in fixed if key not in swept and not key.startswith("hydra.")]
@@ -103,15 +120,16 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     return 0 if outcome.all_ok else 1
 
 
+# What a single run raised. Hydra would print a line of its own if it came through there.
+_failures: list[Exception] = []
+
+
 def job(node: DictConfig) -> float | None:
     """One run; called by Hydra, once for each job of a sweep.
 
     A failing job of a sweep does not stop the others: its error is shown and written into its
     folder, and its result is NaN.
     """
-    from cae_cli import experiment
-    from cae_cli.report import terminal
-
     context = HydraConfig.get()
     run = Run(Path(context.runtime.output_dir))
     is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
@@ -123,17 +141,13 @@ def job(node: DictConfig) -> float | None:
         experiment.run(parse(node), plain(node), overrides, run)
     except Exception as error:
         if not is_sweep:
-            if isinstance(error, RunFailed):
-                terminal.show_folder(run.folder)
-            raise
-        if isinstance(error, UserError | RunFailed):
+            _failures.append(error)
+        elif isinstance(error, UserError | RunFailed):
             terminal.show_error(error)
         else:
             name = type(error).__name__
             terminal.show_error(RunFailed(f"{name}: {error}", hint=f"the traceback: {run.log}"))
         return float("nan")
-    if not is_sweep:
-        terminal.show_folder(run.folder)
     return None
 
 
@@ -193,6 +207,7 @@ def _run_hydra(words: list[str], sources: compose.Sources) -> None:
     decorated = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
+    _failures.clear()
     try:
         decorated(job)()
     finally:
@@ -201,6 +216,8 @@ def _run_hydra(words: list[str], sources: compose.Sources) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before_error
+    if _failures:
+        raise _failures[0]
 
 
 def _folder(node: DictConfig, overrides: list[str], key: str) -> Path:
@@ -208,8 +225,7 @@ def _folder(node: DictConfig, overrides: list[str], key: str) -> Path:
     folder = Path(OmegaConf.select(node, key))
     if not any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
         return claim(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     if any(folder.iterdir()):
         raise UserError(
             f"{key} is not empty, and a run never writes over another",

@@ -133,7 +133,8 @@ def read_npz(path: Path, key: str) -> Pool:
         UserError: no such array, a damaged file, pickled objects.
     """
     _check_kind(path, "npz", "np.savez")
-    with _explained(path), np.load(path, allow_pickle=False) as arrays:
+    # NumPy would leave a damaged file open that it opened itself.
+    with _explained(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         if key not in arrays:
             raise UserError(
                 f"data.key={key} is not in the file, which has {_contents(arrays)}",

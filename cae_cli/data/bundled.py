@@ -16,6 +16,10 @@ from cae_cli.options import option
 class Digits(DataOptions):
     """1,797 handwritten digits, 8x8, with labels (Alpaydin, Kaynak 1998, test part)."""
 
+    def known_shape(self) -> tuple[int, int, int]:
+        """8x8, grey."""
+        return 8, 8, 1
+
     def read(self) -> Pool:
         """Images (1797, 8, 8), values 0 to 16, labels (1797,)."""
         from sklearn.datasets import load_digits
@@ -35,6 +39,10 @@ class Patches(DataOptions):
 
     side: int = option("side of the patches, in pixels", least=8, most=400)
     channels: int = option("1: grey, 3: colour", least=1, most=3, odd=True)
+
+    def known_shape(self) -> tuple[int, int, int]:
+        """As large as asked for."""
+        return self.side, self.side, self.channels
 
     def read(self) -> Pool:
         """Images (n, side, side) or (n, side, side, 3) uint8; a group for each strip."""

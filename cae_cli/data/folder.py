@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
-EXTENSIONS = tuple(f".{x}" for x in "bmp gif jpeg jpg pgm png ppm tif tiff webp".split())
+EXTENSIONS = (
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
+    *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
 
 
 @dataclass
@@ -69,6 +72,7 @@ class ImageFolder(DataOptions):
             raise OptionError(
                 "data.patches",
                 f"must be at most data.image_size, got {self.patches} and {self.image_size}",
+                hint=f"data.patches={self.image_size}, or a larger data.image_size",
             )
         files, notes = _find(root)
         reading = self._read_all(files, root)
@@ -169,11 +173,11 @@ def _find(root: Path) -> tuple[list[Path], list[str]]:
         raise UserError(
             "data.path has no images, it is empty"
             if not others
-            else f"data.path has no images, only {others} other files",
+            else f"data.path has no images, other files: {others}",
             where=root,
             hint=f"looked for {' '.join(EXTENSIONS)}, in sub-folders too",
         )
-    return images, [f"{others} files that are not images: ignored"] if others else []
+    return images, [f"files that are not images, ignored: {others}"] if others else []
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -79,6 +79,10 @@ class Glyphs(DataOptions):
         choices=tuple(_TONES),
     )
 
+    def known_shape(self) -> tuple[int, int, int]:
+        """Square and grey."""
+        return self.size, self.size, 1
+
     def read(self) -> Pool:
         """Images (n, size, size) uint8, labels (n,).
 

@@ -210,9 +210,9 @@ def _apply(rule: _Scale, images: Array) -> tuple[Array, bool]:
     else:
         # In parts, so that the double precision that wide integers need never holds all images.
         scaled = np.empty(images.shape, np.float32)
-        for start in range(0, len(images), 1024):
-            part = np.subtract(images[start : start + 1024], rule.black, dtype=np.float64)
-            scaled[start : start + 1024] = part / (rule.white - rule.black)
+        for start in range(0, len(images), 256):
+            part = np.subtract(images[start : start + 256], rule.black, dtype=np.float64)
+            scaled[start : start + 256] = np.divide(part, rule.white - rule.black, out=part)
     low, high = scaled.min(), scaled.max()
     if low < 0 or high > 1:
         scaled = np.clip(scaled, 0, 1)

@@ -43,6 +43,10 @@ class DataOptions:
         """
         raise NotImplementedError
 
+    def known_shape(self) -> tuple[int, int, int] | None:
+        """(h, w, c) of the images where it is known before they are read, else None."""
+        return None
+
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator that depends on the seed and on what it is for, and on nothing else."""
         return np.random.default_rng([self.seed, *purpose.encode()])

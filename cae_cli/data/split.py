@@ -91,7 +91,7 @@ def _by_groups(
     if options.train is not None:
         train = train[: options.train]
         validation = validation[: options.held_out_beside(len(train))]
-    notes.append(f"validation images come from {count} of {len(names)} pictures, training not")
+    notes.append(f"related images stay together: {count} of {len(names)} groups are for validation")
     return train, validation
 
 

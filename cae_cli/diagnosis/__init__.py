@@ -42,14 +42,13 @@ def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
 
 
 def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: int) -> str:
-    explained = measures.quality.explained_variance
-    share = f"the reconstruction explains {explained:.0%} of what the mean image does not"
     causes = [f for f in findings if f.consequence_of is None]
-    if any(f.severity is Severity.ERROR for f in causes):
-        first = next(f for f in causes if f.severity is Severity.ERROR)
-        return f"not meaningful: {first.problem}"
+    explained = f"the reconstruction explains {measures.quality.explained_variance:.0%} of the variance"
     if causes:
-        first = min(causes, key=lambda f: list(Severity).index(f.severity))
-        return f"{first.problem}; {share}"
-    looked = f"{passed} rules found nothing wrong" if passed != 1 else "1 rule found nothing wrong"
-    return f"{looked}{f', {skipped} could not look' if skipped else ''}; {share}"
+        worst = min(causes, key=lambda f: list(Severity).index(f.severity))
+        if worst.severity is Severity.ERROR:
+            return f"these filters are not meaningful: {worst.problem}"
+        return f"{worst.problem}; {explained}"
+    rules = f"{passed} rule{'' if passed == 1 else 's'}"
+    unsure = f", {skipped} could not look" if skipped else ""
+    return f"no problem found by {rules}{unsure}; {explained}"

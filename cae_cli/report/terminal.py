@@ -184,7 +184,7 @@ def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosi
 def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
     q = measures.quality
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column(f"on {q.images} {summary['held_out']} images")
+    table.add_column(f"{q.images:,} {summary['held_out']} images", no_wrap=True)
     table.add_column("PSNR / dB", justify="right")
     table.add_column("SSIM", justify="right")
     table.add_column("MSE", justify="right")
@@ -193,7 +193,7 @@ def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
         "this network",
         f"{q.psnr.value:.2f} ± {q.psnr.margin:.2f}",
         f"{q.ssim.value:.3f} ± {q.ssim.margin:.3f}",
-        f"{q.mse.value:.5f} ± {q.mse.margin:.5f}",
+        f"{q.mse.value:.5f}",
         f"{q.explained_variance:.1%}",
         style="bold",
     )
