@@ -98,7 +98,7 @@ def dispatch(arguments: list[str]) -> int:
     if first in ("-sc", "--shell-completion"):
         from cae_cli.commands.completion import main as complete
 
-        return complete(rest)
+        return complete(rest, list(COMMANDS))
     if first not in COMMANDS:
         if "=" in first or first.startswith("-"):
             raise UserError(f"{first!r} is not a command", hint=f"did you mean cae train {first} …?")

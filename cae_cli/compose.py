@@ -21,12 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
     ConfigCompositionException,
-    HydraException,
     MissingConfigException,
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from cae_cli.config import GROUPS, VARIANTS, Config, parse
 from cae_cli.errors import UserError, did_you_mean, nearest
@@ -200,14 +198,11 @@ def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
 def _as_user_error(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
     try:
         yield
-    except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
-        raise rephrase(error, overrides, sources) from error
-    except OSError as error:
-        raise UserError(f"cannot read a config: {error.strerror}", where=error.filename) from error
+    except UserError:
+        raise
+    # Whatever Hydra trips over while it composes, it is something that the user wrote.
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("yaml", "omegaconf", "hydra", "antlr4"):
-            raise
-        raise _yaml_error(error) from error
+        raise rephrase(error, overrides, sources) from error
 
 
 def _yaml_error(error: Exception) -> UserError:
@@ -218,8 +213,19 @@ def _yaml_error(error: Exception) -> UserError:
 
 
 def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> UserError:
-    """What Hydra or OmegaConf raised, in words, with the nearest name."""
+    """What Hydra, OmegaConf or the YAML reader raised, in words, with the nearest name."""
     text = str(error)
+    if isinstance(error, OSError) and error.filename:
+        return UserError(f"cannot read a config: {error.strerror}", where=error.filename)
+    if "Config group override must be" in text:
+        where = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in GROUPS
+                      and not _is_choice(o)), "")  # fmt: skip
+        group = where.partition("=")[0].lstrip("+~")
+        return UserError(
+            f"{group} has no value",
+            where=f"command line: {where}",
+            hint=f"choose one: cae options {group}",
+        )
     if isinstance(error, OverrideParseException):
         return UserError(
             f"cannot read the override {error.override!r}",
@@ -265,6 +271,12 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         first[0].lower() + first[1:] if key is None else f"{key}: {first}",
         hint="HYDRA_FULL_ERROR=1 shows the whole error",
     )
+
+
+def _is_choice(override: str) -> bool:
+    """Whether the value is a name or a list of names, as a group's must be."""
+    value = OverridesParser.create().parse_override(override).value()
+    return isinstance(value, str | list)
 
 
 def _line_with(start: str, overrides: Sequence[str]) -> str | None:

@@ -105,8 +105,8 @@ def parse(node: DictConfig) -> Config:
     groups = (*ONE, *VARIANTS, *SEVERAL)
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
     elsewhere = (*groups, *DEVIATIONS, "hydra")
-    top = {k: "???" if OmegaConf.is_missing(node, k) else node[k] for k in node if k not in elsewhere}
-    general = build(General, top, "")
+    keys = [key for key in node if key not in elsewhere]
+    general = build(General, OmegaConf.masked_copy(node, keys), "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
         raise OptionError(
             "task_name",

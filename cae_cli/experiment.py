@@ -24,7 +24,14 @@ from cae_cli.training import History
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, composed: dict[str, Any], overrides: Sequence[str], run: Run) -> Diagnosis:
+def run(
+    config: Config,
+    composed: dict[str, Any],
+    overrides: Sequence[str],
+    run: Run,
+    *,
+    brief: bool = False,
+) -> Diagnosis:
     """Trains an autoencoder and says what it learned.
 
     Args:
@@ -32,6 +39,7 @@ def run(config: Config, composed: dict[str, Any], overrides: Sequence[str], run:
         composed: the same as plain containers, to be written into the run.
         overrides: what was given on the command line.
         run: the run's folder.
+        brief: show the verdict only; the whole diagnosis is in the folder.
 
     Returns:
         The diagnosis; everything else is in the folder.
@@ -50,7 +58,7 @@ def run(config: Config, composed: dict[str, Any], overrides: Sequence[str], run:
         run.write_setup({**setup, "config": composed})
         with engine.quiet(run.log):
             history = train(config, images, run, screen)
-        diagnosis = judge(run)
+        diagnosis = judge(run, brief=brief)
         if history.diverged_at is not None:
             raise RunFailed("the training diverged", hint="the diagnosis above says what to try")
         return diagnosis
@@ -137,7 +145,7 @@ def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> 
     return history
 
 
-def judge(run: Run) -> Diagnosis:
+def judge(run: Run, *, brief: bool = False) -> Diagnosis:
     """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow."""
     setup, trained = run.setup(), run.training()
     with terminal.Screen().doing("drawing …"):
@@ -151,7 +159,7 @@ def judge(run: Run) -> Diagnosis:
         "measures": measures,
         "diagnosis": diagnosis,
     }
-    text = terminal.show_summary(summary, measures, diagnosis)
+    text = terminal.show_summary(summary, measures, diagnosis, brief=brief)
     run.write_summary(summary, text)
     return diagnosis
 

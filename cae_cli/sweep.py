@@ -19,7 +19,7 @@ class Job:
         folder: its run folder.
         status: running, ok, failed or interrupted.
         reason: why it failed, or None.
-        verdict: of the diagnosis, or None.
+        problem: what the diagnosis names first, or None.
         psnr, ssim: of held-out images, None where they were not measured.
         explained: share of the variance explained, or None.
     """
@@ -27,7 +27,7 @@ class Job:
     folder: Path
     status: str
     reason: str | None
-    verdict: str | None
+    problem: str | None
     psnr: float | None
     ssim: float | None
     explained: float | None
@@ -65,11 +65,12 @@ def _read_job(folder: Path) -> Job:
     except UserError:
         summary = {}
     quality = summary.get("measures", {}).get("quality", {})
+    findings = summary.get("diagnosis", {}).get("findings", [])
     return Job(
         folder=folder,
         status=str(status.get("status", "not started")),
         reason=status.get("reason"),
-        verdict=summary.get("verdict"),
+        problem=findings[0]["problem"] if findings else None,
         psnr=quality.get("psnr", {}).get("value"),
         ssim=quality.get("ssim", {}).get("value"),
         explained=quality.get("explained_variance"),
@@ -83,11 +84,11 @@ def show(sweep: Sweep) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column("job")
-    table.add_column("status")
+    table.add_column("job", overflow="fold")
+    table.add_column("status", no_wrap=True)
     for title in ("PSNR / dB", "SSIM", "explained"):
         table.add_column(title, justify="right")
-    table.add_column("verdict")
+    table.add_column("problem", overflow="fold")
     for job in sweep.jobs:
         table.add_row(
             Text(job.folder.name),
@@ -95,7 +96,7 @@ def show(sweep: Sweep) -> None:
             "" if job.psnr is None else f"{job.psnr:.2f}",
             "" if job.ssim is None else f"{job.ssim:.3f}",
             "" if job.explained is None else f"{job.explained:.1%}",
-            Text(job.reason or job.verdict or ""),
+            Text(job.reason or job.problem or "none found" if job.status != "not started" else ""),
         )
     console = Console(file=sys.stdout, highlight=False)
     failed = sum(job.status != "ok" for job in sweep.jobs)

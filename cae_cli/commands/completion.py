@@ -8,11 +8,10 @@ import os
 import sys
 
 from cae_cli import compose
-from cae_cli.cli import COMMANDS
 from cae_cli.config import GROUPS
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], commands: list[str]) -> int:
     """Prints the shell's script (install=, uninstall=) or completions of a line (query=)."""
     action = arguments[0].partition("=")[0] if arguments else ""
     if action != "query":
@@ -21,7 +20,7 @@ def main(arguments: list[str]) -> int:
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
     if len(words) <= 2:
-        print(" ".join(name for name in COMMANDS if name.startswith(words[-1])))
+        print(" ".join(name for name in commands if name.startswith(words[-1])))
     elif words[1] == "train":
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         found = _hydra(arguments).split()

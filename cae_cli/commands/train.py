@@ -138,7 +138,7 @@ def job(node: DictConfig) -> float | None:
     if is_sweep:
         screen.say(f"\njob {context.job.num}: {' '.join(overrides)}")
     try:
-        experiment.run(parse(node), plain(node), overrides, run)
+        experiment.run(parse(node), plain(node), overrides, run, brief=is_sweep)
     except Exception as error:
         if not is_sweep:
             _failures.append(error)

@@ -49,6 +49,6 @@ def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: 
         if worst.severity is Severity.ERROR:
             return f"these filters are not meaningful: {worst.problem}"
         return f"{worst.problem}; {explained}"
-    rules = f"{passed} rule{'' if passed == 1 else 's'}"
+    looked = f"{passed} rule{'' if passed == 1 else 's'}"
     unsure = f", {skipped} could not look" if skipped else ""
-    return f"no problem found by {rules}{unsure}; {explained}"
+    return f"no problem found by {looked}{unsure}; {explained}"

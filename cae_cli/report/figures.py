@@ -283,7 +283,7 @@ def _formation(
         rows,
         names,
         cell=0.6,
-        caption=f"left: filters of {layer}, most used first; right: reconstructions, below them the inputs",
+        caption=f"left: filters of {layer}, most used first; right: reconstructions, the inputs below",
     )
     colours.legend(axes, "weight")
     return figure

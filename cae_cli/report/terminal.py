@@ -150,24 +150,25 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
 
 
-def show_summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis) -> str:
-    """Prints the summary diagnosis to standard output.
+def show_summary(
+    summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis, *, brief: bool = False
+) -> str:
+    """Prints the summary diagnosis, or only its verdict, to standard output.
 
     Returns:
         The same as plain text of 100 columns, for summary.txt.
     """
     content = _summary(summary, measures, diagnosis)
-    Console(file=sys.stdout, highlight=False).print(content)
+    Console(file=sys.stdout, highlight=False).print(_verdict(diagnosis) if brief else content)
     text = io.StringIO()
     Console(file=text, width=100, color_system=None, highlight=False).print(content)
     return text.getvalue()
 
 
 def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis) -> RenderableType:
-    style = STYLES[diagnosis.worst] if diagnosis.worst else "bold green"
     parts: list[RenderableType] = [
         Text(),
-        Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style)),
+        _verdict(diagnosis),
         Text(),
         _yardsticks(summary, measures),
         Text(),
@@ -179,6 +180,11 @@ def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosi
     for skipped in diagnosis.skipped:
         parts.append(Text(f"· not checked: {skipped.problem} ({skipped.code}): {skipped.reason}"))
     return Group(*parts)
+
+
+def _verdict(diagnosis: Diagnosis) -> Text:
+    style = STYLES[diagnosis.worst] if diagnosis.worst else "bold green"
+    return Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style))
 
 
 def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:

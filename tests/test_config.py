@@ -1,0 +1,210 @@
+"""Every option of every group composes, alone and together, and everything wrong is refused."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from cae_cli.commands.options import keys, summary
+from cae_cli.compose import CONFIGS, MOST_CHECKED, Sources, checked, composed, jobs, swept_keys
+from cae_cli.config import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, plain
+from cae_cli.errors import UserError
+from cae_cli.losses import StructuralSimilarity
+from cae_cli.regularization import L1, L2, BatchNorm
+
+SOURCES = Sources()
+OPTIONS = [(group, name) for group in GROUPS for name in SOURCES.options(group)]
+
+
+def refused(*overrides: str, sources: Sources = SOURCES) -> UserError:
+    with pytest.raises(UserError) as caught:
+        checked(overrides, sources)
+    return caught.value
+
+
+def test_there_are_options_in_every_group_and_no_group_more():
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == set(GROUPS) == {*ONE, *VARIANTS, *SEVERAL, *DEVIATIONS}
+    assert all(SOURCES.options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes_and_is_valid(group, name):
+    checked([f"{group}={name}"])
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_says_what_it_is(group, name):
+    assert len(summary(SOURCES.options(group)[name])) > 5
+
+
+@pytest.mark.parametrize("group", VARIANTS)
+def test_variants_and_their_files_are_the_same(group):
+    assert set(VARIANTS[group]) == set(SOURCES.options(group))
+    for name in VARIANTS[group]:
+        assert composed([f"{group}={name}"])[group].name == name
+
+
+def test_several_and_their_files_are_the_same():
+    assert {*SEVERAL["regularization"], "none"} == set(SOURCES.options("regularization"))
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n in OPTIONS if g in VARIANTS])
+def test_a_file_sets_every_key_that_its_class_declares_and_documents_it(group, name):
+    node = composed([f"{group}={name}"])[group]
+    assert {info.name for info in keys(group, name)} == set(node) - {"name"}
+    assert all(len(info.doc) > 4 for info in keys(group, name))
+
+
+def test_the_l2_model_has_l2_whatever_the_order():
+    assert checked(["model=l2"])[1].regularization == {"l2": L2(strength=0.001)}
+    for overrides in (["model=l2", "regularization=l1"], ["regularization=l1", "model=l2"]):
+        assert checked(overrides)[1].regularization == {"l1": L1(strength=1e-5)}
+
+
+@pytest.mark.parametrize("model", SOURCES.options("model"))
+@pytest.mark.parametrize("regularization", SOURCES.options("regularization"))
+def test_the_regularization_asked_for_is_the_one_that_is_used(model, regularization):
+    chosen = checked([f"model={model}", f"regularization={regularization}"])[1].regularization
+    assert set(chosen) == ({regularization} - {"none"})
+
+
+def test_several_regularizers_at_once():
+    config = checked(["regularization=[l2,batchnorm]", "regularization.l2.strength=0.5"])[1]
+    assert config.regularization == {"l2": L2(strength=0.5), "batchnorm": BatchNorm(momentum=0.99)}
+
+
+@pytest.mark.parametrize("experiment", SOURCES.options("experiment"))
+def test_the_command_line_wins_over_an_experiment(experiment):
+    config = checked([f"experiment={experiment}", "loss=mae", "training.epochs=7", "data.train=99"])[1]
+    assert (config.training.epochs, config.data.train) == (7, 99)
+    assert type(config.loss).__name__ == "MeanAbsoluteError"
+
+
+def test_the_reference_experiments_are_what_they_say():
+    first = checked(["experiment=reference_1_baseline"])[1]
+    assert (first.training.epochs, first.training.batch_size) == (10, 32)
+    assert first.model.filters == [16, 8] and first.regularization == {}
+    second = checked(["experiment=reference_2_l2_augmented"])[1]
+    assert second.regularization == {"l2": L2(strength=0.001)}
+    augmentation = second.augmentation
+    assert (augmentation.rotation, augmentation.shift, augmentation.zoom) == (10, 0.1, 0.1)
+    assert augmentation.target == "same" and not augmentation.flip
+    third = checked(["experiment=reference_3_ssim"])[1]
+    assert third.loss == StructuralSimilarity(window=11, sigma=1.5, k1=0.01, k2=0.03)
+    assert third.regularization == {}
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_an_experiment_changes_the_config(group):
+    default = plain(composed([]))
+    for name in SOURCES.options(group):
+        assert plain(composed([f"{group}={name}"])) != default
+
+
+def test_an_experiment_that_lands_in_the_wrong_place_is_refused(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("training:\n  epochs: 3\n")
+    error = refused("experiment=mine", sources=Sources(folders=(tmp_path,)))
+    assert "# @package _global_" in (error.hint or "")
+
+
+WRONG = [
+    (["modl=l2"], "there is no option 'modl'", "did you mean model?", "command line: modl=l2"),
+    (["model=bseline"], "model has no option 'bseline'", "did you mean baseline?", "model=bseline"),
+    (["experiment=smok"], "experiment has no option 'smok'", "did you mean smoke?", "smok"),
+    (["loss=ssim", "loss.windw=3"], "loss.windw is not an option", "did you mean window?", "windw"),
+    (["optimizer.lr=1"], "optimizer.lr is not an option", "did you mean learning_rate?", "lr=1"),
+    (["+optimizer.lrr=1"], "optimizer.lrr is not an option", "learning_rate", "lrr=1"),
+    (["loss.window=3"], "loss.window is not an option of loss=mse", "loss=ssim", "window=3"),
+    (["data.path=x"], "data.path is not an option of data=glyphs", "data=image_folder", "path=x"),
+    (["loss=ssim", "loss.window=4"], "loss.window must be odd, got 4", "side", "loss.window=4"),
+    (["training.epochs=abc"], "training.epochs must be a whole number, got 'abc'", "", "epochs"),
+    (["training.epochs=0"], "training.epochs must be at least 1, got 0", "", "epochs=0"),
+    (["optimizer.learning_rate=nan"], "optimizer.learning_rate must be a finite", "", "nan"),
+    (["data.validation=1"], "data.validation must be less than 1, got 1", "share", "validation=1"),
+    (["regularization.l2.strength=1"], "regularization=l2 is not chosen", "add regul", "strength"),
+    (["regularization=[l2,l3]"], "regularization has no option 'l3'", "l2", ""),
+    (["seed=-1"], "seed must be at least 0, got -1", "", "seed=-1"),
+    (["seed=0,1"], "seed=0,1 has several values", "-m", "seed=0,1"),
+    (["tags=x"], "tags must be a list, got 'x'", "tags=[", "tags=x"),
+    (["task_name=../x"], "task_name must be the name of a folder", "", "task_name=../x"),
+    (["foo"], "cannot read the override 'foo'", "key=value", "foo"),
+    (["a=["], "cannot read the override 'a=['", "key=value", "a=["),
+    (["loss=null"], "loss has no value", "cae options loss", "loss=null"),
+    (["model.filters=[]"], "model.filters must not be empty, got []", "", "model.filters=[]"),
+    (["model.filters=16"], "model.filters must be a list, got 16", "[", "model.filters=16"),
+    (["model.activation=rleu"], "model.activation must be one of relu", "", "rleu"),
+    (["seed=${nothing}"], "seed", "", ""),
+]
+
+
+@pytest.mark.parametrize(("overrides", "what", "hint", "where"), WRONG, ids=lambda x: str(x)[:40])
+def test_a_mistake_on_the_command_line_is_named_with_a_way_out(overrides, what, hint, where):
+    error = refused(*overrides)
+    assert what in error.what
+    assert hint in (error.hint or "")
+    assert where in (error.where or "")
+    assert "\n" not in error.what
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        (
+            "name: ssim\nwindow: 3\nsigma: 1\nk1: 0\nk2: 0\nwidow: 3\n",
+            "loss.widow is not an option",
+            "window",
+        ),
+        ("name: ssim\nwindow: two\nsigma: 1\nk1: 0\nk2: 0\n", "loss.window must be a whole number", ""),
+        ("name: ssim\nwindow: 3\n", "loss.sigma has no value", "loss.sigma="),
+        ("window: 3\n", "loss.name has no value", "ssim"),
+        ("name: sssim\n", "loss.name must be one of", "did you mean ssim?"),
+        ("- 1\n- 2\n", "", ""),
+        ("name: [\n", "not valid YAML", ""),
+        ("name: !!python/object/apply:os.system ['true']\n", "", ""),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_the_file(tmp_path, content, what, hint):
+    (tmp_path / "loss").mkdir()
+    file = tmp_path / "loss" / "mine.yaml"
+    file.write_text(content)
+    error = refused("loss=mine", sources=Sources(folders=(tmp_path,)))
+    assert what in error.what and hint in (error.hint or "")
+    if what:
+        assert "mine.yaml" in (error.where or "")
+
+
+def test_a_wrong_value_of_an_experiment_is_traced_to_its_file(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining: {epochs: -1}\n")
+    error = refused("experiment=mine", sources=Sources(folders=(tmp_path,)))
+    assert error.what == "training.epochs must be at least 1, got -1"
+    assert Path(error.where or "").name == "mine.yaml"
+
+
+def test_own_configs_are_found_beside_ours(tmp_path):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("defaults: [ssim, _self_]\nwindow: 5\n")
+    config = checked(["loss=mine"], Sources(folders=(tmp_path,)))[1]
+    assert config.loss == StructuralSimilarity(window=5, sigma=1.5, k1=0.01, k2=0.03)
+
+
+def test_a_sweep_is_every_combination():
+    overrides = ["model=baseline,l2", "seed=range(0,3)", "loss=mse"]
+    found = jobs(overrides)
+    assert len(found) == 6 and ["model=l2", "seed=2", "loss=mse"] in found
+    assert swept_keys(overrides) == ["model", "seed"]
+
+
+def test_every_value_of_a_large_sweep_is_checked():
+    found = jobs(["seed=range(0,100)", "loss=mse,ssim,mae"])
+    assert len(found) == 102 > MOST_CHECKED
+    assert {job[0] for job in found} == {f"seed={n}" for n in range(100)}
+    assert {job[1] for job in found} == {"loss=mse", "loss=ssim", "loss=mae"}
+
+
+def test_plain_is_plain():
+    content = plain(composed(["tags=[a,b]"]))
+    assert content["tags"] == ["a", "b"] and "hydra" not in content
+    assert not any(OmegaConf.is_config(value) for value in content.values())
