@@ -105,7 +105,7 @@ def parse(node: DictConfig) -> Config:
     groups = (*ONE, *VARIANTS, *SEVERAL)
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
     elsewhere = (*groups, *DEVIATIONS, "hydra")
-    keys = [key for key in node if key not in elsewhere]
+    keys = [str(key) for key in node if key not in elsewhere]
     general = build(General, OmegaConf.masked_copy(node, keys), "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
         raise OptionError(
