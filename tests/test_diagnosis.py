@@ -104,11 +104,29 @@ def test_a_healthy_run_has_no_finding_and_says_how_many_rules_looked():
     assert f"no problem found by {len(RULES)} rules" in diagnosis.verdict
 
 
-def test_a_rule_without_its_data_is_skipped_and_not_healthy():
-    diagnosis = diagnose(with_quality(images=8), CONFIG)
-    assert [s.code for s in diagnosis.skipped] == ["CAE501"]
-    assert "1 could not look" in diagnosis.verdict
-    assert "CAE501" not in diagnosis.passed
+@pytest.mark.parametrize(
+    ("measures", "reason", "skipped"),
+    [
+        (with_quality(images=1), "only 1 held-out image, 16 are needed", 5),
+        (with_course(steps=96), "only 96 steps, 128 are needed", 4),
+    ],
+)
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_a_rule_without_its_data_is_skipped_and_does_not_pass(measures, reason, skipped, code):
+    diagnosis = diagnose(measures, CONFIG)
+    assert [s.reason for s in diagnosis.skipped] == [reason] * skipped
+    assert diagnosis.verdict.startswith(f"cannot tell: {reason}")
+    sick = CASES[code][0]
+    sick = replace(
+        sick,
+        quality=replace(sick.quality, images=measures.quality.images),
+        course=replace(sick.course, steps=measures.course.steps),
+    )
+    assert code not in diagnose(sick, CONFIG).passed
+
+
+def test_some_rules_that_could_not_look_are_counted():
+    assert "1 could not look" in diagnose(with_course(first_val_loss=float("nan")), CONFIG).verdict
 
 
 def test_the_black_collapse_is_named_first_and_bce_is_prescribed():

@@ -100,7 +100,7 @@ def test_the_confidence_interval_covers_the_mean_as_often_as_it_says():
         mean = mean_of(RNG.normal(3, 2, size=40))
         covered += abs(mean.value - 3) <= mean.margin
     assert 0.92 < covered / 2000 < 0.96
-    assert mean_of(np.array([5.0])).margin == 0
+    assert np.isnan(mean_of(np.array([5.0])).margin)
 
 
 def test_channel_spread_in_batches_equals_the_spread_of_all():
@@ -110,6 +110,13 @@ def test_channel_spread_in_batches_equals_the_spread_of_all():
         spread.add(maps[start : start + 7])
     assert spread.std() == pytest.approx(maps.std(axis=(0, 1, 2)), rel=1e-5)
     assert spread.image_std() == pytest.approx(np.sqrt(maps.var(axis=0).mean(axis=(0, 1))), rel=1e-5)
+
+
+def test_the_spread_over_images_of_a_single_image_is_not_known():
+    spread = ChannelSpread()
+    spread.add(RNG.random((1, 4, 4, 2)).astype(np.float32))
+    assert np.isnan(spread.image_std()).all() and (spread.std() > 0).all()
+    assert map_health(spread.std(), spread.image_std()).constant == 0
 
 
 def test_channel_spread_of_nothing_is_an_error():

@@ -34,14 +34,14 @@ def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
             passed.append(rule.code)
     findings = attach(findings)
     return Diagnosis(
-        verdict=_verdict(measures, findings, len(passed), len(skipped)),
+        verdict=_verdict(measures, findings, len(passed), skipped),
         findings=tuple(findings),
         passed=tuple(passed),
         skipped=tuple(skipped),
     )
 
 
-def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: int) -> str:
+def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: list[Skipped]) -> str:
     causes = [f for f in findings if f.consequence_of is None]
     explained = f"the reconstruction explains {measures.quality.explained_variance:.0%} of the variance"
     if causes:
@@ -50,5 +50,7 @@ def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: 
             return f"these filters are not meaningful: {worst.problem}"
         return f"{worst.problem}; {explained}"
     looked = f"{passed} rule{'' if passed == 1 else 's'}"
-    unsure = f", {skipped} could not look" if skipped else ""
+    if len(skipped) > passed:
+        return f"cannot tell: {skipped[0].reason}; {explained}"
+    unsure = f", {len(skipped)} could not look" if skipped else ""
     return f"no problem found by {looked}{unsure}; {explained}"

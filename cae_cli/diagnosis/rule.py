@@ -9,6 +9,11 @@ from typing import Any, ClassVar
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Severity, Skipped
 from cae_cli.measures.measured import Measures
 
+FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
+# Collapsed outputs and dead maps show by step 128 on Fashion-MNIST, MNIST and Omniglot; before that
+# healthy networks may look like sick ones.
+FEWEST_STEPS = 128
+
 
 @dataclass(frozen=True)
 class Case:
@@ -28,6 +33,22 @@ class Case:
         for key in path.split("."):
             node = node.get(key) if isinstance(node, Mapping) else None
         return node
+
+    @property
+    def too_few_images(self) -> str | None:
+        """Why nothing can be said of how images differ, or None if something can."""
+        count = self.measures.quality.images
+        if count >= FEWEST_IMAGES:
+            return None
+        return f"only {count} held-out image{'' if count == 1 else 's'}, {FEWEST_IMAGES} are needed"
+
+    @property
+    def too_early(self) -> str | None:
+        """Why nothing can be said of what training made of the network, or None if something can."""
+        if self.too_few_images:
+            return self.too_few_images
+        steps = self.measures.course.steps
+        return None if steps >= FEWEST_STEPS else f"only {steps} steps, {FEWEST_STEPS} are needed"
 
     def adding(self, regularizer: str) -> str:
         """The override that adds a regularizer to those the run had."""

@@ -47,8 +47,10 @@ class ChannelSpread:
         return np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
 
     def image_std(self) -> Array:
-        """(c,) standard deviation over images, root mean square over positions."""
+        """(c,) standard deviation over images, root mean square over positions; NaN for one image."""
         mean, square = self._moments()
+        if self.count < 2:
+            return np.full(mean.shape[2], np.nan, np.float32)
         variance = np.maximum(square - mean**2, 0)
         return np.asarray(np.sqrt(variance.mean(axis=(0, 1))), np.float32)
 

@@ -42,7 +42,8 @@ class Mean:
 
     Attributes:
         value: the mean.
-        margin: half the width of its 95 % confidence interval (1.96 standard errors).
+        margin: half the width of its 95 % confidence interval (1.96 standard errors); NaN for one
+            image, whose spread nobody knows.
     """
 
     value: float
@@ -56,7 +57,7 @@ def mean_of(values: Array) -> Mean:
         values: (n,) one number per image.
     """
     values64 = np.asarray(values, np.float64)
-    spread = values64.std(ddof=1) if len(values64) > 1 else 0.0
+    spread = values64.std(ddof=1) if len(values64) > 1 else float("nan")
     return Mean(float(values64.mean()), float(1.96 * spread / np.sqrt(len(values64))))
 
 

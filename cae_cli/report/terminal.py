@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,6 +20,7 @@ from rich.text import Text
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.measures.measured import Measures
+from cae_cli.measures.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
@@ -159,13 +161,21 @@ def show_summary(
         The same as plain text of 100 columns, for summary.txt.
     """
     content = _summary(summary, measures, diagnosis)
-    Console(file=sys.stdout, highlight=False).print(_verdict(diagnosis) if brief else content)
+    _print(Console(file=sys.stdout, highlight=False), [_verdict(diagnosis)] if brief else content)
     text = io.StringIO()
-    Console(file=text, width=100, color_system=None, highlight=False).print(content)
+    _print(Console(file=text, width=100, color_system=None, highlight=False), content)
     return text.getvalue()
 
 
-def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis) -> RenderableType:
+def _print(console: Console, parts: Sequence[RenderableType]) -> None:
+    """Sentences and commands are left to the terminal to wrap, so that they can be copied whole."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _summary(
+    summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis
+) -> list[RenderableType]:
     parts: list[RenderableType] = [
         Text(),
         _verdict(diagnosis),
@@ -177,9 +187,10 @@ def _summary(summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosi
     ]
     for finding in diagnosis.findings:
         parts += [_finding(finding, summary["overrides"]), Text()]
-    for skipped in diagnosis.skipped:
-        parts.append(Text(f"· not checked: {skipped.problem} ({skipped.code}): {skipped.reason}"))
-    return Group(*parts)
+    for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped):
+        rules = [f"{s.code} {s.problem}" for s in diagnosis.skipped if s.reason == reason]
+        parts += [Text(f"· not checked ({reason}): {', '.join(rules)}"), Text()]
+    return parts
 
 
 def _verdict(diagnosis: Diagnosis) -> Text:
@@ -197,8 +208,8 @@ def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
     table.add_column("explained", justify="right")
     table.add_row(
         "this network",
-        f"{q.psnr.value:.2f} ± {q.psnr.margin:.2f}",
-        f"{q.ssim.value:.3f} ± {q.ssim.margin:.3f}",
+        _with_margin(q.psnr, 2),
+        _with_margin(q.ssim, 3),
         f"{q.mse.value:.5f}",
         f"{q.explained_variance:.1%}",
         style="bold",
@@ -211,6 +222,11 @@ def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
         "0.0%",
     )
     return table
+
+
+def _with_margin(mean: Mean, digits: int) -> str:
+    known = math.isfinite(mean.margin)
+    return f"{mean.value:.{digits}f}" + (f" ± {mean.margin:.{digits}f}" if known else "")
 
 
 def _layers(measures: Measures) -> Table:
@@ -229,7 +245,7 @@ def _layers(measures: Measures) -> Table:
     return table
 
 
-def _finding(finding: Finding, overrides: Sequence[str]) -> Text:
+def _finding(finding: Finding, overrides_of_run: Sequence[str]) -> Text:
     text = Text()
     text.append(f"{MARKS[finding.severity]} ", STYLES[finding.severity])
     text.append(f"{finding.code} {finding.problem}", "bold")
@@ -242,10 +258,14 @@ def _finding(finding: Finding, overrides: Sequence[str]) -> Text:
             f"\n    {evidence.name}: {evidence.value:.3g} "
             f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy})"
         )
-    for prescription in finding.prescriptions:
-        text.append(f"\n    try ({prescription.safety.value}): ")
-        text.append(prescription.command(overrides), "bold")
-        text.append(f"  # {prescription.why}")
+    width = max((len(" ".join(p.overrides)) for p in finding.prescriptions), default=0)
+    for number, prescription in enumerate(finding.prescriptions):
+        overrides = " ".join(prescription.overrides)
+        text.append("\n    or   " if number else "\n    try  ")
+        text.append(f"{overrides:<{width}}", "bold")
+        text.append(f"  {prescription.why} ({prescription.safety.value})")
+    if finding.prescriptions:
+        text.append(f"\n    {finding.prescriptions[0].command(overrides_of_run)}", "bold")
     return text
 
 

@@ -36,8 +36,12 @@ def test_nothing_asked_for_changes_nothing():
 def test_equal_seeds_give_equal_transforms_and_others_do_not():
     images = ramp()
     first = augmented(images, (1, 2), rotation=10.0, shift=0.1, zoom=0.1, flip=True)
-    assert np.array_equal(first, augmented(images, (1, 2), rotation=10.0, shift=0.1, zoom=0.1, flip=True))
-    assert not np.array_equal(first, augmented(images, (1, 3), rotation=10.0, shift=0.1, zoom=0.1, flip=True))
+    assert np.array_equal(
+        first, augmented(images, (1, 2), rotation=10.0, shift=0.1, zoom=0.1, flip=True)
+    )
+    assert not np.array_equal(
+        first, augmented(images, (1, 3), rotation=10.0, shift=0.1, zoom=0.1, flip=True)
+    )
     assert len({image.tobytes() for image in first}) == len(images)
 
 

@@ -68,7 +68,9 @@ def test_ms_ssim_equals_tensorflows(side, scales):
     assert ours.fitting_scales(side) >= scales
     ours = MultiScaleSimilarity(**SSIM, scales=scales)
     weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:scales])
-    theirs = tf.image.ssim_multiscale(target, output, 1.0, power_factors=(weights / weights.sum()).tolist())
+    theirs = tf.image.ssim_multiscale(
+        target, output, 1.0, power_factors=(weights / weights.sum()).tolist()
+    )
     assert float(ours(target, output)) == pytest.approx(1 - float(tf.reduce_mean(theirs)), abs=1e-5)
 
 

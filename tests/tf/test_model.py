@@ -133,14 +133,18 @@ def test_the_code_has_the_channels_that_were_asked_for():
 def test_every_regularizer_does_something_in_training(option):
     network = make(f"regularization={option}", "seed=3")
     images = np.random.default_rng(0).random((4, 28, 28, 1), dtype=np.float32)
-    differs = not np.allclose(network.model(images, training=True), network.model(images, training=False))
+    differs = not np.allclose(
+        network.model(images, training=True), network.model(images, training=False)
+    )
     network.model(images, training=True)
     assert differs or float(sum(network.model.losses)) > 0
     assert np.array_equal(network.model(images), network.model(images))  # and is deterministic after
 
 
 def test_several_penalties_add_up():
-    both = make("regularization=[l1,l2]", "regularization.l1.strength=0.1", "regularization.l2.strength=0.2")
+    both = make(
+        "regularization=[l1,l2]", "regularization.l1.strength=0.1", "regularization.l2.strength=0.2"
+    )
     hidden = list(both.kernels().values())[:4]
     expected = sum(0.1 * np.abs(k).sum() + 0.2 * (k**2).sum() for k in hidden)
     assert float(sum(both.model.losses)) == pytest.approx(expected, rel=1e-5)
@@ -156,7 +160,8 @@ def test_the_activity_penalty_is_that_of_the_code_per_image():
 
 
 @pytest.mark.parametrize(
-    "overrides", [[f"model={m}"] for m in MODELS] + [["regularization=[noise,dropout,batchnorm,activity_l1]"]]
+    "overrides",
+    [[f"model={m}"] for m in MODELS] + [["regularization=[noise,dropout,batchnorm,activity_l1]"]],
 )
 def test_a_saved_network_opens_in_plain_keras(tmp_path, overrides):
     network = make(*overrides, shape=(15, 13, 1))

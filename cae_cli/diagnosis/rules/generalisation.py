@@ -21,8 +21,8 @@ class ValidationGap(Rule):
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above .04."""
         q = case.measures.quality
-        if q.images < 16:
-            return self.skipped(f"only {q.images} held-out images")
+        if case.too_few_images:
+            return self.skipped(case.too_few_images)
         gap = q.train_explained_variance - q.explained_variance
         if gap <= self.threshold:
             return None

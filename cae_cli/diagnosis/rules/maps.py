@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import RULES, Case, Rule
 
 
@@ -18,8 +18,10 @@ class BlankMaps(Rule):
     threshold = 0.4
     source = "healthy runs have 0 to .25 in their worst layer (Fashion-MNIST, 23 runs)"
 
-    def look(self, case: Case) -> Finding | None:
+    def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if 40 % of a layer's maps are blank."""
+        if case.too_early:
+            return self.skipped(case.too_early)
         worst = max(case.measures.layers, key=lambda layer: layer.maps.blank_share)
         share = worst.maps.blank_share
         if share < self.threshold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import RULES, Case, Rule
 
 
@@ -23,22 +23,22 @@ class OutputCollapsed(Rule):
     source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
     explains = ("CAE302", "CAE401", "CAE202", "CAE501")
 
-    def look(self, case: Case) -> Finding | None:
+    def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below 5 % of the images' variance; says so if the output is black."""
+        if case.too_early:
+            return self.skipped(case.too_early)
         q = case.measures.quality
         share = q.output_variance_share
         if share >= self.threshold:
             return None
         black = q.mse.value >= 0.95 * q.black_mse and q.output_mean < 0.05
-        evidence = [Evidence("output variance, share of the images'", share, self.threshold, "above .7")]
         what = "every image gives the same output"
         if black:
             what = "the output is black for every image, no better than a black image"
-            evidence.append(Evidence("MSE", q.mse.value, q.black_mse, "below that of black"))
         return self.finding(
             f"{what}: MSE {q.mse.value:.4f}, black image {q.black_mse:.4f}, "
             f"mean image {q.mean_image_mse:.4f}",
-            *evidence,
+            Evidence("output variance, share of the images'", share, self.threshold, "above .7"),
             prescriptions=self._ways_out(case),
         )
 
@@ -78,8 +78,10 @@ class NoBetterThanMean(Rule):
     threshold = 0.1
     source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
 
-    def look(self, case: Case) -> Finding | None:
+    def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below .1."""
+        if case.too_early:
+            return self.skipped(case.too_early)
         q = case.measures.quality
         if q.explained_variance >= self.threshold:
             return None

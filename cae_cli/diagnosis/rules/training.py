@@ -55,8 +55,8 @@ class NotLearning(Rule):
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if the loss fell by less than 1 %."""
         course = case.measures.course
-        if course.epochs < 1:
-            return self.skipped("no epoch was finished")
+        if case.too_early:
+            return self.skipped(case.too_early)
         first, last = course.first_val_loss, course.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
             return self.skipped("the validation loss is not a finite number")

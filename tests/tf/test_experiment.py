@@ -1,0 +1,261 @@
+"""Whole runs, as processes, on real images."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_cli.run import Run
+from tests.conftest import environment
+
+pytestmark = pytest.mark.tf
+
+# A few seconds of training beside TensorFlow's start.
+SMALL = ("data.train=256", "training.epochs=2")
+DIGITS = ("data=digits", *SMALL)
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    """Kernels of a run, to the bit."""
+    run = Run(folder)
+    arrays = run.read_arrays(run.arrays)
+    return {name: array.tobytes() for name, array in arrays.items() if "kernel/" in name}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run that several tests look at: the standard output, the error output, and the folder."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = subprocess.run(
+        [sys.executable, "-m", "cae_cli", "train", "model=l2", "loss=ssim", *SMALL, "tags=[a]"],
+        capture_output=True, text=True, cwd=folder, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr, folder / done.stdout.strip().splitlines()[-1]
+
+
+def test_a_run_writes_everything_it_promises(finished):
+    _, _, folder = finished
+    layers = ["encoder_1", "encoder_2", "decoder_1", "decoder_2", "output"]
+    for name in (
+        *("status.json", "run.json", "training.json", "metrics.csv", "arrays.npz", "train.log"),
+        *("summary.json", "summary.txt", "reconstructions.png", "curves.png", "formation.png"),
+        *("checkpoints/best.keras", "checkpoints/last.keras", ".hydra/config.yaml"),
+        *(f"{kind}/{layer}.png" for kind in ("filters", "maps") for layer in layers),
+        *(f"snapshots/epoch_000{n}.npz" for n in (0, 1, 2)),
+    ):
+        assert (folder / name).is_file(), name
+    assert Run(folder).status()["status"] == "ok"
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.is_file()]
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as picture:
+            picture.verify()
+
+
+def test_a_run_says_what_was_run(finished):
+    setup = Run(finished[2]).setup()
+    assert setup["overrides"] == ["model=l2", "loss=ssim", *SMALL, "tags=[a]"]
+    assert setup["config"]["regularization"] == {"l2": {"strength": 0.001}}
+    assert setup["config"]["loss"]["name"] == "ssim" and setup["config"]["seed"] == 0
+    assert setup["data"]["train"] == 256 and len(setup["data"]["fingerprint"]) == 64
+    assert setup["packages"]["tensorflow"] and setup["machine"]["cores"] == os.cpu_count()
+
+
+def test_the_summary_is_on_the_screen_and_in_the_folder(finished):
+    out, _, folder = finished
+    assert "summary diagnosis: " in out
+    for words in ("PSNR", "mean image", "encoder_1", "decoder_2"):
+        assert words in out
+    assert "\x1b" not in out
+    text = (folder / "summary.txt").read_text()
+    assert "summary diagnosis: " in text
+    summary = json.loads((folder / "summary.json").read_text())
+    quality = summary["measures"]["quality"]
+    assert summary["schema"] == 1 and 0 < quality["ssim"]["value"] < 1
+    assert f"{quality['psnr']['value']:.2f}" in text
+
+
+def test_metrics_have_a_line_for_every_epoch(finished):
+    with (finished[2] / "metrics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == ["0", "1", "2"]
+    assert float(lines[2]["val/loss"]) < float(lines[0]["val/loss"])
+    assert float(lines[2]["train/penalty"]) > 0 and lines[0]["train/loss"] == ""
+
+
+def test_the_screen_shows_no_noise_of_tensorflow(finished):
+    _, err, folder = finished
+    lines = err.splitlines()
+    assert lines[0] == "reading images …" and "epoch 2/2" in err
+    noise = ("oneDNN", "cuda", "E0000", "I0000", "WARNING", "Warning", "absl")
+    assert not [line for line in lines if any(word in line for word in noise)]
+    assert (folder / "train.log").stat().st_size > 0
+
+
+def test_a_run_can_be_reported_again_without_tensorflow(finished):
+    _, _, folder = finished
+    before = (folder / "summary.json").read_bytes()
+    (folder / "curves.png").unlink()
+    code = (
+        "import sys; sys.argv = ['cae', 'report', sys.argv[1]]\n"
+        "from cae_cli.cli import main\n"
+        "try: main()\n"
+        "finally: print('TF', 'tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=environment()
+    )
+    assert "TF False" in done.stdout and "summary diagnosis" in done.stdout
+    assert (folder / "curves.png").is_file()
+    assert (folder / "summary.json").read_bytes() == before
+
+
+def test_the_saved_network_gives_the_recorded_reconstructions(finished):
+    import keras
+
+    run = Run(finished[2])
+    arrays = run.read_arrays(run.arrays)
+    model = keras.models.load_model(run.last, safe_mode=True)
+    assert np.asarray(model(arrays["example_images"])) == pytest.approx(
+        arrays["example_outputs"], abs=1e-5
+    )
+
+
+def test_equal_seeds_give_equal_bits_in_any_process_and_as_any_job(cae, tmp_path):
+    everything = [*SMALL, "regularization=[dropout,noise]", "augmentation=light"]
+    alone = cae("train", *everything, "seed=1")
+    again = cae("train", *everything, "seed=1")
+    sweep = cae("train", "-m", *everything, "seed=0,1")
+    assert alone.code == again.code == sweep.code == 0
+    first = digest(tmp_path / alone.folder)
+    jobs = sorted(path for path in (tmp_path / sweep.folder).iterdir() if path.is_dir())
+    assert first == digest(tmp_path / again.folder) == digest(jobs[1])
+    assert first != digest(jobs[0])
+    picture = (tmp_path / alone.folder / "reconstructions.png").read_bytes()
+    assert picture == (jobs[1] / "reconstructions.png").read_bytes()
+
+
+def test_a_failing_job_does_not_stop_the_others(cae, tmp_path):
+    (tmp_path / "flat.npy").write_bytes(b"no array")
+    done = cae("train", "-m", "data=digits,npy", "data.train=256", "seed=0,1", "training.epochs=1",
+               "+data.path=flat.npy")  # fmt: skip
+    assert done.code == 2  # digits have no path: said before anything starts
+    assert not (tmp_path / "runs").exists()
+    done = cae("train", "-m", "optimizer.learning_rate=1e12,1e-3", "optimizer=sgd",
+               "model.output_activation=linear", *DIGITS)  # fmt: skip
+    assert done.code == 1
+    assert "2 jobs, 1 not finished" in done.out
+    folder = tmp_path / done.folder
+    first, second = sorted(path for path in folder.iterdir() if path.is_dir())
+    assert Run(first).status()["status"] == "failed" and Run(second).status()["status"] == "ok"
+    assert Run(first).summary()["diagnosis"]["findings"][0]["code"] == "CAE201"
+    assert first.name.startswith("0_") and "learning_rate=1" in first.name
+
+
+def test_a_diverged_run_is_diagnosed_and_fails(cae, tmp_path):
+    done = cae("train", "optimizer=sgd", "optimizer.learning_rate=1e12",
+               "model.output_activation=linear", *DIGITS)  # fmt: skip
+    assert done.code == 1
+    assert "CAE201" in done.out and "optimizer.learning_rate=1e+11" in done.out
+    run = Run(tmp_path / done.folder)
+    assert run.status()["status"] == "failed" and run.status()["reason"] == "the training diverged"
+    assert run.last.is_file() or run.training()["diverged_at"] is not None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_folder(tmp_path, number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cae_cli", "train", "data.train=2048", "training.epochs=1000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment(),
+    )  # fmt: skip
+    for _ in range(600):
+        time.sleep(0.1)
+        metrics = list(tmp_path.rglob("metrics.csv"))
+        if metrics and len(metrics[0].read_text().splitlines()) >= 4:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err and "interrupted" in err
+    run = Run(metrics[0].parent)
+    assert run.status()["status"] == "interrupted"
+    assert run.last.is_file() and run.best.is_file()
+    assert len(run.read_metrics()["epoch"]) >= 3
+    assert not list(run.folder.rglob(".*.keras"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
+    # A limit on the size of files stands in for a full disk: writing fails the same way.
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
+        "sys.argv = ['cae', *sys.argv[1:]]\n"
+        "from cae_cli.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *DIGITS],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error: cannot write the run: file too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    [status] = tmp_path.rglob("status.json")
+    assert Run(status.parent).status()["status"] == "failed"
+
+
+def test_a_run_never_writes_over_another(cae, tmp_path):
+    assert cae("train", *DIGITS, "hydra.run.dir=here").code == 0
+    before = digest(tmp_path / "here")
+    done = cae("train", *DIGITS, "hydra.run.dir=here", "seed=1")
+    assert done.code == 2 and "not empty" in done.err
+    assert digest(tmp_path / "here") == before
+
+
+def test_early_stopping_describes_the_best_epoch(cae, tmp_path):
+    done = cae("train", "data=digits", "data.train=256", "training.epochs=40",
+               "training.early_stopping=1", "optimizer=sgd", "optimizer.learning_rate=3")  # fmt: skip
+    assert done.code == 0, done.err
+    run = Run(tmp_path / done.folder)
+    training, metrics = run.training(), run.read_metrics()
+    assert training["stopped_early"] and len(metrics["epoch"]) < 41
+    row = training["best_epoch"]
+    assert run.summary()["measures"]["quality"]["mse"]["value"] == pytest.approx(
+        metrics["val/mse"][row], rel=1e-3
+    )
+
+
+def test_the_plain_network_collapses_to_black_on_dark_digits_and_is_told_so(cae, shared, tmp_path):
+    done = cae("train", "experiment=reference_1_baseline", "data=mnist", f"data.path={shared}/mnist.npz",
+               "data.train=4096", "data.test=500", "training.epochs=1")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "these filters are not meaningful: the output is the same for every image" in done.out
+    assert "no better than a black image" in " ".join(done.out.split())
+    assert "loss=bce" in done.out
+    first = Run(tmp_path / done.folder).summary()["diagnosis"]["findings"][0]
+    assert first["code"] == "CAE301"
+    cured = cae("train", *Run(tmp_path / done.folder).setup()["overrides"], "loss=bce")
+    assert "CAE301" not in cured.out and "no problem found" in cured.out
+
+
+def test_the_default_network_learns_the_default_data(cae, tmp_path):
+    done = cae("train", "experiment=smoke")
+    assert done.code == 0
+    quality = Run(tmp_path / done.folder).summary()["measures"]["quality"]
+    assert quality["explained_variance"] > 0.6
+    assert quality["psnr"]["value"] > quality["mean_image_psnr"] + 3
+
+
+def test_photographs_are_split_by_file_and_learned(cae, shared, tmp_path):
+    done = cae("train", "data=image_folder", f"data.path={shared}/photos", "data.patches=32",
+               "data.train=1024", "training.epochs=2", "loss=ssim")  # fmt: skip
+    assert done.code == 0, done.err
+    run = Run(tmp_path / done.folder)
+    assert run.summary()["measures"]["quality"]["explained_variance"] > 0.5
+    assert any("of 14 pictures" in note for note in run.setup()["data"]["notes"])
