@@ -43,7 +43,7 @@ format: $(VENV)/.done ## Format the code
 	@$(BIN)/ruff format .
 
 docs: $(VENV)/.done ## Write the generated documentation again
-	@$(BIN)/python -m tests.generate_docs
+	@$(BIN)/python docs/generate.py
 
 clean: ## Remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
