@@ -19,9 +19,8 @@ def options() -> str:
     parts += ["## Keys without a group\n", *_table(describe(General), "")]
     for group, what in GROUPS.items():
         parts.append(f"## {group}\n\n{what[0].upper()}{what[1:]}.\n")
-        parts += [
-            f"- `{group}={name}`: {summary(file)}" for name, file in sources.options(group).items()
-        ]
+        files = sources.options(group)
+        parts += [f"- `{group}={name}`: {summary(file)}" for name, file in files.items()]
         parts.append("")
         if group in ONE:
             parts += _table(describe(ONE[group]), group)
