@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import RunFailed
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,6 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         tf.config.experimental.enable_op_determinism()
     policy = "mixed_float16" if mixed_precision and gpus else "float32"
     keras.mixed_precision.set_global_policy(policy)
-    if mixed_precision and not gpus:
-        logger.warning("training.mixed_precision needs a GPU; there is none: float32")
     return Device(tuple(_gpu_name(gpu) for gpu in gpus))
 
 

@@ -82,7 +82,7 @@ def check(config: Config, images: Images) -> None:
         UserError: images and options do not fit together.
     """
     for note in images.notes:
-        logger.info("data: %s", note)
+        logger.info("%s", note)
     training.check(config.training, images)
     config.loss.check(images.shape, config.model.output_activation)
 
@@ -94,6 +94,8 @@ def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> 
             deterministic=config.training.deterministic,
             mixed_precision=config.training.mixed_precision,
         )
+    if config.training.mixed_precision and not device.gpus:
+        screen.say("training.mixed_precision needs a GPU, and there is none: computing in float32")
     from cae_cli import model
     from cae_cli.probe import Probe
 
@@ -104,6 +106,8 @@ def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> 
         f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} for validation; "
         f"{autoencoder.weight_count:,} weights on {device}"
     )
+    for note in images.notes:
+        screen.say(f"  {note}")
     probe = Probe(autoencoder, images)
 
     def on_epoch(epoch: training.Epoch, best: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from cae_cli.options import OptionError, option
 
 if TYPE_CHECKING:
     from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
@@ -156,6 +159,8 @@ class ImageFolder(DataOptions):
                 hint=f"remove them, or data.unreadable={math.ceil(100 * len(names) / total) / 100}",
             )
         notes.append(f"{_some(names)} unreadable or too large: left out")
+        for name in names:
+            logger.warning("unreadable or too large, left out: %r", name)
 
 
 def _find(root: Path) -> tuple[list[Path], list[str]]:
