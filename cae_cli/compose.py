@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -43,7 +46,7 @@ class Sources:
 
     Attributes:
         config_name: of the primary config.
-        folders: folders of the user's own configs, before ours.
+        folders: folders of the user's own configs, beside ours; ours win where names are the same.
     """
 
     config_name: str = "config"
@@ -51,7 +54,7 @@ class Sources:
 
     def find(self, group: str, name: str) -> Path | None:
         """The file of an option."""
-        for folder in (*self.folders, CONFIGS):
+        for folder in (CONFIGS, *self.folders):
             path = folder / group / f"{name}.yaml"
             if path.is_file():
                 return path
@@ -60,7 +63,7 @@ class Sources:
     def options(self, group: str) -> dict[str, Path]:
         """The options of a group and their files; those that start with _ are parts of others."""
         found: dict[str, Path] = {}
-        for folder in (*self.folders, CONFIGS):
+        for folder in (CONFIGS, *self.folders):
             for path in sorted((folder / group).glob("*.yaml")):
                 if not path.name.startswith("_"):
                     found.setdefault(path.stem, path)
@@ -185,13 +188,19 @@ def _short(path: Path) -> str:
 
 
 def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
+    # What hydra.initialize_config_dir does, and the user's folders where Hydra's --config-dir puts them.
     GlobalHydra.instance().clear()
-    search = [f"file://{folder.resolve()}" for folder in sources.folders]
-    extra = [f"hydra.searchpath=[{','.join(search)}]"] if search else []
-    with (
-        initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS), job_name="train"),
-    ):
-        return compose(sources.config_name, overrides=[*overrides, *extra], return_hydra_config=True)
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(CONFIGS))
+    for folder in sources.folders:
+        search_path.prepend(
+            "command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema")
+        )
+    Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    try:
+        return compose(sources.config_name, overrides=list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def test_every_command_has_help(cae, command):
         (["train", "-m", "seed=0,1", "loss=mse,sim"], "loss has no option 'sim'", "did you mean"),
         (["train", "-m", "seed=0,-1"], "seed must be at least 0, got -1", ""),
         (["train", "--experimental-rerun", "x"], "pickle", ""),
+        (["train", "-cp", "x"], "--config-path would leave out cae's own configs", "--config-dir x"),
         (["train", "loss=ssim", "loss.window=29"], "loss.window is 29 pixels", "loss.window=27"),
         (["train", "data=npz", "data.path=nowhere.npz"], "data.path does not exist", "relative"),
         (["train", "data.train=9"], "training.batch_size is 32, but there are only 9", "=9"),

@@ -190,6 +190,13 @@ def test_own_configs_are_found_beside_ours(tmp_path):
     assert config.loss == StructuralSimilarity(window=5, sigma=1.5, k1=0.01, k2=0.03)
 
 
+def test_an_own_primary_config_is_used(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nseed: 77\n")
+    assert checked([], Sources("mine", (tmp_path,)))[1].seed == 77
+    with pytest.raises(UserError, match="there is no config 'mein'"):
+        checked([], Sources("mein", (tmp_path,)))
+
+
 def test_a_sweep_is_every_combination():
     overrides = ["model=baseline,l2", "seed=range(0,3)", "loss=mse"]
     found = jobs(overrides)

@@ -176,13 +176,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _sources(flags: argparse.Namespace) -> compose.Sources:
+    if flags.config_path is not None:
+        raise UserError(
+            "--config-path would leave out cae's own configs",
+            where=f"command line: {flags.config_path}",
+            hint=f"--config-dir {flags.config_path} adds a folder to them",
+        )
     folders = []
-    for given in (flags.config_dir, flags.config_path):
-        if given is None:
-            continue
-        folder = Path(given).expanduser().resolve()
+    if flags.config_dir is not None:
+        folder = Path(flags.config_dir).expanduser().resolve()
         if not folder.is_dir():
-            raise UserError(f"no such folder: {given}", where="--config-dir")
+            raise UserError(f"no such folder: {flags.config_dir}", where="--config-dir")
         folders.append(folder)
     return compose.Sources(flags.config_name or "config", tuple(folders))
 
@@ -201,7 +205,7 @@ def _words(flags: argparse.Namespace) -> list[str]:
 
 def _run_hydra(words: list[str], sources: compose.Sources) -> None:
     """Calls Hydra's own main with ``words`` as its command line; errors are raised."""
-    folders = ["--config-dir", str(sources.folders[0])] if sources.folders else []
+    folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
     before_argv, before_error = sys.argv, compose.quiet_full_error()
     sys.argv = ["cae", *folders, *words]
     decorated = hydra.main(
