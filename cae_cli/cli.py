@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 130 and 143 interrupte
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ examples:
 
 def main() -> NoReturn:
     """Runs the command on the command line and ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows ASCII only shows ? for …
+            stream.reconfigure(errors="replace")
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

@@ -7,7 +7,7 @@ sweep costs a second and not a night.
 from __future__ import annotations
 
 import itertools
-import os
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictCo
         UserError: it cannot be composed.
     """
     sources = sources or Sources()
-    with _as_user_error(overrides, sources):
+    with errors_in_words(overrides, sources):
         return _compose(overrides, sources)
 
 
@@ -89,6 +89,13 @@ def checked(overrides: Sequence[str], sources: Sources | None = None) -> tuple[D
     """
     sources = sources or Sources()
     node = composed(overrides, sources)
+    for key in ("hydra.callbacks", "hydra.job.env_set"):
+        if OmegaConf.select(node, key):
+            raise UserError(
+                f"{key} may run anything and is refused",
+                where=origin(key, node, overrides, sources),
+                hint=f"leave {key} out",
+            )
     try:
         return node, parse(node)
     except OptionError as error:
@@ -102,17 +109,8 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     A grid of more than `MOST_CHECKED` jobs is thinned: every value of every key, the others at
     their first.
     """
-    choices: list[list[str]] = []
-    for override in parsed(overrides):
-        key = override.get_key_element()
-        if override.is_sweep_override() and override.is_discrete_sweep():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():
-            choices.append([override.input_line or ""])
-    count = 1
-    for values in choices:
-        count *= len(values)
-    if count <= MOST_CHECKED:
+    choices = _choices(overrides)
+    if math.prod(map(len, choices)) <= MOST_CHECKED:
         return [list(job) for job in itertools.product(*choices)]
     first = [values[0] for values in choices]
     thinned = [first]
@@ -121,9 +119,35 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     return thinned
 
 
+def count(overrides: Sequence[str]) -> int:
+    """How many jobs a sweep has."""
+    return math.prod(map(len, _choices(overrides)))
+
+
+def _choices(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides that each key is swept over; one where it is not swept."""
+    choices: list[list[str]] = []
+    for override in parsed(overrides):
+        if not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        # an interval is for sweepers that draw from it
+    return choices
+
+
+def with_sweeper_params(overrides: Sequence[str], sources: Sources) -> list[str]:
+    """The overrides of a sweep with those that a config sets in ``hydra.sweeper.params``."""
+    node = composed(jobs(overrides)[0], sources)
+    params = OmegaConf.select(node, "hydra.sweeper.params") or {}
+    given = {override.key_or_group for override in parsed(overrides)}
+    return [*(f"{key}={value}" for key, value in params.items() if key not in given), *overrides]
+
+
 def swept_keys(overrides: Sequence[str]) -> list[str]:
     """Keys that have several values."""
-    return [o.get_key_element() for o in parsed(overrides) if o.is_sweep_override()]
+    return [o.key_or_group for o in parsed(overrides) if o.is_sweep_override()]
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
@@ -132,7 +156,7 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     Raises:
         UserError: one cannot be read.
     """
-    with _as_user_error(overrides, Sources()):
+    with errors_in_words(overrides, Sources()):
         result: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
         return result
 
@@ -174,11 +198,18 @@ def _bases(path: Path | None) -> Iterator[Path]:
 
 
 def _has(file: Path, key: str) -> bool:
+    """Whether a file gives ``key`` a value, or something else to what it is a part of."""
     try:
-        content = OmegaConf.load(file)
-        return OmegaConf.select(content, key, throw_on_missing=False) is not None
+        node: Any = OmegaConf.to_container(OmegaConf.load(file))
     except Exception:
         return False
+    for part in key.split(".") if key else ():
+        if not isinstance(node, dict):
+            return True
+        if part not in node:
+            return False
+        node = node[part]
+    return bool(key)
 
 
 def _short(path: Path) -> str:
@@ -204,7 +235,12 @@ def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
 
 
 @contextmanager
-def _as_user_error(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
+def errors_in_words(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
+    """Turns what Hydra, OmegaConf or the YAML reader raise into words.
+
+    Raises:
+        UserError: instead of theirs.
+    """
     try:
         yield
     except UserError:
@@ -247,7 +283,14 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         group = group.strip("/")
         known = list(sources.options(group)) if group else [*GROUPS]
         if not group:
-            return UserError(f"there is no config {name!r}", hint=did_you_mean(name, known))
+            names = [p.stem for f in (CONFIGS, *sources.folders) for p in f.glob("*.yaml")]
+            return UserError(f"there is no config {name!r}", hint=did_you_mean(name, names))
+        if group.startswith("hydra/"):
+            return UserError(
+                f"{group} has no option {name!r}",
+                where=_line_with(f"{group}={name}", overrides),
+                hint="it may be a plugin that is not installed",
+            )
         return UserError(
             f"{group} has no option {name!r}",
             where=_line_with(f"{group}={name}", overrides),
@@ -265,7 +308,9 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
             f"{group} is given more than once", hint="leave out all but one; several values of a "
             "sweep are written group=a,b with -m"
         )  # fmt: skip
-    if "Ambiguous value" in text or "sweep" in text.lower():
+    if isinstance(error, RecursionError):
+        return UserError("a config names itself in its defaults list")
+    if "Ambiguous value" in text or "Sweep parameters" in text:
         match = re.search(r"'([^']+)'", text)
         given = match.group(1) if match else "an override"
         return UserError(
@@ -275,9 +320,11 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         )
     if type(cause).__module__.partition(".")[0] == "yaml":
         return _yaml_error(cause)
+    if cause is not None and cause is not error:
+        text = str(cause) or text  # Hydra's own line only says that there was an error
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return UserError(
-        first[0].lower() + first[1:] if key is None else f"{key}: {first}",
+        f"{key}: {first}" if key else first[0].lower() + first[1:],
         hint="HYDRA_FULL_ERROR=1 shows the whole error",
     )
 
@@ -331,10 +378,3 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
                 hint=f"add regularization={chosen}",
             )
     return UserError(f"{key} is not an option", where=where, hint=did_you_mean(name, names))
-
-
-def quiet_full_error() -> str | None:
-    """Makes Hydra raise its errors instead of printing them; returns what the user had set."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    return before

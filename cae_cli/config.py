@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,7 @@ from cae_cli.errors import did_you_mean
 from cae_cli.losses import LOSSES, Loss
 from cae_cli.model import ModelOptions
 from cae_cli.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
-from cae_cli.options import Catalogue, OptionError, build, option
+from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
 from cae_cli.regularization import REGULARIZERS, Regularizer
 from cae_cli.training import TrainingOptions
 
@@ -122,7 +122,10 @@ def parse(node: DictConfig) -> Config:
         parts[group] = build(variant(node[group], catalogue), node[group], group, ignore=("name",))
     for group, catalogue in SEVERAL.items():
         parts[group] = {}
-        for name in node.get(group) or {}:
+        given = node.get(group) or {}
+        if not isinstance(given, DictConfig | dict):
+            raise not_a_group(group, given)
+        for name in map(str, given):
             key = f"{group}.{name}"
             if name not in catalogue:
                 raise OptionError(key, "is not an option", hint=did_you_mean(name, catalogue))
@@ -132,7 +135,9 @@ def parse(node: DictConfig) -> Config:
 
 def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
     """The class of a group's node, by its ``name``."""
-    name = node.get("name") if isinstance(node, Mapping | DictConfig) else None
+    if not isinstance(node, Mapping | DictConfig):
+        raise not_a_group(catalogue.group, node)
+    name = node.get("name")
     if name is None:
         raise OptionError(
             f"{catalogue.group}.name",
@@ -148,12 +153,11 @@ def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
     return catalogue[name]
 
 
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A composed config as plain containers, interpolations resolved, without ``hydra``."""
-    return {
-        str(key): OmegaConf.to_container(node[key], resolve=True)
-        if OmegaConf.is_config(node[key])
-        else node[key]
-        for key in node
-        if key != "hydra"
-    }
+def plain(config: Config) -> dict[str, Any]:
+    """A checked config as plain containers, in the form that YAML gives it."""
+    content = asdict(config)
+    for group, catalogue in VARIANTS.items():
+        cls = type(getattr(config, group))
+        name = next(name for name, other in catalogue.items() if other is cls)
+        content[group] = {"name": name, **content[group]}
+    return content

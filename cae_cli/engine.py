@@ -34,6 +34,8 @@ def quiet(log: Path) -> Iterator[None]:
     Args:
         log: a text file that is appended to.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else Keras is used with here
     sys.stderr.flush()
     descriptor, stderr = os.dup(2), sys.stderr
     with log.open("ab") as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
@@ -51,14 +53,13 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     """Imports TensorFlow and sets it up.
 
     Args:
-        deterministic: operations give the same bits every time; slower on a GPU.
+        deterministic: operations give the same bits every time; slower on a GPU. Once on, it stays
+            on for later runs of the same process.
         mixed_precision: compute in float16 where there is a GPU.
 
     Raises:
         RunFailed: TensorFlow cannot be imported.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         import keras
         import tensorflow as tf
@@ -66,6 +67,7 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         raise RunFailed(
             f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
         ) from error
+    keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # set already, by an earlier run of this process

@@ -9,98 +9,111 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cae_cli import data, engine, training
+from cae_cli import config, data, engine, model, training
 from cae_cli.config import Config
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis, diagnose
-from cae_cli.errors import Interrupted, RunFailed
-from cae_cli.measures.measured import measure
+from cae_cli.errors import Interrupted
+from cae_cli.measures.measured import Measures, measure
+from cae_cli.probe import Probe
 from cae_cli.report import figures, terminal
 from cae_cli.run import Run, surroundings, writing
-from cae_cli.training import History
 
 logger = logging.getLogger(__name__)
 
 
-def run(
-    config: Config,
-    composed: dict[str, Any],
-    overrides: Sequence[str],
-    run: Run,
-    *,
-    brief: bool = False,
-) -> Diagnosis:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run, ready to be shown.
+
+    Attributes:
+        measures: what was measured.
+        diagnosis: what was judged.
+        held_out: which images were measured, "test" or "validation".
+        command: words of the command line that make this run again.
+        failed: the training diverged; everything else is there nevertheless.
+    """
+
+    measures: Measures
+    diagnosis: Diagnosis
+    held_out: str
+    command: Sequence[str]
+    failed: bool
+
+
+def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
     """Trains an autoencoder and says what it learned.
 
     Args:
-        config: the checked config.
-        composed: the same as plain containers, to be written into the run.
-        overrides: what was given on the command line.
-        run: the run's folder.
-        brief: show the verdict only; the whole diagnosis is in the folder.
+        options: the checked config.
+        command: words of the command line that lead to it.
+        folder: the run's.
 
     Returns:
-        The diagnosis; everything else is in the folder.
+        The outcome; all of it is in the folder. If the training diverged, the status says failed.
 
     Raises:
         UserError: the data, or their combination with the options, is of no use; cannot write.
-        RunFailed: the training diverged. The folder is complete nevertheless.
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
-    with run.running(), writing(run.folder):
-        with screen.doing("reading images …"), engine.quiet(run.log):  # a download imports Keras
-            images = data.load(config.data)
-        check(config, images)
-        setup = {**surroundings(), "data": described(images), "overrides": list(overrides)}
-        run.write_setup({**setup, "config": composed})
-        with engine.quiet(run.log):
-            history = train(config, images, run, screen)
-        diagnosis = judge(run, brief=brief)
-        if history.diverged_at is not None:
-            raise RunFailed("the training diverged", hint="the diagnosis above says what to try")
-        return diagnosis
+    with folder.running(), writing(folder.folder):
+        with engine.quiet(folder.log), screen.doing("reading images …"):
+            images = data.load(options.data)
+        check(options, images)
+        folder.write_setup(
+            {
+                **surroundings(),
+                "command": list(command),
+                "config": config.plain(options),
+                "data": described(images),
+            }
+        )
+        with engine.quiet(folder.log):
+            train(options, images, folder, screen)
+        outcome = judge(folder)
+        if outcome.failed:
+            folder.set_status("failed", "the training diverged")
+        return outcome
 
 
-def check_early(config: Config) -> None:
+def check_early(options: Config) -> None:
     """What can be said before the images are read, where their size is known beforehand.
 
     Raises:
         UserError: options do not fit together.
     """
-    shape = config.data.known_shape()
+    shape = options.data.known_shape()
     if shape is not None:
-        config.loss.check(shape, config.model.output_activation)
+        options.loss.check(shape, options.model.output_activation)
+        model.check(options.model, shape)
 
 
-def check(config: Config, images: Images) -> None:
+def check(options: Config, images: Images) -> None:
     """What can be said only when the images are there, and before TensorFlow is.
 
     Raises:
         UserError: images and options do not fit together.
     """
-    for note in images.notes:
-        logger.info("%s", note)
-    training.check(config.training, images)
-    config.loss.check(images.shape, config.model.output_activation)
+    training.check(options.training, images)
+    options.loss.check(images.shape, options.model.output_activation)
+    model.check(options.model, images.shape)
 
 
-def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> History:
+def train(options: Config, images: Images, folder: Run, screen: terminal.Screen) -> None:
     """Left of the waist: from images to files."""
     with screen.doing("starting TensorFlow …"):
         device = engine.start(
-            deterministic=config.training.deterministic,
-            mixed_precision=config.training.mixed_precision,
+            deterministic=options.training.deterministic,
+            mixed_precision=options.training.mixed_precision,
         )
-    if config.training.mixed_precision and not device.gpus:
+    if options.training.mixed_precision and not device.gpus:
         screen.say("training.mixed_precision needs a GPU, and there is none: computing in float32")
-    from cae_cli import model
-    from cae_cli.probe import Probe
-
-    engine.seed(config.seed)
-    autoencoder = model.build(images.shape, config.model, tuple(config.regularization.values()))
+    engine.seed(options.seed)
+    autoencoder = model.build(images.shape, options.model, tuple(options.regularization.values()))
     screen.say(
         f"{images.source}: {len(images.train):,} training images "
         f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} for validation; "
@@ -108,64 +121,73 @@ def train(config: Config, images: Images, run: Run, screen: terminal.Screen) -> 
     )
     for note in images.notes:
         screen.say(f"  {note}")
+        logger.info("%s", note)
     probe = Probe(autoencoder, images)
 
     def on_epoch(epoch: training.Epoch, best: bool) -> None:
-        run.append_metrics(epoch.row())
+        folder.append_metrics(epoch.row())
         if epoch.epoch > 0:
-            run.save_model(autoencoder.model, best=best)
-        if epoch.epoch in config.training.snapshots or epoch.epoch == config.training.epochs:
-            run.write_arrays(run.snapshot(epoch.epoch), probe.snapshot())
+            folder.save_model(autoencoder.model, best=best)
+        if epoch.epoch in options.training.snapshots:
+            folder.write_arrays(folder.snapshot(epoch.epoch), probe.snapshot())
         screen.epoch(epoch.row(), len(images.train))
 
     try:
-        with screen.training(config.training.epochs, len(images.train), config.training.batch_size):
+        with screen.training(options.training.epochs, len(images.train), options.training.batch_size):
             history = training.fit(
                 autoencoder,
                 images,
-                options=config.training,
-                loss=config.loss,
-                optimizer=config.optimizer,
-                schedule=config.schedule,
-                augmentation=config.augmentation,
-                seed=config.seed,
+                options=options.training,
+                loss=options.loss,
+                optimizer=options.optimizer,
+                schedule=options.schedule,
+                augmentation=options.augmentation,
+                seed=options.seed,
                 watcher=training.Watcher(on_steps=screen.steps, on_epoch=on_epoch),
             )
     except Interrupted:
-        run.save_model(autoencoder.model, best=False)
+        folder.save_model(autoencoder.model, best=False)
         raise
-    run.write_training(
-        {
-            "best_epoch": history.best_epoch,
-            "stopped_early": history.stopped_early,
-            "diverged_at": history.diverged_at,
-            "weights": autoencoder.weight_count,
-            "device": str(device),
-            "held_out": images.held_out_name,
-        }
-    )
     with screen.doing("measuring …"):
-        run.write_arrays(run.arrays, probe.record())
-    return history
+        folder.write_training(
+            {
+                "best_epoch": history.best_epoch,
+                "measured_epoch": history.left_at,
+                "stopped_early": history.stopped_early,
+                "diverged_at": history.diverged_at,
+                "weights": autoencoder.weight_count,
+                "device": str(device),
+                "held_out": images.held_out_name,
+            }
+        )
+        folder.write_arrays(folder.snapshot(history.left_at), probe.snapshot())
+        folder.write_arrays(folder.arrays, probe.record())
 
 
-def judge(run: Run, *, brief: bool = False) -> Diagnosis:
+def judge(folder: Run) -> Outcome:
     """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow."""
-    setup, trained = run.setup(), run.training()
+    setup, trained = folder.setup(), folder.training()
     with terminal.Screen().doing("drawing …"):
-        figures.draw(run)
-    measures = measure(run.read_arrays(run.arrays), run.read_metrics(), trained)
-    diagnosis = diagnose(measures, setup["config"])
-    summary = {
-        "overrides": setup["overrides"],
-        "held_out": trained["held_out"],
-        "verdict": diagnosis.verdict,
-        "measures": measures,
-        "diagnosis": diagnosis,
-    }
-    text = terminal.show_summary(summary, measures, diagnosis, brief=brief)
-    run.write_summary(summary, text)
-    return diagnosis
+        figures.draw(folder)
+    measures = measure(folder.read_arrays(folder.arrays), folder.read_metrics(), trained)
+    outcome = Outcome(
+        measures=measures,
+        diagnosis=diagnose(measures, setup["config"]),
+        held_out=trained["held_out"],
+        command=setup["command"],
+        failed=trained["diverged_at"] is not None,
+    )
+    summary = terminal.summary(outcome.measures, outcome.diagnosis, outcome.held_out, outcome.command)
+    folder.write_summary(
+        {
+            "verdict": outcome.diagnosis.verdict,
+            "held_out": outcome.held_out,
+            "measures": measures,
+            "diagnosis": outcome.diagnosis,
+        },
+        terminal.as_text(summary),
+    )
+    return outcome
 
 
 def described(images: Images) -> dict[str, Any]:

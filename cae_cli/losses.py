@@ -103,8 +103,8 @@ class _Windowed(Loss):
 
     window: int = option("side of the Gaussian window, in pixels", least=3, odd=True)
     sigma: float = option("standard deviation of the window, in pixels", above=0)
-    k1: float = option("keeps the luminance term stable where the mean is near 0", least=0)
-    k2: float = option("keeps the contrast term stable where the variance is near 0", least=0)
+    k1: float = option("keeps the luminance term stable where the mean is near 0", above=0)
+    k2: float = option("keeps the contrast term stable where the variance is near 0", above=0)
 
     def check(self, shape: tuple[int, int, int], output_activation: str) -> None:
         """The window must fit into the image."""

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cae_cli.blocks import Stage
+from cae_cli.errors import UserError
 from cae_cli.options import option
 from cae_cli.regularization import Regularizer
 
@@ -29,7 +30,10 @@ class ModelOptions:
     """Free parameters of the network."""
 
     filters: list[int] = option(
-        "filters of each stage of the encoder; the decoder mirrors them", least=1, nonempty=True
+        "filters of each stage of the encoder; the decoder mirrors them. Where code_channels is "
+        "given, the encoder's last stage has that many instead",
+        least=1,
+        nonempty=True,
     )
     convolutions: int = option("convolutions (or residual blocks) in each stage", least=1)
     kernel_size: int = option("side of the kernels, in pixels", least=1)
@@ -120,6 +124,32 @@ class Autoencoder:
                 kernel = kernel.swapaxes(2, 3)  # Keras keeps (k, k, filters, inputs) there
             kernels[conv.name] = kernel
         return kernels
+
+
+# Self-attention compares every position of the code with every other one.
+MOST_POSITIONS = 4096
+
+
+def check(options: ModelOptions, shape: tuple[int, int, int]) -> None:
+    """Says before training what cannot work.
+
+    Args:
+        options: the free parameters.
+        shape: (h, w, c) of the images.
+
+    Raises:
+        UserError: attention over more positions than fit into memory.
+    """
+    if not options.attention_heads:
+        return
+    shrink = 2 ** len(options.filters)
+    h, w = (-(-side // shrink) for side in shape[:2])
+    if h * w > MOST_POSITIONS:
+        raise UserError(
+            f"model.attention_heads={options.attention_heads} with a code of {h}x{w}: attention over "
+            f"{h * w:,} positions, at most {MOST_POSITIONS:,} are possible",
+            hint="more stages (a longer model.filters), or smaller images",
+        )
 
 
 def build(

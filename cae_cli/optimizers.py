@@ -118,9 +118,9 @@ class Schedule:
             A factor in [0, 1].
         """
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * self.shape(step, total, losses)
+        return warmup * self.after_warmup(step, total, losses)
 
-    def shape(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
         """The factor apart from the warm-up."""
         raise NotImplementedError
 
@@ -133,7 +133,7 @@ SCHEDULES: Catalogue[Schedule] = Catalogue("schedule")
 class Constant(Schedule):
     """Always 1."""
 
-    def shape(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
         """1."""
         return 1.0
 
@@ -145,7 +145,7 @@ class Cosine(Schedule):
 
     final: float = option("share of the learning rate at the end", least=0, most=1)
 
-    def shape(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
         """From 1 at the end of the warm-up to ``final`` at the last step."""
         start = min(self.warmup_steps, total - 1)
         done = max(0, step - start) / max(1, total - 1 - start)
@@ -164,10 +164,12 @@ class Plateau(Schedule):
     )
     final: float = option("never below this share of the learning rate", least=0, most=1)
 
-    def shape(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
         """Replays the validation losses."""
         reached, best, waited = 1.0, math.inf, 0
         for loss in losses:
+            if not math.isfinite(loss):
+                continue
             if loss < best - self.min_delta * abs(best) or best == math.inf:
                 best, waited = loss, 0
                 continue

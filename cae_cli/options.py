@@ -118,7 +118,7 @@ def type_name(hint: Any) -> str:
         parts = [a for a in typing.get_args(hint) if a is not type(None)]
         return " or ".join([*map(type_name, parts), "null"])
     if typing.get_origin(hint) is list:
-        return f"list of {type_name(typing.get_args(hint)[0])}s".replace("texts", "texts")
+        return f"list of {type_name(typing.get_args(hint)[0])}s"
     return str(hint)
 
 
@@ -138,11 +138,7 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
         UserError: unknown or missing key, wrong type, value out of range.
     """
     if not isinstance(node, Mapping | DictConfig):
-        raise OptionError(
-            path,
-            f"must be a group of options, got {node!r}",
-            hint=f"choose one with {path}=…: cae options {path}",
-        )
+        raise not_a_group(path, node)
     given = {str(k): v for k, v in _plain(node, path).items() if k not in ignore}
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -163,6 +159,15 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
             raise OptionError(key, f"{complaint}, got {given[name]!r}", hint=hint)
         values[name] = value
     return cls(**values)
+
+
+def not_a_group(path: str, value: Any) -> OptionError:
+    """What to say where a group's options are expected and something else stands (loss: ssim)."""
+    return OptionError(
+        path,
+        f"must be a group of options, got {str(value)!r}",
+        hint=f"in a file, a group's option is chosen in the defaults list: - override /{path}: …",
+    )
 
 
 def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
@@ -236,16 +241,3 @@ class Catalogue(dict[str, type[T]]):
             return cls
 
         return enter
-
-    def find(self, name: str) -> type[T]:
-        """The class called ``name``.
-
-        Raises:
-            UserError: there is none.
-        """
-        if name not in self:
-            raise UserError(
-                f"{self.group} has no option {name!r}",
-                hint=did_you_mean(str(name), self),
-            )
-        return self[name]

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Images, as_float
+from cae_cli.data import Images, as_float, images_at_a_time
 from cae_cli.measures.maps import ChannelSpread
 from cae_cli.measures.similarity import ssim
 from cae_cli.model import Autoencoder
@@ -99,7 +99,7 @@ class Probe:
         scores: dict[str, list[Array]] = {}
         total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
         total_square = np.zeros(mean_image.shape)
-        batch = _batch(images.shape[1:])
+        batch = images_at_a_time(images.shape[1:])
         for start in range(0, len(images), batch):
             target = as_float(images[start : start + batch])
             output = self.reconstruct(target)
@@ -134,7 +134,7 @@ class Probe:
         )
         spreads = {name: ChannelSpread() for name in self.autoencoder.maps}
         images = self.images.held_out[:MAP_IMAGES]
-        batch = _batch(images.shape[1:])
+        batch = images_at_a_time(images.shape[1:])
         for start in range(0, len(images), batch):
             for name, maps in maps_of(as_float(images[start : start + batch])).items():
                 spreads[name].add(np.asarray(maps))
@@ -158,9 +158,3 @@ def _best_median_worst(mse: Array) -> NDArray[np.intp]:
     count = min(CHOSEN, max(1, len(order) // 3))
     middle = (len(order) - count) // 2
     return np.concatenate([order[:count], order[middle : middle + count], order[-count:]])
-
-
-def _batch(shape: tuple[int, ...]) -> int:
-    """Images at a time so that the widest layers' maps stay well below a gigabyte."""
-    pixels = int(np.prod(shape))
-    return int(np.clip(2**18 // pixels, 4, 256))

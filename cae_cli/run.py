@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from cae_cli.errors import Interrupted, RunFailed, UserError
 
-# Of summary.json, run.json, status.json and arrays.npz. Raised when a reader would misread them.
+# Of the JSON files of a run, and of the arrays beside them. Raised when a reader would misread them.
 SCHEMA_VERSION = 1
 
 PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "numpy", "pillow", "scikit-learn")
@@ -177,7 +178,7 @@ class Run:
         """
         with writing(self.folder):
             self.set_status("running")
-            handler = logging.FileHandler(self.log)
+            handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("cae_cli")
         logger.addHandler(handler)
@@ -238,13 +239,20 @@ class Run:
             writer.writerow(values)
 
     def read_metrics(self) -> dict[str, NDArray[np.float64]]:
-        """Columns of metrics.csv; NaN where a line has no number."""
-        with self.metrics.open(newline="") as file:
-            lines = list(csv.DictReader(file))
-        names = list(lines[0]) if lines else []
-        return {
-            name: np.array([float(line[name] or "nan") for line in lines], np.float64) for name in names
-        }
+        """Columns of metrics.csv; NaN where a line has no number.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            with self.metrics.open(newline="") as file:
+                lines = list(csv.DictReader(file))
+            return {
+                name: np.array([float(line[name] or "nan") for line in lines], np.float64)
+                for name in (lines[0] if lines else ())
+            }
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise _unreadable(self.metrics) from error
 
     def write_summary(self, summary: Mapping[str, Any], text: str) -> None:
         """summary.json for machines, summary.txt for people."""
@@ -262,9 +270,16 @@ class Run:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
     def read_arrays(self, path: Path) -> dict[str, NDArray[Any]]:
-        """Reads an npz file of named arrays; pickles are refused."""
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        """Reads an npz file of named arrays.
+
+        Raises:
+            UserError: it is missing, damaged, or holds pickles.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise _unreadable(path) from error
 
     def save_model(self, model: Any, *, best: bool) -> None:
         """last.keras, and best.keras if these weights are the best so far."""
@@ -320,6 +335,12 @@ def _umask() -> int:
     return mask
 
 
+def _unreadable(path: Path) -> UserError:
+    return UserError(
+        f"{path.name} cannot be read", where=path, hint="the run did not finish, or the file is damaged"
+    )
+
+
 def plain(value: Any) -> Any:
     """Anything made of dataclasses, arrays and containers as JSON can hold it; NaN becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -362,11 +383,21 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the current folder, and whether tracked files differ from it."""
+    """Commit of the checkout that the code lies in, else of the current folder; None without one.
+
+    ``dirty`` says whether tracked files differ from the commit.
+    """
+    checkout = Path(__file__).parents[1]
+    folder = checkout if (checkout / ".git").exists() else Path.cwd()
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
+            # A checkout of somebody else's could name a program to run as its file-system monitor.
+            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

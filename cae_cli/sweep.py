@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,14 @@ class Job:
     Attributes:
         folder: its run folder.
         status: running, ok, failed or interrupted.
-        reason: why it failed, or None.
-        problem: what the diagnosis names first, or None.
+        problem: what the diagnosis names first, else why the job failed.
         psnr, ssim: of held-out images, None where they were not measured.
         explained: share of the variance explained, or None.
     """
 
     folder: Path
     status: str
-    reason: str | None
-    problem: str | None
+    problem: str
     psnr: float | None
     ssim: float | None
     explained: float | None
@@ -35,72 +32,68 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of a sweep's folder, by number."""
+    """The jobs of a sweep's folder, by number, and how many there should be."""
 
     folder: Path
     jobs: tuple[Job, ...]
+    planned: int
 
     @property
     def all_ok(self) -> bool:
-        """Whether there are jobs and every one of them finished."""
-        return bool(self.jobs) and all(job.status == "ok" for job in self.jobs)
+        """Whether every job began and finished."""
+        return sum(job.status == "ok" for job in self.jobs) == self.planned
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """(job, status, PSNR, SSIM, explained, problem) of each job that began, as text."""
+        return [
+            (
+                job.folder.name,
+                job.status,
+                "" if job.psnr is None else f"{job.psnr:.2f}",
+                "" if job.ssim is None else f"{job.ssim:.3f}",
+                "" if job.explained is None else f"{job.explained:.1%}",
+                job.problem,
+            )
+            for job in self.jobs
+        ]
 
 
-def read(folder: Path) -> Sweep:
+def read(folder: Path, planned: int) -> Sweep:
     """Reads a sweep's folder.
 
     Args:
         folder: the sweep's; each job has a sub-folder that begins with its number.
+        planned: how many jobs the sweep has.
     """
     found = [f for f in folder.iterdir() if f.is_dir() and f.name.partition("_")[0].isdigit()]
     found.sort(key=lambda f: int(f.name.partition("_")[0]))
-    return Sweep(folder, tuple(_read_job(f) for f in found))
+    return Sweep(folder, tuple(_read_job(f) for f in found), planned)
 
 
 def _read_job(folder: Path) -> Job:
     run = Run(folder)
-    status = run.status()
+    try:
+        status = run.status()
+    except UserError as error:
+        status = {"status": "unreadable", "reason": error.what}
     try:
         summary: dict[str, Any] = run.summary()
     except UserError:
         summary = {}
     quality = summary.get("measures", {}).get("quality", {})
-    findings = summary.get("diagnosis", {}).get("findings", [])
+    diagnosis = summary.get("diagnosis", {})
+    findings = diagnosis.get("findings", [])
+    if findings:
+        problem = findings[0]["problem"]
+    elif diagnosis:
+        problem = "cannot tell" if diagnosis.get("undecided") else "none found"
+    else:
+        problem = status.get("reason") or ""
     return Job(
         folder=folder,
         status=str(status.get("status", "not started")),
-        reason=status.get("reason"),
-        problem=findings[0]["problem"] if findings else None,
+        problem=problem,
         psnr=quality.get("psnr", {}).get("value"),
         ssim=quality.get("ssim", {}).get("value"),
         explained=quality.get("explained_variance"),
     )
-
-
-def show(sweep: Sweep) -> None:
-    """Prints a table of the jobs to standard output, the sweep's folder last."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column("job", overflow="fold")
-    table.add_column("status", no_wrap=True)
-    for title in ("PSNR / dB", "SSIM", "explained"):
-        table.add_column(title, justify="right")
-    table.add_column("problem", overflow="fold")
-    for job in sweep.jobs:
-        table.add_row(
-            Text(job.folder.name),
-            job.status,
-            "" if job.psnr is None else f"{job.psnr:.2f}",
-            "" if job.ssim is None else f"{job.ssim:.3f}",
-            "" if job.explained is None else f"{job.explained:.1%}",
-            Text(job.reason or job.problem or "none found" if job.status != "not started" else ""),
-        )
-    console = Console(file=sys.stdout, highlight=False)
-    failed = sum(job.status != "ok" for job in sweep.jobs)
-    console.print(f"\n{len(sweep.jobs)} jobs, {failed} not finished" if failed else
-                  f"\n{len(sweep.jobs)} jobs, all finished")  # fmt: skip
-    console.print(table)
-    console.print(Text(str(sweep.folder)), soft_wrap=True)

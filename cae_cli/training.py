@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Images
+from cae_cli.data import Images, images_at_a_time
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.errors import UserError
-from cae_cli.losses import Loss
-from cae_cli.measures.similarity import fitting_window
+from cae_cli.losses import Loss, StructuralSimilarity
+from cae_cli.measures.quality import MSE_FLOOR
+from cae_cli.measures.similarity import K1, K2, SIGMA, fitting_window
 from cae_cli.model import Autoencoder
 from cae_cli.optimizers import Optimizer, Schedule
 from cae_cli.options import option
@@ -90,11 +91,14 @@ class History:
         epochs: one entry per finished epoch, the first for the network before training.
         stopped_early: training ended before ``training.epochs``.
         diverged_at: the step whose loss or gradient was not finite, or None.
+        left_at: the epoch whose weights the network was left with; of a training that diverged, the
+            last whole one before them.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     stopped_early: bool = False
     diverged_at: int | None = None
+    left_at: int = 0
 
     @property
     def val_losses(self) -> list[float]:
@@ -182,6 +186,7 @@ def fit(
             **loop.validate(),
         )
         history.epochs.append(record)
+        history.left_at = epoch
         is_best = history.best_epoch == epoch
         if is_best and options.early_stopping:
             best_weights = [np.array(v) for v in autoencoder.model.weights]
@@ -190,6 +195,7 @@ def fit(
             history.stopped_early = epoch < options.epochs
             break
     if best_weights:
+        history.left_at = history.best_epoch
         for variable, value in zip(autoencoder.model.weights, best_weights, strict=True):
             variable.assign(value)
     return history
@@ -309,7 +315,7 @@ class _Loop:
     def validate(self) -> dict[str, float]:
         """Loss (without penalties) and yardsticks of the validation images."""
         count = len(self.validation_images)
-        batch = max(self.batch_size, 128)
+        batch = images_at_a_time(self.model.input_shape[1:])
         sums = np.zeros(4)
         for start in range(0, count, batch):
             indices = np.arange(start, min(start + batch, count), dtype=np.int32)
@@ -364,6 +370,9 @@ class _Loop:
             inputs = self.augmentation(images, tf.stack([self.seed, number]))
             if self.augmentation.target == "same":
                 targets = inputs
+        # Batch normalisation moves its averages while it looks, before the step is known to be good.
+        state = self.model.non_trainable_variables
+        before = [tf.identity(variable.value) for variable in state]
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             data_loss = self.loss(targets, outputs)
@@ -379,19 +388,20 @@ class _Loop:
         if tf.reduce_all(tf.math.is_finite(taken)):
             self.learning_rate.assign(rate)
             self.optimizer.apply(gradients, variables)
+        else:
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
         return taken
 
     def _run_validation(self, indices: Tensor) -> Tensor:
         """Means over a batch: loss, MSE, PSNR, SSIM."""
         import tensorflow as tf
 
-        from cae_cli.losses import StructuralSimilarity
-
         targets = _as_float(tf.gather(self.validation_images, indices))
         outputs = self.model(targets, training=False)
-        similarity = StructuralSimilarity(window=self.window, sigma=1.5, k1=0.01, k2=0.03)
+        similarity = StructuralSimilarity(window=self.window, sigma=SIGMA, k1=K1, k2=K2)
         mse = tf.reduce_mean(tf.square(targets - outputs), axis=(1, 2, 3))  # (n,)
-        psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, 1e-10))
+        psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, MSE_FLOOR))
         return tf.stack(
             [
                 self.loss(targets, outputs),

@@ -3,10 +3,19 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from cae_cli.commands.options import keys, summary
-from cae_cli.compose import CONFIGS, MOST_CHECKED, Sources, checked, composed, jobs, swept_keys
+from cae_cli.compose import (
+    CONFIGS,
+    MOST_CHECKED,
+    Sources,
+    checked,
+    composed,
+    count,
+    jobs,
+    swept_keys,
+    with_sweeper_params,
+)
 from cae_cli.config import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, plain
 from cae_cli.errors import UserError
 from cae_cli.losses import StructuralSimilarity
@@ -97,9 +106,9 @@ def test_the_reference_experiments_are_what_they_say():
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
 def test_an_experiment_changes_the_config(group):
-    default = plain(composed([]))
+    default = checked([])[1]
     for name in SOURCES.options(group):
-        assert plain(composed([f"{group}={name}"])) != default
+        assert checked([f"{group}={name}"])[1] != default
 
 
 def test_an_experiment_that_lands_in_the_wrong_place_is_refused(tmp_path):
@@ -161,6 +170,7 @@ def test_a_mistake_on_the_command_line_is_named_with_a_way_out(overrides, what, 
         ("window: 3\n", "loss.name has no value", "ssim"),
         ("name: sssim\n", "loss.name must be one of", "did you mean ssim?"),
         ("- 1\n- 2\n", "", ""),
+        ("defaults: [mine, _self_]\nname: mse\n", "", ""),
         ("name: [\n", "not valid YAML", ""),
         ("name: !!python/object/apply:os.system ['true']\n", "", ""),
     ],
@@ -211,7 +221,34 @@ def test_every_value_of_a_large_sweep_is_checked():
     assert {job[1] for job in found} == {"loss=mse", "loss=ssim", "loss=mae"}
 
 
-def test_plain_is_plain():
-    content = plain(composed(["tags=[a,b]"]))
-    assert content["tags"] == ["a", "b"] and "hydra" not in content
-    assert not any(OmegaConf.is_config(value) for value in content.values())
+def test_a_checked_config_is_written_in_the_form_of_yaml():
+    content = plain(
+        checked(["tags=[a,b]", "loss=ssim", "model=l2", "optimizer.learning_rate='1e-2'"])[1]
+    )
+    assert content["tags"] == ["a", "b"] and content["seed"] == 0
+    assert content["loss"] == {"name": "ssim", "window": 11, "sigma": 1.5, "k1": 0.01, "k2": 0.03}
+    assert content["regularization"] == {"l2": {"strength": 0.001}}
+    assert content["optimizer"]["learning_rate"] == 0.01
+    assert set(content) == {*ONE, *VARIANTS, *SEVERAL, "seed", "task_name", "tags"}
+
+
+@pytest.mark.parametrize("key", ["hydra.callbacks.x={_target_: os.system}", "hydra.job.env_set.A=b"])
+def test_what_could_run_anything_is_refused(key):
+    assert "is refused" in refused(f"+{key}").what
+
+
+def test_an_experiment_that_names_a_group_like_a_value_is_told_how(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    for text in ("regularization: l2", "loss: ssim", "model: deep"):
+        file.write_text(f"# @package _global_\n{text}\n")
+        error = refused("experiment=mine", sources=Sources(folders=(tmp_path,)))
+        assert "override /" in (error.hint or "") and "mine.yaml" in (error.where or "")
+
+
+def test_sweeps_set_by_a_config_are_checked_too(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra: {sweeper: {params: {loss: 'mse,ssim', seed: '1,2'}}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    overrides = with_sweeper_params(["experiment=mine", "seed=5"], Sources(folders=(tmp_path,)))
+    assert count(overrides) == 2 and ["loss=ssim", "experiment=mine", "seed=5"] in jobs(overrides)

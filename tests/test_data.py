@@ -35,7 +35,7 @@ def configured(name: str, **changes: Any) -> DataOptions:
     files = [OmegaConf.load(CONFIGS / f"{stem}.yaml") for stem in ("_common", name)]
     node = OmegaConf.merge(*files, changes)
     assert node.pop("defaults") == ["_common", "_self_"]
-    return options.build(SOURCES.find(name), node, "data", ignore=("name",))
+    return options.build(SOURCES[name], node, "data", ignore=("name",))
 
 
 def common(**changes: Any) -> DataOptions:

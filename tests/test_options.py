@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 from omegaconf import OmegaConf
 
-from cae_cli.errors import UserError, did_you_mean, nearest
+from cae_cli.errors import did_you_mean, nearest
 from cae_cli.options import Catalogue, OptionError, Range, build, describe, option
 
 
@@ -124,5 +124,3 @@ def test_a_catalogue_refuses_two_members_of_one_name():
     catalogue.add("a")(Example)
     with pytest.raises(ValueError, match="exists already"):
         catalogue.add("a")(Example)
-    with pytest.raises(UserError, match="example has no option 'b'"):
-        catalogue.find("b")

@@ -116,8 +116,18 @@ def test_arrays_are_read_as_they_were_written(tmp_path):
 def test_pickles_are_not_loaded(tmp_path):
     run = Run(tmp_path)
     np.savez(run.arrays, evil=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(UserError, match=r"arrays\.npz cannot be read"):
         run.read_arrays(run.arrays)
+
+
+def test_damaged_files_are_named(tmp_path):
+    run = Run(tmp_path)
+    run.arrays.write_bytes(b"PK\x03\x04 and then nothing")
+    run.metrics.write_text("epoch,loss\n1,abc\n")
+    with pytest.raises(UserError, match=r"arrays\.npz cannot be read"):
+        run.read_arrays(run.arrays)
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read"):
+        run.read_metrics()
 
 
 @pytest.mark.parametrize(

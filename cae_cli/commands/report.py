@@ -27,14 +27,19 @@ def main(arguments: list[str]) -> int:
     run = Run(Path(arguments[0]).expanduser())
     if not run.folder.is_dir():
         raise UserError("no such folder", where=run.folder, hint="ls runs/*")
-    for path in (run.arrays, run.metrics):
-        if not path.is_file():
-            raise UserError(
-                f"{path.name} is missing: the run did not finish",
-                where=run.folder,
-                hint=f"its status: {run.status().get('status', 'unknown')}",
-            )
+    if not run.is_set_up():
+        raise UserError("run.json is missing", where=run.folder, hint="is this the folder of a run?")
     with writing(run.folder):
-        experiment.judge(run)
-    terminal.show_folder(run.folder)
+        try:
+            outcome = experiment.judge(run)
+        except (KeyError, IndexError, TypeError) as error:
+            raise UserError(
+                f"the files of the run do not belong together: {error}",
+                where=run.folder,
+                hint=f"its status is {run.status().get('status', 'unknown')}",
+            ) from error
+    terminal.show(
+        terminal.summary(outcome.measures, outcome.diagnosis, outcome.held_out, outcome.command)
+    )
+    terminal.show([terminal.folder(run.folder)])
     return 0

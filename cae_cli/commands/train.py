@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cae_cli import compose, experiment, sweep
-from cae_cli.config import parse, plain
+from cae_cli.config import parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.report import terminal
 from cae_cli.run import Run, claim, make
@@ -68,10 +68,10 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP.format(groups=_groups(sources)), end="")
         return 0
-    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     if flags.hydra_help or flags.cfg or flags.info:
         if not flags.hydra_help:
-            compose.composed(flags.overrides if not flags.multirun else [], sources)
+            compose.composed([] if flags.multirun else flags.overrides, sources)
+        flags.multirun = False  # what Hydra shows is the config that all jobs start from
         _run_hydra(_words(flags), sources)
         return 0
     with _signals_raise():
@@ -83,30 +83,38 @@ def main(arguments: list[str]) -> int:
 def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     node, config = compose.checked(flags.overrides, sources)
     experiment.check_early(config)
-    folder = _folder(node, flags.overrides, "hydra.run.dir")
-    words = [*_words(flags), f"hydra.run.dir={_quoted(folder)}"]
+    folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
+    _outcome.clear()
     try:
-        _run_hydra(words, sources)
+        _run_hydra([*_words(flags), f"hydra.run.dir={_quoted(folder)}"], sources)
+        [outcome] = _outcome
+        if isinstance(outcome, Exception):
+            raise outcome
     except UserError:
-        if not Run(folder).is_set_up():  # nothing happened that is worth a folder
+        if is_new and not Run(folder).is_set_up():  # nothing happened that is worth a folder
             shutil.rmtree(folder, ignore_errors=True)
         raise
     except RunFailed:
-        terminal.show_folder(folder)
+        terminal.show([terminal.folder(folder)])
         raise
-    terminal.show_folder(folder)
-    return 0
+    terminal.show(
+        terminal.summary(outcome.measures, outcome.diagnosis, outcome.held_out, outcome.command)
+    )
+    terminal.show([terminal.folder(folder)])
+    return 1 if outcome.failed else 0
 
 
 def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
-    jobs = compose.jobs(flags.overrides)
-    checked = [compose.checked(job, sources) for job in jobs]
+    overrides = compose.with_sweeper_params(flags.overrides, sources)
+    jobs = compose.jobs(overrides)
+    with terminal.Screen().doing(f"checking {len(jobs)} jobs …"):
+        checked = [compose.checked(job, sources) for job in jobs]
     for _, config in checked:
         experiment.check_early(config)
-    folder = _folder(checked[0][0], flags.overrides, "hydra.sweep.dir")
-    swept = set(compose.swept_keys(flags.overrides))
-    fixed = [o.get_key_element() for o in compose.parsed(flags.overrides)]
-    unnamed = [key for key in fixed if key not in swept and not key.startswith("hydra.")]
+    folder, _ = _folder(checked[0][0], flags.overrides, "hydra.sweep.dir")
+    swept = set(compose.swept_keys(overrides))
+    fixed = {o.key_or_group for o in compose.parsed(overrides)} - swept
+    unnamed = sorted(key for key in fixed if not key.startswith("hydra"))
     words = [
         *_words(flags),
         f"hydra.sweep.dir={_quoted(folder)}",
@@ -115,13 +123,14 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     try:
         _run_hydra(words, sources)
     finally:
-        outcome = sweep.read(folder)
-        sweep.show(outcome)
-    return 0 if outcome.all_ok else 1
+        done = sweep.read(folder, compose.count(overrides))
+        terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
+    return 0 if done.all_ok else 1
 
 
-# What a single run raised. Hydra would print a line of its own if it came through there.
-_failures: list[Exception] = []
+# What the job of a single run came to. Hydra would print a line of its own about an exception, and
+# drop a result.
+_outcome: list[experiment.Outcome | Exception] = []
 
 
 def job(node: DictConfig) -> float | None:
@@ -133,22 +142,44 @@ def job(node: DictConfig) -> float | None:
     context = HydraConfig.get()
     run = Run(Path(context.runtime.output_dir))
     is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
-    overrides = list(context.overrides.task)
     screen = terminal.Screen()
     if is_sweep:
-        screen.say(f"\njob {context.job.num}: {' '.join(overrides)}")
+        screen.say(f"\njob {context.job.num}: {' '.join(context.overrides.task)}")
     try:
-        experiment.run(parse(node), plain(node), overrides, run, brief=is_sweep)
+        if run.status():
+            raise UserError(
+                "another run is in this folder already",
+                where=run.folder,
+                hint="hydra.sweep.subdir must give every job a folder of its own",
+            )
+        outcome = experiment.run(parse(node), _command(context), run)
     except Exception as error:
-        if not is_sweep:
-            _failures.append(error)
-        elif isinstance(error, UserError | RunFailed):
+        if not isinstance(error, UserError | RunFailed):
+            what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            failure = RunFailed(what, hint=f"the traceback is in {run.log}")
+            failure.__cause__ = error
+            error = failure
+        if is_sweep:
             terminal.show_error(error)
         else:
-            name = type(error).__name__
-            terminal.show_error(RunFailed(f"{name}: {error}", hint=f"the traceback: {run.log}"))
+            _outcome.append(error)
         return float("nan")
-    return None
+    if is_sweep:
+        terminal.show([terminal.verdict(outcome.diagnosis)])
+    else:
+        _outcome.append(outcome)
+    return float("nan") if outcome.failed else None
+
+
+def _command(context: Any) -> list[str]:
+    """The words that make a job again by itself."""
+    words = ["cae", "train"]
+    for source in context.runtime.config_sources:
+        if source.provider == "command-line":
+            words += ["-cd", source.path]
+    if context.job.config_name != "config":
+        words += ["-cn", context.job.config_name]
+    return [*words, *context.overrides.task]
 
 
 def job_folder(number: int, overrides: str) -> str:
@@ -157,6 +188,10 @@ def job_folder(number: int, overrides: str) -> str:
     if len(slug) > 60:
         slug = f"{slug[:60]}_{hashlib.sha256(slug.encode()).hexdigest()[:6]}"
     return f"{number}_{slug}" if slug else str(number)
+
+
+# Here, where every process that unpickles `job` comes by.
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -172,6 +207,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UserError(
             "--experimental-rerun loads a pickle, which may run anything", where="command line"
         )
+    for override in flags.overrides:
+        if override.lstrip("+").startswith("hydra.mode="):
+            raise UserError(
+                "hydra.mode is not for the command line", where=override, hint="a sweep: cae train -m …"
+            )
     return flags
 
 
@@ -204,31 +244,39 @@ def _words(flags: argparse.Namespace) -> list[str]:
 
 
 def _run_hydra(words: list[str], sources: compose.Sources) -> None:
-    """Calls Hydra's own main with ``words`` as its command line; errors are raised."""
+    """Calls Hydra's own main with ``words`` as its command line.
+
+    Raises:
+        UserError: what Hydra itself objects to.
+    """
     folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
-    before_argv, before_error = sys.argv, compose.quiet_full_error()
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["cae", *folders, *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     decorated = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
-    _failures.clear()
     try:
-        decorated(job)()
+        with compose.errors_in_words(words, sources):
+            decorated(job)()
     finally:
-        sys.argv = before_argv
-        if before_error is None:
+        sys.argv = argv
+        if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
-            os.environ["HYDRA_FULL_ERROR"] = before_error
-    if _failures:
-        raise _failures[0]
+            os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _folder(node: DictConfig, overrides: list[str], key: str) -> Path:
-    """A folder of its own for the run or sweep: the one that was asked for, or a new one."""
-    folder = Path(OmegaConf.select(node, key))
+def _folder(node: DictConfig, overrides: list[str], key: str) -> tuple[Path, bool]:
+    """A folder of its own for the run or sweep, and whether it was made for it."""
+    with compose.errors_in_words(overrides, compose.Sources()):
+        asked = OmegaConf.select(node, key)
+    if not isinstance(asked, str) or not asked.strip():
+        raise UserError(f"{key} must be a folder, got {asked!r}", hint=f"leave {key} out")
+    folder = Path(asked)
     if not any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
-        return claim(folder)
+        return claim(folder), True
+    is_new = not folder.exists()
     make(folder)
     if any(folder.iterdir()):
         raise UserError(
@@ -236,12 +284,12 @@ def _folder(node: DictConfig, overrides: list[str], key: str) -> Path:
             where=folder,
             hint=f"leave {key} out for a new folder",
         )
-    return folder
+    return folder, is_new
 
 
 def _quoted(path: Path) -> str:
-    """A path as the value of an override."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    """A path as the value of an override: backslashes count only before a quote, and at the end."""
+    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(path))
     return f"'{text}'"
 
 

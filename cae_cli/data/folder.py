@@ -226,7 +226,7 @@ def _check_sizes(reading: _Reading, files: list[Path], root: Path) -> None:
     for pixels, i in zip(reading.images, reading.files, strict=True):
         if pixels.shape[:2] != first:
             raise UserError(
-                f"the images have different sizes: {_size(first)} in {files[0].name}, "
+                f"the images have different sizes: {_size(first)} in {files[reading.files[0]].name}, "
                 f"{_size(pixels.shape)} in {files[i].name}",
                 where=root,
                 hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",

@@ -89,3 +89,13 @@ def as_float(images: NDArray[np.generic]) -> NDArray[np.float32]:
         scaled: NDArray[np.float32] = np.multiply(images, np.float32(1 / 255), dtype=np.float32)
         return scaled
     return np.asarray(images, dtype=np.float32)
+
+
+def images_at_a_time(shape: tuple[int, ...]) -> int:
+    """How many images to put through a network at once, so that its maps stay below a gigabyte.
+
+    Args:
+        shape: (h, w, c) of an image.
+    """
+    pixels = int(np.prod(shape))
+    return int(np.clip(2**18 // pixels, 1, 256))

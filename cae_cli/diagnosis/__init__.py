@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
@@ -27,21 +28,29 @@ def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
     for rule in RULES:
         result = rule.look(case)
         if isinstance(result, Finding):
-            findings.append(result)
+            useful = [p for p in result.prescriptions if any(map(case.changes, p.overrides))]
+            findings.append(replace(result, prescriptions=tuple(useful)))
         elif isinstance(result, Skipped):
             skipped.append(result)
         else:
             passed.append(rule.code)
     findings = attach(findings)
     return Diagnosis(
-        verdict=_verdict(measures, findings, len(passed), skipped),
+        verdict=_verdict(measures, findings, passed, skipped),
         findings=tuple(findings),
         passed=tuple(passed),
         skipped=tuple(skipped),
+        undecided=_undecided(findings, passed, skipped),
     )
 
 
-def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: list[Skipped]) -> str:
+def _undecided(findings: list[Finding], passed: list[str], skipped: list[Skipped]) -> bool:
+    return not findings and len(skipped) > len(passed)
+
+
+def _verdict(
+    measures: Measures, findings: list[Finding], passed: list[str], skipped: list[Skipped]
+) -> str:
     causes = [f for f in findings if f.consequence_of is None]
     explained = f"the reconstruction explains {measures.quality.explained_variance:.0%} of the variance"
     if causes:
@@ -49,8 +58,8 @@ def _verdict(measures: Measures, findings: list[Finding], passed: int, skipped: 
         if worst.severity is Severity.ERROR:
             return f"these filters are not meaningful: {worst.problem}"
         return f"{worst.problem}; {explained}"
-    looked = f"{passed} rule{'' if passed == 1 else 's'}"
-    if len(skipped) > passed:
+    looked = f"{len(passed)} rule{'' if len(passed) == 1 else 's'}"
+    if _undecided(findings, passed, skipped):
         return f"cannot tell: {skipped[0].reason}; {explained}"
     unsure = f", {len(skipped)} could not look" if skipped else ""
     return f"no problem found by {looked}{unsure}; {explained}"

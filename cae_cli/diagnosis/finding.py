@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,19 +56,25 @@ class Prescription:
     why: str
     safety: Safety
 
-    def command(self, overrides: Sequence[str]) -> str:
-        """The command that runs a run again with this prescription.
+    def command(self, words: Sequence[str]) -> str:
+        """The command that makes a run again with this prescription.
 
         Args:
-            overrides: the run's own; those that the prescription sets anew are left out.
+            words: of the run's own command; what the prescription sets anew is left out, and what
+                belonged to an option that it replaces (loss.window where it says loss=bce).
         """
-        new = {_key(override) for override in self.overrides}
-        kept = [override for override in overrides if _key(override) not in new]
-        return shlex.join(["cae", "train", *kept, *self.overrides])
+        kept = [word for word in words if not any(_replaces(new, word) for new in self.overrides)]
+        return shlex.join([*kept, *self.overrides])
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def _replaces(new: str, old: str) -> bool:
+    key, _, value = new.partition("=")
+    old_key = old.partition("=")[0].lstrip("+~")
+    if old_key == key:
+        return True
+    group, _, rest = old_key.partition(".")
+    # regularization.l2.strength still has a place where l2 is among the new ones
+    return group == key and rest.partition(".")[0] not in re.findall(r"\w+", value)
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,14 @@ class Diagnosis:
         findings: what fired, causes first, consequences behind their cause.
         passed: codes of the rules that looked and found nothing.
         skipped: rules that could not look.
+        undecided: nothing was found, and too many rules could not look to call that healthy.
     """
 
     verdict: str
     findings: tuple[Finding, ...]
     passed: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    undecided: bool
 
     @property
     def worst(self) -> Severity | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
 from cae_cli.measures.measured import Measures
 
 FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
@@ -35,9 +37,12 @@ class Case:
         return node
 
     @property
-    def too_few_images(self) -> str | None:
-        """Why nothing can be said of how images differ, or None if something can."""
-        count = self.measures.quality.images
+    def unusable(self) -> str | None:
+        """Why nothing can be said of held-out images, or None if something can."""
+        quality = self.measures.quality
+        if not math.isfinite(quality.explained_variance + quality.train_explained_variance):
+            return "the reconstruction is not made of finite numbers"
+        count = quality.images
         if count >= FEWEST_IMAGES:
             return None
         return f"only {count} held-out image{'' if count == 1 else 's'}, {FEWEST_IMAGES} are needed"
@@ -45,19 +50,35 @@ class Case:
     @property
     def too_early(self) -> str | None:
         """Why nothing can be said of what training made of the network, or None if something can."""
-        if self.too_few_images:
-            return self.too_few_images
+        if self.unusable:
+            return self.unusable
         steps = self.measures.course.steps
         return None if steps >= FEWEST_STEPS else f"only {steps} steps, {FEWEST_STEPS} are needed"
 
     def adding(self, regularizer: str) -> str:
         """The override that adds a regularizer to those the run had."""
-        had = [name for name in self.option("regularization") or {} if name != regularizer]
-        return (
-            f"regularization=[{','.join([*had, regularizer])}]"
-            if had
-            else (f"regularization={regularizer}")
+        names = [*(self.option("regularization") or {})]
+        names += [regularizer] if regularizer not in names else []
+        return f"regularization=[{','.join(names)}]" if len(names) > 1 else f"regularization={names[0]}"
+
+    def slower(self) -> Prescription:
+        """A tenth of the learning rate."""
+        rate = float(self.option("optimizer.learning_rate") or 0)
+        return Prescription(
+            (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
         )
+
+    def changes(self, override: str) -> bool:
+        """Whether an override would make anything different from what the run had."""
+        key, _, text = override.partition("=")
+        had = self.option(key)
+        if key == "regularization":
+            return set(re.findall(r"\w+", text)) != set(had or {})
+        if isinstance(had, Mapping):  # of a group without names, any option is a change
+            return had.get("name") != text
+        if isinstance(had, int | float) and not isinstance(had, bool):
+            return text == "null" or float(text) != had
+        return text != ("null" if had is None else str(had))
 
 
 class Rule:

@@ -38,19 +38,15 @@ class Course:
     """How the training went.
 
     Attributes:
-        epochs: finished ones.
-        steps: of the optimizer.
+        steps: of the optimizer, in whole epochs.
         first_val_loss: before training.
-        last_val_loss: of the last finished epoch.
-        best_epoch: the one of the lowest validation loss, 0 if there is none.
+        last_val_loss: of the epoch whose weights were measured.
         diverged_at: the step whose loss or gradient was not finite, or None.
     """
 
-    epochs: int
     steps: int
     first_val_loss: float
     last_val_loss: float
-    best_epoch: int
     diverged_at: int | None
 
 
@@ -90,11 +86,9 @@ def measure(
         ),
         layers=tuple(_layer(name, arrays) for name in names),
         course=Course(
-            epochs=int(metrics["epoch"][-1]),
             steps=int(metrics["step"][-1]),
             first_val_loss=float(metrics["val/loss"][0]),
-            last_val_loss=float(metrics["val/loss"][-1]),
-            best_epoch=int(training["best_epoch"]),
+            last_val_loss=float(metrics["val/loss"][int(training["measured_epoch"])]),
             diverged_at=training["diverged_at"],
         ),
     )

@@ -72,7 +72,6 @@ class Quality:
         black_mse: of a black image.
         explained_variance: of held-out images.
         train_explained_variance: of training images.
-        black_explained_variance: of a black image.
         output_variance_share: variance of the output over images, relative to that of the images.
         output_mean: mean output pixel.
     """
@@ -87,7 +86,6 @@ class Quality:
     black_mse: float
     explained_variance: float
     train_explained_variance: float
-    black_explained_variance: float
     output_variance_share: float
     output_mean: float
 
@@ -116,7 +114,6 @@ def quality(
         black_mse=mean_of(black_mse).value,
         explained_variance=explained_variance(mse, mean_mse),
         train_explained_variance=explained_variance(train_mse, train_mean_mse),
-        black_explained_variance=explained_variance(black_mse, mean_mse),
         output_variance_share=output_variance / variance if variance else float("nan"),
         output_mean=output_mean,
     )

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+# The window and the constants of the 2004 paper: the yardstick, whatever a loss is set to.
+WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
+
 # Wang, Simoncelli, Bovik, "Multiscale structural similarity", Asilomar 2003, finest scale first.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -39,10 +42,10 @@ def ssim(
     target: Array,
     output: Array,
     *,
-    window: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
+    window: int = WINDOW,
+    sigma: float = SIGMA,
+    k1: float = K1,
+    k2: float = K2,
 ) -> Array:
     """Mean structural similarity of each image pair.
 
@@ -78,6 +81,6 @@ def ssim(
     return scores
 
 
-def fitting_window(side: int, window: int = 11) -> int:
+def fitting_window(side: int, window: int = WINDOW) -> int:
     """The largest odd window that is at most ``window`` and fits into ``side`` pixels."""
     return min(window, side if side % 2 else side - 1) if side > 1 else 1

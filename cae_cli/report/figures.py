@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.measures.quality import psnr
 from cae_cli.run import Run, atomic
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
         [_photo(output) for output in outputs],
         [colours.tile(d) for d in difference],
     ]
-    decibels = [-10 * math.log10(max(float(m), 1e-10)) for m in mse]
+    decibels = psnr(mse)
     figure, axes = _grid(
         f"Held-out images and their reconstructions, by error ({len(arrays['mse']):,} images)",
         rows,

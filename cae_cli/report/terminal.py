@@ -152,56 +152,69 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
 
 
-def show_summary(
-    summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis, *, brief: bool = False
-) -> str:
-    """Prints the summary diagnosis, or only its verdict, to standard output.
+def show(parts: Sequence[RenderableType]) -> None:
+    """Prints results to standard output.
 
-    Returns:
-        The same as plain text of 100 columns, for summary.txt.
+    Sentences and commands are left to the terminal to wrap, so that they can be copied whole.
     """
-    content = _summary(summary, measures, diagnosis)
-    _print(Console(file=sys.stdout, highlight=False), [_verdict(diagnosis)] if brief else content)
+    console = Console(file=sys.stdout, highlight=False)
+    # Written in one piece and by Python: Rich ends the process at a closed pipe.
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, Text))
+    sys.stdout.write(captured.get())
+    sys.stdout.flush()
+
+
+def as_text(parts: Sequence[RenderableType]) -> str:
+    """Results as plain text of 100 columns."""
     text = io.StringIO()
-    _print(Console(file=text, width=100, color_system=None, highlight=False), content)
+    console = Console(file=text, width=100, color_system=None, highlight=False)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
     return text.getvalue()
 
 
-def _print(console: Console, parts: Sequence[RenderableType]) -> None:
-    """Sentences and commands are left to the terminal to wrap, so that they can be copied whole."""
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, Text))
-
-
-def _summary(
-    summary: Mapping[str, Any], measures: Measures, diagnosis: Diagnosis
+def summary(
+    measures: Measures, diagnosis: Diagnosis, held_out: str, command: Sequence[str]
 ) -> list[RenderableType]:
+    """The summary diagnosis.
+
+    Args:
+        measures: of the run.
+        diagnosis: of the run.
+        held_out: which images were measured, "test" or "validation".
+        command: words of the command line that make the run again.
+    """
     parts: list[RenderableType] = [
         Text(),
-        _verdict(diagnosis),
+        verdict(diagnosis),
         Text(),
-        _yardsticks(summary, measures),
+        _yardsticks(measures, held_out),
         Text(),
         _layers(measures),
         Text(),
     ]
     for finding in diagnosis.findings:
-        parts += [_finding(finding, summary["overrides"]), Text()]
+        parts += [_finding(finding, command), Text()]
     for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped):
         rules = [f"{s.code} {s.problem}" for s in diagnosis.skipped if s.reason == reason]
         parts += [Text(f"· not checked ({reason}): {', '.join(rules)}"), Text()]
     return parts
 
 
-def _verdict(diagnosis: Diagnosis) -> Text:
-    style = STYLES[diagnosis.worst] if diagnosis.worst else "bold green"
+def verdict(diagnosis: Diagnosis) -> Text:
+    """The diagnosis in one line."""
+    style = "bold yellow" if diagnosis.undecided else "bold green"
+    if diagnosis.worst:
+        style = STYLES[diagnosis.worst]
     return Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style))
 
 
-def _yardsticks(summary: Mapping[str, Any], measures: Measures) -> Table:
+def _yardsticks(measures: Measures, held_out: str) -> Table:
     q = measures.quality
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column(f"{q.images:,} {summary['held_out']} images", no_wrap=True)
+    table.add_column(f"{q.images:,} {held_out} images", no_wrap=True)
     table.add_column("PSNR / dB", justify="right")
     table.add_column("SSIM", justify="right")
     table.add_column("MSE", justify="right")
@@ -245,7 +258,7 @@ def _layers(measures: Measures) -> Table:
     return table
 
 
-def _finding(finding: Finding, overrides_of_run: Sequence[str]) -> Text:
+def _finding(finding: Finding, command: Sequence[str]) -> Text:
     text = Text()
     text.append(f"{MARKS[finding.severity]} ", STYLES[finding.severity])
     text.append(f"{finding.code} {finding.problem}", "bold")
@@ -265,10 +278,31 @@ def _finding(finding: Finding, overrides_of_run: Sequence[str]) -> Text:
         text.append(f"{overrides:<{width}}", "bold")
         text.append(f"  {prescription.why} ({prescription.safety.value})")
     if finding.prescriptions:
-        text.append(f"\n    {finding.prescriptions[0].command(overrides_of_run)}", "bold")
+        text.append(f"\n    {finding.prescriptions[0].command(command)}", "bold")
     return text
 
 
-def show_folder(folder: Path) -> None:
+def jobs(rows: Sequence[Sequence[str]], planned: int) -> list[RenderableType]:
+    """A table of a sweep's jobs.
+
+    Args:
+        rows: (job, status, PSNR, SSIM, explained, problem) of each that began.
+        planned: how many there should be.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column("job", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for title in ("PSNR / dB", "SSIM", "explained"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("problem", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    done = sum(row[1] == "ok" for row in rows)
+    count = f"{planned} job{'' if planned == 1 else 's'}"
+    outcome = "all finished" if done == planned else f"{planned - done} not finished"
+    return [Text(), Text(f"{count}, {outcome}"), table]
+
+
+def folder(path: Path) -> Text:
     """The run folder, alone on the last line of standard output."""
-    Console(file=sys.stdout, highlight=False).print(Text(str(folder)), soft_wrap=True)
+    return Text(str(path))

@@ -62,7 +62,7 @@ def test_a_run_writes_everything_it_promises(finished):
 
 def test_a_run_says_what_was_run(finished):
     setup = Run(finished[2]).setup()
-    assert setup["overrides"] == ["model=l2", "loss=ssim", *SMALL, "tags=[a]"]
+    assert setup["command"] == ["cae", "train", "model=l2", "loss=ssim", *SMALL, "tags=[a]"]
     assert setup["config"]["regularization"] == {"l2": {"strength": 0.001}}
     assert setup["config"]["loss"]["name"] == "ssim" and setup["config"]["seed"] == 0
     assert setup["data"]["train"] == 256 and len(setup["data"]["fingerprint"]) == 64
@@ -240,7 +240,7 @@ def test_the_plain_network_collapses_to_black_on_dark_digits_and_is_told_so(cae,
     assert "loss=bce" in done.out
     first = Run(tmp_path / done.folder).summary()["diagnosis"]["findings"][0]
     assert first["code"] == "CAE301"
-    cured = cae("train", *Run(tmp_path / done.folder).setup()["overrides"], "loss=bce")
+    cured = cae("train", *Run(tmp_path / done.folder).setup()["command"][2:], "loss=bce")
     assert "CAE301" not in cured.out and "no problem found" in cured.out
 
 
@@ -258,4 +258,4 @@ def test_photographs_are_split_by_file_and_learned(cae, shared, tmp_path):
     assert done.code == 0, done.err
     run = Run(tmp_path / done.folder)
     assert run.summary()["measures"]["quality"]["explained_variance"] > 0.5
-    assert any("of 14 pictures" in note for note in run.setup()["data"]["notes"])
+    assert any("of 14 groups" in note for note in run.setup()["data"]["notes"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import RULES, Case, Rule
 
@@ -21,8 +23,8 @@ class ValidationGap(Rule):
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above .04."""
         q = case.measures.quality
-        if case.too_few_images:
-            return self.skipped(case.too_few_images)
+        if case.unusable:
+            return self.skipped(case.unusable)
         gap = q.train_explained_variance - q.explained_variance
         if gap <= self.threshold:
             return None
@@ -30,8 +32,14 @@ class ValidationGap(Rule):
             f"explained variance {q.train_explained_variance:.3f} on training images, "
             f"{q.explained_variance:.3f} on held-out ones",
             Evidence("gap in explained variance", gap, self.threshold, ".002 to .013"),
-            prescriptions=(
-                Prescription(("data.train=null",), "all images there are", Safety.SLOW),
-                Prescription(("augmentation=light",), "more views of the same images", Safety.TRADE),
-            ),
+            prescriptions=tuple(self._ways_out(case)),
         )
+
+    @staticmethod
+    def _ways_out(case: Case) -> Iterator[Prescription]:
+        yield Prescription(("data.train=null",), "all images there are", Safety.SLOW)
+        if not any(
+            case.option(f"augmentation.{kind}") for kind in ("rotation", "shift", "zoom", "flip")
+        ):
+            why = "more views of the same images"
+            yield Prescription(("augmentation=light",), why, Safety.TRADE)

@@ -26,22 +26,11 @@ class BlankMaps(Rule):
         share = worst.maps.blank_share
         if share < self.threshold:
             return None
-        ways = []
-        if "batchnorm" not in (case.option("regularization") or {}):
-            ways.append(
-                Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)
-            )
+        ways = [Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)]
         if case.option("model.activation") == "relu":
-            ways.append(
-                Prescription(("model.activation=leaky_relu",), "a gradient below zero", Safety.SAFE)
-            )
-        rate = case.option("optimizer.learning_rate")
-        if isinstance(rate, int | float):
-            ways.append(
-                Prescription(
-                    (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
-                )
-            )
+            why = "a gradient below zero"
+            ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
+        ways.append(case.slower())
         return self.finding(
             f"{worst.maps.dead + worst.maps.constant} of {worst.filters} filters of "
             f"{worst.name} are blank ({worst.maps.dead} dead, {worst.maps.constant} constant)",

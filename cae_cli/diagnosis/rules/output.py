@@ -44,26 +44,21 @@ class OutputCollapsed(Rule):
 
     @staticmethod
     def _ways_out(case: Case) -> tuple[Prescription, ...]:
-        ways = []
-        saturates = case.option("model.output_activation") in ("sigmoid", "hard_sigmoid", "tanh")
-        if case.option("loss.name") != "bce" and case.option("model.output_activation") in (
-            "sigmoid",
-            "softmax",
-        ):
-            ways.append(
-                Prescription(("loss=bce",), "its gradient survives a saturated sigmoid", Safety.SAFE)
-            )
-        if saturates and case.option("loss.name") != "bce":
-            ways.append(
-                Prescription(
-                    ("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE
-                )
-            )
-        if "batchnorm" not in (case.option("regularization") or {}):
-            ways.append(
-                Prescription((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
-            )
-        return tuple(ways)
+        linear = Prescription(
+            ("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE
+        )
+        batchnorm = Prescription((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
+        activation = case.option("model.output_activation")
+        if activation == "softmax":  # over channels: constant where there is one
+            why = "softmax over one channel is 1 whatever comes in"
+            return (Prescription(("model.output_activation=sigmoid",), why, Safety.SAFE),)
+        if case.option("loss.name") == "bce":
+            elu = Prescription(("model.activation=elu",), "a gradient below zero", Safety.SAFE)
+            return batchnorm, elu, case.slower()
+        if activation in ("sigmoid", "hard_sigmoid"):
+            why = "its gradient survives a saturated sigmoid"
+            return Prescription(("loss=bce",), why, Safety.SAFE), linear, batchnorm
+        return linear, batchnorm, case.slower()
 
 
 @RULES.add
@@ -85,20 +80,13 @@ class NoBetterThanMean(Rule):
         q = case.measures.quality
         if q.explained_variance >= self.threshold:
             return None
-        rate = case.option("optimizer.learning_rate")
-        epochs = case.option("training.epochs")
-        ways = []
-        if isinstance(rate, int | float):
-            ways.append(
-                Prescription(
-                    (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
-                )
-            )
-        if isinstance(epochs, int):
-            ways.append(Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW))
+        epochs = int(case.option("training.epochs") or 1)
         return self.finding(
             f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
             f"{q.mean_image_mse:.4f})",
             Evidence("explained variance", q.explained_variance, self.threshold, ".79 to .87 (Fashion)"),
-            prescriptions=tuple(ways),
+            prescriptions=(
+                case.slower(),
+                Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW),
+            ),
         )

@@ -26,15 +26,11 @@ class Diverged(Rule):
         step = case.measures.course.diverged_at
         if step is None:
             return None
-        rate = case.option("optimizer.learning_rate")
-        smaller = f"{(rate or 1e-3) / 10:g}"
         return self.finding(
             f"loss or gradient was NaN or infinite at step {step}",
             Evidence("first step that was not finite", step, self.threshold, "none"),
             prescriptions=(
-                Prescription(
-                    (f"optimizer.learning_rate={smaller}",), "a tenth of the step", Safety.SAFE
-                ),
+                case.slower(),
                 Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
             ),
         )
@@ -47,49 +43,40 @@ class NotLearning(Rule):
     code = "CAE202"
     problem = "nothing was learned"
     severity = Severity.ERROR
-    measures = "fall of val/loss from before training to the last epoch, as a share of the former"
+    measures = "fall of val/loss from before training, as a share of it, and explained variance"
     why = "The filters are what the initializer drew."
     threshold = 0.01
     source = "healthy runs of the reference network lose more than half in their first epoch"
+    # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
+    most_explained = 0.1
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires if the loss fell by less than 1 %."""
-        course = case.measures.course
+        """Fires if the loss fell by less than 1 % and next to nothing is explained."""
         if case.too_early:
             return self.skipped(case.too_early)
+        course = case.measures.course
         first, last = course.first_val_loss, course.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
             return self.skipped("the validation loss is not a finite number")
         fall = (first - last) / abs(first)
-        if fall >= self.threshold:
+        explained = case.measures.quality.explained_variance
+        if fall >= self.threshold or explained >= self.most_explained:
             return None
         moved = max(layer.displacement for layer in case.measures.layers)
-        evidence = (
-            Evidence("fall of the validation loss", fall, self.threshold, "above .5"),
-            Evidence("largest displacement of a layer", moved, 1e-3, ".5 to 1.1"),
-        )
-        rate = case.option("optimizer.learning_rate")
+        rate = float(case.option("optimizer.learning_rate") or 0)
+        ways = [
+            Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
+            case.slower(),
+        ]
+        message = f"val/loss went from {first:.4g} to {last:.4g}"
         if moved < 1e-3:
-            larger = f"{(rate or 1e-4) * 10:g}"
-            return self.finding(
-                f"val/loss went from {first:.4g} to {last:.4g}, and no layer moved by more than "
-                f"{moved:.1%} of its weights",
-                *evidence,
-                prescriptions=(
-                    Prescription(
-                        (f"optimizer.learning_rate={larger}",), "ten times the step", Safety.SAFE
-                    ),
-                ),
-            )
+            message += f", and no layer moved by more than {moved:.1%} of its weights"
+            larger = f"optimizer.learning_rate={10 * rate or 1e-3:g}"
+            ways = [Prescription((larger,), "ten times the step", Safety.SAFE)]
         return self.finding(
-            f"val/loss went from {first:.4g} to {last:.4g}",
-            *evidence,
-            prescriptions=(
-                Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
-                Prescription(
-                    (f"optimizer.learning_rate={(rate or 1e-3) / 10:g}",),
-                    "a tenth of the step",
-                    Safety.SAFE,
-                ),
-            ),
+            message,
+            Evidence("fall of the validation loss", fall, self.threshold, "above .5"),
+            Evidence("explained variance", explained, self.most_explained, "above .7"),
+            Evidence("largest displacement of a layer", moved, 1e-3, ".5 to 1.1"),
+            prescriptions=tuple(ways),
         )
