@@ -33,7 +33,8 @@ COMMANDS = {
 }
 
 HELP = """\
-cae: trains convolutional autoencoders and says why their filters are, or are not, meaningful
+cae: trains convolutional autoencoders and says why their filters are, or are
+not, meaningful
 
 usage: cae COMMAND …
 
@@ -41,11 +42,11 @@ commands:
 {commands}
 
 examples:
-  cae train                                   the default: letters and digits, made on the spot
-  cae train model=l2 loss=ssim                choose by group=option
-  cae train -m model=baseline,l2 loss=mse,ssim   every combination
+  cae train                       the default: letters and digits, made on the spot
+  cae train model=l2 loss=ssim    choose by group=option
+  cae train -m model=baseline,l2 loss=mse,ssim    every combination
   cae train data=image_folder data.path=photos data.image_size=64
-  cae options loss                            what there is to choose
+  cae options loss                what there is to choose
 
   cae COMMAND --help                          more about a command
   cae --version

@@ -303,7 +303,7 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         return _unknown_key(match.group(1), overrides, sources)
     if "Multiple values for" in text:
         match = re.search(r"Multiple values for ([\w/@.]+)", text)
-        group = match.group(1) if match else "a group"
+        group = match.group(1).rstrip(".") if match else "a group"
         return UserError(
             f"{group} is given more than once", hint="leave out all but one; several values of a "
             "sweep are written group=a,b with -m"

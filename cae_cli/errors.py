@@ -64,6 +64,11 @@ class Interrupted(BaseException):
         return 128 + self.signal
 
 
+def printable(text: str) -> str:
+    """Control characters and line breaks made visible: names of files may hold anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of ``names`` that ``name`` was most likely meant to be, or None."""
     names = list(names)

@@ -148,6 +148,8 @@ def train(options: Config, images: Images, folder: Run, screen: terminal.Screen)
     except Interrupted:
         folder.save_model(autoencoder.model, best=False)
         raise
+    if history.stopped_early:
+        screen.say(f"stopped early: epoch {history.best_epoch} was the best, and its weights are kept")
     with screen.doing("measuring …"):
         folder.write_training(
             {

@@ -37,7 +37,7 @@ class Range:
     most: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
     odd: bool = False
     nonempty: bool = False
 
@@ -50,19 +50,19 @@ class Range:
                 return "must not be empty"
             return next((c for c in map(self.complaint, value) if c), None)
         if self.choices and value not in self.choices:
-            return f"must be one of {', '.join(self.choices)}"
+            return f"must be one of {', '.join(map(str, self.choices))}"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
         if not math.isfinite(value):
             return "must be a finite number"
         if self.least is not None and value < self.least:
-            return f"must be at least {self.least:g}"
+            return f"must be at least {_short(self.least)}"
         if self.most is not None and value > self.most:
-            return f"must be at most {self.most:g}"
+            return f"must be at most {_short(self.most)}"
         if self.above is not None and value <= self.above:
-            return f"must be greater than {self.above:g}"
+            return f"must be greater than {_short(self.above)}"
         if self.below is not None and value >= self.below:
-            return f"must be less than {self.below:g}"
+            return f"must be less than {_short(self.below)}"
         if self.odd and value % 2 == 0:
             return "must be odd"
         return None
@@ -70,7 +70,7 @@ class Range:
     def __str__(self) -> str:
         parts = []
         if self.choices:
-            parts.append("one of " + ", ".join(self.choices))
+            parts.append("one of " + ", ".join(map(str, self.choices)))
         for sign, bound in (
             ("≥", self.least),
             (">", self.above),
@@ -78,10 +78,15 @@ class Range:
             ("<", self.below),
         ):
             if bound is not None:
-                parts.append(f"{sign} {bound:g}")
+                parts.append(f"{sign} {_short(bound)}")
         if self.odd:
             parts.append("odd")
         return ", ".join(parts)
+
+
+def _short(number: float) -> str:
+    """A bound in digits, whole numbers in full."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def option(doc: str, **limits: Any) -> Any:
@@ -152,10 +157,14 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
         key = f"{path}.{name}" if path else name
         if name not in given or given[name] == "???":
             raise OptionError(key, "has no value", hint=f"give it one: {key}=…")
-        value = _convert(given[name], hints[name], key)
+        hint = f"{name}: {f.metadata['doc']}"
+        try:
+            value = _convert(given[name], hints[name], key)
+        except OptionError as error:
+            error.hint = error.hint or hint
+            raise
         limits: Range = f.metadata["range"]
         if complaint := limits.complaint(value):
-            hint = f"{name}: {f.metadata['doc']}"
             raise OptionError(key, f"{complaint}, got {given[name]!r}", hint=hint)
         values[name] = value
     return cls(**values)

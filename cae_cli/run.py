@@ -103,11 +103,12 @@ def writing(path: Path) -> Iterator[None]:
 
 def _cannot_write(error: OSError, path: Path) -> UserError:
     reason = (error.strerror or str(error)).lower()
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    elsewhere = "write elsewhere: hydra.run.dir=<folder> (in a multirun hydra.sweep.dir=<folder>)"
     return UserError(
         f"cannot write the run: {reason}",
         where=error.filename or path,
-        hint="free some space, or write elsewhere: hydra.run.dir=<folder> "
-        "(in a multirun hydra.sweep.dir=<folder>)",
+        hint=f"free some space, or {elsewhere}" if full else elsewhere,
     )
 
 

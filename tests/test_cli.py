@@ -78,6 +78,10 @@ def test_every_command_has_help(cae, command):
         (["train", "-m", "seed=0,1", "loss=mse,sim"], "loss has no option 'sim'", "did you mean"),
         (["train", "-m", "seed=0,-1"], "seed must be at least 0, got -1", ""),
         (["train", "--experimental-rerun", "x"], "pickle", ""),
+        (["train", "hydra.mode=MULTIRUN"], "hydra.mode is not for the command line", "-m"),
+        (["train", "hydra.run.dir=${nope}"], "hydra.run.dir", ""),
+        (["train", "hydra/launcher=joblib"], "hydra/launcher has no option 'joblib'", "not installed"),
+        (["-sc", "nonsense"], "install=", "install=bash"),
         (["train", "-cp", "x"], "--config-path would leave out cae's own configs", "--config-dir x"),
         (["train", "loss=ssim", "loss.window=29"], "loss.window is 29 pixels", "loss.window=27"),
         (["train", "data=npz", "data.path=nowhere.npz"], "data.path does not exist", "relative"),
@@ -105,6 +109,12 @@ def test_a_mistake_is_one_error_line_and_one_hint(cae, tmp_path, arguments, what
     assert not list(tmp_path.rglob("*"))[2:]  # at most runs/<task>: nothing half-made is left
 
 
+def test_a_folder_that_was_there_before_stays(cae, tmp_path):
+    (tmp_path / "keep").mkdir()
+    assert cae("train", "data.train=9", "hydra.run.dir=keep").code == 2
+    assert (tmp_path / "keep").is_dir()
+
+
 def test_the_whole_error_can_be_had(cae):
     done = cae("train", "modl=l2", HYDRA_FULL_ERROR="1")
     assert done.code == 1 and "Traceback" in done.err
@@ -119,6 +129,7 @@ def test_flags_may_stand_anywhere(cae):
 def test_the_composed_config_is_shown_without_making_a_folder(cae, tmp_path):
     assert "filters" in cae("train", "--cfg", "job").out
     assert "data: glyphs" in cae("train", "--info", "defaults-tree").out
+    assert cae("train", "-m", "seed=0,1", "--cfg", "job").code == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -455,7 +455,7 @@ def test_channels_are_what_was_asked_for(
 
 
 def test_two_channels_are_refused(tmp_path: Path) -> None:
-    assert "data.channels must be odd" in refused("image_folder", channels=2).what
+    assert "data.channels must be one of 1, 3" in refused("image_folder", channels=2).what
 
 
 def test_images_are_scaled_by_the_shorter_side_and_cropped(tmp_path: Path) -> None:

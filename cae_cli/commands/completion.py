@@ -9,11 +9,18 @@ import sys
 
 from cae_cli import compose
 from cae_cli.config import GROUPS
+from cae_cli.errors import UserError
 
 
 def main(arguments: list[str], commands: list[str]) -> int:
     """Prints the shell's script (install=, uninstall=) or completions of a line (query=)."""
-    action = arguments[0].partition("=")[0] if arguments else ""
+    action, _, shell = (arguments[0] if arguments else "").partition("=")
+    if action not in ("install", "uninstall", "query") or shell not in ("bash", "zsh", "fish"):
+        raise UserError(
+            "one of install=, uninstall= and query= with bash, zsh or fish is needed",
+            where="command line: cae -sc",
+            hint='eval "$(cae -sc install=bash)"',
+        )
     if action != "query":
         print(_hydra(arguments), end="")
         return 0
@@ -21,6 +28,8 @@ def main(arguments: list[str], commands: list[str]) -> int:
     words = line.split(" ")
     if len(words) <= 2:
         print(" ".join(name for name in commands if name.startswith(words[-1])))
+    elif words[-1].startswith("-"):
+        print()
     elif words[1] == "train":
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         found = _hydra(arguments).split()

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,22 +29,23 @@ from cae_cli.run import Run, claim, make
 HELP = """\
 usage: cae train [-m] [group=option …] [key=value …]
 
-Composes an experiment from config groups, trains a convolutional autoencoder, writes pictures of its
-filters, feature maps and reconstructions into a new folder below runs/, and says what is wrong.
+Composes an experiment from config groups, trains a convolutional autoencoder,
+writes pictures of its filters, feature maps and reconstructions into a new
+folder below runs/, and says what is wrong.
 
 config groups (cae options GROUP tells more):
 {groups}
 
 examples:
   cae train model=l2 loss=ssim
-  cae train loss.window=7 training.epochs=20 seed=3
+  cae train loss=ssim loss.window=7 training.epochs=20 seed=3
   cae train 'regularization=[l2,dropout]' regularization.dropout.rate=0.2
-  cae train -m model=baseline,l2 loss=mse,ssim     one run for each combination
+  cae train -m model=baseline,l2 loss=mse,ssim    one run for each combination
   cae train data=image_folder data.path=photos data.image_size=64
   cae train experiment=reference_3_ssim data=npz data.path=mine.npz
 
 flags:
-  -m, --multirun          a sweep: a key may have several values, a,b or range(0,5)
+  -m, --multirun          a sweep: keys may have several values, a,b or range(0,5)
   -c, --cfg job           print the composed config and stop (also: hydra, all)
   -cd, --config-dir DIR   a folder with configs of your own, laid out like configs/
   -cn, --config-name N    another primary config
@@ -69,9 +71,10 @@ def main(arguments: list[str]) -> int:
         print(HELP.format(groups=_groups(sources)), end="")
         return 0
     if flags.hydra_help or flags.cfg or flags.info:
+        if flags.multirun:  # of a sweep, the first job is shown
+            flags.multirun, flags.overrides = False, compose.jobs(flags.overrides)[0]
         if not flags.hydra_help:
-            compose.composed([] if flags.multirun else flags.overrides, sources)
-        flags.multirun = False  # what Hydra shows is the config that all jobs start from
+            compose.composed(flags.overrides, sources)
         _run_hydra(_words(flags), sources)
         return 0
     with _signals_raise():
@@ -94,7 +97,7 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
         if is_new and not Run(folder).is_set_up():  # nothing happened that is worth a folder
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    except RunFailed:
+    except (RunFailed, Interrupted):
         terminal.show([terminal.folder(folder)])
         raise
     terminal.show(
@@ -108,10 +111,8 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     overrides = compose.with_sweeper_params(flags.overrides, sources)
     jobs = compose.jobs(overrides)
     with terminal.Screen().doing(f"checking {len(jobs)} jobs …"):
-        checked = [compose.checked(job, sources) for job in jobs]
-    for _, config in checked:
-        experiment.check_early(config)
-    folder, _ = _folder(checked[0][0], flags.overrides, "hydra.sweep.dir")
+        nodes = [_checked_job(job, sources) for job in jobs]
+    folder, _ = _folder(nodes[0], flags.overrides, "hydra.sweep.dir")
     swept = set(compose.swept_keys(overrides))
     fixed = {o.key_or_group for o in compose.parsed(overrides)} - swept
     unnamed = sorted(key for key in fixed if not key.startswith("hydra"))
@@ -126,6 +127,16 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
         done = sweep.read(folder, compose.count(overrides))
         terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
     return 0 if done.all_ok else 1
+
+
+def _checked_job(overrides: list[str], sources: compose.Sources) -> DictConfig:
+    try:
+        node, config = compose.checked(overrides, sources)
+        experiment.check_early(config)
+    except UserError as error:
+        error.where = error.where or f"job: {' '.join(overrides)}"
+        raise
+    return node
 
 
 # What the job of a single run came to. Hydra would print a line of its own about an exception, and
@@ -144,7 +155,8 @@ def job(node: DictConfig) -> float | None:
     is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
     screen = terminal.Screen()
     if is_sweep:
-        screen.say(f"\njob {context.job.num}: {' '.join(context.overrides.task)}")
+        screen.console.print()
+        screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
     try:
         if run.status():
             raise UserError(
@@ -155,10 +167,7 @@ def job(node: DictConfig) -> float | None:
         outcome = experiment.run(parse(node), _command(context), run)
     except Exception as error:
         if not isinstance(error, UserError | RunFailed):
-            what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            failure = RunFailed(what, hint=f"the traceback is in {run.log}")
-            failure.__cause__ = error
-            error = failure
+            error = _unforeseen(error, run)
         if is_sweep:
             terminal.show_error(error)
         else:
@@ -169,6 +178,21 @@ def job(node: DictConfig) -> float | None:
     else:
         _outcome.append(outcome)
     return float("nan") if outcome.failed else None
+
+
+def _unforeseen(error: Exception, run: Run) -> RunFailed:
+    """What to say of an error that nobody foresaw."""
+    name = type(error).__name__
+    message = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
+        failure = RunFailed(
+            f"not enough memory: {message}",
+            hint="fewer or smaller images, a smaller training.batch_size, or a smaller model",
+        )
+    else:
+        failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")
+    failure.__cause__ = error
+    return failure
 
 
 def _command(context: Any) -> list[str]:
@@ -210,7 +234,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for override in flags.overrides:
         if override.lstrip("+").startswith("hydra.mode="):
             raise UserError(
-                "hydra.mode is not for the command line", where=override, hint="a sweep: cae train -m …"
+                "hydra.mode is not for the command line",
+                where=override,
+                hint="cae train -m makes a sweep",
             )
     return flags
 
@@ -226,7 +252,11 @@ def _sources(flags: argparse.Namespace) -> compose.Sources:
     if flags.config_dir is not None:
         folder = Path(flags.config_dir).expanduser().resolve()
         if not folder.is_dir():
-            raise UserError(f"no such folder: {flags.config_dir}", where="--config-dir")
+            raise UserError(
+                f"no such folder: {flags.config_dir}",
+                where="--config-dir",
+                hint="a folder laid out like configs/: its sub-folders are groups",
+            )
         folders.append(folder)
     return compose.Sources(flags.config_name or "config", tuple(folders))
 
@@ -299,8 +329,8 @@ def _groups(sources: compose.Sources) -> str:
     width = max(map(len, GROUPS))
     lines = []
     for group, what in GROUPS.items():
-        names = ", ".join(sources.options(group))
-        lines.append(f"  {group:<{width}}  {what}\n  {'':<{width}}  {names}")
+        names = textwrap.wrap(", ".join(sources.options(group)), 76 - width)
+        lines += [f"  {group:<{width}}  {what}", *(f"  {'':<{width}}  {line}" for line in names)]
     return "\n".join(lines)
 
 

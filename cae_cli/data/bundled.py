@@ -38,7 +38,7 @@ class Patches(DataOptions):
     """
 
     side: int = option("side of the patches, in pixels", least=8, most=400)
-    channels: int = option("1: grey, 3: colour", least=1, most=3, odd=True)
+    channels: int = option("1: grey, 3: colour", choices=(1, 3))
 
     def known_shape(self) -> tuple[int, int, int]:
         """As large as asked for."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, printable
 from cae_cli.options import OptionError, option
 
 if TYPE_CHECKING:
@@ -55,13 +55,14 @@ class ImageFolder(DataOptions):
         "resize until the shorter side has so many pixels, then take the square in the middle "
         "(or patches of all); null: as they are",
         least=8,
+        most=4096,
     )
     patches: int | None = option(
-        "cut each image into patches of so many pixels, side by side; null: no patches", least=8
+        "cut each image into patches of so many pixels, side by side; null: no patches",
+        least=8,
+        most=4096,
     )
-    channels: int | None = option(
-        "1: grey, 3: colour; null: 3 if any image has colour", least=1, most=3, odd=True
-    )
+    channels: int | None = option("1: grey, 3: colour; null: 3 if any image has colour", choices=(1, 3))
     unreadable: float = option("largest share of files that may be unreadable", least=0, most=1)
 
     def read(self) -> Pool:
@@ -107,7 +108,7 @@ class ImageFolder(DataOptions):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for i, file in enumerate(files):
-                name = file.relative_to(root).as_posix()
+                name = _name(file, root)
                 try:
                     pixels = self._decode(file)
                 except Exception:  # Pillow's decoders raise what they like at damaged files
@@ -160,7 +161,7 @@ class ImageFolder(DataOptions):
             )
         notes.append(f"{_some(names)} unreadable or too large: left out")
         for name in names:
-            logger.warning("unreadable or too large, left out: %r", name)
+            logger.warning("unreadable or too large, left out: %s", name)
 
 
 def _find(root: Path) -> tuple[list[Path], list[str]]:
@@ -225,9 +226,10 @@ def _check_sizes(reading: _Reading, files: list[Path], root: Path) -> None:
     first = reading.images[0].shape[:2]
     for pixels, i in zip(reading.images, reading.files, strict=True):
         if pixels.shape[:2] != first:
+            one, other = (_name(files[k], root) for k in (reading.files[0], i))
             raise UserError(
-                f"the images have different sizes: {_size(first)} in {files[reading.files[0]].name}, "
-                f"{_size(pixels.shape)} in {files[i].name}",
+                f"the images have different sizes: {_size(first)} in {one}, "
+                f"{_size(pixels.shape)} in {other}",
                 where=root,
                 hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
             )
@@ -255,6 +257,10 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _name(file: Path, root: Path) -> str:
+    return printable(file.relative_to(root).as_posix())
 
 
 def _some(names: list[str]) -> str:

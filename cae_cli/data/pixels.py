@@ -45,7 +45,9 @@ def check(pool: Pool, where: object = None) -> Pool:
     test_images = _four_axes(pool.test_images, "the test images", where)
     if test_images.shape[1:] != images.shape[1:]:
         raise UserError(
-            f"training images are {_shape(images)}, test images {_shape(test_images)}", where=where
+            f"training images are {_shape(images)}, test images {_shape(test_images)}",
+            where=where,
+            hint="both parts must have the same size and channels",
         )
     if pool.test_labels is not None and len(pool.test_labels) != len(test_images):
         raise UserError(
@@ -93,7 +95,11 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
 
 def _four_axes(images: Array, what: str, where: object) -> Array:
     if images.dtype.kind not in "buif":
-        raise UserError(f"{what} must be numbers, got an array of {images.dtype}", where=where)
+        raise UserError(
+            f"{what} must be numbers, got an array of {images.dtype}",
+            where=where,
+            hint="save them as uint8 from 0 to 255, or as floats from 0 to 1",
+        )
     if images.ndim == 2 and images.shape[1] > 1:
         side = round(images.shape[1] ** 0.5)
         square = f"({len(images)}, {side}, {side})" if side * side == images.shape[1] else "(n, h, w)"
@@ -104,10 +110,16 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
         )
     if images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise UserError(
-            f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}", where=where
+            f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}",
+            where=where,
+            hint="n images of h rows and w columns, c channels last",
         )
     if len(images) == 0:
-        raise UserError(f"{what} are none: the array has the shape {images.shape}", where=where)
+        raise UserError(
+            f"{what} are none: the array has the shape {images.shape}",
+            where=where,
+            hint="the first axis counts the images",
+        )
     if images.ndim == 3:
         return images[..., np.newaxis]
     if images.shape[3] > 4:
@@ -123,9 +135,17 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
 def _check_variation(images: Array, where: object) -> None:
     # Both sweeps end at the first image that shows something.
     if all(image.min() == image.max() for image in images):
-        raise UserError("constant data: within each image all pixels are equal", where=where)
+        raise UserError(
+            "constant data: within each image all pixels are equal",
+            where=where,
+            hint="there is nothing to learn; look at the images, and at how they were saved",
+        )
     if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
-        raise UserError(f"constant data: all {len(images)} images are equal", where=where)
+        raise UserError(
+            f"constant data: all {len(images)} images are equal",
+            where=where,
+            hint="there is nothing to learn; look at the images, and at how they were saved",
+        )
 
 
 def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:

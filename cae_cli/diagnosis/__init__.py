@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,12 @@ def _verdict(
     measures: Measures, findings: list[Finding], passed: list[str], skipped: list[Skipped]
 ) -> str:
     causes = [f for f in findings if f.consequence_of is None]
-    explained = f"the reconstruction explains {measures.quality.explained_variance:.0%} of the variance"
+    share = measures.quality.explained_variance
+    explained = (
+        f"the reconstruction explains {round(share, 2) + 0:.0%} of the variance"
+        if math.isfinite(share)
+        else "the reconstruction is not made of finite numbers"
+    )
     if causes:
         worst = min(causes, key=lambda f: list(Severity).index(f.severity))
         if worst.severity is Severity.ERROR:

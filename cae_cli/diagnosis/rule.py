@@ -17,6 +17,10 @@ FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
 FEWEST_STEPS = 128
 
 
+# Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
+USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
+
+
 @dataclass(frozen=True)
 class Case:
     """What a rule looks at.
@@ -61,9 +65,19 @@ class Case:
         names += [regularizer] if regularizer not in names else []
         return f"regularization=[{','.join(names)}]" if len(names) > 1 else f"regularization={names[0]}"
 
+    @property
+    def unmoved(self) -> bool:
+        """Whether training left every layer where the initializer had put it."""
+        return max(layer.displacement for layer in self.measures.layers) < 1e-3
+
     def slower(self) -> Prescription:
-        """A tenth of the learning rate."""
+        """A tenth of the learning rate, or a usual one where that is still far too large."""
         rate = float(self.option("optimizer.learning_rate") or 0)
+        usual = USUAL_RATES.get(str(self.option("optimizer.name")), 1e-3)
+        if rate > 100 * usual:
+            return Prescription(
+                (f"optimizer.learning_rate={usual:g}",), "a usual size of step", Safety.SAFE
+            )
         return Prescription(
             (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
         )

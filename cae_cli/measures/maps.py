@@ -28,7 +28,8 @@ class ChannelSpread:
     def add(self, maps: Array) -> None:
         """Adds maps of some images, (n, h, w, c)."""
         maps64 = maps.astype(np.float64)
-        total, total_square = maps64.sum(axis=0), np.square(maps64).sum(axis=0)
+        with np.errstate(all="ignore"):
+            total, total_square = maps64.sum(axis=0), np.square(maps64).sum(axis=0)
         self.total = total if self.total is None else self.total + total
         self.total_square = (
             total_square if self.total_square is None else self.total_square + total_square
@@ -43,7 +44,8 @@ class ChannelSpread:
     def std(self) -> Array:
         """(c,) standard deviation over images and positions."""
         mean, square = self._moments()
-        variance = square.mean(axis=(0, 1)) - mean.mean(axis=(0, 1)) ** 2
+        with np.errstate(all="ignore"):  # maps of a network that diverged
+            variance = square.mean(axis=(0, 1)) - mean.mean(axis=(0, 1)) ** 2
         return np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
 
     def image_std(self) -> Array:
@@ -51,8 +53,9 @@ class ChannelSpread:
         mean, square = self._moments()
         if self.count < 2:
             return np.full(mean.shape[2], np.nan, np.float32)
-        variance = np.maximum(square - mean**2, 0)
-        return np.asarray(np.sqrt(variance.mean(axis=(0, 1))), np.float32)
+        with np.errstate(all="ignore"):
+            variance = np.maximum(square - mean**2, 0)
+            return np.asarray(np.sqrt(variance.mean(axis=(0, 1))), np.float32)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ small axes takes Matplotlib seconds.
 
 from __future__ import annotations
 
-import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,10 +83,15 @@ def mosaic(rows: Sequence[Sequence[Array | None]], gap: int = GAP) -> Array:
     return canvas
 
 
-def _sized(values: Array) -> Array:
-    """(h, w) or (h, w, 3) at a height of `TILE` pixels: pixels stay sharp when enlarged."""
+def _sized(values: Array, width: int | None = None) -> Array:
+    """(h, w) or (h, w, 3) at a height of `TILE` pixels: pixels stay sharp when enlarged.
+
+    Args:
+        values: the pixels.
+        width: of the result; None: what keeps the proportions.
+    """
     h, w = values.shape[:2]
-    height, width = TILE, max(1, round(TILE * w / h))
+    height, width = TILE, width or max(1, round(TILE * w / h))
     if h > height:  # reduced: mean over the pixels that a new one covers
         from PIL import Image
 
@@ -101,7 +106,7 @@ def _sized(values: Array) -> Array:
 
 def _photo(image: Array) -> Array:
     """An image (h, w, c) as a tile; other than three channels are shown as their mean, in grey."""
-    image = np.clip(image, 0, 1)
+    image = np.clip(np.nan_to_num(image), 0, 1)
     if image.shape[2] != 3:
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     return np.clip(_sized(image), 0, 1)
@@ -110,20 +115,21 @@ def _photo(image: Array) -> Array:
 class _Colours:
     """A colour map with its scale, for tiles and for the legend beside them."""
 
-    def __init__(self, values: Sequence[Array]) -> None:
+    def __init__(self, values: Sequence[Array], *, signed: bool = False) -> None:
         from matplotlib import colormaps
         from matplotlib.colors import Normalize
 
-        largest = max(float(np.abs(v).max()) for v in values)
-        # An exact 0 everywhere needs a scale all the same.
-        limit = largest if math.isfinite(largest) and largest > 0 else 1.0
-        signed = any(float(v.min()) < -1e-6 * limit for v in values)
+        # Networks that diverged have values that are not finite, dead ones nothing but 0.
+        finite = [v[np.isfinite(v)] for v in values]
+        limit = max((float(np.abs(v).max()) for v in finite if v.size), default=0) or 1.0
+        signed = signed or any(float(v.min()) < -1e-6 * limit for v in finite if v.size)
         self.map = colormaps[SIGNED if signed else POSITIVE]
         self.norm = Normalize(-limit if signed else 0, limit)
 
-    def tile(self, values: Array) -> Array:
-        """(h, w) values as a tile of colours."""
-        return np.asarray(self.map(self.norm(_sized(values)))[..., :3], np.float32)
+    def tile(self, values: Array, width: int | None = None) -> Array:
+        """(h, w) values as a tile of colours, of ``width`` pixels if that is given."""
+        shown = np.nan_to_num(_sized(values, width), posinf=self.norm.vmax, neginf=self.norm.vmin)
+        return np.asarray(self.map(self.norm(shown))[..., :3], np.float32)
 
     def legend(self, axes: Axes, label: str) -> None:
         """The scale beside ``axes``."""
@@ -160,7 +166,7 @@ def _grid(
     canvas = mosaic(rows)
     h, w = next(tile for row in rows for tile in row if tile is not None).shape[:2]
     scale = cell / (h + GAP)
-    width = max(4.2, canvas.shape[1] * scale + 1.9)
+    width = max(4.8, canvas.shape[1] * scale + 2.1)
     figure = Figure(figsize=(width, canvas.shape[0] * scale + 0.9), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="antialiased")
@@ -170,7 +176,7 @@ def _grid(
     axes.xaxis.tick_top()
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel(caption, fontsize=7)
+    axes.set_xlabel(textwrap.fill(caption, int(12 * width)), fontsize=7)
     figure.suptitle(title, fontsize=10, fontweight="bold")
     return figure, axes
 
@@ -184,21 +190,22 @@ def _filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Figure:
         columns = min(8, len(shown))  # a block of tiles rather than one tall column
         starts = range(0, len(shown), columns)
         rows = [[colours.tile(kernel[:, :, 0, f]) for f in shown[s : s + columns]] for s in starts]
-        row_names = [f"{s + 1} to {min(s + columns, len(shown))}" for s in starts]
+        row_names = ["filters " + " ".join(map(str, shown[s : s + columns])) for s in starts]
         column_names: list[str] = []
-        caption = "most used first"
+        caption = "most used first, row by row"
     else:
         columns = min(inputs, MOST_COLUMNS)
         rows = [[colours.tile(kernel[:, :, i, f]) for i in range(columns)] for f in shown]
         row_names = [f"filter {f}" for f in shown]
-        column_names = [f"{i}" for i in range(columns)]
+        of_colours = layer == "encoder_1" and inputs == 3
+        column_names = ["red", "green", "blue"] if of_colours else [f"{i}" for i in range(columns)]
         caption = "a filter in each row, most used first; an input channel in each column"
         if columns < inputs:
             caption += f", {columns} of {inputs} shown"
     if len(shown) < filters:
         caption += f"; {len(shown)} of {filters} filters shown"
     figure, axes = _grid(
-        f"{layer}: {filters} filters {kh}x{kw}x{inputs}",
+        f"{layer}: {filters} filter{'' if filters == 1 else 's'} {kh}x{kw}x{inputs}",
         rows,
         row_names,
         column_names,
@@ -216,7 +223,8 @@ def _maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Fi
     maps, images = maps[:MOST_IMAGES], images[:MOST_IMAGES]
     colours = _Colours([maps])
     rows = [
-        [_photo(image), *(_fitted(colours.tile(own[:, :, f]), _photo(image)) for f in shown)]
+        # as wide as the image: padding makes maps a little wider or narrower than that
+        [_photo(image), *(colours.tile(own[:, :, f], _photo(image).shape[1]) for f in shown)]
         for image, own in zip(images, maps, strict=True)
     ]
     more = "" if len(shown) == filters else f", the {len(shown)} most used of {filters} filters"
@@ -230,10 +238,19 @@ def _maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Fi
     return figure
 
 
-def _fitted(tile: Array, like: Array) -> Array:
-    """A tile of padded maps or of filters, made as wide as the images beside it."""
-    columns = np.arange(like.shape[1]) * tile.shape[1] // like.shape[1]
-    return tile[:, columns]
+def _fitted(values: Array, colours: _Colours, like: Array) -> Array:
+    """A filter as a tile of the shape of ``like``: pixels stay square, white around them."""
+    height, width = like.shape[:2]
+    kh, kw = values.shape
+    scale = min(height / kh, width / kw)
+    h, w = max(1, int(kh * scale)), max(1, int(kw * scale))
+    tile = colours.tile(values)
+    rows = np.arange(h) * tile.shape[0] // h
+    columns = np.arange(w) * tile.shape[1] // w
+    canvas = np.ones((height, width, 3), np.float32)
+    top, left = (height - h) // 2, (width - w) // 2
+    canvas[top : top + h, left : left + w] = tile[rows][:, columns]
+    return canvas
 
 
 def _reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
@@ -242,7 +259,7 @@ def _reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
     third = len(images) // 3
     names = ["best"] * third + ["median"] * third + ["worst"] * third
     difference = (outputs - images).mean(axis=3)  # (k, h, w)
-    colours = _Colours([difference, -np.abs(difference)])
+    colours = _Colours([difference], signed=True)
     rows = [
         [_photo(image) for image in images],
         [_photo(output) for output in outputs],
@@ -271,7 +288,7 @@ def _formation(
     colours = _Colours(list(kernels.values()))
     rows: list[list[Array | None]] = [
         [
-            *(_fitted(colours.tile(kernel[:, :, f]), images[0]) for f in order),
+            *(_fitted(kernel[:, :, f], colours, images[0]) for f in order),
             None,
             *(_photo(output) for output in snapshots[epoch]["outputs"]),
         ]
@@ -279,12 +296,23 @@ def _formation(
     ]
     rows.append([*[None] * (len(order) + 1), *images])
     names = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in kernels]
+    inputs = arrays[f"kernel/{layer}"].shape[2]
+    of_what = f" (mean over {inputs} input channels)" if inputs > 1 else ""
     figure, axes = _grid(
         f"How the filters of {layer} form, and what the network makes of held-out images",
         rows,
         names,
         cell=0.6,
-        caption=f"left: filters of {layer}, most used first; right: reconstructions, the inputs below",
+        caption=f"left: filters of {layer}{of_what}, most used first; right: reconstructions",
+    )
+    height, width = images[0].shape[:2]
+    axes.text(
+        (len(order) + 1) * (width + GAP) - GAP,
+        len(kernels) * (height + GAP) + height / 2,
+        "input ",
+        fontsize=7,
+        ha="right",
+        va="center",
     )
     colours.legend(axes, "weight")
     return figure

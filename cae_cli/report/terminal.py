@@ -13,16 +13,17 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
-from cae_cli.errors import RunFailed, UserError
+from cae_cli.errors import RunFailed, UserError, printable
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
+TABLE_WIDTH = 76
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
 
@@ -35,19 +36,14 @@ def talk() -> Console:
 def show_error(error: UserError | RunFailed) -> None:
     """One ``error:`` line, where it is, one ``hint:``. Never wrapped, so that it can be copied."""
     console = talk()
-    lines = [Text.assemble(("error: ", "bold red"), _one_line(error.what))]
+    lines = [Text.assemble(("error: ", "bold red"), printable(error.what))]
     where = getattr(error, "where", None)
     if where:
-        lines.append(Text(f"  --> {_one_line(where)}"))
+        lines.append(Text(f"  --> {printable(where)}"))
     if error.hint:
-        lines.append(Text.assemble(("hint: ", "bold cyan"), _one_line(error.hint)))
+        lines.append(Text.assemble(("hint: ", "bold cyan"), printable(error.hint)))
     for line in lines:
         console.print(line, soft_wrap=True)
-
-
-def _one_line(text: str) -> str:
-    """Control characters and line breaks made visible: file names may hold anything."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Screen:
@@ -65,7 +61,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line of talk."""
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(escape(printable(text)), soft_wrap=True)
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -94,16 +90,17 @@ class Screen:
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=self.console,
-            transient=False,
-            expand=False,
+            transient=True,
         ) as progress:
             self._progress = progress
-            self._task = progress.add_task("epoch 1", total=epochs * images, speed="", losses="")
+            self._task = progress.add_task(
+                f"epoch 1/{epochs}", total=epochs * images, speed="", losses=""
+            )
             try:
                 yield
             finally:
@@ -138,13 +135,10 @@ class Screen:
         speed = images / max(1e-9, row["seconds"])
         line = (
             f"epoch {number}/{self._epochs}  loss {row['train/loss']:.4f}  "
-            f"val loss {row['val/loss']:.4f}  PSNR {row['val/psnr']:.2f} dB  "
-            f"SSIM {row['val/ssim']:.3f}  {speed:,.0f} images/s  {_duration(left)} left"
+            f"val {row['val/loss']:.4f}  {row['val/psnr']:.2f} dB  "
+            f"SSIM {row['val/ssim']:.3f}  {speed:,.0f} images/s"
         )
-        if self._progress is not None:
-            self._progress.console.print(escape(line.rsplit("  ", 1)[0]), style="dim")
-        else:
-            self.say(line)
+        self.say(line if self.live else f"{line}  {_duration(left)} left")
 
 
 def _duration(seconds: float) -> str:
@@ -158,6 +152,8 @@ def show(parts: Sequence[RenderableType]) -> None:
     Sentences and commands are left to the terminal to wrap, so that they can be copied whole.
     """
     console = Console(file=sys.stdout, highlight=False)
+    # Tables that do not fit are left to the terminal to wrap: nothing is cut off.
+    console.width = max(console.width, TABLE_WIDTH)
     # Written in one piece and by Python: Rich ends the process at a closed pipe.
     with console.capture() as captured:
         for part in parts:
@@ -198,8 +194,8 @@ def summary(
     for finding in diagnosis.findings:
         parts += [_finding(finding, command), Text()]
     for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped):
-        rules = [f"{s.code} {s.problem}" for s in diagnosis.skipped if s.reason == reason]
-        parts += [Text(f"· not checked ({reason}): {', '.join(rules)}"), Text()]
+        rules = ", ".join(s.code for s in diagnosis.skipped if s.reason == reason)
+        parts += [Text(f"· not checked ({reason}): {rules}"), Text()]
     return parts
 
 
@@ -224,9 +220,10 @@ def _yardsticks(measures: Measures, held_out: str) -> Table:
         _with_margin(q.psnr, 2),
         _with_margin(q.ssim, 3),
         f"{q.mse.value:.5f}",
-        f"{q.explained_variance:.1%}",
+        _share(q.explained_variance),
         style="bold",
     )
+    table.add_row("  on training images", "", "", "", _share(q.train_explained_variance))
     table.add_row(
         "mean image",
         f"{q.mean_image_psnr:.2f}",
@@ -235,6 +232,10 @@ def _yardsticks(measures: Measures, held_out: str) -> Table:
         "0.0%",
     )
     return table
+
+
+def _share(value: float) -> str:
+    return f"{round(value, 3) + 0:.1%}"  # + 0: no negative zero
 
 
 def _with_margin(mean: Mean, digits: int) -> str:
@@ -253,7 +254,7 @@ def _layers(measures: Measures) -> Table:
             "x".join(map(str, layer.kernel)),
             str(layer.maps.dead),
             str(layer.maps.constant),
-            f"{layer.displacement:.2f}",
+            f"{layer.displacement:.2f}" if layer.displacement < 1000 else "> 1000",
         )
     return table
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_a_diverged_run_is_diagnosed_and_fails(cae, tmp_path):
     done = cae("train", "optimizer=sgd", "optimizer.learning_rate=1e12",
                "model.output_activation=linear", *DIGITS)  # fmt: skip
     assert done.code == 1
-    assert "CAE201" in done.out and "optimizer.learning_rate=1e+11" in done.out
+    assert "CAE201" in done.out and "optimizer.learning_rate=0.1" in done.out
     run = Run(tmp_path / done.folder)
     assert run.status()["status"] == "failed" and run.status()["reason"] == "the training diverged"
     assert run.last.is_file() or run.training()["diverged_at"] is not None
@@ -208,6 +209,38 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
     assert "Traceback" not in done.stderr
     [status] = tmp_path.rglob("status.json")
     assert Run(status.parent).status()["status"] == "failed"
+
+
+def test_a_reader_that_goes_away_harms_no_run(tmp_path):
+    command = f"'{sys.executable}' -m cae_cli train {' '.join(DIGITS)} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment()
+    )
+    [status] = tmp_path.rglob("status.json")
+    assert done.returncode == 0 and Run(status.parent).status()["status"] == "ok"
+    assert Run(status.parent).summary_text.is_file()
+
+
+def test_two_jobs_never_share_a_folder(cae, tmp_path):
+    done = cae("train", "-m", *DIGITS, "seed=0,1", "hydra.sweep.subdir=1_same")
+    assert done.code == 1 and "another run is in this folder already" in done.err
+    assert "2 jobs, 1 not finished" in done.out
+
+
+def test_a_prescribed_command_runs_with_own_configs_too(cae, tmp_path):
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "far.yaml").write_text(
+        "defaults: [sgd, _self_]\nlearning_rate: 1e12\n"
+    )
+    done = cae("train", "-cd", "mine", "optimizer=far", "model.output_activation=linear", *DIGITS)
+    [line] = [line for line in done.out.splitlines() if line.strip().startswith("cae train")]
+    assert cae(*shlex.split(line)[1:]).code == 0
+
+
+def test_a_network_too_large_for_memory_is_one_line(cae, tmp_path):
+    done = cae("train", "model.kernel_size=100000", *DIGITS)
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.err.splitlines()[-2].startswith("error: ")
 
 
 def test_a_run_never_writes_over_another(cae, tmp_path):

@@ -8,11 +8,12 @@ import pytest
 
 from cae_cli import engine
 from cae_cli.compose import checked
-from cae_cli.data import Images
+from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
 from cae_cli.model import build
 from cae_cli.optimizers import OPTIMIZERS, Cosine, Plateau
 from cae_cli.probe import Probe
+from cae_cli.regularization import BatchNorm
 from cae_cli.training import Watcher, check, fit, image_order
 from tests.tf.test_model import plain_reference
 
@@ -132,7 +133,6 @@ def test_the_mean_loss_of_an_epoch_weighs_images_alike():
 
 
 def test_the_yardsticks_of_an_epoch_are_those_of_the_measures():
-    from cae_cli.data import as_float
     from cae_cli.measures.quality import psnr
     from cae_cli.measures.similarity import ssim
 
@@ -155,9 +155,25 @@ def test_a_training_that_diverges_ends_at_that_step_with_its_last_good_weights()
     assert all(np.isfinite(w).all() for w in weights(network))
 
 
-def test_float_images_train_like_bytes():
-    from cae_cli.data import as_float
+def test_a_refused_step_leaves_batch_normalisation_as_it_was():
+    # It moves its averages while it looks at a batch, before the loss is known not to be finite.
+    bad = as_float(IMAGES.train).copy()
+    bad[image_order(0, 2, 200)[40]] = np.nan
+    seen = {}
+    network = build(
+        IMAGES.shape, checked(["regularization=batchnorm"])[1].model, (BatchNorm(momentum=0.9),)
+    )
 
+    def remember(steps_epoch, step, loss):
+        seen[steps_epoch] = weights(network)
+
+    images = Images(train=bad, validation=IMAGES.validation)
+    _, history = trained(images=images, network=network, watcher=Watcher(on_steps=remember))
+    assert history.diverged_at is not None
+    assert all(np.isfinite(w).all() for w in weights(network))
+
+
+def test_float_images_train_like_bytes():
     as_floats = Images(train=as_float(IMAGES.train), validation=as_float(IMAGES.validation))
     a, b = trained()[0], trained(images=as_floats)[0]
     assert all(np.array_equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))

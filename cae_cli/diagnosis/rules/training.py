@@ -47,6 +47,7 @@ class NotLearning(Rule):
     why = "The filters are what the initializer drew."
     threshold = 0.01
     source = "healthy runs of the reference network lose more than half in their first epoch"
+    explains = ("CAE302", "CAE401")
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
     most_explained = 0.1
 
@@ -69,7 +70,7 @@ class NotLearning(Rule):
             case.slower(),
         ]
         message = f"val/loss went from {first:.4g} to {last:.4g}"
-        if moved < 1e-3:
+        if case.unmoved:
             message += f", and no layer moved by more than {moved:.1%} of its weights"
             larger = f"optimizer.learning_rate={10 * rate or 1e-3:g}"
             ways = [Prescription((larger,), "ten times the step", Safety.SAFE)]
