@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cae_cli import config, data, engine, model, training
+from cae_cli import config, data, engine, interrupts, model, training
 from cae_cli.config import Config
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis, diagnose
@@ -74,7 +74,9 @@ def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
         )
         with engine.quiet(folder.log):
             train(options, images, folder, screen)
+        interrupts.check()
         outcome = judge(folder)
+        interrupts.check()
         if outcome.failed:
             folder.set_status("failed", "the training diverged")
         return outcome
@@ -125,6 +127,7 @@ def train(options: Config, images: Images, folder: Run, screen: terminal.Screen)
     probe = Probe(autoencoder, images)
 
     def on_epoch(epoch: training.Epoch, best: bool) -> None:
+        interrupts.check()
         folder.append_metrics(epoch.row())
         if epoch.epoch > 0:
             folder.save_model(autoencoder.model, best=best)

@@ -7,11 +7,8 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +17,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, experiment, sweep
+from cae_cli import compose, experiment, interrupts, sweep
 from cae_cli.config import parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.report import terminal
@@ -77,7 +74,7 @@ def main(arguments: list[str]) -> int:
             compose.composed(flags.overrides, sources)
         _run_hydra(_words(flags), sources)
         return 0
-    with _signals_raise():
+    with interrupts.raised():
         if flags.multirun:
             return _sweep(flags, sources)
         return _single(flags, sources)
@@ -332,18 +329,3 @@ def _groups(sources: compose.Sources) -> str:
         names = textwrap.wrap(", ".join(sources.options(group)), 76 - width)
         lines += [f"  {group:<{width}}  {what}", *(f"  {'':<{width}}  {line}" for line in names)]
     return "\n".join(lines)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` wherever the process is."""
-
-    def handle(number: int, frame: Any) -> NoReturn:
-        raise Interrupted(number)
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,33 @@
+import os
+import signal
+import weakref
+
+import pytest
+
+from cae_cli import interrupts
+from cae_cli.errors import Interrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_raised_and_the_handlers_are_put_back(number, code):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, interrupts.raised():
+        os.kill(os.getpid(), number)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_is_found_at_the_next_check():
+    class Thing:
+        pass
+
+    thing = Thing()
+    weakref.finalize(thing, os.kill, os.getpid(), signal.SIGINT)
+    with interrupts.raised():
+        interrupts.check()
+        del thing  # the exception is raised inside the finalizer, and lost
+        with pytest.raises(Interrupted):
+            interrupts.check()
+    with interrupts.raised():
+        interrupts.check()  # and forgotten afterwards
