@@ -29,6 +29,8 @@ COMMANDS = {
     "options": Command(
         "list the config groups, their options and their keys", "cae_cli.commands.options"
     ),
+    "rules": Command("list what the diagnosis looks for", "cae_cli.commands.rules"),
+    "explain": Command("tell all of one rule", "cae_cli.commands.explain"),
     "report": Command("draw and judge a finished run again", "cae_cli.commands.report"),
 }
 

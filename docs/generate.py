@@ -36,15 +36,8 @@ def rules() -> str:
     """Every rule of the diagnosis."""
     parts = ["# Rules\n", NOTE]
     for rule in RULES:
-        parts += [
-            f"## {rule.code}: {rule.problem}\n",
-            f"- severity: {rule.severity.value}",
-            f"- measures: {rule.measures}",
-            f"- threshold: {rule.threshold:g} ({rule.source})",
-            f"- why it matters: {rule.why}",
-        ]
-        if rule.explains:
-            parts.append(f"- explains, when it fires: {', '.join(sorted(rule.explains))}")
+        parts.append(f"## {rule.code}: {rule.problem}\n")
+        parts += [f"- {name}: {text}" for name, text in rule.facts()]
         parts.append("")
     return "\n".join(parts)
 

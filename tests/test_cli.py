@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cae_cli.cli import COMMANDS
+from cae_cli.diagnosis import RULES
 from tests.conftest import ROOT, environment
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "sklearn", "scipy")
@@ -40,6 +41,8 @@ def imported_by(*arguments, folder):
         ["train", "data=image_folder", "data.path=nowhere"],
         ["options", "loss/ssim"],
         ["report", "nowhere"],
+        ["rules"],
+        ["explain", "CAE301"],
     ],
 )
 def test_what_needs_no_tensorflow_does_not_import_it(tmp_path, arguments):
@@ -96,6 +99,9 @@ def test_every_command_has_help(cae, command):
         (["options", "loss/sim"], "loss has no option 'sim'", "did you mean"),
         (["options", "a", "b"], "one group or option, got 2", "--help"),
         (["report", "nowhere"], "no such folder", ""),
+        (["explain", "CAE300"], "there is no rule 'CAE300'", "CAE301"),
+        (["explain"], "one code, got 0", "cae rules"),
+        (["rules", "CAE301"], "cae rules takes no arguments", "cae explain CAE301"),
         (["report"], "one run's folder, got 0", ""),
     ],
 )
@@ -139,6 +145,14 @@ def test_options_are_listed_at_three_depths(cae):
     whole = cae("options", "loss/ssim").out
     assert "window: 11" in whole and "loss.window" in whole and "odd" in whole
     assert cae("options", "loss=ssim").out == whole
+
+
+def test_rules_are_listed_and_explained(cae):
+    listed = cae("rules").out
+    for rule in RULES:
+        assert f"{rule.code}  {rule.severity.value}" in listed and rule.problem in listed
+        told = " ".join(cae("explain", rule.code.lower()).out.split())
+        assert rule.why in told and rule.source in told and f"{rule.threshold:g}" in told
 
 
 def test_own_configs_are_used(cae, tmp_path):

@@ -114,6 +114,18 @@ class Rule:
         """A finding, None if there is none, `Skipped` if it cannot be told."""
         raise NotImplementedError
 
+    def facts(self) -> list[tuple[str, str]]:
+        """What there is to know of this rule, as (name, text)."""
+        facts = [
+            ("severity", self.severity.value),
+            ("measures", self.measures),
+            ("threshold", f"{self.threshold:g} ({self.source})"),
+            ("why it matters", self.why),
+        ]
+        if self.explains:
+            facts.append(("explains", ", ".join(sorted(self.explains))))
+        return facts
+
     def finding(
         self,
         message: str,
