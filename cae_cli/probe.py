@@ -17,6 +17,7 @@ What it writes (arrays.npz), n held-out images, layers by the convolution's name
 ``train_mse, train_mean_mse``   (m,) the same for training images
 ``output_variance``             () variance of a pixel of the output over images, mean over pixels
 ``output_mean``                 () mean of all output pixels
+``causal/<argument>``           (k,) arguments of `measures.causal.causal`, for the first images
 ==============================  ================================================================
 """
 
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float, images_at_a_time
+from cae_cli.measures.causal import NOISE, linear_mse, noise_response, noise_signs
 from cae_cli.measures.maps import ChannelSpread
 from cae_cli.measures.similarity import ssim
 from cae_cli.model import Autoencoder
@@ -37,7 +39,7 @@ Array = NDArray[np.float32]
 
 EXAMPLES = 8
 CHOSEN = 3  # of the best, of the median and of the worst
-MAP_IMAGES = 512  # images whose feature maps are measured
+MAP_IMAGES = 512  # images whose feature maps, codes and causal answers are measured
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 
 
@@ -56,6 +58,7 @@ class Probe:
         self.images = images
         self.initial_kernels = autoencoder.kernels()
         self.examples = as_float(images.held_out[:EXAMPLES])
+        self.batch = images_at_a_time(images.shape)
         self._reconstruct = tf.function(
             lambda x: autoencoder.model(x, training=False),
             input_signature=[tf.TensorSpec((None, *autoencoder.shape), tf.float32)],
@@ -78,6 +81,7 @@ class Probe:
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
             **self._maps(),
+            **{f"causal/{k}": v for k, v in self._causal(mean_image).items()},
             "example_images": self.examples,
             "example_outputs": self.reconstruct(self.examples),
             "chosen_images": chosen_images,
@@ -99,9 +103,8 @@ class Probe:
         scores: dict[str, list[Array]] = {}
         total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
         total_square = np.zeros(mean_image.shape)
-        batch = images_at_a_time(images.shape[1:])
-        for start in range(0, len(images), batch):
-            target = as_float(images[start : start + batch])
+        for start in range(0, len(images), self.batch):
+            target = as_float(images[start : start + self.batch])
             output = self.reconstruct(target)
             total += output.sum(axis=0, dtype=np.float64)
             total_square += np.square(output, dtype=np.float64).sum(axis=0)
@@ -122,6 +125,48 @@ class Probe:
             "output_mean": np.array(mean.mean()),
         }
 
+    def _causal(self, mean_image: Array) -> dict[str, Array]:
+        """What the network makes of shuffled codes, shuffled pixels and noise, image by image."""
+        import keras
+        import tensorflow as tf
+
+        autoencoder = self.autoencoder
+        encoder = tf.function(keras.Model(autoencoder.model.input, autoencoder.code))
+        decoder = tf.function(keras.Model(autoencoder.code, autoencoder.model.output))
+        images = as_float(self.images.held_out[:MAP_IMAGES])
+        signs = noise_signs(images.shape)
+        # One permutation for all images: their mean is permuted with them, and V stays what it was.
+        pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
+        scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
+        codes = np.concatenate([np.asarray(encoder(b)) for b in self._batches(images)])
+        # Every image gets the code of its neighbour: none keeps its own.
+        others = np.roll(codes, 1, axis=0)
+        parts: dict[str, list[Array]] = {}
+        for start, batch in zip(range(0, len(images), self.batch), self._batches(images), strict=True):
+            here = slice(start, start + len(batch))
+            output = self.reconstruct(batch)
+            response, count = noise_response(
+                batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
+            )
+            for name, values in {
+                "mse": _squares(output - batch),
+                "mean_mse": _squares(mean_image - batch),
+                "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
+                "code_shuffle_change": _squares(np.asarray(decoder(others[here])) - output),
+                "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
+                "noise_response": response,
+                "noise_pixels": count,
+            }.items():
+                parts.setdefault(name, []).append(values)
+        train = as_float(self.images.train[:TRAIN_IMAGES])
+        return {
+            **{name: np.concatenate(values) for name, values in parts.items()},
+            "linear_mse": linear_mse(train, images, codes.shape[1:3]),
+        }
+
+    def _batches(self, images: Array) -> list[Array]:
+        return [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+
     def _maps(self) -> dict[str, Array]:
         """Feature maps of the examples, and their spread over more images."""
         import keras
@@ -134,9 +179,8 @@ class Probe:
         )
         spreads = {name: ChannelSpread() for name in self.autoencoder.maps}
         images = self.images.held_out[:MAP_IMAGES]
-        batch = images_at_a_time(images.shape[1:])
-        for start in range(0, len(images), batch):
-            for name, maps in maps_of(as_float(images[start : start + batch])).items():
+        for start in range(0, len(images), self.batch):
+            for name, maps in maps_of(as_float(images[start : start + self.batch])).items():
                 spreads[name].add(np.asarray(maps))
         arrays: dict[str, Array] = {}
         for name, maps in maps_of(self.examples).items():
@@ -144,6 +188,11 @@ class Probe:
             arrays[f"map_std/{name}"] = spreads[name].std()
             arrays[f"map_image_std/{name}"] = spreads[name].image_std()
         return arrays
+
+
+def _squares(difference: Array) -> Array:
+    """Mean square of each image, (n, h, w, c) to (n,)."""
+    return np.asarray(np.square(difference).mean(axis=(1, 2, 3)), np.float32)
 
 
 def _mean_image(images: NDArray[np.generic]) -> Array:

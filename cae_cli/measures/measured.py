@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.measures.causal import Causal, causal
 from cae_cli.measures.filters import displacement
 from cae_cli.measures.maps import MapHealth, map_health
 from cae_cli.measures.quality import Quality, quality
@@ -55,6 +56,7 @@ class Measures:
     """What the rules judge."""
 
     quality: Quality
+    causal: Causal
     layers: tuple[Layer, ...]
     course: Course
 
@@ -83,6 +85,9 @@ def measure(
             train_mean_mse=arrays["train_mean_mse"],
             output_variance=float(arrays["output_variance"]),
             output_mean=float(arrays["output_mean"]),
+        ),
+        causal=causal(
+            **{k.removeprefix("causal/"): v for k, v in arrays.items() if k.startswith("causal/")}
         ),
         layers=tuple(_layer(name, arrays) for name in names),
         course=Course(

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.errors import RunFailed, UserError, printable
+from cae_cli.measures.causal import Causal
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.quality import Mean
 
@@ -190,6 +191,8 @@ def summary(
         Text(),
         _layers(measures),
         Text(),
+        _causal(measures.causal),
+        Text(),
     ]
     for finding in diagnosis.findings:
         parts += [_finding(finding, command), Text()]
@@ -223,7 +226,10 @@ def _yardsticks(measures: Measures, held_out: str) -> Table:
         _share(q.explained_variance),
         style="bold",
     )
-    table.add_row("  on training images", "", "", "", _share(q.train_explained_variance))
+    table.add_row("  training images", "", "", "", _share(q.train_explained_variance))
+    linear = measures.causal.linear
+    if math.isfinite(linear):
+        table.add_row("linear decoder", "", "", "", _share(linear))
     table.add_row(
         "mean image",
         f"{q.mean_image_psnr:.2f}",
@@ -257,6 +263,16 @@ def _layers(measures: Measures) -> Table:
             f"{layer.displacement:.2f}" if layer.displacement < 1000 else "> 1000",
         )
     return table
+
+
+def _causal(causal: Causal) -> Text:
+    """What the network does with changed codes, pixels and noise."""
+    answers = [
+        ("another image's code changes the output by", causal.code_shuffle),
+        ("scrambled pixels are copied by", causal.pixel_copy),
+        ("noise passes by", causal.noise_gain),
+    ]
+    return Text("; ".join(f"{what} {value:.2f}" for what, value in answers if math.isfinite(value)))
 
 
 def _finding(finding: Finding, command: Sequence[str]) -> Text:

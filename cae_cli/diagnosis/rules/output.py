@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import RULES, Case, Rule
 
@@ -21,7 +23,7 @@ class OutputCollapsed(Rule):
     )
     threshold = 0.05
     source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
-    explains = ("CAE302", "CAE401", "CAE202", "CAE501")
+    explains = ("CAE302", "CAE303", "CAE401", "CAE202", "CAE501")
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below 5 % of the images' variance; says so if the output is black."""
@@ -74,6 +76,7 @@ class NoBetterThanMean(Rule):
     why = "A network that explains nothing of what tells images apart has no meaningful filters."
     threshold = 0.1
     source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
+    explains = ("CAE303",)
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below .1."""
@@ -91,4 +94,49 @@ class NoBetterThanMean(Rule):
                 case.slower(),
                 Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW),
             ),
+        )
+
+
+@RULES.add
+class WorseThanLinear(Rule):
+    """A fixed average and a linear decoder would do better."""
+
+    code = "CAE303"
+    problem = "the reconstruction is worse than a linear one"
+    severity = Severity.WARNING
+    measures = (
+        "skill: explained variance between that of the best linear decoder of the image averaged "
+        "over the code's grid (0) and a perfect one (1)"
+    )
+    why = (
+        "That decoder needs no filters at all. A network below it has made less of its code than "
+        "an average would have."
+    )
+    threshold = -0.06
+    source = "healthy runs have -.01 to .38 on Fashion-MNIST (23 runs)"
+    fewest_steps = 768  # healthy networks have passed the linear decoder by then
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires below -.06, once a healthy network would be above."""
+        if case.unusable:
+            return self.skipped(case.unusable)
+        causal, steps = case.measures.causal, case.measures.course.steps
+        if not math.isfinite(causal.skill):
+            return self.skipped("the images are too large or too few for a linear decoder")
+        if steps < self.fewest_steps:
+            return self.skipped(f"only {steps} steps, {self.fewest_steps} are needed")
+        if causal.skill >= self.threshold:
+            return None
+        explained = case.measures.quality.explained_variance
+        ways = []
+        if case.option("model.kernel_size") == 1:
+            why = "kernels that see their neighbours"
+            ways.append(Prescription(("model.kernel_size=3",), why, Safety.SAFE))
+        epochs = int(case.option("training.epochs") or 1)
+        ways.append(Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW))
+        ways.append(Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
+        return self.finding(
+            f"explained variance {explained:.3f}, linear decoder {causal.linear:.3f}",
+            Evidence("skill", causal.skill, self.threshold, "-.01 to .38"),
+            prescriptions=tuple(ways),
         )

@@ -19,7 +19,7 @@ class Diverged(Rule):
     why = "Training stopped there; the weights are those of the last good step, not trained ones."
     threshold = 0
     source = "by definition"
-    explains = ("CAE202", "CAE301", "CAE302", "CAE401", "CAE501")
+    explains = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE501")
 
     def look(self, case: Case) -> Finding | None:
         """Fires if training ended at a step that was not finite."""
@@ -47,7 +47,7 @@ class NotLearning(Rule):
     why = "The filters are what the initializer drew."
     threshold = 0.01
     source = "healthy runs of the reference network lose more than half in their first epoch"
-    explains = ("CAE302", "CAE401")
+    explains = ("CAE302", "CAE303", "CAE401")
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
     most_explained = 0.1
 

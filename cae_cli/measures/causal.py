@@ -1,0 +1,152 @@
+"""What a network does when its input or its code is changed, and what a linear one would do.
+
+These measures tell a network that describes images from one that copies pixels or ignores its code.
+They are computed on some hundred held-out images x with reconstructions f(x), codes z and decoder
+dec; V is the mean squared distance of the images from the mean training image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.measures.quality import explained_variance
+
+Array = NDArray[np.float32]
+
+NOISE = 0.02  # small beside the contrast of an image, large beside rounding
+MID_TONES = (0.15, 0.85)  # a saturated pixel passes no noise on, whatever the network does
+FEWEST_MID_TONES = 1000
+# A linear decoder is fitted where it is cheap and well determined.
+MOST_PIXELS = 16_384
+SAMPLES_PER_FEATURE = 2
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Answers of a network to changes, and its place on the ladder; NaN where it was not measured.
+
+    Attributes:
+        linear: explained variance of the best linear decoder of the image averaged over the cells
+            of the code's grid.
+        skill: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
+        code_shuffle: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
+            code, about 1 if its output is that of the other image.
+        pixel_copy: share of the contrast within images that is reproduced after their pixels were
+            permuted: about 0 or below for networks that describe images, near 1 for those that copy
+            anything. Relative to the contrast within images and not to V, because images that
+            differ in brightness differ in it after a permutation too.
+        grey: explained variance of a flat image of the right mean grey.
+        noise_gain: share of small noise that passes to the output; 1 for the identity.
+    """
+
+    linear: float
+    skill: float
+    code_shuffle: float
+    pixel_copy: float
+    grey: float
+    noise_gain: float
+
+
+def causal(
+    *,
+    mse: Array,
+    mean_mse: Array,
+    linear_mse: Array,
+    code_shuffle_change: Array,
+    pixel_shuffle_mse: Array,
+    grey_mse: Array,
+    noise_response: Array,
+    noise_pixels: Array,
+) -> Causal:
+    """Sums up what `cae_cli.probe` recorded of each image; all arguments are (n,)."""
+    reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
+    pixels = float(noise_pixels.sum())
+    return Causal(
+        linear=linear,
+        skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
+        code_shuffle=float(code_shuffle_change.mean() / (2 * mean_mse.mean())),
+        pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
+        grey=explained_variance(grey_mse, mean_mse),
+        noise_gain=float(noise_response.sum()) / (NOISE * pixels)
+        if pixels >= FEWEST_MID_TONES
+        else float("nan"),
+    )
+
+
+def cell_means(images: Array, grid: tuple[int, int]) -> Array:
+    """Images averaged over the cells of a grid.
+
+    Args:
+        images: (n, h, w, c).
+        grid: (rows, columns), at most (h, w). Sides that they do not divide give cells whose sizes
+            differ by a pixel.
+
+    Returns:
+        (n, rows, columns, c).
+    """
+    for axis, cells in ((1, grid[0]), (2, grid[1])):
+        edges = np.arange(cells + 1) * images.shape[axis] // cells
+        sums = np.add.reduceat(images, edges[:-1], axis=axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = cells
+        images = sums / np.diff(edges).reshape(shape).astype(np.float32)
+    return images
+
+
+def linear_mse(train: Array, held_out: Array, grid: tuple[int, int]) -> Array:
+    """Error of the best linear decoder of the images averaged over the cells of a grid.
+
+    What can be had without learning: the encoder is a fixed average, the decoder the least-squares
+    solution on the training images.
+
+    Args:
+        train: (m, h, w, c).
+        held_out: (n, h, w, c).
+        grid: (rows, columns) of the code.
+
+    Returns:
+        (n,) mean squared error of each held-out image; NaN where the images are too large or too
+        few for a solution that means something.
+    """
+    pixels = int(np.prod(train.shape[1:]))
+    grid = min(grid[0], train.shape[1]), min(grid[1], train.shape[2])
+    features = grid[0] * grid[1] * train.shape[3] + 1
+    if pixels > MOST_PIXELS or len(train) < SAMPLES_PER_FEATURE * features:
+        return np.full(len(held_out), np.nan, np.float32)
+
+    def design(images: Array) -> Array:
+        cells = cell_means(images, grid).reshape(len(images), -1)
+        return np.concatenate([cells, np.ones((len(images), 1), np.float32)], axis=1)
+
+    weights = np.linalg.lstsq(design(train), train.reshape(len(train), -1), rcond=None)[0]
+    error = design(held_out) @ weights - held_out.reshape(len(held_out), -1)
+    return np.asarray(np.square(error).mean(axis=1), np.float32)
+
+
+def noise_signs(shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Random +1 and -1 of a shape: the noise for `noise_response`, before it is scaled by `NOISE`."""
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=shape)
+
+
+def noise_response(
+    images: Array, outputs: Array, noisy_outputs: Array, signs: Array
+) -> tuple[Array, Array]:
+    """How much of the noise on the mid-tones of each image comes out again.
+
+    Args:
+        images: (n, h, w, c) without noise.
+        outputs: of the network for them.
+        noisy_outputs: of the network for ``images + NOISE * signs``.
+        signs: the noise, +1 and -1.
+
+    Returns:
+        The sum of (noisy output - output) * sign over the pixels between the `MID_TONES` of each
+        image, (n,), and the number of such pixels, (n,). The sum of the first divided by `NOISE`
+        times the sum of the second is the gain.
+    """
+    mid = (images > MID_TONES[0]) & (images < MID_TONES[1])
+    response = ((noisy_outputs - outputs) * signs * mid).sum(axis=(1, 2, 3))
+    return response.astype(np.float32), mid.sum(axis=(1, 2, 3)).astype(np.float32)

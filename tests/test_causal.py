@@ -1,0 +1,136 @@
+"""Causal measures against networks whose answers are known by hand."""
+
+import numpy as np
+import pytest
+
+from cae_cli.measures.causal import (
+    NOISE,
+    Causal,
+    causal,
+    cell_means,
+    linear_mse,
+    noise_response,
+    noise_signs,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def squares(difference):
+    return np.square(difference).mean(axis=(1, 2, 3))
+
+
+def measured(network, images, code_shuffle_change=None, linear=None):
+    """What `causal` says of a network given as a function of images."""
+    mean = images.mean(axis=0)
+    signs = noise_signs(images.shape)
+    order = RNG.permutation(images.shape[1] * images.shape[2])
+    scrambled = images.reshape(len(images), len(order), -1)[:, order].reshape(images.shape)
+    response, pixels = noise_response(images, network(images), network(images + NOISE * signs), signs)
+    nothing = np.zeros(len(images))
+    return causal(
+        mse=squares(network(images) - images),
+        mean_mse=squares(images - mean),
+        linear_mse=nothing if linear is None else linear,
+        code_shuffle_change=nothing if code_shuffle_change is None else code_shuffle_change,
+        pixel_shuffle_mse=squares(network(scrambled) - scrambled),
+        grey_mse=squares(images - images.mean(axis=(1, 2), keepdims=True)),
+        noise_response=response,
+        noise_pixels=pixels,
+    )
+
+
+IMAGES = RNG.uniform(0.2, 0.8, (60, 12, 10, 1)).astype(np.float32)
+
+
+def test_the_identity_passes_everything():
+    found = measured(lambda x: x, IMAGES)
+    assert found.noise_gain == pytest.approx(1, abs=1e-4)
+    assert found.pixel_copy == pytest.approx(1)
+
+
+def test_a_constant_passes_nothing_and_copies_less_than_a_flat_image():
+    found = measured(lambda x: np.broadcast_to(IMAGES.mean(axis=0), x.shape), IMAGES)
+    assert found.noise_gain == pytest.approx(0, abs=1e-4)
+    assert found.pixel_copy < 0
+
+
+def test_a_flat_image_of_the_right_grey_copies_no_pixel():
+    bright = IMAGES + RNG.uniform(-0.15, 0.15, (60, 1, 1, 1)).astype(np.float32)
+    found = measured(lambda x: np.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape), bright)
+    assert found.pixel_copy == pytest.approx(0, abs=1e-6)
+    assert 0 < found.grey < 1
+
+
+def test_a_projection_on_d_of_all_directions_passes_its_share_of_noise():
+    size, kept = 120, 30
+    basis, _ = np.linalg.qr(RNG.standard_normal((size, size)))
+    projection = (basis[:, :kept] @ basis[:, :kept].T).astype(np.float32)
+    images = np.repeat(IMAGES, 20, axis=0)
+
+    def network(x):
+        return (x.reshape(len(x), -1) @ projection).reshape(x.shape)
+
+    assert measured(network, images).noise_gain == pytest.approx(kept / size, abs=0.01)
+
+
+def test_saturated_pixels_are_left_out_and_too_few_mid_tones_are_no_measurement():
+    images = np.where(IMAGES > 0.5, 1, IMAGES).astype(np.float32)
+
+    def clipped(x):  # white stays white: over all pixels this identity would look like half of one
+        return np.where(images == 1, 1, x) if len(x) == len(images) else x
+
+    assert measured(clipped, images).noise_gain == pytest.approx(1, abs=1e-3)
+    assert np.isnan(measured(lambda x: x, IMAGES[:8]).noise_gain)  # 960 pixels
+
+
+def test_code_shuffle_is_one_for_outputs_of_unrelated_images_and_zero_for_a_deaf_decoder():
+    # Two independent images differ by twice the variance.
+    noise = RNG.standard_normal((4000, 4, 4, 1))
+    change = squares(np.roll(noise, 1, axis=0) - noise)
+    assert measured(lambda x: x, noise, change).code_shuffle == pytest.approx(1, abs=0.05)
+    assert measured(lambda x: x, noise, np.zeros(4000)).code_shuffle == 0
+
+
+def test_skill_is_measured_from_the_linear_decoder():
+    mean_mse = squares(IMAGES - IMAGES.mean(axis=0))
+    found = measured(lambda x: x, IMAGES, linear=0.4 * mean_mse)
+    assert found.linear == pytest.approx(0.6) and found.skill == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("shape", "grid"), [((8, 6), (4, 3)), ((7, 5), (3, 2)), ((5, 5), (5, 5))])
+def test_cell_means_agree_with_a_loop(shape, grid):
+    images = RNG.random((3, *shape, 2)).astype(np.float32)
+    found = cell_means(images, grid)
+    for r in range(grid[0]):
+        for c in range(grid[1]):
+            rows = slice(r * shape[0] // grid[0], (r + 1) * shape[0] // grid[0])
+            columns = slice(c * shape[1] // grid[1], (c + 1) * shape[1] // grid[1])
+            assert found[:, r, c] == pytest.approx(images[:, rows, columns].mean(axis=(1, 2)), abs=1e-6)
+
+
+def test_the_linear_decoder_is_that_of_scikit_learn():
+    from sklearn.linear_model import LinearRegression
+
+    images = RNG.random((300, 8, 8, 1)).astype(np.float32)
+    images = (images + np.roll(images, 1, axis=1) + np.roll(images, 1, axis=2)) / 3  # some structure
+    train, held_out = images[:200], images[200:]
+    cells = [cell_means(x, (4, 4)).reshape(len(x), -1) for x in (train, held_out)]
+    model = LinearRegression().fit(cells[0], train.reshape(200, -1))
+    expected = np.square(model.predict(cells[1]) - held_out.reshape(100, -1)).mean(axis=1)
+    assert linear_mse(train, held_out, (4, 4)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_images_made_of_their_cells_need_no_more_than_a_linear_decoder():
+    cells = RNG.random((100, 4, 4, 1)).astype(np.float32)
+    images = cells.repeat(3, axis=1).repeat(3, axis=2)
+    assert linear_mse(images[:60], images[60:], (4, 4)) == pytest.approx(np.zeros(40), abs=1e-9)
+
+
+def test_a_linear_decoder_that_would_mean_nothing_is_not_fitted():
+    few = RNG.random((20, 8, 8, 1)).astype(np.float32)
+    assert np.isnan(linear_mse(few, few, (4, 4))).all()  # 17 features of 20 images
+    large = np.zeros((3, 200, 200, 1), np.float32)
+    assert np.isnan(linear_mse(large, large, (1, 1))).all()
+    found = measured(lambda x: x, IMAGES, linear=np.full(60, np.nan))
+    assert isinstance(found, Causal) and np.isnan(found.linear) and np.isnan(found.skill)
