@@ -158,10 +158,12 @@ class Probe:
                 "noise_pixels": count,
             }.items():
                 parts.setdefault(name, []).append(values)
-        train = as_float(self.images.train[:TRAIN_IMAGES])
+        train, grid = as_float(self.images.train[:TRAIN_IMAGES]), codes.shape[1:3]
         return {
             **{name: np.concatenate(values) for name, values in parts.items()},
-            "linear_mse": linear_mse(train, images, codes.shape[1:3]),
+            "linear_mse": linear_mse(train, images, grid),
+            "linear_train_mse": linear_mse(train, train, grid),
+            "train_mean_mse": _squares(mean_image - train),
         }
 
     def _batches(self, images: Array) -> list[Array]:

@@ -82,7 +82,7 @@ def _read_job(folder: Path) -> Job:
         summary = {}
     quality = summary.get("measures", {}).get("quality", {})
     diagnosis = summary.get("diagnosis", {})
-    findings = diagnosis.get("findings", [])
+    findings = [f for f in diagnosis.get("findings", []) if f["severity"] != "note"]
     if findings:
         problem = findings[0]["problem"]
     elif diagnosis:

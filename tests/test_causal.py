@@ -32,6 +32,8 @@ def measured(network, images, code_shuffle_change=None, linear=None):
         mse=squares(network(images) - images),
         mean_mse=squares(images - mean),
         linear_mse=nothing if linear is None else linear,
+        linear_train_mse=nothing,
+        train_mean_mse=nothing + 1,
         code_shuffle_change=nothing if code_shuffle_change is None else code_shuffle_change,
         pixel_shuffle_mse=squares(network(scrambled) - scrambled),
         grey_mse=squares(images - images.mean(axis=(1, 2), keepdims=True)),

@@ -46,7 +46,13 @@ def healthy():
             output_mean=0.29,
         ),
         causal=Causal(
-            linear=0.79, skill=0.24, code_shuffle=0.9, pixel_copy=0.0, grey=-0.24, noise_gain=0.08
+            linear=0.79,
+            linear_train=0.792,
+            skill=0.24,
+            code_shuffle=0.9,
+            pixel_copy=0.0,
+            grey=-0.24,
+            noise_gain=0.08,
         ),
         layers=(layer(), layer("output", 1)),
         course=Course(2560, 0.17, 0.012, None),
@@ -297,6 +303,21 @@ def test_a_gap_within_the_margin_of_few_images_or_without_learning_is_no_memory(
     assert codes(with_quality(**gap, mse=Mean(0.012, 0.003))) == []
     poor = with_quality(explained_variance=-0.17, train_explained_variance=-0.03)
     assert "CAE501" not in codes(poor)
+
+
+def test_a_gap_that_a_linear_decoder_has_too_is_no_memory():
+    # Held-out photographs may simply be harder than those of the training.
+    harder = with_quality(train_explained_variance=0.9)
+    assert codes(harder) == ["CAE501"]
+    assert codes(replace(harder, causal=replace(harder.causal, linear_train=0.84))) == []
+    unknown = replace(harder.causal, linear=float("nan"), linear_train=float("nan"))
+    assert codes(replace(harder, causal=unknown)) == ["CAE501"]
+
+
+def test_a_note_is_no_problem():
+    diagnosis = diagnose(CASES["CAE303"][0], CONFIG)
+    assert diagnosis.worst is Severity.NOTE
+    assert diagnosis.verdict.startswith(f"no problem found by {len(RULES) - 1} rules, 1 note; ")
 
 
 def test_an_absurd_learning_rate_is_replaced_and_not_divided():

@@ -46,13 +46,15 @@ def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
 
 
 def _undecided(findings: list[Finding], passed: list[str], skipped: list[Skipped]) -> bool:
-    return not findings and len(skipped) > len(passed)
+    problems = [f for f in findings if f.severity is not Severity.NOTE]
+    return not problems and len(skipped) > len(passed)
 
 
 def _verdict(
     measures: Measures, findings: list[Finding], passed: list[str], skipped: list[Skipped]
 ) -> str:
-    causes = [f for f in findings if f.consequence_of is None]
+    causes = [f for f in findings if f.consequence_of is None and f.severity is not Severity.NOTE]
+    notes = sum(f.severity is Severity.NOTE for f in findings)
     share = measures.quality.explained_variance
     explained = (
         f"the reconstruction explains {round(share, 2) + 0:.0%} of the variance"
@@ -68,4 +70,5 @@ def _verdict(
     if _undecided(findings, passed, skipped):
         return f"cannot tell: {skipped[0].reason}; {explained}"
     unsure = f", {len(skipped)} could not look" if skipped else ""
-    return f"no problem found by {looked}{unsure}; {explained}"
+    noted = f", {notes} note{'' if notes == 1 else 's'}" if notes else ""
+    return f"no problem found by {looked}{unsure}{noted}; {explained}"

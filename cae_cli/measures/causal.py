@@ -31,6 +31,7 @@ class Causal:
     Attributes:
         linear: explained variance of the best linear decoder of the image averaged over the cells
             of the code's grid.
+        linear_train: the same for the training images it was fitted on.
         skill: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
         code_shuffle: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
             code, about 1 if its output is that of the other image.
@@ -43,6 +44,7 @@ class Causal:
     """
 
     linear: float
+    linear_train: float
     skill: float
     code_shuffle: float
     pixel_copy: float
@@ -55,17 +57,23 @@ def causal(
     mse: Array,
     mean_mse: Array,
     linear_mse: Array,
+    linear_train_mse: Array,
+    train_mean_mse: Array,
     code_shuffle_change: Array,
     pixel_shuffle_mse: Array,
     grey_mse: Array,
     noise_response: Array,
     noise_pixels: Array,
 ) -> Causal:
-    """Sums up what `cae_cli.probe` recorded of each image; all arguments are (n,)."""
+    """Sums up what `cae_cli.probe` recorded of each image.
+
+    All arguments are (n,), but those of training images, which are (m,).
+    """
     reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
     return Causal(
         linear=linear,
+        linear_train=explained_variance(linear_train_mse, train_mean_mse),
         skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
         code_shuffle=float(code_shuffle_change.mean() / (2 * mean_mse.mean())),
         pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),

@@ -277,6 +277,14 @@ def test_the_plain_network_collapses_to_black_on_dark_digits_and_is_told_so(cae,
     assert "CAE301" not in cured.out and "no problem found" in cured.out
 
 
+def test_a_network_that_sees_no_neighbours_is_worse_than_a_linear_one(cae, tmp_path):
+    done = cae("train", "model.kernel_size=1", "model.filters=[32]", "training.epochs=3")
+    assert done.code == 0, done.err
+    summary = Run(tmp_path / done.folder).summary()
+    assert "CAE303" in [finding["code"] for finding in summary["diagnosis"]["findings"]]
+    assert "model.kernel_size=3" in done.out and summary["measures"]["causal"]["skill"] < -0.06
+
+
 def test_the_default_network_learns_the_default_data(cae, tmp_path):
     done = cae("train", "experiment=smoke")
     assert done.code == 0

@@ -103,7 +103,7 @@ class WorseThanLinear(Rule):
 
     code = "CAE303"
     problem = "the reconstruction is worse than a linear one"
-    severity = Severity.WARNING
+    severity = Severity.NOTE
     measures = (
         "skill: explained variance between that of the best linear decoder of the image averaged "
         "over the code's grid (0) and a perfect one (1)"
@@ -113,7 +113,10 @@ class WorseThanLinear(Rule):
         "an average would have."
     )
     threshold = -0.06
-    source = "healthy runs have -.01 to .38 on Fashion-MNIST (23 runs)"
+    source = (
+        "healthy runs have -.01 to .38 on Fashion-MNIST (23 runs); on patches of photographs, where "
+        "an average is hard to beat, -.22 to -.11 after 1,220 steps: so this is a note"
+    )
     fewest_steps = 768  # healthy networks have passed the linear decoder by then
 
     def look(self, case: Case) -> Finding | Skipped | None:
@@ -137,6 +140,6 @@ class WorseThanLinear(Rule):
         ways.append(Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
         return self.finding(
             f"explained variance {explained:.3f}, linear decoder {causal.linear:.3f}",
-            Evidence("skill", causal.skill, self.threshold, "-.01 to .38"),
+            Evidence("skill", causal.skill, self.threshold, "-.01 to .38 (Fashion)"),
             prescriptions=tuple(ways),
         )
