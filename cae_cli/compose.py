@@ -263,13 +263,11 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot read a config: {error.strerror}", where=error.filename)
     if "Config group override must be" in text:
-        where = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in GROUPS
-                      and not _is_choice(o)), "")  # fmt: skip
-        group = where.partition("=")[0].lstrip("+~")
+        given = next((o for o in overrides if _group(o) in GROUPS and not _is_choice(o)), "")
         return UserError(
-            f"{group} has no value",
-            where=f"command line: {where}",
-            hint=f"choose one: cae options {group}",
+            f"{_group(given)} has no value",
+            where=f"command line: {given}",
+            hint=f"choose one: cae options {_group(given)}",
         )
     if isinstance(error, OverrideParseException):
         return UserError(
@@ -279,23 +277,7 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
             "'key=[1,2]'",
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        group = group.strip("/")
-        known = list(sources.options(group)) if group else [*GROUPS]
-        if not group:
-            names = [p.stem for f in (CONFIGS, *sources.folders) for p in f.glob("*.yaml")]
-            return UserError(f"there is no config {name!r}", hint=did_you_mean(name, names))
-        if group.startswith("hydra/"):
-            return UserError(
-                f"{group} has no option {name!r}",
-                where=_line_with(f"{group}={name}", overrides),
-                hint="it may be a plugin that is not installed",
-            )
-        return UserError(
-            f"{group} has no option {name!r}",
-            where=_line_with(f"{group}={name}", overrides),
-            hint=did_you_mean(name, known, f"the options of {group} are"),
-        )
+        return _missing(error.missing_cfg_file, overrides, sources)
     cause: Any = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     key = getattr(cause, "full_key", None)
     match = re.search(r"Could not override '([^']+)'", text)
@@ -305,9 +287,9 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         match = re.search(r"Multiple values for ([\w/@.]+)", text)
         group = match.group(1).rstrip(".") if match else "a group"
         return UserError(
-            f"{group} is given more than once", hint="leave out all but one; several values of a "
-            "sweep are written group=a,b with -m"
-        )  # fmt: skip
+            f"{group} is given more than once",
+            hint="leave out all but one; several values of a sweep are written group=a,b with -m",
+        )
     if isinstance(error, RecursionError):
         return UserError("a config names itself in its defaults list")
     if "Ambiguous value" in text or "Sweep parameters" in text:
@@ -327,6 +309,26 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         f"{key}: {first}" if key else first[0].lower() + first[1:],
         hint="HYDRA_FULL_ERROR=1 shows the whole error",
     )
+
+
+def _missing(file: str, overrides: Sequence[str], sources: Sources) -> UserError:
+    """A config file that is not there, named as Hydra names it ("loss/sim")."""
+    group, _, name = file.strip("/").rpartition("/")
+    if not group:
+        names = [path.stem for folder in (CONFIGS, *sources.folders) for path in folder.glob("*.yaml")]
+        return UserError(f"there is no config {name!r}", hint=did_you_mean(name, names))
+    hint = "it may be a plugin that is not installed"
+    if not group.startswith("hydra/"):
+        hint = did_you_mean(name, sources.options(group), f"the options of {group} are")
+    return UserError(
+        f"{group} has no option {name!r}",
+        where=_line_with(f"{group}={name}", overrides),
+        hint=hint,
+    )
+
+
+def _group(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _is_choice(override: str) -> bool:

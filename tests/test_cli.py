@@ -99,7 +99,7 @@ def test_every_command_has_help(cae, command):
         (["options", "loss/sim"], "loss has no option 'sim'", "did you mean"),
         (["options", "a", "b"], "one group or option, got 2", "--help"),
         (["report", "nowhere"], "no such folder", ""),
-        (["explain", "CAE300"], "there is no rule 'CAE300'", "CAE301"),
+        (["explain", "CAE300"], "there is no rule 'CAE300'", "did you mean CAE3"),
         (["explain"], "one code, got 0", "cae rules"),
         (["rules", "CAE301"], "cae rules takes no arguments", "cae explain CAE301"),
         (["report"], "one run's folder, got 0", ""),
