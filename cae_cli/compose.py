@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cae_cli.config import GROUPS, VARIANTS, Config, parse
 from cae_cli.errors import UserError, did_you_mean, nearest
-from cae_cli.options import OptionError, describe
+from cae_cli.options import OptionError, describe, key_of
 
 PACKAGE = Path(__file__).parent
 # In an installed package the configs are inside it, in a checkout they stand beside it.
@@ -164,7 +164,7 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Sources) -> str | None:
     """Where the value of ``key`` was given: on the command line, or the file that has it."""
     for override in reversed(overrides):
-        if override.partition("=")[0].lstrip("+~") in (key, key.partition("[")[0]):
+        if key_of(override) in (key, key.partition("[")[0]):
             return f"command line: {override}"
     group, _, rest = key.partition("[")[0].partition(".")
     choices = OmegaConf.select(node, "hydra.runtime.choices") or {}
@@ -173,13 +173,13 @@ def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Source
         if choices.get(deviation):
             candidates.append((sources.find(deviation, choices[deviation]), key))
     chosen = choices.get(group) or rest.partition(".")[0]  # a list of choices is not recorded
-    candidates.append((sources.find(group, str(chosen)), rest))
+    option_file = sources.find(group, str(chosen))
+    candidates.append((option_file, rest))
     candidates.append((sources.find(".", sources.config_name), key))
     for path, path_key in candidates:
         for file in _bases(path):
             if _has(file, path_key):
                 return _short(file)
-    option_file = sources.find(group, str(chosen))
     return _short(option_file) if option_file else None
 
 
@@ -263,11 +263,11 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot read a config: {error.strerror}", where=error.filename)
     if "Config group override must be" in text:
-        given = next((o for o in overrides if _group(o) in GROUPS and not _is_choice(o)), "")
+        given = next((o for o in overrides if key_of(o) in GROUPS and not _is_choice(o)), "")
         return UserError(
-            f"{_group(given)} has no value",
+            f"{key_of(given)} has no value",
             where=f"command line: {given}",
-            hint=f"choose one: cae options {_group(given)}",
+            hint=f"choose one: cae options {key_of(given)}",
         )
     if isinstance(error, OverrideParseException):
         return UserError(
@@ -327,10 +327,6 @@ def _missing(file: str, overrides: Sequence[str], sources: Sources) -> UserError
     )
 
 
-def _group(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def _is_choice(override: str) -> bool:
     """Whether the value is a name or a list of names, as a group's must be."""
     value = OverridesParser.create().parse_override(override).value()
@@ -354,7 +350,7 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
         )
     if group not in GROUPS:
         return UserError(f"there is no option {key!r}", where=where, hint=did_you_mean(group, GROUPS))
-    others = [o for o in overrides if o.partition("=")[0].lstrip("+~") != key]
+    others = [o for o in overrides if key_of(o) != key]
     try:
         node = _compose(others, sources)
     except Exception:

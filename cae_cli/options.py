@@ -170,6 +170,11 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
     return cls(**values)
 
 
+def key_of(override: str) -> str:
+    """The key that an override of the command line sets: "loss.window" of "+loss.window=7"."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def not_a_group(path: str, value: Any) -> OptionError:
     """What to say where a group's options are expected and something else stands (loss: ssim)."""
     return OptionError(

@@ -17,7 +17,8 @@ What it writes (arrays.npz), n held-out images, layers by the convolution's name
 ``train_mse, train_mean_mse``   (m,) the same for training images
 ``output_variance``             () variance of a pixel of the output over images, mean over pixels
 ``output_mean``                 () mean of all output pixels
-``causal/<argument>``           (k,) arguments of `measures.causal.causal`, for the first images
+``causal/<argument>``           arguments of `measures.causal.causal`: (k,) for the first of the
+                                n images, (m,) for training images
 ==============================  ================================================================
 """
 
@@ -81,7 +82,7 @@ class Probe:
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
             **self._maps(),
-            **{f"causal/{k}": v for k, v in self._causal(mean_image).items()},
+            **{f"causal/{k}": v for k, v in self._causal().items()},
             "example_images": self.examples,
             "example_outputs": self.reconstruct(self.examples),
             "chosen_images": chosen_images,
@@ -109,9 +110,9 @@ class Probe:
             total += output.sum(axis=0, dtype=np.float64)
             total_square += np.square(output, dtype=np.float64).sum(axis=0)
             parts = {
-                "mse": np.square(target - output).mean(axis=(1, 2, 3)),
-                "mean_mse": np.square(target - mean_image).mean(axis=(1, 2, 3)),
-                "black_mse": np.square(target).mean(axis=(1, 2, 3)),
+                "mse": _squares(target - output),
+                "mean_mse": _squares(target - mean_image),
+                "black_mse": _squares(target),
             }
             if with_ssim:
                 parts["ssim"] = ssim(target, output)
@@ -125,7 +126,7 @@ class Probe:
             "output_mean": np.array(mean.mean()),
         }
 
-    def _causal(self, mean_image: Array) -> dict[str, Array]:
+    def _causal(self) -> dict[str, Array]:
         """What the network makes of shuffled codes, shuffled pixels and noise, image by image."""
         import keras
         import tensorflow as tf
@@ -144,13 +145,11 @@ class Probe:
         parts: dict[str, list[Array]] = {}
         for start, batch in zip(range(0, len(images), self.batch), self._batches(images), strict=True):
             here = slice(start, start + len(batch))
-            output = self.reconstruct(batch)
+            output = np.asarray(decoder(codes[here]))
             response, count = noise_response(
                 batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
             )
             for name, values in {
-                "mse": _squares(output - batch),
-                "mean_mse": _squares(mean_image - batch),
                 "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
                 "code_shuffle_change": _squares(np.asarray(decoder(others[here])) - output),
                 "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
@@ -158,12 +157,12 @@ class Probe:
                 "noise_pixels": count,
             }.items():
                 parts.setdefault(name, []).append(values)
-        train, grid = as_float(self.images.train[:TRAIN_IMAGES]), codes.shape[1:3]
+        train = as_float(self.images.train[:TRAIN_IMAGES])
+        held_out, trained = linear_mse(train, (images, train), codes.shape[1:3])
         return {
             **{name: np.concatenate(values) for name, values in parts.items()},
-            "linear_mse": linear_mse(train, images, grid),
-            "linear_train_mse": linear_mse(train, train, grid),
-            "train_mean_mse": _squares(mean_image - train),
+            "linear_mse": held_out,
+            "linear_train_mse": trained,
         }
 
     def _batches(self, images: Array) -> list[Array]:

@@ -100,6 +100,20 @@ def test_skill_is_measured_from_the_linear_decoder():
     assert found.linear == pytest.approx(0.6) and found.skill == pytest.approx(1)
 
 
+def test_scores_of_more_images_are_those_of_the_first():
+    some = measured(lambda x: x * 0.5, IMAGES[:40], linear=squares(IMAGES[:40]) / 9)
+    signs = noise_signs((40, 12, 10, 1))
+    response, pixels = noise_response(IMAGES[:40], IMAGES[:40], IMAGES[:40], signs)
+    nothing = np.zeros(40)
+    more = causal(
+        mse=squares(0.5 * IMAGES), mean_mse=squares(IMAGES - IMAGES[:40].mean(axis=0)),
+        linear_mse=squares(IMAGES[:40]) / 9, linear_train_mse=nothing, train_mean_mse=nothing + 1,
+        code_shuffle_change=nothing, pixel_shuffle_mse=nothing, grey_mse=nothing + 1,
+        noise_response=response, noise_pixels=pixels,
+    )  # fmt: skip
+    assert (more.linear, more.skill) == pytest.approx((some.linear, some.skill))
+
+
 @pytest.mark.parametrize(("shape", "grid"), [((8, 6), (4, 3)), ((7, 5), (3, 2)), ((5, 5), (5, 5))])
 def test_cell_means_agree_with_a_loop(shape, grid):
     images = RNG.random((3, *shape, 2)).astype(np.float32)
@@ -120,19 +134,19 @@ def test_the_linear_decoder_is_that_of_scikit_learn():
     cells = [cell_means(x, (4, 4)).reshape(len(x), -1) for x in (train, held_out)]
     model = LinearRegression().fit(cells[0], train.reshape(200, -1))
     expected = np.square(model.predict(cells[1]) - held_out.reshape(100, -1)).mean(axis=1)
-    assert linear_mse(train, held_out, (4, 4)) == pytest.approx(expected, rel=1e-3)
+    assert linear_mse(train, [held_out], (4, 4))[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_images_made_of_their_cells_need_no_more_than_a_linear_decoder():
     cells = RNG.random((100, 4, 4, 1)).astype(np.float32)
     images = cells.repeat(3, axis=1).repeat(3, axis=2)
-    assert linear_mse(images[:60], images[60:], (4, 4)) == pytest.approx(np.zeros(40), abs=1e-9)
+    assert linear_mse(images[:60], [images[60:]], (4, 4))[0] == pytest.approx(np.zeros(40), abs=1e-9)
 
 
 def test_a_linear_decoder_that_would_mean_nothing_is_not_fitted():
     few = RNG.random((20, 8, 8, 1)).astype(np.float32)
-    assert np.isnan(linear_mse(few, few, (4, 4))).all()  # 17 features of 20 images
+    assert np.isnan(linear_mse(few, [few], (4, 4))).all()  # 17 features of 20 images
     large = np.zeros((3, 200, 200, 1), np.float32)
-    assert np.isnan(linear_mse(large, large, (1, 1))).all()
+    assert np.isnan(linear_mse(large, [large], (1, 1))).all()
     found = measured(lambda x: x, IMAGES, linear=np.full(60, np.nan))
     assert isinstance(found, Causal) and np.isnan(found.linear) and np.isnan(found.skill)

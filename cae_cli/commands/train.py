@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from cae_cli import compose, experiment, interrupts, sweep
 from cae_cli.config import parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
+from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run, claim, make
 
@@ -70,9 +71,7 @@ def main(arguments: list[str]) -> int:
     if flags.hydra_help or flags.cfg or flags.info:
         if flags.multirun:  # of a sweep, the first job is shown
             flags.multirun, flags.overrides = False, compose.jobs(flags.overrides)[0]
-        if not flags.hydra_help:
-            compose.composed(flags.overrides, sources)
-        _run_hydra(_words(flags), sources)
+        _run_hydra(flags, sources)
         return 0
     with interrupts.raised():
         if flags.multirun:
@@ -86,7 +85,7 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
     _outcome.clear()
     try:
-        _run_hydra([*_words(flags), f"hydra.run.dir={_quoted(folder)}"], sources)
+        _run_hydra(flags, sources, f"hydra.run.dir={_quoted(folder)}")
         [outcome] = _outcome
         if isinstance(outcome, Exception):
             raise outcome
@@ -113,13 +112,9 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     swept = set(compose.swept_keys(overrides))
     fixed = {o.key_or_group for o in compose.parsed(overrides)} - swept
     unnamed = sorted(key for key in fixed if not key.startswith("hydra"))
-    words = [
-        *_words(flags),
-        f"hydra.sweep.dir={_quoted(folder)}",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]",
-    ]
+    exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]"
     try:
-        _run_hydra(words, sources)
+        _run_hydra(flags, sources, f"hydra.sweep.dir={_quoted(folder)}", exclude)
     finally:
         done = sweep.read(folder, compose.count(overrides))
         terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
@@ -229,10 +224,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             "--experimental-rerun loads a pickle, which may run anything", where="command line"
         )
     for override in flags.overrides:
-        if override.lstrip("+").startswith("hydra.mode="):
+        if key_of(override) == "hydra.mode":
             raise UserError(
                 "hydra.mode is not for the command line",
-                where=override,
+                where=f"command line: {override}",
                 hint="cae train -m makes a sweep",
             )
     return flags
@@ -270,21 +265,21 @@ def _words(flags: argparse.Namespace) -> list[str]:
     return [*words, *flags.overrides]
 
 
-def _run_hydra(words: list[str], sources: compose.Sources) -> None:
-    """Calls Hydra's own main with ``words`` as its command line.
+def _run_hydra(flags: argparse.Namespace, sources: compose.Sources, *more: str) -> None:
+    """Calls Hydra's own main with the command line, and ``more`` overrides of ours.
 
     Raises:
         UserError: what Hydra itself objects to.
     """
     folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["cae", *folders, *words]
+    sys.argv = ["cae", *folders, *_words(flags), *more]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     decorated = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
     try:
-        with compose.errors_in_words(words, sources):
+        with compose.errors_in_words(flags.overrides, sources):
             decorated(job)()
     finally:
         sys.argv = argv
@@ -301,7 +296,7 @@ def _folder(node: DictConfig, overrides: list[str], key: str) -> tuple[Path, boo
     if not isinstance(asked, str) or not asked.strip():
         raise UserError(f"{key} must be a folder, got {asked!r}", hint=f"leave {key} out")
     folder = Path(asked)
-    if not any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
+    if key not in map(key_of, overrides):
         return claim(folder), True
     is_new = not folder.exists()
     make(folder)

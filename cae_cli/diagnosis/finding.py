@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cae_cli.options import key_of
+
 
 class Severity(StrEnum):
     """How much a finding matters."""
@@ -69,7 +71,7 @@ class Prescription:
 
 def _replaces(new: str, old: str) -> bool:
     key, _, value = new.partition("=")
-    old_key = old.partition("=")[0].lstrip("+~")
+    old_key = key_of(old)
     if old_key == key:
         return True
     group, _, rest = old_key.partition(".")

@@ -17,6 +17,11 @@ FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
 FEWEST_STEPS = 128
 
 
+# An explained variance below this is next to nothing: 0 is the mean image, healthy runs are above .7.
+LITTLE_EXPLAINED = 0.1
+# A layer whose kernel moved by a smaller share than this is where the initializer had put it.
+UNMOVED = 1e-3
+
 # Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
 USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
 
@@ -68,7 +73,7 @@ class Case:
     @property
     def unmoved(self) -> bool:
         """Whether training left every layer where the initializer had put it."""
-        return max(layer.displacement for layer in self.measures.layers) < 1e-3
+        return max(layer.displacement for layer in self.measures.layers) < UNMOVED
 
     def slower(self) -> Prescription:
         """A tenth of the learning rate, or a usual one where that is still far too large."""

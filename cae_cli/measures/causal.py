@@ -7,6 +7,7 @@ dec; V is the mean squared distance of the images from the mean training image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +68,11 @@ def causal(
 ) -> Causal:
     """Sums up what `cae_cli.probe` recorded of each image.
 
-    All arguments are (n,), but those of training images, which are (m,).
+    All arguments are (n,), but those of training images, which are (m,). ``mse`` and ``mean_mse`` may
+    be of more held-out images: the first n are those that the others are of.
     """
+    n = len(linear_mse)
+    mse, mean_mse = mse[:n], mean_mse[:n]
     reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
     return Causal(
@@ -104,7 +108,7 @@ def cell_means(images: Array, grid: tuple[int, int]) -> Array:
     return images
 
 
-def linear_mse(train: Array, held_out: Array, grid: tuple[int, int]) -> Array:
+def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -> list[Array]:
     """Error of the best linear decoder of the images averaged over the cells of a grid.
 
     What can be had without learning: the encoder is a fixed average, the decoder the least-squares
@@ -112,26 +116,26 @@ def linear_mse(train: Array, held_out: Array, grid: tuple[int, int]) -> Array:
 
     Args:
         train: (m, h, w, c).
-        held_out: (n, h, w, c).
+        measured: sets of images, each (n, h, w, c).
         grid: (rows, columns) of the code.
 
     Returns:
-        (n,) mean squared error of each held-out image; NaN where the images are too large or too
-        few for a solution that means something.
+        (n,) mean squared error of each image of each set; NaN where the images are too large or
+        the training images too few for a solution that means something.
     """
     pixels = int(np.prod(train.shape[1:]))
     grid = min(grid[0], train.shape[1]), min(grid[1], train.shape[2])
     features = grid[0] * grid[1] * train.shape[3] + 1
     if pixels > MOST_PIXELS or len(train) < SAMPLES_PER_FEATURE * features:
-        return np.full(len(held_out), np.nan, np.float32)
+        return [np.full(len(images), np.nan, np.float32) for images in measured]
 
     def design(images: Array) -> Array:
         cells = cell_means(images, grid).reshape(len(images), -1)
         return np.concatenate([cells, np.ones((len(images), 1), np.float32)], axis=1)
 
     weights = np.linalg.lstsq(design(train), train.reshape(len(train), -1), rcond=None)[0]
-    error = design(held_out) @ weights - held_out.reshape(len(held_out), -1)
-    return np.asarray(np.square(error).mean(axis=1), np.float32)
+    errors = [design(images) @ weights - images.reshape(len(images), -1) for images in measured]
+    return [np.asarray(np.square(error).mean(axis=1), np.float32) for error in errors]
 
 
 def noise_signs(shape: tuple[int, ...], seed: int = 0) -> Array:

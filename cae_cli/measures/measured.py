@@ -87,7 +87,10 @@ def measure(
             output_mean=float(arrays["output_mean"]),
         ),
         causal=causal(
-            **{k.removeprefix("causal/"): v for k, v in arrays.items() if k.startswith("causal/")}
+            mse=arrays["mse"],
+            mean_mse=arrays["mean_mse"],
+            train_mean_mse=arrays["train_mean_mse"],
+            **{k.removeprefix("causal/"): v for k, v in arrays.items() if k.startswith("causal/")},
         ),
         layers=tuple(_layer(name, arrays) for name in names),
         course=Course(

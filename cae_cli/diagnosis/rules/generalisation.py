@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import RULES, Case, Rule
+from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, Case, Rule
 
 
 @RULES.add
@@ -21,7 +21,7 @@ class ValidationGap(Rule):
     )
     why = "What is memorised says something about these images, not about images."
     threshold = 0.04
-    least_explained = 0.1
+    least_explained = LITTLE_EXPLAINED
     source = "healthy runs have .002 to .013; 16 training images give .06 to .08"
 
     def look(self, case: Case) -> Finding | Skipped | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import RULES, Case, Rule
+from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, Case, Rule
 
 
 @RULES.add
@@ -74,7 +74,7 @@ class NoBetterThanMean(Rule):
     severity = Severity.ERROR
     measures = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
     why = "A network that explains nothing of what tells images apart has no meaningful filters."
-    threshold = 0.1
+    threshold = LITTLE_EXPLAINED
     source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
     explains = ("CAE303",)
 

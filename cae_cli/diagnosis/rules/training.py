@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import RULES, Case, Rule
+from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, UNMOVED, Case, Rule
 
 
 @RULES.add
@@ -49,7 +49,7 @@ class NotLearning(Rule):
     source = "healthy runs of the reference network lose more than half in their first epoch"
     explains = ("CAE302", "CAE303", "CAE401")
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
-    most_explained = 0.1
+    most_explained = LITTLE_EXPLAINED
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if the loss fell by less than 1 % and next to nothing is explained."""
@@ -78,6 +78,6 @@ class NotLearning(Rule):
             message,
             Evidence("fall of the validation loss", fall, self.threshold, "above .5"),
             Evidence("explained variance", explained, self.most_explained, "above .7"),
-            Evidence("largest displacement of a layer", moved, 1e-3, ".5 to 1.1"),
+            Evidence("largest displacement of a layer", moved, UNMOVED, ".5 to 1.1"),
             prescriptions=tuple(ways),
         )
