@@ -222,10 +222,11 @@ def _maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Fi
     shown = order[:MOST_MAPS]
     maps, images = maps[:MOST_IMAGES], images[:MOST_IMAGES]
     colours = _Colours([maps])
+    photos = [_photo(image) for image in images]
     rows = [
         # as wide as the image: padding makes maps a little wider or narrower than that
-        [_photo(image), *(colours.tile(own[:, :, f], _photo(image).shape[1]) for f in shown)]
-        for image, own in zip(images, maps, strict=True)
+        [photo, *(colours.tile(own[:, :, f], photo.shape[1]) for f in shown)]
+        for photo, own in zip(photos, maps, strict=True)
     ]
     more = "" if len(shown) == filters else f", the {len(shown)} most used of {filters} filters"
     figure, axes = _grid(
