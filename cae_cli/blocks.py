@@ -24,6 +24,7 @@ class Stage:
     def __init__(self, options: ModelOptions, regularizers: Sequence[Regularizer]) -> None:
         self.options = options
         self.regularizers = regularizers
+        self._skipped: list[Tensor] = []  # maps of the encoder's stages before the resolution changes
 
     def down(self, x: Tensor, filters: int, name: str) -> Tensor:
         """A stage of the encoder: (n, h, w, c) to (n, h/2, w/2, filters)."""
@@ -33,6 +34,7 @@ class Stage:
         blocks, sampling = self._plan(name, "down" if kind == "strided" else None)
         for block in blocks:
             x = self._block(x, filters, block)
+        self._skipped.append(x)
         if sampling:
             return self._convolve(x, filters, sampling, kernel=self.options.sampling_kernel, strides=2)
         pool = keras.layers.MaxPooling2D if kind == "max_pool" else keras.layers.AveragePooling2D
@@ -47,7 +49,7 @@ class Stage:
         for block in blocks:
             x = self._block(x, filters, block)
         if sampling:
-            return self._convolve(
+            x = self._convolve(
                 x,
                 filters,
                 sampling,
@@ -55,7 +57,12 @@ class Stage:
                 strides=2,
                 transposed=True,
             )
-        return keras.layers.UpSampling2D(2, interpolation=kind, name=f"{name}_upsample")(x)
+        else:
+            x = keras.layers.UpSampling2D(2, interpolation=kind, name=f"{name}_upsample")(x)
+        if not self.options.skips:
+            return x
+        # Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015
+        return keras.layers.Concatenate(name=f"{name}_skip")([x, self._skipped.pop()])
 
     def attend(self, x: Tensor, name: str) -> Tensor:
         """Self-attention between all positions of x, (n, h, w, c), added to x.

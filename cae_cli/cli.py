@@ -26,6 +26,10 @@ class Command:
 
 COMMANDS = {
     "train": Command("train an autoencoder and say what its filters learned", "cae_cli.commands.train"),
+    "check": Command("say what is wrong with an experiment before it is run", "cae_cli.commands.check"),
+    "diagnose": Command(
+        "judge a run, or any Keras autoencoder, and find out what helps", "cae_cli.commands.diagnose"
+    ),
     "options": Command(
         "list the config groups, their options and their keys", "cae_cli.commands.options"
     ),

@@ -70,6 +70,15 @@ class Sources:
         return found
 
 
+def with_new_keys(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command line in which ``rules.CAE401.threshold=.5`` may stand as it is.
+
+    Rules have no values in configs/, their own thresholds stand where they are explained: to Hydra
+    each is a key to be added.
+    """
+    return [f"++{o}" if o.startswith("rules.") else o for o in overrides]
+
+
 def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictConfig:
     """Composes a config, Hydra's own node included.
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cae_cli.data import SOURCES, DataOptions
 from cae_cli.data.augmentation import Augmentation
+from cae_cli.diagnosis import RULES, RuleOptions
 from cae_cli.errors import did_you_mean
 from cae_cli.losses import LOSSES, Loss
 from cae_cli.model import ModelOptions
@@ -50,6 +51,7 @@ class Config(General):
     optimizer: Optimizer
     schedule: Schedule
     training: TrainingOptions
+    rules: Mapping[str, RuleOptions]
 
 
 ONE: dict[str, type] = {
@@ -104,7 +106,7 @@ def parse(node: DictConfig) -> Config:
     parts: dict[str, Any] = {}
     groups = (*ONE, *VARIANTS, *SEVERAL)
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
-    elsewhere = (*groups, *DEVIATIONS, "hydra")
+    elsewhere = (*groups, *DEVIATIONS, "rules", "hydra")
     keys = [str(key) for key in node if key not in elsewhere]
     general = build(General, OmegaConf.masked_copy(node, keys), "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
@@ -130,7 +132,31 @@ def parse(node: DictConfig) -> Config:
             if name not in catalogue:
                 raise OptionError(key, "is not an option", hint=did_you_mean(name, catalogue))
             parts[group][name] = build(catalogue[name], node[group][name], key)
-    return Config(**vars(general), **parts)
+    return Config(**vars(general), **parts, rules=_rules(node.get("rules")))
+
+
+def _rules(given: Any) -> dict[str, RuleOptions]:
+    """What a person says of single rules, by code."""
+    if given is None:
+        return {}
+    if not isinstance(given, DictConfig | dict):
+        raise not_a_group("rules", given)
+    codes = [rule.code for rule in RULES]
+    options = {}
+    for code, said in ((str(code), given[code]) for code in given):
+        if code not in codes:
+            raise OptionError(
+                f"rules.{code}", "is not a rule", hint=f"{did_you_mean(code, codes)} (cae rules)"
+            )
+        if not isinstance(said, DictConfig | dict):
+            raise OptionError(
+                f"rules.{code}",
+                f"must say what of it, got {said!r}",
+                hint=f"rules.{code}.threshold=… or rules.{code}.silent=true",
+            )
+        whole = {"threshold": None, "silent": False, **{str(key): said[key] for key in said}}
+        options[code] = build(RuleOptions, whole, f"rules.{code}")
+    return options
 
 
 def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:

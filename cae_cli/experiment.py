@@ -8,17 +8,22 @@ The run folder is the waist: TensorFlow works left of it, NumPy right of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from cae_cli import config, data, engine, interrupts, model, training
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli import config, data, diagnosis, engine, interrupts, model, training
 from cae_cli.config import Config
 from cae_cli.data import Images
-from cae_cli.diagnosis import Diagnosis, diagnose
+from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted
 from cae_cli.measures.measured import Measures, measure
+from cae_cli.measures.survey import SURVEYED, Survey, survey
 from cae_cli.probe import Probe
+from cae_cli.recorder import Recorder
 from cae_cli.report import figures, terminal
 from cae_cli.run import Run, surroundings, writing
 
@@ -33,7 +38,8 @@ class Outcome:
         measures: what was measured.
         diagnosis: what was judged.
         held_out: which images were measured, "test" or "validation".
-        command: words of the command line that make this run again.
+        command: words of the command line that make this run again; none for a model that this tool
+            did not train.
         failed: the training diverged; everything else is there nevertheless.
     """
 
@@ -42,6 +48,12 @@ class Outcome:
     held_out: str
     command: Sequence[str]
     failed: bool
+
+    def summary(self, *, verbose: bool = False) -> list[Any]:
+        """The summary diagnosis, to be shown."""
+        return terminal.summary(
+            self.measures, self.diagnosis, self.held_out, self.command, verbose=verbose
+        )
 
 
 def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
@@ -62,18 +74,21 @@ def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
     screen = terminal.Screen()
     with folder.running(), writing(folder.folder):
         with engine.quiet(folder.log), screen.doing("reading images …"):
-            images = data.load(options.data)
-        check(options, images)
+            images = read(options)
+            seen = surveyed(images)
+        foreseen = foresee(options, images, seen)
         folder.write_setup(
             {
                 **surroundings(),
                 "command": list(command),
                 "config": config.plain(options),
                 "data": described(images),
+                "foreseen": foreseen,
             }
         )
+        screen.warn(foreseen)
         with engine.quiet(folder.log):
-            train(options, images, folder, screen)
+            train(options, images, seen, folder, screen)
         interrupts.check()
         outcome = judge(folder)
         interrupts.check()
@@ -94,6 +109,30 @@ def check_early(options: Config) -> None:
         model.check(options.model, shape)
 
 
+def read(options: Config) -> Images:
+    """The images, if they and the options fit together. TensorFlow is not needed yet.
+
+    Raises:
+        UserError: they cannot be read, or do not fit together.
+    """
+    images = data.load(options.data)
+    check(options, images)
+    return images
+
+
+def surveyed(images: Images) -> Survey:
+    """What the images are like."""
+    parts = (images.train, images.held_out)
+    first = [data.as_float(part[:SURVEYED]) for part in parts]
+    return survey(*first, counts=(len(images.train), len(images.held_out)))
+
+
+def foresee(options: Config, images: Images, seen: Survey) -> Diagnosis:
+    """What can be said of a training before it begins."""
+    planned = model.plan(images.shape, options.model, tuple(options.regularization))
+    return diagnosis.foresee(seen, planned, config.plain(options))
+
+
 def check(options: Config, images: Images) -> None:
     """What can be said only when the images are there, and before TensorFlow is.
 
@@ -105,7 +144,7 @@ def check(options: Config, images: Images) -> None:
     model.check(options.model, images.shape)
 
 
-def train(options: Config, images: Images, folder: Run, screen: terminal.Screen) -> None:
+def train(options: Config, images: Images, seen: Survey, folder: Run, screen: terminal.Screen) -> None:
     """Left of the waist: from images to files."""
     with screen.doing("starting TensorFlow …"):
         device = engine.start(
@@ -124,7 +163,9 @@ def train(options: Config, images: Images, folder: Run, screen: terminal.Screen)
     for note in images.notes:
         screen.say(f"  {note}")
         logger.info("%s", note)
+    training.freeze(autoencoder, options.training.frozen)
     probe = Probe(autoencoder, images)
+    recorder = Recorder(autoencoder.model, probe.spreads)
 
     def on_epoch(epoch: training.Epoch, best: bool) -> None:
         interrupts.check()
@@ -147,6 +188,7 @@ def train(options: Config, images: Images, folder: Run, screen: terminal.Screen)
                 augmentation=options.augmentation,
                 seed=options.seed,
                 watcher=training.Watcher(on_steps=screen.steps, on_epoch=on_epoch),
+                recorder=recorder,
             )
     except Interrupted:
         folder.save_model(autoencoder.model, best=False)
@@ -160,29 +202,42 @@ def train(options: Config, images: Images, folder: Run, screen: terminal.Screen)
                 "measured_epoch": history.left_at,
                 "stopped_early": history.stopped_early,
                 "diverged_at": history.diverged_at,
+                "loss": config.plain(options)["loss"]["name"],
+                "network": autoencoder.facts(),
                 "weights": autoencoder.weight_count,
                 "device": str(device),
                 "held_out": images.held_out_name,
             }
         )
         folder.write_arrays(folder.snapshot(history.left_at), probe.snapshot())
-        folder.write_arrays(folder.arrays, probe.record())
+        folder.write_arrays(
+            folder.arrays, {**probe.record(), **recorder.record(), **survey_arrays(seen)}
+        )
 
 
-def judge(folder: Run) -> Outcome:
-    """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow."""
+def judge(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
+    """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow.
+
+    Args:
+        folder: of a run whose training is over.
+        rules: what single rules are to do, beside what the run's own config says.
+    """
     setup, trained = folder.setup(), folder.training()
+    control = folder.control()
     with terminal.Screen().doing("drawing …"):
-        figures.draw(folder)
-    measures = measure(folder.read_arrays(folder.arrays), folder.read_metrics(), trained)
+        figures.draw(folder, frozen=control)
+    metrics = folder.read_metrics() if folder.metrics.exists() else {}
+    measures = measure(folder.read_arrays(folder.arrays), metrics, trained, frozen=control)
+    settings = setup["config"]
+    if rules:
+        settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     outcome = Outcome(
         measures=measures,
-        diagnosis=diagnose(measures, setup["config"]),
+        diagnosis=diagnosis.diagnose(measures, settings),
         held_out=trained["held_out"],
         command=setup["command"],
         failed=trained["diverged_at"] is not None,
     )
-    summary = terminal.summary(outcome.measures, outcome.diagnosis, outcome.held_out, outcome.command)
     folder.write_summary(
         {
             "verdict": outcome.diagnosis.verdict,
@@ -190,9 +245,14 @@ def judge(folder: Run) -> Outcome:
             "measures": measures,
             "diagnosis": outcome.diagnosis,
         },
-        terminal.as_text(summary),
+        terminal.as_text(outcome.summary(verbose=True)),
     )
     return outcome
+
+
+def survey_arrays(seen: Survey) -> dict[str, NDArray[Any]]:
+    """The survey as arrays.npz holds it."""
+    return {f"survey/{name}": np.array(value) for name, value in asdict(seen).items()}
 
 
 def described(images: Images) -> dict[str, Any]:

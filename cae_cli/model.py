@@ -1,4 +1,4 @@
-"""The convolutional autoencoder: `build` makes it, `Autoencoder` names its parts.
+"""The convolutional autoencoder: `build` makes it, `anatomy.Autoencoder` names its parts.
 
 The network is one functional Keras model of built-in layers only, so that plain Keras opens the saved
 file. Its layers are found by name: the convolutions ``encoder_1``, ``encoder_2`` … ``decoder_1`` …
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
+from cae_cli.anatomy import Autoencoder
 from cae_cli.blocks import Stage
 from cae_cli.errors import UserError
+from cae_cli.measures.network import Network
 from cae_cli.options import option
 from cae_cli.regularization import Regularizer
-
-Tensor = Any
-Model = Any
 
 ACTIVATIONS = (
     "relu", "elu", "gelu", "leaky_relu", "selu", "silu", "softplus", "tanh", "sigmoid", "linear",
@@ -55,6 +52,10 @@ class ModelOptions:
     sampling_kernel: int = option(
         "side of the kernels of strided and transposed convolutions, in pixels", least=2
     )
+    skips: bool = option(
+        "each stage of the decoder also gets the maps of the encoder's stage of its resolution "
+        "(U-Net): the code is bypassed"
+    )
     attention_heads: int = option(
         "heads of the self-attention on both sides of the code; 0: none", least=0
     )
@@ -67,63 +68,48 @@ class ModelOptions:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Autoencoder:
-    """A network and its parts by name.
+def plan(
+    shape: tuple[int, int, int], options: ModelOptions, regularizers: Sequence[str] = ()
+) -> Network:
+    """What `build` would make, as far as the diagnosis asks; needs no Keras.
 
-    Attributes:
-        model: (n, h, w, c) images to (n, h, w, c) reconstructions.
+    Args:
+        shape: (h, w, c) of the images.
+        options: the free parameters.
+        regularizers: their names.
     """
-
-    model: Model
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of an image."""
-        h, w, c = self.model.input_shape[1:]
-        return h, w, c
-
-    @cached_property
-    def convolutions(self) -> list[Any]:
-        """Every layer with filters, from the input to the output."""
-        import keras
-
-        kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
-        return [layer for layer in self.model.layers if isinstance(layer, kinds)]
-
-    @cached_property
-    def maps(self) -> dict[str, Tensor]:
-        """The feature maps behind each convolution, after its activation."""
-        names = {layer.name for layer in self.model.layers}
-        return {
-            conv.name: self.model.get_layer(
-                f"{conv.name}_map" if f"{conv.name}_map" in names else conv.name
-            ).output
-            for conv in self.convolutions
-        }
-
-    @property
-    def code(self) -> Tensor:
-        """The code, (n, h', w', channels)."""
-        return self.model.get_layer("code").output
-
-    @property
-    def weight_count(self) -> int:
-        """Number of weights, trained or not."""
-        return int(self.model.count_params())
-
-    def kernels(self) -> dict[str, Any]:
-        """Kernels by convolution, (kernel, kernel, inputs, filters), copies."""
-        import keras
-        import numpy as np
-
-        kernels = {}
-        for conv in self.convolutions:
-            kernel = np.array(conv.kernel)
-            if isinstance(conv, keras.layers.Conv2DTranspose):
-                kernel = kernel.swapaxes(2, 3)  # Keras keeps (k, k, filters, inputs) there
-            kernels[conv.name] = kernel
-        return kernels
+    stages = len(options.filters)
+    code_channels = options.code_channels or options.filters[-1]
+    per_block = 2 if options.block == "residual" else 1
+    convolutions = options.convolutions * per_block
+    # A residual block cannot change the resolution, so there the stage has a convolution more.
+    strided = options.downsampling == "strided"
+    plain_of = {
+        True: convolutions - (options.block == "plain"),
+        False: convolutions,
+    }
+    field, jump = 1, 1
+    for _ in range(stages):
+        field += plain_of[strided] * (options.kernel_size - 1) * jump
+        field += (options.sampling_kernel - 1 if strided else 1) * jump
+        jump *= 2
+    transposed = options.upsampling == "transposed"
+    attention = bool(options.attention_heads)
+    depth = (
+        stages * (plain_of[strided] + strided + plain_of[transposed] + transposed) + 1 + 2 * attention
+    )
+    side = max(shape[:2])
+    return Network(
+        image_shape=shape,
+        code_shape=(*(-(-s // 2**stages) for s in shape[:2]), code_channels),
+        output_activation=options.output_activation,
+        hidden_activation=options.activation,
+        normalised="batchnorm" in regularizers,
+        skips=options.skips,
+        receptive_field=float(side if attention else min(field, side)),
+        depth=depth,
+        narrowest=min(*options.filters, code_channels),
+    )
 
 
 # Self-attention compares every position of the code with every other one.
@@ -203,7 +189,7 @@ def build(
     x = keras.layers.Activation(options.output_activation, dtype="float32", name="output_map")(x)
     if any(map(any, padding)):
         x = keras.layers.Cropping2D(padding, name="crop")(x)
-    return Autoencoder(keras.Model(image, x, name="autoencoder"))
+    return Autoencoder(keras.Model(image, x, name="autoencoder"), code_layer="code")
 
 
 def _even(side: int, multiple: int) -> tuple[int, int]:

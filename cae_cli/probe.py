@@ -1,14 +1,22 @@
 """Puts fixed images through a network and writes down what came out: the last file that sees Keras.
 
-What it writes (arrays.npz), n held-out images, layers by the convolution's name:
+What it writes (into arrays.npz), n held-out images, k the first of them, layers by the convolution's
+name:
 
 ==============================  ================================================================
 ``kernel/<layer>``              (k, k, inputs, filters) after training
-``initial_kernel/<layer>``      the same before training
+``initial_kernel/<layer>``      the same before training, where that is known
+``redraw/<layer>``              the same drawn anew from the layer's initializer
+``null/<layer>``                (r,) `measures.filters.structure` of such redraws
 ``map/<layer>``                 (8, h, w, filters) feature maps of the example images
 ``map_std/<layer>``             (filters,) standard deviation over images and positions
 ``map_image_std/<layer>``       (filters,) standard deviation over images, mean over positions
+``map_duplicates/<layer>``      () maps that repeat another one
+``utility/<layer>``             (filters,) rise of the error without this map, see `_utilities`
 ``example_images, _outputs``    (8, h, w, c) the first held-out images
+``shuffled_outputs``            (8, h, w, c) the examples with the code of the next image
+``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
+``noisy_images, _outputs``      (8, h, w, c) the examples with noise that can be seen
 ``chosen_images, _outputs``     (9, h, w, c) three best, three median, three worst by MSE
 ``chosen_mse``                  (9,)
 ``mse, ssim``                   (n,) of the reconstructions
@@ -19,45 +27,67 @@ What it writes (arrays.npz), n held-out images, layers by the convolution's name
 ``output_mean``                 () mean of all output pixels
 ``causal/<argument>``           arguments of `measures.causal.causal`: (k,) for the first of the
                                 n images, (m,) for training images
+``spectrum/<attribute>``        () attributes of `measures.spectrum.Spectrum`
+``code/<attribute>``            () attributes of `measures.code.CodeUse`
+``labels/trained, /initial``    () accuracy of a linear probe on the code, of this encoder and of the
+                                same encoder before training; where there are labels
 ==============================  ================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.anatomy import Autoencoder
 from cae_cli.data import Images, as_float, images_at_a_time
 from cae_cli.measures.causal import NOISE, linear_mse, noise_response, noise_signs
-from cae_cli.measures.maps import ChannelSpread
+from cae_cli.measures.code import code_use
+from cae_cli.measures.filters import structure
+from cae_cli.measures.labels import probe_accuracy
+from cae_cli.measures.maps import ChannelSpread, duplicates, map_health
+from cae_cli.measures.network import network
+from cae_cli.measures.projection import projection_mse
 from cae_cli.measures.similarity import ssim
-from cae_cli.model import Autoencoder
+from cae_cli.measures.spectrum import spectrum
 
 Array = NDArray[np.float32]
 
 EXAMPLES = 8
 CHOSEN = 3  # of the best, of the median and of the worst
 MAP_IMAGES = 512  # images whose feature maps, codes and causal answers are measured
+WATCHED = 128  # images whose maps are looked at again and again while training runs
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
+LABELLED = 1000  # held-out images that the linear probe is tested on
+MOST_CODES = 2**25  # numbers of all codes that are kept at once
+REDRAWS = 99  # of each layer's filters: p-values down to .02
+MOST_REDRAWN = 2**25  # weights that are drawn for it
+SEEN_NOISE = 0.1  # of the pictures; that of the measure cannot be seen
+ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are taken out, and images to see it on
 
 
 class Probe:
     """The fixed images, and what becomes of them.
 
     Args:
-        autoencoder: the network, before training.
+        autoencoder: the network.
         images: where the fixed images come from.
+        untrained: the network has not been trained yet: its weights are kept for comparison.
     """
 
-    def __init__(self, autoencoder: Autoencoder, images: Images) -> None:
+    def __init__(self, autoencoder: Autoencoder, images: Images, *, untrained: bool = True) -> None:
         import tensorflow as tf
 
         self.autoencoder = autoencoder
         self.images = images
-        self.initial_kernels = autoencoder.kernels()
+        self.network = network(autoencoder.facts())
+        self.initial_kernels = autoencoder.kernels() if untrained else {}
+        self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
         self.examples = as_float(images.held_out[:EXAMPLES])
         self.batch = images_at_a_time(images.shape)
         self._reconstruct = tf.function(
@@ -72,17 +102,21 @@ class Probe:
 
     def record(self) -> dict[str, NDArray[Any]]:
         """Everything that the table at the top of this file lists."""
-        held_out = self.images.held_out
-        mean_image = _mean_image(self.images.train)
+        held_out, train = self.images.held_out, self.images.train
+        mean_image = _mean_image(train)
         reconstruction = self._score(held_out, mean_image)
-        training = self._score(self.images.train[:TRAIN_IMAGES], mean_image, with_ssim=False)
+        training = self._score(train[:TRAIN_IMAGES], mean_image, with_ssim=False)
         chosen = _best_median_worst(reconstruction["mse"])
         chosen_images = as_float(held_out[chosen])
+        maps = self._maps()
         return {
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
-            **self._maps(),
-            **{f"causal/{k}": v for k, v in self._causal().items()},
+            **self._redraws(),
+            **maps,
+            **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
+            **self._causal(),
+            **self._labels(),
             "example_images": self.examples,
             "example_outputs": self.reconstruct(self.examples),
             "chosen_images": chosen_images,
@@ -96,6 +130,10 @@ class Probe:
     def reconstruct(self, images: Array) -> Array:
         """(n, h, w, c) reconstructions."""
         return np.asarray(self._reconstruct(images))
+
+    def spreads(self) -> dict[str, ChannelSpread]:
+        """Spread of the maps over a few images, as the network is now."""
+        return self._spreads(self.images.held_out[:WATCHED])
 
     def _score(
         self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
@@ -126,69 +164,230 @@ class Probe:
             "output_mean": np.array(mean.mean()),
         }
 
-    def _causal(self) -> dict[str, Array]:
-        """What the network makes of shuffled codes, shuffled pixels and noise, image by image."""
-        import keras
+    def _causal(self) -> dict[str, NDArray[Any]]:
+        """What the network makes of other codes, shuffled pixels and noise, image by image."""
         import tensorflow as tf
 
-        autoencoder = self.autoencoder
-        encoder = tf.function(keras.Model(autoencoder.model.input, autoencoder.code))
-        decoder = tf.function(keras.Model(autoencoder.code, autoencoder.model.output))
-        images = as_float(self.images.held_out[:MAP_IMAGES])
+        decoder = tf.function(self.autoencoder.decoder())
+        count = int(np.clip(MOST_CODES // self.network.code_values, EXAMPLES, MAP_IMAGES))
+        images = as_float(self.images.held_out[:count])
         signs = noise_signs(images.shape)
         # One permutation for all images: their mean is permuted with them, and V stays what it was.
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
         scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
-        codes = np.concatenate([np.asarray(encoder(b)) for b in self._batches(images)])
+        codes = self._codes(images)
         # Every image gets the code of its neighbour: none keeps its own.
-        others = np.roll(codes, 1, axis=0)
+        others = np.roll(codes, -1, axis=0)
+        mean_code = codes.mean(axis=0, keepdims=True)
         parts: dict[str, list[Array]] = {}
-        for start, batch in zip(range(0, len(images), self.batch), self._batches(images), strict=True):
-            here = slice(start, start + len(batch))
-            output = np.asarray(decoder(codes[here]))
-            response, count = noise_response(
+        outputs: list[Array] = []
+        for start in range(0, len(images), self.batch):
+            here = slice(start, start + self.batch)
+            batch = images[here]
+            output = np.asarray(decoder([batch, codes[here]]))
+            outputs.append(output)
+            response, pixel_count = noise_response(
                 batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
             )
+            flat = np.broadcast_to(mean_code, codes[here].shape)
             for name, values in {
                 "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
-                "code_shuffle_change": _squares(np.asarray(decoder(others[here])) - output),
+                "code_shuffle_change": _squares(np.asarray(decoder([batch, others[here]])) - output),
+                "zero_code_mse": _squares(np.asarray(decoder([batch, np.zeros_like(flat)])) - batch),
+                "mean_code_mse": _squares(np.asarray(decoder([batch, flat])) - batch),
+                "repeat_change": _squares(self.reconstruct(batch) - output),
                 "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
                 "noise_response": response,
-                "noise_pixels": count,
+                "noise_pixels": pixel_count,
             }.items():
                 parts.setdefault(name, []).append(values)
         train = as_float(self.images.train[:TRAIN_IMAGES])
-        held_out, trained = linear_mse(train, (images, train), codes.shape[1:3])
-        return {
+        held_out, trained = linear_mse(train, (images, train), self.network.code_grid)
+        answers = {
             **{name: np.concatenate(values) for name, values in parts.items()},
             "linear_mse": held_out,
             "linear_train_mse": trained,
+            "projection_mse": projection_mse(train, (images,), self.network.code_values)[0],
+            "training_mode_mse": self._in_training_mode(images),
         }
+        first = slice(0, EXAMPLES)
+        noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
+        return {
+            **{f"causal/{k}": v for k, v in answers.items()},
+            **{
+                f"spectrum/{k}": np.array(v)
+                for k, v in asdict(spectrum(images, np.concatenate(outputs))).items()
+            },
+            **{f"code/{k}": np.array(v) for k, v in asdict(code_use(codes)).items()},
+            "shuffled_outputs": np.asarray(decoder([images[first], others[first]])),
+            "scrambled_images": scrambled[first],
+            "scrambled_outputs": self.reconstruct(scrambled[first]),
+            "noisy_images": noisy,
+            "noisy_outputs": self.reconstruct(noisy),
+        }
+
+    @cached_property
+    def _encode(self) -> Callable[[Array], Any]:
+        import tensorflow as tf
+
+        encode: Callable[[Array], Any] = tf.function(self.autoencoder.encoder())
+        return encode
+
+    def _codes(self, images: Array) -> Array:
+        return np.concatenate([np.asarray(self._encode(b)) for b in self._batches(images)])
+
+    def _in_training_mode(self, images: Array) -> Array:
+        """Error of each image with batch normalisation as in training; NaN where there is none."""
+        if not self.network.normalised:
+            return np.full(len(images), np.nan, np.float32)
+        model = self.autoencoder.model
+        state = [(v, np.array(v)) for v in model.non_trainable_variables]
+        errors = [_squares(np.asarray(model(b, training=True)) - b) for b in self._batches(images)]
+        for variable, value in state:  # looking has moved the averages
+            variable.assign(value)
+        return np.concatenate(errors)
+
+    def _labels(self) -> dict[str, NDArray[Any]]:
+        """What a linear classifier makes of the code, and of that of the untrained encoder."""
+        images = self.images
+        labels = images.validation_labels if images.test is None else images.test_labels
+        if images.train_labels is None or labels is None:
+            return {}
+        parts = (
+            (as_float(images.train[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
+            (as_float(images.held_out[:LABELLED]), labels[:LABELLED]),
+        )
+        if self.network.code_values * (TRAIN_IMAGES + LABELLED) > MOST_CODES:
+            return {}
+
+        def accuracy() -> NDArray[Any]:
+            (train, train_labels), (held_out, its_labels) = parts
+            return np.array(
+                probe_accuracy(
+                    self._flat_codes(train), train_labels, self._flat_codes(held_out), its_labels
+                )
+            )
+
+        found = {"labels/trained": accuracy()}
+        if self.initial_weights:
+            variables = self.autoencoder.model.weights
+            trained = [np.array(v) for v in variables]
+            _assign(variables, self.initial_weights)
+            found["labels/initial"] = accuracy()
+            _assign(variables, trained)
+        return found
+
+    def _flat_codes(self, images: Array) -> Array:
+        return self._codes(images).reshape(len(images), -1)
+
+    def _redraws(self) -> dict[str, NDArray[Any]]:
+        """What the layers' initializers would have drawn as well."""
+        import keras
+
+        arrays: dict[str, NDArray[Any]] = {}
+        kernels = self.autoencoder.kernels()
+        for layer in self.autoencoder.convolutions:
+            initializer = getattr(layer, "kernel_initializer", None)
+            if initializer is None or layer.name not in kernels:
+                continue
+            kernel = kernels[layer.name]
+            shape = tuple(layer.kernel.shape)
+            count = int(np.clip(MOST_REDRAWN // kernel.size, 19, REDRAWS))
+
+            def draw(number: int, like: Any = initializer, shape: Any = shape) -> Array:
+                settings = like.get_config()
+                if "seed" in settings:
+                    settings["seed"] = number
+                return np.asarray(type(like).from_config(settings)(shape))
+
+            drawn = (draw(number) for number in range(count))
+            # transposed convolutions keep their inputs last, and so would their redraws
+            turned = isinstance(layer, keras.layers.Conv2DTranspose)
+            redraws = [d.swapaxes(2, 3) if turned else d for d in drawn]
+            arrays[f"redraw/{layer.name}"] = redraws[0]
+            arrays[f"null/{layer.name}"] = np.array([structure(r) for r in redraws], np.float32)
+        return arrays
+
+    def _utilities(self, stds: Mapping[str, Array]) -> dict[str, Array]:
+        """Rise of the squared error where a map is replaced by its mean, over V - MSE.
+
+        Ablation, as Morcos et al., "On the importance of single directions for generalization",
+        ICLR 2018, do it. Of many filters those whose maps vary most are looked at; the others are
+        NaN.
+        """
+        import tensorflow as tf
+
+        autoencoder = self.autoencoder
+        layers = [key.removeprefix("map_std/") for key in stds]
+        sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
+        count = max(EXAMPLES, min(64, ABLATED_PIXELS // (self.images.shape[0] * self.images.shape[1])))
+        images = as_float(self.images.held_out[:count])
+        ablated = tf.function(autoencoder.with_replaced_maps())
+        means = self._map_means(images)
+        keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
+        variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
+
+        def error(keep: Mapping[str, Array]) -> float:
+            output = ablated({"image": images, "keep": dict(keep), "instead": means})
+            return float(np.mean(_squares(np.asarray(output) - images)))
+
+        whole = error(keep)
+        each = max(4, ABLATED_FILTERS // max(1, len(layers)))
+        arrays = {}
+        for name, std in zip(layers, stds.values(), strict=True):
+            utilities = np.full(len(std), np.nan, np.float32)
+            for filter_ in np.argsort(-std, kind="stable")[:each]:
+                without = keep[name].copy()
+                without[0, filter_] = 0
+                rise = error({**keep, name: without}) - whole
+                utilities[filter_] = rise / (variance - whole) if variance > whole else np.nan
+            arrays[f"utility/{name}"] = utilities
+        return arrays
 
     def _batches(self, images: Array) -> list[Array]:
         return [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
 
-    def _maps(self) -> dict[str, Array]:
-        """Feature maps of the examples, and their spread over more images."""
+    @cached_property
+    def _maps_of(self) -> Callable[[Array], Any]:
         import keras
         import tensorflow as tf
 
         network = keras.Model(self.autoencoder.model.input, self.autoencoder.maps)
-        maps_of = tf.function(
+        maps_of: Callable[[Array], Any] = tf.function(
             lambda x: network(x, training=False),
             input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
         )
+        return maps_of
+
+    def _spreads(self, images: NDArray[np.generic]) -> dict[str, ChannelSpread]:
         spreads = {name: ChannelSpread() for name in self.autoencoder.maps}
-        images = self.images.held_out[:MAP_IMAGES]
         for start in range(0, len(images), self.batch):
-            for name, maps in maps_of(as_float(images[start : start + self.batch])).items():
+            for name, maps in self._maps_of(as_float(images[start : start + self.batch])).items():
                 spreads[name].add(np.asarray(maps))
-        arrays: dict[str, Array] = {}
-        for name, maps in maps_of(self.examples).items():
+        return spreads
+
+    def _map_means(self, images: Array) -> dict[str, Array]:
+        """(1, filters) mean of each map."""
+        maps = self._maps_of(images)
+        return {name: np.asarray(m).mean(axis=(0, 1, 2))[None] for name, m in maps.items()}
+
+    def _maps(self) -> dict[str, NDArray[Any]]:
+        """Feature maps of the examples, and their spread over more images."""
+        arrays: dict[str, NDArray[Any]] = {}
+        spreads = self._spreads(self.images.held_out[:MAP_IMAGES])
+        for name, maps in self._maps_of(self.examples).items():
+            std, image_std = spreads[name].std(), spreads[name].image_std()
+            blank = map_health(std, image_std).blank
             arrays[f"map/{name}"] = np.asarray(maps)
-            arrays[f"map_std/{name}"] = spreads[name].std()
-            arrays[f"map_image_std/{name}"] = spreads[name].image_std()
+            arrays[f"map_std/{name}"] = std
+            arrays[f"map_image_std/{name}"] = image_std
+            arrays[f"map_duplicates/{name}"] = np.array(duplicates(spreads[name].correlation(), blank))
         return arrays
+
+
+def _assign(variables: list[Any], values: list[Array]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _squares(difference: Array) -> Array:

@@ -130,6 +130,10 @@ class Run:
         self.reconstructions = folder / "reconstructions.png"
         self.curves = folder / "curves.png"
         self.formation = folder / "formation.png"
+        self.ladder = folder / "ladder.png"
+        self.course = folder / "course.png"
+        self.answers = folder / "answers.png"
+        self.redraws = folder / "redraws.png"
 
     def filters(self, layer: str) -> Path:
         """Picture of a convolution's filters."""
@@ -226,6 +230,14 @@ class Run:
     def training(self) -> dict[str, Any]:
         """What `write_training` wrote."""
         return self._read_json("training.json")
+
+    def write_control(self, explained: float) -> None:
+        """control.json: what the same network explains with a frozen encoder."""
+        self._write_json("control.json", {"schema": SCHEMA_VERSION, "explained_variance": explained})
+
+    def control(self) -> float | None:
+        """What `write_control` wrote, None if that was not tried."""
+        return self._read_json("control.json", {}).get("explained_variance")
 
     # -- figures -----------------------------------------------------------------------------------
 

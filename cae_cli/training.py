@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,15 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.anatomy import Autoencoder
 from cae_cli.data import Images, images_at_a_time
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.errors import UserError
 from cae_cli.losses import Loss, StructuralSimilarity
 from cae_cli.measures.quality import MSE_FLOOR
 from cae_cli.measures.similarity import K1, K2, SIGMA, fitting_window
-from cae_cli.model import Autoencoder
 from cae_cli.optimizers import Optimizer, Schedule
 from cae_cli.options import option
+from cae_cli.recorder import Recorder, kernels
 
 Tensor = Any
 
@@ -40,6 +42,11 @@ class TrainingOptions:
 
     epochs: int = option("passes over the training images", least=1)
     batch_size: int = option("images of a step", least=1)
+    steps: int | None = option("steps after which training ends, whatever the epochs", least=1)
+    frozen: str = option(
+        "part whose weights stay as they were drawn: a control that shows what training it is worth",
+        choices=("none", "encoder", "decoder"),
+    )
     early_stopping: int | None = option(
         "epochs without a lower val/loss after which to stop; null: never", least=1
     )
@@ -128,6 +135,7 @@ def fit(
     augmentation: Augmentation,
     seed: int,
     watcher: Watcher,
+    recorder: Recorder,
 ) -> History:
     """Trains the autoencoder in place.
 
@@ -145,28 +153,30 @@ def fit(
         augmentation: of the training images.
         seed: order of the images and augmentation.
         watcher: hears of steps and epochs.
+        recorder: writes down what cannot be seen afterwards.
 
     Returns:
         The history.
     """
-    loop = _Loop(autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size)
+    loop = _Loop(autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size, recorder)
     count = len(images.train)
     steps_per_epoch = math.ceil(count / options.batch_size)
-    total = steps_per_epoch * options.epochs
+    total = min(steps_per_epoch * options.epochs, options.steps or sys.maxsize)
     history = History()
     history.epochs.append(loop.before_training(optimizer.learning_rate))
     watcher.on_epoch(history.epochs[0], False)
     best_weights: list[NDArray[np.float32]] = []
 
-    for epoch in range(1, options.epochs + 1):
+    for epoch in range(1, math.ceil(total / steps_per_epoch) + 1):
         began = time.perf_counter()
         first = (epoch - 1) * steps_per_epoch
+        steps = min(steps_per_epoch, total - first)
         rates = [
             optimizer.learning_rate * schedule.rate_factor(step, total, history.val_losses)
-            for step in range(first, first + steps_per_epoch)
+            for step in range(first, first + steps)
         ]
         trained = loop.epoch(
-            image_order(seed, epoch, count),
+            image_order(seed, epoch, count)[: steps * options.batch_size],
             rates,
             first,
             functools.partial(watcher.on_steps, epoch),
@@ -176,7 +186,7 @@ def fit(
             return history
         record = Epoch(
             epoch=epoch,
-            step=first + steps_per_epoch,
+            step=first + steps,
             train_loss=trained.data_loss + trained.penalty,
             train_data_loss=trained.data_loss,
             train_penalty=trained.penalty,
@@ -187,6 +197,11 @@ def fit(
         )
         history.epochs.append(record)
         history.left_at = epoch
+        recorder.epoch(
+            record.step,
+            trained.kernel_norms,
+            look=epoch in options.snapshots or record.step == total,
+        )
         is_best = history.best_epoch == epoch
         if is_best and options.early_stopping:
             best_weights = [np.array(v) for v in autoencoder.model.weights]
@@ -215,6 +230,14 @@ def check(options: TrainingOptions, images: Images) -> None:
         )
 
 
+def freeze(autoencoder: Autoencoder, part: str) -> None:
+    """Takes a part out of training, as the option ``frozen`` says; batch normalisation stands too."""
+    encoder = {layer.name for layer in autoencoder.encoder_layers}
+    for layer in autoencoder.model.layers:
+        if part != "none" and (layer.name in encoder) == (part == "encoder"):
+            layer.trainable = False
+
+
 @dataclass(frozen=True)
 class _Trained:
     """Means over the steps of an epoch; ``finite`` is False if it ended at a bad step."""
@@ -223,13 +246,15 @@ class _Trained:
     data_loss: float
     penalty: float
     gradient_norm: float
+    kernel_norms: NDArray[np.float32]
     finite: bool
 
     @classmethod
     def of(cls, steps: int, means: NDArray[np.float64], *, finite: bool) -> _Trained:
-        """From the array of the three means."""
-        data_loss, penalty, gradient_norm = map(float, means)
-        return cls(steps, data_loss, penalty, gradient_norm, finite)
+        """From the means of what `_Loop._step` returns."""
+        data_loss, penalty, gradient_norm = map(float, means[:3])
+        kernel_norms = means[3:].astype(np.float32)
+        return cls(steps, data_loss, penalty, gradient_norm, kernel_norms, finite)
 
 
 class _Loop:
@@ -244,6 +269,7 @@ class _Loop:
         augmentation: Augmentation,
         seed: int,
         batch_size: int,
+        recorder: Recorder,
     ) -> None:
         import tensorflow as tf
 
@@ -252,6 +278,9 @@ class _Loop:
         self.augmentation = augmentation
         self.seed = seed
         self.batch_size = batch_size
+        self.recorder = recorder
+        kernel_ids = {id(kernel) for kernel in kernels(self.model)}
+        self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
         plain = optimizer.build()
         self.learning_rate = plain.learning_rate  # a variable
         self.optimizer = _scaled(plain)
@@ -289,28 +318,53 @@ class _Loop:
             first: number of steps made before this epoch.
             on_steps: called with the step of the epoch and its loss after every chunk.
         """
-        batch = self.batch_size
-        whole = len(order) // batch
-        pieces = [
-            (order[start * batch : min(start + CHUNK, whole) * batch].reshape(-1, batch), start)
-            for start in range(0, whole, CHUNK)
-        ]
-        if len(order) > whole * batch:
-            pieces.append((order[whole * batch :][None], whole))
-        sums, seen = np.zeros(3), 0  # weighted by images, as the mean over an epoch should be
-        for indices, start in pieces:
+        width = 3 + sum(self.is_kernel)
+        sums, seen = np.zeros(width), 0  # weighted by images, as the mean over an epoch should be
+        for indices, start in self._pieces(order, first):
+            step = first + start
+            if self.recorder.wants_batch(step):
+                self.recorder.fed(*self._fed(indices[0], step))
+            self.recorder.before(step, first_of_epoch=start == 0)
             values, finite = self.run_steps(
                 indices,
                 np.array(rates[start : start + len(indices)], np.float32),
-                np.int32(first + start),
+                np.int32(step),
             )
-            values = values.numpy()  # (steps, 3): data loss, penalty, gradient norm
+            values = values.numpy()  # (steps, width): data loss, penalty, gradient norm, each kernel's
+            self.recorder.losses(values[:, 0])
+            self.recorder.after(
+                step + len(values) - 1,
+                first_of_epoch=start == 0,
+                data_loss=float(values[-1, 0]),
+                penalty=float(values[-1, 1]),
+            )
             if not finite:
                 return _Trained.of(start + len(values), sums / max(1, seen), finite=False)
             sums += values.sum(axis=0, dtype=np.float64) * indices.shape[1]
             seen += indices.size
             on_steps(start + len(values), float(values[-1, :2].sum()))
         return _Trained.of(len(rates), sums / seen, finite=True)
+
+    def _pieces(self, order: NDArray[np.int32], first: int) -> list[tuple[NDArray[np.int32], int]]:
+        """An epoch's order as (steps, batch) indices, each with the step that it begins at."""
+        batch = self.batch_size
+        whole = len(order) // batch
+        starts = sorted({0, *range(0, whole, CHUNK), *self.recorder.cuts(first, whole)})
+        pieces = [
+            (order[start * batch : end * batch].reshape(-1, batch), start)
+            for start, end in zip(starts, [*starts[1:], whole], strict=True)
+            if end > start
+        ]
+        if len(order) > whole * batch:
+            pieces.append((order[whole * batch :][None], whole))
+        return pieces
+
+    def _fed(
+        self, indices: NDArray[np.int32], step: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Inputs and targets of a step, as the network and the loss get them."""
+        inputs, targets = self._batch(indices, np.int32(step))
+        return np.asarray(inputs), np.asarray(targets)
 
     def validate(self) -> dict[str, float]:
         """Loss (without penalties) and yardsticks of the validation images."""
@@ -350,7 +404,7 @@ class _Loop:
         import tensorflow as tf
 
         count = tf.shape(indices)[0]
-        values = tf.TensorArray(tf.float32, count, element_shape=(3,))
+        values = tf.TensorArray(tf.float32, count, element_shape=(3 + sum(self.is_kernel),))
         finite = tf.constant(True)
         step = tf.constant(0)
         while step < count and finite:  # AutoGraph makes it a loop inside TensorFlow
@@ -360,8 +414,8 @@ class _Loop:
             step += 1
         return values.stack()[:step], finite
 
-    def _step(self, indices: Tensor, rate: Tensor, number: Tensor) -> Tensor:
-        """One training step; returns (data loss, penalty, gradient norm)."""
+    def _batch(self, indices: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the step ``number``."""
         import tensorflow as tf
 
         images = _as_float(tf.gather(self.train_images, indices))
@@ -370,6 +424,13 @@ class _Loop:
             inputs = self.augmentation(images, tf.stack([self.seed, number]))
             if self.augmentation.target == "same":
                 targets = inputs
+        return inputs, targets
+
+    def _step(self, indices: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+        """One training step; returns data loss, penalty, gradient norm, and each kernel's norm."""
+        import tensorflow as tf
+
+        inputs, targets = self._batch(indices, number)
         # Batch normalisation moves its averages while it looks, before the step is known to be good.
         state = self.model.non_trainable_variables
         before = [tf.identity(variable.value) for variable in state]
@@ -383,8 +444,12 @@ class _Loop:
         gradients = tape.gradient(scaled, variables)
         # A loss scale that is too large makes infinite gradients, and the optimizer skips the step
         # and lowers it: that is no divergence, and such gradients have no norm to speak of.
-        norm = tf.zeros(()) if self.scales_loss else tf.linalg.global_norm(gradients)
-        taken = tf.stack([data_loss, penalty, norm])
+        squares = [2 * tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
+        norms = [tf.sqrt(s) for s, chosen in zip(squares, self.is_kernel, strict=True) if chosen]
+        norm = tf.sqrt(tf.add_n(squares))
+        if self.scales_loss:
+            norm, norms = tf.zeros(()), [tf.zeros(()) for _ in norms]
+        taken = tf.stack([data_loss, penalty, norm, *norms])
         if tf.reduce_all(tf.math.is_finite(taken)):
             self.learning_rate.assign(rate)
             self.optimizer.apply(gradients, variables)

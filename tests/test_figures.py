@@ -1,40 +1,81 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from cae_cli.report.figures import draw, mosaic
+from cae_cli.measures.filters import structure
+from cae_cli.report.figures import charts, draw, mosaic, pictures
 from cae_cli.run import Run
 
 RNG = np.random.default_rng(0)
 
 
-def make_run(folder, channels=1, side=12, filters=(5, 40)):
-    """A folder with the files of a run, made of random numbers."""
+EVERY = {
+    *("reconstructions.png", "answers.png", "redraws.png", "ladder.png", "course.png", "curves.png"),
+    *("formation.png", "encoder_1.png"),  # of the filters and of the maps
+}
+UNWATCHED = ("course/", "look_", "initial_kernel/")
+
+
+def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3):
+    """A folder with the files of a run, made of random numbers; ``side`` may be (h, w)."""
     run = Run(folder)
-    images = RNG.random((9, side, side, channels), dtype=np.float32)
+    h, w = side if isinstance(side, tuple) else (side, side)
+    images = RNG.random((9, h, w, channels), dtype=np.float32)
+    seen = images[:examples]
+    errors = {
+        name: np.linspace(0.001, most, count, dtype=np.float32)
+        for name, most, count in [
+            ("mse", 0.1, 20),
+            ("mean_mse", 0.2, 20),
+            ("black_mse", 0.9, 20),
+            ("train_mse", 0.08, 30),
+            ("train_mean_mse", 0.2, 30),
+            ("causal/grey_mse", 0.15, 12),
+            ("causal/linear_mse", 0.11, 12),
+            ("causal/projection_mse", 0.05, 12),
+        ]
+    }
     arrays = {
-        "example_images": images[:8],
-        "example_outputs": images[:8],
+        **errors,
+        "example_images": seen,
+        "example_outputs": seen,
+        "shuffled_outputs": np.roll(seen, 1, axis=0),
+        "scrambled_images": seen[:, ::-1],
+        "scrambled_outputs": 0.5 * seen,
+        "noisy_images": 1 - seen,
+        "noisy_outputs": seen,
         "chosen_images": images,
         "chosen_outputs": np.clip(images + 0.1, 0, 1),
         "chosen_mse": np.linspace(0.001, 0.1, 9, dtype=np.float32),
-        "mse": np.linspace(0.001, 0.1, 20, dtype=np.float32),
+        "course/kernels": np.array([f"encoder_{n}/kernel" for n, _ in enumerate(filters, start=1)]),
+        "course/early_updates": RNG.normal(-2, 0.1, (8, len(filters))).astype(np.float32),
+        "course/updates": RNG.normal(-2.5, 0.1, (2, len(filters))).astype(np.float32),
+        "course/gradients": RNG.random((2, len(filters)), dtype=np.float32),
+        "course/losses": np.linspace(1, 0.01, 200, dtype=np.float32),
+        "course/look_steps": np.array([0, 32, 200]),
     }
     inputs = channels
     for number, count in enumerate(filters, start=1):
         name = f"encoder_{number}"
-        arrays[f"kernel/{name}"] = RNG.normal(size=(3, 3, inputs, count)).astype(np.float32)
-        arrays[f"map/{name}"] = RNG.normal(size=(8, side, side, count)).astype(np.float32)
+        draws = RNG.normal(size=(20, kernel, kernel, inputs, count)).astype(np.float32)
+        arrays[f"kernel/{name}"], arrays[f"redraw/{name}"] = draws[:2]
+        arrays[f"initial_kernel/{name}"] = draws[2]
+        arrays[f"null/{name}"] = np.array([structure(d) for d in draws[1:]], np.float32)
+        arrays[f"map/{name}"] = RNG.normal(size=(examples, h, w, count)).astype(np.float32)
         arrays[f"map_std/{name}"] = RNG.random(count, dtype=np.float32)
+        arrays[f"look_std/{name}"] = RNG.random((3, count), dtype=np.float32)
+        arrays[f"look_image_std/{name}"] = RNG.random((3, count), dtype=np.float32)
         inputs = count
     run.write_arrays(run.arrays, arrays)
     for epoch in (0, 1):
         kernels = {k: v for k, v in arrays.items() if k.startswith("kernel/")}
-        run.write_arrays(run.snapshot(epoch), {**kernels, "outputs": images[:8]})
+        run.write_arrays(run.snapshot(epoch), {**kernels, "outputs": seen})
     for epoch in range(3):
         run.append_metrics(
             {
                 "epoch": epoch,
+                "step": 100 * epoch,
                 "train/data_loss": float("nan") if epoch == 0 else 1 / epoch,
                 "train/penalty": 0.1 if epoch else float("nan"),
                 "val/loss": 1 / (epoch + 1),
@@ -45,12 +86,36 @@ def make_run(folder, channels=1, side=12, filters=(5, 40)):
     return run
 
 
-@pytest.mark.parametrize(("channels", "side"), [(1, 12), (3, 9), (2, 40), (4, 8)])
-def test_every_picture_is_drawn_for_any_shape(tmp_path, channels, side):
-    run = make_run(tmp_path, channels, side)
-    written = draw(run)
+def rewrite(run, change):
+    """Arrays of a run, changed by a function of name and array; None takes one away."""
+    changed = {k: change(k, v) for k, v in run.read_arrays(run.arrays).items()}
+    run.write_arrays(run.arrays, {k: v for k, v in changed.items() if v is not None})
+
+
+def without(run, *prefixes):
+    rewrite(run, lambda key, values: None if key.startswith(prefixes) else values)
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Figures are made but not rendered, which takes most of the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: None)
+
+
+def names(paths):
+    return {path.name for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "examples"),
+    [(1, 12, 8), (3, 9, 8), (2, 40, 3), (4, 8, 1), (3, (10, 31), 8), (1, (90, 20), 2)],
+)
+def test_every_picture_is_drawn_for_any_shape(tmp_path, channels, side, examples):
+    run = make_run(tmp_path, channels, side, examples=examples)
+    written = draw(run, frozen=0.3)
     expected = [run.filters("encoder_1"), run.maps("encoder_1"), run.filters("encoder_2")]
     expected += [run.maps("encoder_2"), run.reconstructions, run.curves, run.formation]
+    expected += [run.ladder, run.course, run.answers, run.redraws]
     assert sorted(written) == sorted(expected)
     for path in written:
         with Image.open(path) as picture:
@@ -58,17 +123,85 @@ def test_every_picture_is_drawn_for_any_shape(tmp_path, channels, side):
             assert np.asarray(picture.convert("L")).std() > 5  # not blank
 
 
+def test_a_network_nobody_watched_has_no_pictures_of_its_training(tmp_path, unsaved):
+    run = make_run(tmp_path, filters=(5,))
+    without(run, *UNWATCHED)
+    run.metrics.unlink()
+    for path in run.snapshots().values():
+        path.unlink()
+    assert EVERY - names(draw(run)) == {"course.png", "curves.png", "formation.png"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "picture"),
+    [
+        ("redraw/", "redraws.png"),
+        ("course/", "course.png"),
+        ("mean_mse", "ladder.png"),
+        (("shuffled_", "scrambled_", "noisy_"), "answers.png"),
+    ],
+)
+def test_a_picture_without_its_arrays_is_left_out(tmp_path, gone, picture, unsaved):
+    run = make_run(tmp_path, filters=(5,))
+    without(run, *([gone] if isinstance(gone, str) else gone))
+    assert EVERY - names(draw(run)) == {picture}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    ["null/", "causal/", "train_", "noisy_", "look_", "course/gradients", "course/losses", "course/up"],
+)
+def test_a_picture_is_drawn_from_what_is_there(tmp_path, gone, unsaved):
+    run = make_run(tmp_path, filters=(5,))
+    without(run, gone)
+    assert names(draw(run)) == EVERY
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_network_that_diverged_can_be_drawn(tmp_path, value):
+    run = make_run(tmp_path, channels=3, filters=(5,))
+
+    def broken(key, values):
+        kept = ("images", "steps", "kernels", "mean_mse", "black_mse", "grey_mse", "redraw", "initial")
+        if any(word in key for word in kept):
+            return values
+        values = values.copy()
+        values.reshape(-1)[::2] = value
+        values.reshape(-1)[1::7] = -value
+        return values
+
+    rewrite(run, broken)
+    for path in run.snapshots().values():
+        run.write_arrays(path, {k: broken(k, v) for k, v in run.read_arrays(path).items()})
+    assert {"ladder.png", "course.png", "answers.png", "redraws.png"} <= names(draw(run))
+
+
+def test_a_training_that_ended_in_its_first_epoch_can_be_drawn(tmp_path):
+    run = make_run(tmp_path, filters=(5,))
+    first = {"course/gradients": 0, "course/early_updates": 3, "course/updates": 1, "course/losses": 3}
+    rewrite(run, lambda key, values: values[: first.get(key)])
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text("".join(lines[:2]))
+    assert run.course in draw(run)
+
+
+def test_a_deep_network_of_point_kernels_can_be_drawn(tmp_path):
+    run = make_run(tmp_path, filters=(3, 2, 20, *[4] * 9), kernel=1)
+    arrays = run.read_arrays(run.arrays)
+    for figure in (pictures.redraws(arrays), charts.course(arrays, run.read_metrics())):
+        figure.savefig(tmp_path / "picture.png")
+
+
 def test_equal_runs_give_equal_pictures(tmp_path):
-    run = make_run(tmp_path)
+    run = make_run(tmp_path, filters=(5,))
     first = {path: path.read_bytes() for path in draw(run)}
     assert all(path.read_bytes() == first[path] for path in draw(run))
 
 
 def test_a_network_of_zeros_can_be_drawn(tmp_path):
     run = make_run(tmp_path)
-    arrays = {k: np.zeros_like(v) for k, v in run.read_arrays(run.arrays).items()}
-    run.write_arrays(run.arrays, arrays)
-    draw(run)
+    rewrite(run, lambda key, values: values if key == "course/kernels" else np.zeros_like(values))
+    assert run.ladder not in draw(run)  # images that do not vary have nothing to explain
 
 
 def test_a_mosaic_has_its_tiles_in_their_places():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cae_cli.measures.filters import displacement
-from cae_cli.measures.maps import ChannelSpread, map_health
+from cae_cli.measures.filters import displacement, morans_i, p_value, singular_entropy
+from cae_cli.measures.maps import DUPLICATE, ChannelSpread, duplicates, map_health
 from cae_cli.measures.quality import explained_variance, mean_of, psnr
 from cae_cli.measures.similarity import fitting_window, gaussian_band, ssim
 
@@ -140,6 +140,144 @@ def test_planted_blank_maps_are_counted():
 def test_a_layer_that_is_dead_altogether_has_only_dead_maps():
     health = map_health(np.zeros(8, np.float32), np.zeros(8, np.float32))
     assert (health.dead, health.constant) == (8, 0)
+
+
+def correlation_of(maps, batch=7):
+    spread = ChannelSpread()
+    for start in range(0, len(maps), batch):
+        spread.add(maps[start : start + batch])
+    return spread.correlation()
+
+
+def test_the_correlation_of_channels_in_batches_agrees_with_numpy():
+    maps = RNG.normal(5, 2, size=(30, 4, 6, 5)).astype(np.float32)
+    maps[..., 1] += maps[..., 0]
+    maps[..., 2] = 1000 - 3 * maps[..., 1]  # far from zero, and of the other sign
+    found = correlation_of(maps)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(np.corrcoef(maps.reshape(-1, 5).astype(np.float64).T), abs=1e-6)
+    assert found[1, 2] == pytest.approx(-1, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_channels_without_spread_correlate_with_nothing():
+    maps = RNG.random((20, 5, 5, 4)).astype(np.float32)
+    maps[..., 1], maps[..., 2] = 0.7, 0
+    expected = np.corrcoef(maps[..., [0, 3]].reshape(-1, 2).T)
+    found = correlation_of(maps)
+    assert found[np.ix_([0, 3], [0, 3])] == pytest.approx(expected, abs=1e-6)
+    assert (found[[1, 2]] == np.eye(4)[[1, 2]]).all() and (
+        found[:, [1, 2]] == np.eye(4)[:, [1, 2]]
+    ).all()
+    maps[0, 0, 0, 3] = np.inf
+    assert (correlation_of(maps) == np.eye(4)).all()
+
+
+def slow_duplicates(maps, blank):
+    """Greedy, with np.corrcoef of each pair."""
+    kept = []
+    for i in range(maps.shape[3]):
+        pairs = [np.corrcoef(maps[..., i].ravel(), maps[..., k].ravel())[0, 1] for k in kept]
+        if not blank[i] and all(abs(r) <= DUPLICATE for r in pairs):
+            kept.append(i)
+    return int((~blank).sum()) - len(kept)
+
+
+def test_planted_duplicate_maps_are_counted():
+    maps = RNG.random((20, 6, 6, 8)).astype(np.float32)
+    maps[..., 3] = 2 * maps[..., 0] + 1
+    maps[..., 5] = maps[..., 0] + 0.02 * maps[..., 2]
+    maps[..., 6] = -maps[..., 1]
+    blank = np.zeros(8, bool)
+    correlation = correlation_of(maps)
+    assert duplicates(correlation, blank) == slow_duplicates(maps, blank) == 3
+    blank[[5, 6]] = True
+    assert duplicates(correlation, blank) == slow_duplicates(maps, blank) == 1
+    blank[0] = True  # the original is gone: its copy is the first of its kind
+    assert duplicates(correlation, blank) == 0
+    assert duplicates(correlation, np.ones(8, bool)) == 0
+
+
+def test_a_chain_of_ever_less_similar_maps_is_not_one_map():
+    chain = np.array([[1, 0.99, 0.9], [0.99, 1, 0.99], [0.9, 0.99, 1]])
+    assert duplicates(chain, np.zeros(3, bool)) == 1
+    assert duplicates(chain, np.zeros(3, bool), limit=0.8) == 2
+
+
+def slow_morans_i(kernel):
+    """The definition for each slice, with a matrix of weights, pooled by hand."""
+    rows, columns, inputs, filters = kernel.shape
+    cells = [(i, j) for i in range(rows) for j in range(columns)]
+    rook = np.array([[abs(a - c) + abs(b - d) == 1 for c, d in cells] for a, b in cells])
+    numerator = denominator = 0.0
+    for i in range(inputs):
+        for f in range(filters):
+            z = kernel[:, :, i, f].ravel().astype(np.float64)
+            z = z - z.mean()
+            numerator += z @ rook @ z
+            denominator += z @ z
+    return len(cells) / rook.sum() * numerator / denominator
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 4), (5, 5, 1, 3), (2, 4, 3, 2), (1, 7, 2, 2)])
+def test_morans_i_agrees_with_its_definition(shape):
+    kernel = RNG.standard_normal(shape).astype(np.float32)
+    assert morans_i(kernel) == pytest.approx(slow_morans_i(kernel))
+
+
+def test_morans_i_of_known_filters():
+    noise = RNG.standard_normal((3, 3, 50, 100))
+    assert morans_i(noise) == pytest.approx(-1 / 8, abs=0.02)
+    board = np.indices((4, 4)).sum(axis=0)[:, :, None, None] % 2
+    assert morans_i(board) == pytest.approx(-1)
+    ramp = np.broadcast_to(np.arange(9.0)[:, None, None, None], (9, 9, 1, 1))
+    assert morans_i(ramp) > 0.8
+    assert morans_i(ramp + 100) == pytest.approx(morans_i(ramp))
+    assert np.isnan(morans_i(RNG.random((1, 1, 4, 4)))) and np.isnan(
+        morans_i(np.full((3, 3, 2, 2), 0.1))
+    )
+
+
+def test_singular_entropy_agrees_with_eigenvalues():
+    kernel = RNG.standard_normal((3, 3, 2, 5)).astype(np.float32)
+    matrix = kernel.reshape(18, 5).astype(np.float64)
+    share = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix))
+    share /= share.sum()
+    assert singular_entropy(kernel) == pytest.approx(-sum(p * np.log(p) for p in share) / np.log(5))
+
+
+def test_singular_entropy_of_known_filters():
+    orthogonal = np.linalg.qr(RNG.standard_normal((9, 6)))[0].reshape(3, 3, 1, 6)
+    assert singular_entropy(orthogonal) == pytest.approx(1)
+    one = RNG.standard_normal((3, 3, 2, 1))
+    assert singular_entropy(one * np.arange(1, 5)) == pytest.approx(0, abs=1e-9)
+    for nothing in (one, np.zeros((3, 3, 1, 4)), np.full((3, 3, 1, 4), np.nan)):
+        assert np.isnan(singular_entropy(nothing))
+
+
+def gabor_filters(side, filters):
+    y, x = np.indices((side, side)) - (side - 1) / 2
+    angles = np.pi * np.arange(filters) / filters
+    waves = [np.cos(1.2 * (x * np.cos(a) + y * np.sin(a)) + a) for a in angles]
+    return np.stack([np.exp(-(x**2 + y**2) / 8) * wave for wave in waves], axis=2)[:, :, None]
+
+
+def test_planted_gabor_filters_are_not_noise_and_noise_is():
+    null = np.array([morans_i(RNG.standard_normal((7, 7, 1, 8))) for _ in range(99)])
+    assert p_value(morans_i(gabor_filters(7, 8)), null) == pytest.approx(2 / 100)
+    found = [p_value(morans_i(RNG.standard_normal((7, 7, 1, 8))), null) for _ in range(200)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.08)
+
+
+def test_p_values_known_by_hand():
+    null = np.arange(9.0)
+    assert p_value(100, null) == p_value(-100, null) == pytest.approx(2 / 10)
+    assert p_value(7.5, null) == pytest.approx(2 * 2 / 10)
+    assert p_value(4, null) == 1
+    for observed, redraws in ((np.nan, null), (1, null * np.nan), (1, np.ones(9)), (1, null[:0])):
+        assert np.isnan(p_value(observed, redraws))
+    assert np.isnan(p_value(0.5, 1 + 1e-14 * null))  # rounding is no spread
 
 
 def test_displacement_of_known_moves():

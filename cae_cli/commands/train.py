@@ -10,21 +10,22 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cae_cli import compose, experiment, interrupts, sweep
+from cae_cli.commands import line
 from cae_cli.config import parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run, claim, make
 
-HELP = """\
+HELP = (
+    """\
 usage: cae train [-m] [group=option …] [key=value …]
 
 Composes an experiment from config groups, trains a convolutional autoencoder,
@@ -48,8 +49,12 @@ flags:
   -cd, --config-dir DIR   a folder with configs of your own, laid out like configs/
   -cn, --config-name N    another primary config
   -i, --info              print how the config is composed
+"""
+    + line.HELP
+    + """\
   --hydra-help            flags and groups of Hydra itself
 """
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -63,8 +68,8 @@ def main(arguments: list[str]) -> int:
         RunFailed: the run could not be finished.
         Interrupted: SIGINT or SIGTERM.
     """
-    flags = _parse(arguments)
-    sources = _sources(flags)
+    flags = line.parse("cae train", arguments)
+    sources = line.sources(flags)
     if flags.help:
         print(HELP.format(groups=_groups(sources)), end="")
         return 0
@@ -96,11 +101,9 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     except (RunFailed, Interrupted):
         terminal.show([terminal.folder(folder)])
         raise
-    terminal.show(
-        terminal.summary(outcome.measures, outcome.diagnosis, outcome.held_out, outcome.command)
-    )
+    terminal.show(outcome.summary(verbose=flags.verbose))
     terminal.show([terminal.folder(folder)])
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed else line.exit_code(flags, outcome.diagnosis)
 
 
 def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
@@ -208,49 +211,6 @@ def job_folder(number: int, overrides: str) -> str:
 
 # Here, where every process that unpickles `job` comes by.
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's flags and overrides, in any order; stock Hydra wants the flags first."""
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(message, where="command line", hint="cae train --help")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    flags = parser.parse_intermixed_args(arguments)
-    if flags.experimental_rerun:
-        raise UserError(
-            "--experimental-rerun loads a pickle, which may run anything", where="command line"
-        )
-    for override in flags.overrides:
-        if key_of(override) == "hydra.mode":
-            raise UserError(
-                "hydra.mode is not for the command line",
-                where=f"command line: {override}",
-                hint="cae train -m makes a sweep",
-            )
-    return flags
-
-
-def _sources(flags: argparse.Namespace) -> compose.Sources:
-    if flags.config_path is not None:
-        raise UserError(
-            "--config-path would leave out cae's own configs",
-            where=f"command line: {flags.config_path}",
-            hint=f"--config-dir {flags.config_path} adds a folder to them",
-        )
-    folders = []
-    if flags.config_dir is not None:
-        folder = Path(flags.config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise UserError(
-                f"no such folder: {flags.config_dir}",
-                where="--config-dir",
-                hint="a folder laid out like configs/: its sub-folders are groups",
-            )
-        folders.append(folder)
-    return compose.Sources(flags.config_name or "config", tuple(folders))
 
 
 def _words(flags: argparse.Namespace) -> list[str]:

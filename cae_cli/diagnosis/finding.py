@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -12,11 +13,24 @@ from cae_cli.options import key_of
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """How much a finding matters, most first."""
 
     ERROR = "error"  # the filters of this run mean nothing
     WARNING = "warning"  # something is wrong, and there is a way to mend it
     NOTE = "note"  # worth knowing
+
+    @property
+    def rank(self) -> int:
+        """0 for the severest."""
+        return list(Severity).index(self)
+
+
+class Confidence(StrEnum):
+    """How sure a finding is."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
 
 
 class Safety(StrEnum):
@@ -35,13 +49,39 @@ class Evidence:
         name: what was measured.
         value: how much it was.
         threshold: where the rule draws the line.
-        healthy: what healthy runs show, in words.
+        healthy: the least and the most that healthy runs show; infinite where there is no end.
     """
 
     name: str
     value: float
     threshold: float
-    healthy: str
+    healthy: tuple[float, float]
+
+    @property
+    def excess(self) -> float:
+        """How far the value is beyond the threshold, over how far the threshold is from healthy.
+
+        0 at the threshold; 1 where the value is as far beyond it as it is from the healthy range.
+        """
+        low, high = self.healthy
+        edge = low if self.value < low else high
+        room = abs(self.threshold - edge)
+        beyond = abs(self.value - self.threshold)
+        if not math.isfinite(room) or room == 0:
+            return math.inf
+        return beyond / room
+
+    @property
+    def healthy_words(self) -> str:
+        """The healthy range in words."""
+        low, high = self.healthy
+        if math.isinf(low) and math.isinf(high):
+            return "any"
+        if math.isinf(high):
+            return f"above {low:.3g}"
+        if math.isinf(low):
+            return f"below {high:.3g}"
+        return f"{low:.3g} to {high:.3g}" if low != high else f"{low:.3g}"
 
 
 @dataclass(frozen=True)
@@ -88,8 +128,13 @@ class Finding:
         problem: its name.
         severity: how much it matters.
         message: what was found, one sentence with the numbers.
-        evidence: the numbers as data.
+        evidence: the numbers as data, the one that decides first.
         prescriptions: best first.
+        advice: a way out that no override can go, or "".
+        confidence: how sure it is, see `judged`.
+        picture: a file in the run's folder to look at, or None.
+        ruled_out: competing causes whose rules looked and found nothing, by code.
+        open: competing causes that could not be looked at, or that fired too, by code.
         consequence_of: the code of the finding that explains this one, or None.
     """
 
@@ -99,7 +144,28 @@ class Finding:
     message: str
     evidence: tuple[Evidence, ...]
     prescriptions: tuple[Prescription, ...] = ()
+    advice: str = ""
+    confidence: Confidence = Confidence.HIGH
+    picture: str | None = None
+    ruled_out: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
     consequence_of: str | None = None
+
+
+def judged(excess: float, *, rivals_open: bool) -> Confidence:
+    """How sure a finding is.
+
+    High: at least as far beyond the threshold as the threshold is from the healthy range, and no
+    competing cause is left open. One step less for a value that is nearer than that, and one for a
+    competing cause that could not be ruled out.
+
+    Args:
+        excess: of the evidence that decides.
+        rivals_open: whether a competing cause could not be ruled out.
+    """
+    steps = list(Confidence)
+    near = 0 if excess >= 1 else 1 if excess >= 0.25 else 2
+    return steps[min(near + rivals_open, 2)]
 
 
 @dataclass(frozen=True)
@@ -126,6 +192,7 @@ class Diagnosis:
         findings: what fired, causes first, consequences behind their cause.
         passed: codes of the rules that looked and found nothing.
         skipped: rules that could not look.
+        silenced: codes of rules that were told not to look.
         undecided: nothing was found, and too many rules could not look to call that healthy.
     """
 
@@ -133,10 +200,14 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     passed: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    silenced: tuple[str, ...]
     undecided: bool
 
     @property
     def worst(self) -> Severity | None:
         """The severest finding's severity, None if there is no finding."""
-        found = {f.severity for f in self.findings}
-        return next((s for s in Severity if s in found), None)
+        return min((f.severity for f in self.findings), key=lambda s: s.rank, default=None)
+
+    def reaches(self, severity: Severity) -> bool:
+        """Whether a finding is at least this severe."""
+        return self.worst is not None and self.worst.rank <= severity.rank

@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.measures.measured import Measures
+from cae_cli.diagnosis.finding import (
+    Evidence,
+    Finding,
+    Prescription,
+    Safety,
+    Severity,
+    Skipped,
+    judged,
+)
+from cae_cli.errors import UserError
+from cae_cli.measures.measured import Layer, Measures
+from cae_cli.measures.network import Network
+from cae_cli.measures.survey import Survey
+from cae_cli.options import option
 
 FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
 # Collapsed outputs and dead maps show by step 128 on Fashion-MNIST, MNIST and Omniglot; before that
 # healthy networks may look like sick ones.
 FEWEST_STEPS = 128
-
+# Healthy networks have passed the linear decoder by then.
+STEPS_FOR_SKILL = 768
 
 # An explained variance below this is next to nothing: 0 is the mean image, healthy runs are above .7.
 LITTLE_EXPLAINED = 0.1
+# Below this skill a network is worse than an average and a linear decoder; healthy: -.01 to .38.
+POOR_SKILL = -0.06
 # A layer whose kernel moved by a smaller share than this is where the initializer had put it.
 UNMOVED = 1e-3
+# From this share of blank maps on a layer has lost its function; healthy: 0 to .25.
+MANY_BLANK = 0.4
+
+# Update ratios (log10) of the first steps in healthy networks: Adam at .001 and at .01.
+USUAL_UPDATES = (-2.13, -1.28)
 
 # Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
 USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
+
+
+class When(Enum):
+    """What a rule needs to look at."""
+
+    BEFORE = "the images, the network and the options, before training"
+    ALWAYS = "the images and the network, before training or after it"
+    AFTER = "a trained network"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """What a person may say of a rule: ``rules.CAE401.threshold=.5``."""
+
+    threshold: float | None = option("where the rule draws its line; null: its own")
+    silent: bool = option("the rule does not look")
 
 
 @dataclass(frozen=True)
@@ -31,12 +71,23 @@ class Case:
     """What a rule looks at.
 
     Attributes:
-        measures: of the run.
-        config: the run's composed config as plain containers.
+        survey: of the images.
+        network: what it is made of.
+        config: the run's composed config as plain containers; empty for a model that this tool did
+            not train.
+        trained: what was measured; None before training.
     """
 
-    measures: Measures
+    survey: Survey
+    network: Network
     config: Mapping[str, Any]
+    trained: Measures | None = None
+
+    @property
+    def measures(self) -> Measures:
+        """What was measured, for rules that are asked after training only."""
+        assert self.trained is not None
+        return self.trained
 
     def option(self, path: str) -> Any:
         """The config's value at a dotted path, None if there is none."""
@@ -62,42 +113,103 @@ class Case:
         if self.unusable:
             return self.unusable
         steps = self.measures.course.steps
-        return None if steps >= FEWEST_STEPS else f"only {steps} steps, {FEWEST_STEPS} are needed"
+        if steps is None or steps >= FEWEST_STEPS:
+            return None
+        return f"only {steps} steps, {FEWEST_STEPS} are needed"
+
+    @property
+    def unwatched(self) -> str | None:
+        """Why nothing can be said of how the training went, or None if something can."""
+        return "nobody watched the training" if self.measures.course.steps is None else self.too_early
+
+    @property
+    def poor(self) -> bool:
+        """Whether the network does worse than an average and a linear decoder would."""
+        measures = self.measures
+        return (
+            measures.quality.explained_variance < LITTLE_EXPLAINED or measures.causal.skill < POOR_SKILL
+        )
+
+    @property
+    def hidden(self) -> list[Layer]:
+        """The convolutions before the last one, or all if there is but one."""
+        layers = list(self.measures.layers)
+        return layers[:-1] or layers
+
+    @property
+    def blank(self) -> float:
+        """Share of blank maps in the worst hidden layer."""
+        return max((layer.maps.blank_share for layer in self.hidden), default=0.0)
 
     def adding(self, regularizer: str) -> str:
         """The override that adds a regularizer to those the run had."""
         names = [*(self.option("regularization") or {})]
         names += [regularizer] if regularizer not in names else []
-        return f"regularization=[{','.join(names)}]" if len(names) > 1 else f"regularization={names[0]}"
+        return _regularization(names)
+
+    def without(self, regularizers: Iterable[str]) -> str:
+        """The override that leaves out some of the regularizers that the run had."""
+        left_out = set(regularizers)
+        return _regularization([n for n in self.option("regularization") or {} if n not in left_out])
 
     @property
     def unmoved(self) -> bool:
         """Whether training left every layer where the initializer had put it."""
-        return max(layer.displacement for layer in self.measures.layers) < UNMOVED
+        return all(layer.displacement < UNMOVED for layer in self.measures.layers)
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate at which the optimizer usually works."""
+        return USUAL_RATES.get(str(self.option("optimizer.name")), 1e-3)
 
     def slower(self) -> Prescription:
         """A tenth of the learning rate, or a usual one where that is still far too large."""
         rate = float(self.option("optimizer.learning_rate") or 0)
-        usual = USUAL_RATES.get(str(self.option("optimizer.name")), 1e-3)
-        if rate > 100 * usual:
+        if rate > 10 * self.usual_rate or not rate:
             return Prescription(
-                (f"optimizer.learning_rate={usual:g}",), "a usual size of step", Safety.SAFE
+                (f"optimizer.learning_rate={self.usual_rate:g}",), "a usual size of step", Safety.SAFE
             )
         return Prescription(
             (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
         )
 
+    def faster(self) -> Prescription:
+        """Ten times the learning rate, or a usual one where that is still far too small."""
+        rate = float(self.option("optimizer.learning_rate") or 0)
+        if rate < self.usual_rate / 10:
+            return Prescription(
+                (f"optimizer.learning_rate={self.usual_rate:g}",), "a usual size of step", Safety.SAFE
+            )
+        return Prescription(
+            (f"optimizer.learning_rate={10 * rate:g}",), "ten times the step", Safety.SAFE
+        )
+
+    def longer(self) -> Prescription:
+        """Three times the epochs."""
+        epochs = int(self.option("training.epochs") or 1)
+        return Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW)
+
     def changes(self, override: str) -> bool:
         """Whether an override would make anything different from what the run had."""
+        if not self.config:
+            return True
         key, _, text = override.partition("=")
         had = self.option(key)
         if key == "regularization":
-            return set(re.findall(r"\w+", text)) != set(had or {})
+            return set(re.findall(r"\w+", text)) - {"none"} != set(had or {})
         if isinstance(had, Mapping):  # of a group without names, any option is a change
             return had.get("name") != text
+        if isinstance(had, list):
+            return text != f"[{','.join(map(str, had))}]"
         if isinstance(had, int | float) and not isinstance(had, bool):
             return text == "null" or float(text) != had
         return text != ("null" if had is None else str(had))
+
+
+def _regularization(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"regularization={names[0]}"
+    return f"regularization=[{','.join(names)}]" if names else "regularization=none"
 
 
 class Rule:
@@ -109,11 +221,15 @@ class Rule:
     code: ClassVar[str]
     problem: ClassVar[str]
     severity: ClassVar[Severity]
+    when: ClassVar[When] = When.AFTER
     measures: ClassVar[str]  # what is looked at
     why: ClassVar[str]  # why it matters
-    threshold: ClassVar[float]
+    threshold: float  # a person may set another one
     source: ClassVar[str]  # where the threshold comes from
     explains: ClassVar[tuple[str, ...]] = ()  # codes whose findings follow from this one
+    rivals: ClassVar[tuple[str, ...]] = ()  # codes of causes that look alike
+    picture: ClassVar[str | None] = None  # in the run's folder
+    references: ClassVar[tuple[str, ...]] = ()
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """A finding, None if there is none, `Skipped` if it cannot be told."""
@@ -123,26 +239,52 @@ class Rule:
         """What there is to know of this rule, as (name, text)."""
         facts = [
             ("severity", self.severity.value),
+            ("needs", self.when.value),
             ("measures", self.measures),
             ("threshold", f"{self.threshold:g} ({self.source})"),
             ("why it matters", self.why),
         ]
+        if self.rivals:
+            facts.append(("told apart from", ", ".join(sorted(self.rivals))))
         if self.explains:
             facts.append(("explains", ", ".join(sorted(self.explains))))
+        if self.picture:
+            facts.append(("picture", self.picture))
+        facts += [("reference", reference) for reference in self.references]
         return facts
 
     def finding(
         self,
         message: str,
         *evidence: Evidence,
-        prescriptions: tuple[Prescription, ...] = (),
+        prescriptions: Iterable[Prescription] = (),
+        advice: str = "",
+        severity: Severity | None = None,
     ) -> Finding:
         """A finding of this rule."""
-        return Finding(self.code, self.problem, self.severity, message, evidence, prescriptions)
+        return Finding(
+            self.code,
+            self.problem,
+            severity or self.severity,
+            message,
+            evidence,
+            tuple(prescriptions),
+            advice,
+            picture=self.picture,
+        )
 
     def skipped(self, reason: str) -> Skipped:
         """This rule cannot look, because of ``reason``."""
         return Skipped(self.code, self.problem, reason)
+
+    def with_options(self, options: Mapping[str, Any]) -> Rule:
+        """This rule with the threshold that a person set, if one is set."""
+        threshold = options.get("threshold")
+        if threshold is None:
+            return self
+        changed = copy.copy(self)
+        changed.threshold = float(threshold)
+        return changed
 
 
 class Rules(list[Rule]):
@@ -160,13 +302,62 @@ class Rules(list[Rule]):
 RULES = Rules()
 
 
-def attach(findings: list[Finding]) -> list[Finding]:
-    """Orders findings: causes as their rules are ordered, each followed by its consequences."""
-    fired = {finding.code for finding in findings}
-    cause = {code: rule.code for rule in RULES if rule.code in fired for code in rule.explains}
+def load_rules(path: Path) -> None:
+    """Runs a Python file of the user's own that enters rules with ``@RULES.add``.
+
+    Raises:
+        UserError: it is not there, fails, or takes a code that is taken.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError("no such Python file", where=path, hint="--rules my_rules.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"the rules cannot be loaded: {type(error).__name__}: {error}", where=path
+        ) from error
+
+
+def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[str]) -> list[Finding]:
+    """Orders findings and says how sure they are.
+
+    The severest cause comes first, among equals the one whose code is first; each is followed by its
+    consequences.
+
+    Args:
+        findings: of the rules.
+        rules: all of them.
+        looked: codes of those that looked and found nothing.
+    """
+    passed = set(looked)
+    fired = {finding.code: finding for finding in findings}
+    by_code = {rule.code: rule for rule in rules}
+    cause: dict[str, str] = {}
+    for rule in rules:
+        if rule.code in fired:
+            for code in rule.explains:
+                cause.setdefault(code, rule.code)  # the first cause there is
 
     def root(code: str) -> str:
         return root(cause[code]) if code in cause else code
 
-    ordered = sorted(findings, key=lambda f: (root(f.code), f.code in cause, f.code))
-    return [replace(f, consequence_of=cause.get(f.code)) for f in ordered]
+    def place(finding: Finding) -> tuple[int, str, bool, str]:
+        first = root(finding.code)
+        return fired[first].severity.rank, first, finding.code in cause, finding.code
+
+    def with_certainty(finding: Finding) -> Finding:
+        rivals = [code for code in by_code[finding.code].rivals if code in by_code]
+        ruled_out = tuple(code for code in rivals if code in passed)
+        left = tuple(code for code in rivals if code not in passed and cause.get(code) != finding.code)
+        excess = finding.evidence[0].excess if finding.evidence else math.inf
+        return replace(
+            finding,
+            consequence_of=root(finding.code) if finding.code in cause else None,
+            ruled_out=ruled_out,
+            open=left,
+            confidence=judged(excess, rivals_open=bool(left)),
+        )
+
+    return [with_certainty(f) for f in sorted(findings, key=place)]

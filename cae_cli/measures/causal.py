@@ -42,6 +42,13 @@ class Causal:
             differ in brightness differ in it after a permutation too.
         grey: explained variance of a flat image of the right mean grey.
         noise_gain: share of small noise that passes to the output; 1 for the identity.
+        zero_code: explained variance with a code of zeros.
+        mean_code: explained variance with the mean code in the place of each image's own.
+        repeat: mean (f(x) - f(x) again)² / 2V: above 0 for codes that are drawn at random.
+        training_mode: explained variance with batch normalisation as in training, minus that of the
+            finished network: above 0 if its running averages do not fit.
+        projection: explained variance of the best linear autoencoder with a code of the same size
+            (principal components).
     """
 
     linear: float
@@ -51,6 +58,11 @@ class Causal:
     pixel_copy: float
     grey: float
     noise_gain: float
+    zero_code: float
+    mean_code: float
+    repeat: float
+    training_mode: float
+    projection: float
 
 
 def causal(
@@ -65,6 +77,11 @@ def causal(
     grey_mse: Array,
     noise_response: Array,
     noise_pixels: Array,
+    zero_code_mse: Array,
+    mean_code_mse: Array,
+    repeat_change: Array,
+    training_mode_mse: Array,
+    projection_mse: Array,
 ) -> Causal:
     """Sums up what `cae_cli.probe` recorded of each image.
 
@@ -75,16 +92,22 @@ def causal(
     mse, mean_mse = mse[:n], mean_mse[:n]
     reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
+    variance = float(mean_mse.mean())
     return Causal(
         linear=linear,
         linear_train=explained_variance(linear_train_mse, train_mean_mse),
         skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
-        code_shuffle=float(code_shuffle_change.mean() / (2 * mean_mse.mean())),
+        code_shuffle=float(code_shuffle_change.mean()) / (2 * variance) if variance else float("nan"),
         pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
         grey=explained_variance(grey_mse, mean_mse),
         noise_gain=float(noise_response.sum()) / (NOISE * pixels)
         if pixels >= FEWEST_MID_TONES
         else float("nan"),
+        zero_code=explained_variance(zero_code_mse, mean_mse),
+        mean_code=explained_variance(mean_code_mse, mean_mse),
+        repeat=float(repeat_change.mean()) / (2 * variance) if variance else float("nan"),
+        training_mode=explained_variance(training_mode_mse, mean_mse) - reached,
+        projection=explained_variance(projection_mse, mean_mse),
     )
 
 

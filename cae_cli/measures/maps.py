@@ -12,28 +12,38 @@ Array = NDArray[np.float32]
 # A map is blank if its spread is below this share of the median map of its layer, or below this.
 BLANK_SHARE = 0.01
 BLANK_SPREAD = 1e-5
+# Maps that correlate more strongly than this, with either sign, say the same: what one has left to
+# explain beside the other is 1 - .98² = 4 % of its variance.
+DUPLICATE = 0.98
+# Below this share of the mean square, what is left of a variance is rounding (double precision).
+ROUNDING = 1e-12
 
 
 class ChannelSpread:
     """Spread of each channel of a layer, from batches of its maps, without keeping the maps.
 
-    Sums are kept per position in double precision: (h, w, c).
+    Sums are kept per position, (h, w, c), and products of channels over all, (c, c), in double
+    precision.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.total: NDArray[np.float64] | None = None
         self.total_square: NDArray[np.float64] | None = None
+        self.products: NDArray[np.float64] | None = None
 
     def add(self, maps: Array) -> None:
         """Adds maps of some images, (n, h, w, c)."""
         maps64 = maps.astype(np.float64)
         with np.errstate(all="ignore"):
             total, total_square = maps64.sum(axis=0), np.square(maps64).sum(axis=0)
+            flat = maps64.reshape(-1, maps64.shape[3])  # (n * h * w, c)
+            products = flat.T @ flat
         self.total = total if self.total is None else self.total + total
         self.total_square = (
             total_square if self.total_square is None else self.total_square + total_square
         )
+        self.products = products if self.products is None else self.products + products
         self.count += len(maps)
 
     def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -56,6 +66,26 @@ class ChannelSpread:
         with np.errstate(all="ignore"):
             variance = np.maximum(square - mean**2, 0)
             return np.asarray(np.sqrt(variance.mean(axis=(0, 1))), np.float32)
+
+    def correlation(self) -> Array:
+        """(c, c) Pearson correlation of channels over images and positions.
+
+        Channels without spread, or with values that are not finite, have 0 with all others.
+        """
+        if self.total is None or self.products is None:
+            raise ValueError("no maps were added")
+        h, w, _ = self.total.shape
+        pixels = self.count * h * w
+        with np.errstate(all="ignore"):
+            mean = self.total.sum(axis=(0, 1)) / pixels
+            square = np.diag(self.products) / pixels
+            variance = square - mean**2
+            spread = np.isfinite(variance) & (variance > ROUNDING * square)
+            std = np.sqrt(np.where(spread, variance, 1))
+            correlation = (self.products / pixels - np.outer(mean, mean)) / np.outer(std, std)
+        correlation = np.where(np.outer(spread, spread), np.clip(correlation, -1, 1), 0)
+        np.fill_diagonal(correlation, 1)
+        return np.asarray(correlation, np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,3 +126,25 @@ def map_health(std: Array, image_std: Array) -> MapHealth:
     dead = std < limit
     blank = dead | (image_std < limit)
     return MapHealth(blank=blank, dead=int(dead.sum()), constant=int((blank & ~dead).sum()))
+
+
+def duplicates(correlation: Array, blank: NDArray[np.bool_], limit: float = DUPLICATE) -> int:
+    """How many maps repeat an earlier one.
+
+    Maps are taken in order; one is a duplicate if it correlates with a map kept so far, and is then
+    not kept itself, so that a chain of ever less similar maps is not one map.
+
+    Args:
+        correlation: (c, c) of the maps.
+        blank: (c,) maps to leave out: they repeat nothing, they say nothing.
+        limit: of the absolute correlation.
+
+    Returns:
+        0 to c - 1.
+    """
+    alive = np.flatnonzero(~blank)
+    kept: list[int] = []
+    for i in alive.tolist():
+        if not (np.abs(correlation[i, kept]) > limit).any():
+            kept.append(i)
+    return len(alive) - len(kept)

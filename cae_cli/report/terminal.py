@@ -17,14 +17,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.errors import RunFailed, UserError, printable
-from cae_cli.measures.causal import Causal
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
 TABLE_WIDTH = 76
+SHOWN_IN_FULL = 2  # findings, so that a typical summary fits on a screen of 40 lines
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
 
@@ -63,6 +64,16 @@ class Screen:
     def say(self, text: str) -> None:
         """A line of talk."""
         self.console.print(escape(printable(text)), soft_wrap=True)
+
+    def warn(self, foreseen: Diagnosis) -> None:
+        """What is likely to go wrong, before it does."""
+        for finding in foreseen.findings:
+            if finding.severity is not Severity.NOTE and finding.consequence_of is None:
+                ways = " or ".join(" ".join(p.overrides) for p in finding.prescriptions[:2])
+                self.say(
+                    f"! {finding.code} {finding.problem}: {finding.message}"
+                    + (f"; try {ways}" if ways else "")
+                )
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -173,7 +184,12 @@ def as_text(parts: Sequence[RenderableType]) -> str:
 
 
 def summary(
-    measures: Measures, diagnosis: Diagnosis, held_out: str, command: Sequence[str]
+    measures: Measures,
+    diagnosis: Diagnosis,
+    held_out: str,
+    command: Sequence[str],
+    *,
+    verbose: bool = False,
 ) -> list[RenderableType]:
     """The summary diagnosis.
 
@@ -181,25 +197,56 @@ def summary(
         measures: of the run.
         diagnosis: of the run.
         held_out: which images were measured, "test" or "validation".
-        command: words of the command line that make the run again.
+        command: words of the command line that make the run again; none for a model that this tool
+            did not train.
+        verbose: every number, every finding in full, names in the place of codes.
     """
     parts: list[RenderableType] = [
         Text(),
         verdict(diagnosis),
+        _score(measures),
         Text(),
-        _yardsticks(measures, held_out),
+        _yardsticks(measures, held_out, verbose=verbose),
         Text(),
         _layers(measures),
-        Text(),
-        _causal(measures.causal),
+        _answers(measures, verbose=verbose),
         Text(),
     ]
+    return parts + findings(diagnosis, command, verbose=verbose)
+
+
+def findings(
+    diagnosis: Diagnosis, command: Sequence[str], *, verbose: bool = False
+) -> list[RenderableType]:
+    """What was found, and what could not be looked at; arguments as for `summary`."""
+    parts: list[RenderableType] = []
+    full = 0
     for finding in diagnosis.findings:
-        parts += [_finding(finding, command), Text()]
-    for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped):
-        rules = ", ".join(s.code for s in diagnosis.skipped if s.reason == reason)
-        parts += [Text(f"· not checked ({reason}): {rules}"), Text()]
+        in_full = verbose or (finding.consequence_of is None and full < SHOWN_IN_FULL)
+        full += in_full
+        parts.append(_finding(finding, command, in_full=in_full, verbose=verbose))
+    if diagnosis.findings:
+        parts.append(Text())
+    reasons = dict.fromkeys(skipped.reason for skipped in diagnosis.skipped)
+    for reason in reasons:
+        rules = ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
+        parts.append(Text(f"· not checked ({reason}): {rules}"))
+    if diagnosis.silenced:
+        parts.append(Text(f"· silenced: {', '.join(diagnosis.silenced)}"))
+    if verbose:
+        parts.append(
+            Text(f"· looked at and not found: {', '.join(_named(c, True) for c in diagnosis.passed)}")
+        )
+    if reasons or diagnosis.silenced or verbose:
+        parts.append(Text())
     return parts
+
+
+def _named(code: str, verbose: bool) -> str:
+    """A rule by its code, or by its code and problem."""
+    if not verbose:
+        return code
+    return next((f"{code} {rule.problem}" for rule in RULES if rule.code == code), code)
 
 
 def verdict(diagnosis: Diagnosis) -> Text:
@@ -210,14 +257,34 @@ def verdict(diagnosis: Diagnosis) -> Text:
     return Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style))
 
 
-def _yardsticks(measures: Measures, held_out: str) -> Table:
-    q = measures.quality
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+def _score(measures: Measures) -> Text:
+    score = measures.score
+    anchor = "beyond the mean image" if measures.frozen is None else "beyond random filters"
+    if math.isnan(score.value):
+        return Text("meaningfulness: not measured")
+    return Text(
+        f"meaningfulness {score.value:.2f} = {score.learned:.2f} learned ({anchor}) x "
+        f"{score.used:.2f} code used x {score.alive:.2f} alive x {score.selective:.2f} not copied"
+    )
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+
+
+def _yardsticks(measures: Measures, held_out: str, *, verbose: bool) -> Table:
+    """The ladder: the network between what needs none and what could be reached."""
+    q, causal = measures.quality, measures.causal
+    table = _table()
     table.add_column(f"{q.images:,} {held_out} images", no_wrap=True)
-    table.add_column("PSNR / dB", justify="right")
-    table.add_column("SSIM", justify="right")
-    table.add_column("MSE", justify="right")
-    table.add_column("explained", justify="right")
+    for title in ("PSNR / dB", "SSIM", "MSE", "explained"):
+        table.add_column(title, justify="right")
+
+    def anchor(name: str, explained: float | None) -> None:
+        if explained is not None and math.isfinite(explained):
+            table.add_row(name, "", "", "", _share(explained))
+
+    anchor(f"principal components ({measures.network.code_values:,})", causal.projection)
     table.add_row(
         "this network",
         _with_margin(q.psnr, 2),
@@ -227,9 +294,8 @@ def _yardsticks(measures: Measures, held_out: str) -> Table:
         style="bold",
     )
     table.add_row("  training images", "", "", "", _share(q.train_explained_variance))
-    linear = measures.causal.linear
-    if math.isfinite(linear):
-        table.add_row("linear decoder", "", "", "", _share(linear))
+    anchor("frozen random encoder", measures.frozen)
+    anchor("linear decoder", causal.linear)
     table.add_row(
         "mean image",
         f"{q.mean_image_psnr:.2f}",
@@ -237,6 +303,11 @@ def _yardsticks(measures: Measures, held_out: str) -> Table:
         f"{q.mean_image_mse:.5f}",
         "0.0%",
     )
+    if verbose:
+        anchor("mean code", causal.mean_code)
+        anchor("code of zeros", causal.zero_code)
+        anchor("flat grey image", causal.grey)
+    anchor("black image", measures.survey.black)
     return table
 
 
@@ -250,8 +321,9 @@ def _with_margin(mean: Mean, digits: int) -> str:
 
 
 def _layers(measures: Measures) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    for title in ("layer", "filters", "size", "dead", "constant", "moved"):
+    table = _table()
+    columns = ("layer", "filters", "size", "dead", "constant", "repeats", "useless", "moved", "p")
+    for title in columns:
         table.add_column(title, justify="left" if title == "layer" else "right")
     for layer in measures.layers:
         table.add_row(
@@ -260,42 +332,117 @@ def _layers(measures: Measures) -> Table:
             "x".join(map(str, layer.kernel)),
             str(layer.maps.dead),
             str(layer.maps.constant),
-            f"{layer.displacement:.2f}" if layer.displacement < 1000 else "> 1000",
+            str(layer.duplicates),
+            "" if math.isnan(layer.useless) else f"{layer.useless:.0%}",
+            _moved(layer.displacement),
+            "" if math.isnan(layer.p_value) else f"{layer.p_value:.2f}",
         )
     return table
 
 
-def _causal(causal: Causal) -> Text:
-    """What the network does with changed codes, pixels and noise."""
+def _moved(displacement: float) -> str:
+    if math.isnan(displacement):
+        return ""
+    return f"{displacement:.2f}" if displacement < 1000 else "> 1000"
+
+
+def _answers(measures: Measures, *, verbose: bool) -> Text:
+    """What the network does with changed codes, pixels and noise, and what else was measured."""
+    causal, course, spectrum = measures.causal, measures.course, measures.spectrum
     answers = [
         ("another image's code changes the output by", causal.code_shuffle),
         ("scrambled pixels are copied by", causal.pixel_copy),
         ("noise passes by", causal.noise_gain),
     ]
-    return Text("; ".join(f"{what} {value:.2f}" for what, value in answers if math.isfinite(value)))
+    lines = [_numbers(answers)]
+    if math.isfinite(measures.labels.trained):
+        lines.append(
+            _numbers(
+                [
+                    ("labels read from the code", measures.labels.trained),
+                    ("from that of the untrained encoder", measures.labels.initial),
+                ]
+            )
+        )
+    if verbose:
+        lines += [
+            _numbers(
+                [
+                    ("fine detail: power", spectrum.power),
+                    ("coherence", spectrum.coherence),
+                    ("slack", spectrum.slack),
+                    ("sharpness", spectrum.sharpness),
+                    ("checkerboard", spectrum.checkerboard),
+                ]
+            ),
+            _numbers(
+                [
+                    ("code: values", float(measures.code.values)),
+                    ("effective rank", measures.code.effective_rank),
+                    ("participation", measures.code.participation),
+                    ("dead", measures.code.dead),
+                    ("random", causal.repeat),
+                ]
+            ),
+            _numbers(
+                [
+                    ("steps: first update ratios", course.early_update),
+                    ("last", course.last_update),
+                    ("penalty share", course.penalty_share),
+                    ("fall at the end", course.slope),
+                    ("first gradient over last", course.gradient_ratio),
+                ]
+            ),
+            _numbers(
+                [
+                    ("images: black explains", measures.survey.black),
+                    ("neighbours correlate by", measures.survey.correlation),
+                    ("distinct", measures.survey.distinct),
+                    ("repeated", measures.survey.repeated),
+                ]
+            ),
+            "p: of a layer's structure among redraws from its initializer; looks alone prove nothing",
+        ]
+    return Text("\n".join(line for line in lines if line))
 
 
-def _finding(finding: Finding, command: Sequence[str]) -> Text:
+def _numbers(pairs: Sequence[tuple[str, float]]) -> str:
+    return "; ".join(f"{what} {value:.3g}" for what, value in pairs if math.isfinite(value))
+
+
+def _finding(finding: Finding, command: Sequence[str], *, in_full: bool, verbose: bool) -> Text:
     text = Text()
     text.append(f"{MARKS[finding.severity]} ", STYLES[finding.severity])
     text.append(f"{finding.code} {finding.problem}", "bold")
     if finding.consequence_of:
         text.append(f" (follows from {finding.consequence_of})")
+    if not in_full:
         return text
+    text.append(f" ({finding.confidence.value} confidence)")
     text.append(f"\n    {finding.message}")
-    for evidence in finding.evidence:
+    for evidence in finding.evidence if verbose else finding.evidence[:1]:
         text.append(
             f"\n    {evidence.name}: {evidence.value:.3g} "
-            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy})"
+            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words})"
         )
+    if finding.picture and command:
+        text.append(f"; see {finding.picture}")
     width = max((len(" ".join(p.overrides)) for p in finding.prescriptions), default=0)
     for number, prescription in enumerate(finding.prescriptions):
         overrides = " ".join(prescription.overrides)
         text.append("\n    or   " if number else "\n    try  ")
         text.append(f"{overrides:<{width}}", "bold")
         text.append(f"  {prescription.why} ({prescription.safety.value})")
-    if finding.prescriptions:
+    if finding.advice and (verbose or not finding.prescriptions):
+        text.append(f"\n    {finding.advice}")
+    if finding.prescriptions and command:
         text.append(f"\n    {finding.prescriptions[0].command(command)}", "bold")
+    if finding.ruled_out:
+        codes = ", ".join(_named(code, verbose) for code in finding.ruled_out)
+        text.append(f"\n    ruled out: {codes}")
+    if finding.open:
+        codes = ", ".join(_named(code, verbose) for code in finding.open)
+        text.append(f"\n    not ruled out: {codes}")
     return text
 
 

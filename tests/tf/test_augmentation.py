@@ -97,6 +97,7 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     from cae_cli import engine
     from cae_cli.compose import checked
     from cae_cli.data import Images
+    from cae_cli.recorder import Recorder
     from cae_cli.training import _Loop
 
     keras = pytest.importorskip("keras")
@@ -109,9 +110,13 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     class Network:
         model = keras.Model(inputs, copy)
 
+    recorder = Recorder(Network.model, dict)
     loop = _Loop(
         Network, Images(train=images, validation=images), config.loss, config.optimizer,
-        config.augmentation, 0, 32,
+        config.augmentation, 0, 32, recorder,
     )  # fmt: skip
     result = loop.epoch(np.arange(32, dtype=np.int32), [0.0], 0, lambda step, loss: None)
     assert (result.data_loss < 1e-10) == (target == "same")
+    # What the step was fed is written down as it was.
+    pair = float(recorder.record()["fed/pair"])
+    assert (pair == 0) == (target == "same") and pair < 1

@@ -14,6 +14,7 @@ from cae_cli.measures.causal import causal
 from cae_cli.model import build
 from cae_cli.optimizers import OPTIMIZERS, Cosine, Plateau
 from cae_cli.probe import Probe
+from cae_cli.recorder import Recorder
 from cae_cli.regularization import BatchNorm
 from cae_cli.training import Watcher, check, fit, image_order
 from tests.tf.test_model import plain_reference
@@ -37,7 +38,7 @@ def blobs(count, seed=0, side=28):
 IMAGES = Images(train=blobs(200), validation=blobs(50, 1), source="blobs")
 
 
-def trained(*overrides, images=IMAGES, watcher=None, network=None):
+def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None):
     config = checked(["training.epochs=2", *overrides])[1]
     engine.seed(config.seed)
     network = network or build(images.shape, config.model, tuple(config.regularization.values()))
@@ -51,6 +52,7 @@ def trained(*overrides, images=IMAGES, watcher=None, network=None):
         augmentation=config.augmentation,
         seed=config.seed,
         watcher=watcher or Watcher(),
+        recorder=recorder or Recorder(network.model, dict),
     )
     return network, history
 

@@ -1,5 +1,8 @@
-"""The rules, by family: 2xx training, 3xx output, 4xx maps, 5xx generalisation."""
+"""The rules, by family.
 
-from cae_cli.diagnosis.rules import generalisation, maps, output, training
+0xx what can be foreseen, 1xx data, 2xx training, 3xx output, 4xx maps, 5xx the code, 6xx capacity.
+"""
 
-__all__ = ["generalisation", "maps", "output", "training"]
+from cae_cli.diagnosis.rules import capacity, code, data, forecast, maps, output, training
+
+__all__ = ["capacity", "code", "data", "forecast", "maps", "output", "training"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import RULES, Case, Rule
+from cae_cli.diagnosis.rule import MANY_BLANK, RULES, Case, Rule
 
 
 @RULES.add
@@ -15,8 +15,10 @@ class BlankMaps(Rule):
     severity = Severity.WARNING
     measures = "share of maps in the worst layer that are flat, or the same for every image"
     why = "A filter whose map does not depend on the image has learned nothing and carries nothing."
-    threshold = 0.4
+    threshold = MANY_BLANK
     source = "healthy runs have 0 to .25 in their worst layer (Fashion-MNIST, 23 runs)"
+    rivals = ("CAE205", "CAE206", "CAE207")
+    picture = "course.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if 40 % of a layer's maps are blank."""
@@ -27,13 +29,50 @@ class BlankMaps(Rule):
         if share < self.threshold:
             return None
         ways = [Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)]
-        if case.option("model.activation") == "relu":
+        if case.network.hidden_activation == "relu":
             why = "a gradient below zero"
             ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
-        ways.append(case.slower())
+        if case.config:
+            ways.append(case.slower())
+        born = [step for step, blank in sorted(worst.blank_at.items()) if blank >= self.threshold]
+        when = f", since step {born[0]:,} at the latest" if born else ""
         return self.finding(
             f"{worst.maps.dead + worst.maps.constant} of {worst.filters} filters of "
-            f"{worst.name} are blank ({worst.maps.dead} dead, {worst.maps.constant} constant)",
-            Evidence(f"blank maps of {worst.name}", share, self.threshold, "0 to .25"),
-            prescriptions=tuple(ways),
+            f"{worst.name} are blank ({worst.maps.dead} dead, {worst.maps.constant} constant){when}",
+            Evidence(f"blank maps of {worst.name}", share, self.threshold, (0, 0.25)),
+            prescriptions=ways,
+        )
+
+
+@RULES.add
+class DuplicateMaps(Rule):
+    """Filters that say what another one says."""
+
+    code = "CAE402"
+    problem = "filters repeat one another"
+    severity = Severity.NOTE
+    measures = (
+        "share of maps in the worst hidden layer whose correlation with an earlier one is beyond .98"
+    )
+    why = "They cost what filters cost and add nothing; fewer would do. L2 makes more of them."
+    threshold = 0.3
+    source = "healthy runs have 0 to .2 in their worst layer"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires if 30 % of a layer's maps repeat another."""
+        if case.too_early:
+            return self.skipped(case.too_early)
+        worst = max(case.hidden, key=lambda layer: layer.duplicates / layer.filters)
+        share = worst.duplicates / worst.filters
+        if share <= self.threshold:
+            return None
+        ways = []
+        penalties = [n for n in case.option("regularization") or {} if n in ("l1", "l2", "l1_l2")]
+        if penalties:
+            ways.append(Prescription((case.without(penalties),), "no pull to zero", Safety.SAFE))
+        ways.append(Prescription(("model.initializer=orthogonal",), "drawn apart", Safety.SAFE))
+        return self.finding(
+            f"{worst.duplicates} of {worst.filters} maps of {worst.name} repeat another one",
+            Evidence(f"repeated maps of {worst.name}", share, self.threshold, (0, 0.2)),
+            prescriptions=ways,
         )

@@ -5,7 +5,32 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, UNMOVED, Case, Rule
+from cae_cli.diagnosis.rule import (
+    LITTLE_EXPLAINED,
+    MANY_BLANK,
+    POOR_SKILL,
+    RULES,
+    UNMOVED,
+    USUAL_UPDATES,
+    Case,
+    Rule,
+    When,
+)
+
+INF = math.inf
+# What a network that never came to learn shows as well.
+SYMPTOMS = (
+    "CAE202",
+    "CAE301",
+    "CAE302",
+    "CAE303",
+    "CAE401",
+    "CAE211",
+    "CAE601",
+    "CAE602",
+    "CAE603",
+    "CAE605",
+)
 
 
 @RULES.add
@@ -19,7 +44,8 @@ class Diverged(Rule):
     why = "Training stopped there; the weights are those of the last good step, not trained ones."
     threshold = 0
     source = "by definition"
-    explains = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE501")
+    explains = (*SYMPTOMS, "CAE207", "CAE501")
+    picture = "curves.png"
 
     def look(self, case: Case) -> Finding | None:
         """Fires if training ended at a step that was not finite."""
@@ -28,7 +54,7 @@ class Diverged(Rule):
             return None
         return self.finding(
             f"loss or gradient was NaN or infinite at step {step}",
-            Evidence("first step that was not finite", step, self.threshold, "none"),
+            Evidence("first step that was not finite", step, self.threshold, (0, 0)),
             prescriptions=(
                 case.slower(),
                 Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
@@ -48,13 +74,14 @@ class NotLearning(Rule):
     threshold = 0.01
     source = "healthy runs of the reference network lose more than half in their first epoch"
     explains = ("CAE302", "CAE303", "CAE401")
+    picture = "curves.png"
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
     most_explained = LITTLE_EXPLAINED
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if the loss fell by less than 1 % and next to nothing is explained."""
-        if case.too_early:
-            return self.skipped(case.too_early)
+        if case.unwatched:
+            return self.skipped(case.unwatched)
         course = case.measures.course
         first, last = course.first_val_loss, course.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
@@ -64,7 +91,6 @@ class NotLearning(Rule):
         if fall >= self.threshold or explained >= self.most_explained:
             return None
         moved = max(layer.displacement for layer in case.measures.layers)
-        rate = float(case.option("optimizer.learning_rate") or 0)
         ways = [
             Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
             case.slower(),
@@ -72,12 +98,371 @@ class NotLearning(Rule):
         message = f"val/loss went from {first:.4g} to {last:.4g}"
         if case.unmoved:
             message += f", and no layer moved by more than {moved:.1%} of its weights"
-            larger = f"optimizer.learning_rate={10 * rate or 1e-3:g}"
-            ways = [Prescription((larger,), "ten times the step", Safety.SAFE)]
+            ways = [case.faster()]
         return self.finding(
             message,
-            Evidence("fall of the validation loss", fall, self.threshold, "above .5"),
-            Evidence("explained variance", explained, self.most_explained, "above .7"),
-            Evidence("largest displacement of a layer", moved, UNMOVED, ".5 to 1.1"),
-            prescriptions=tuple(ways),
+            Evidence("fall of the validation loss", fall, self.threshold, (0.5, INF)),
+            Evidence("explained variance", explained, self.most_explained, (0.7, 1)),
+            Evidence("largest displacement of a layer", moved, UNMOVED, (0.5, 1.1)),
+            prescriptions=ways,
+        )
+
+
+@RULES.add
+class OutputActivation(Rule):
+    """The last activation ties the channels of a pixel together."""
+
+    code = "CAE203"
+    problem = "the output's activation cannot make an image"
+    severity = Severity.ERROR
+    when = When.ALWAYS
+    measures = "whether the last activation is a softmax over the channels of each pixel"
+    why = (
+        "Softmax makes the channels of a pixel sum to 1. With one channel the output is 1 whatever "
+        "comes in, and no gradient passes."
+    )
+    threshold = 0
+    source = "by definition"
+    explains = (*SYMPTOMS, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires for softmax."""
+        activation = case.network.output_activation
+        if activation is None:
+            return self.skipped("the output's activation is unknown")
+        if activation != "softmax":
+            return None
+        channels = case.network.image_shape[2]
+        what = "1 whatever comes in" if channels == 1 else f"{channels} channels that sum to 1"
+        return self.finding(
+            f"softmax over {channels} channel{'' if channels == 1 else 's'}: {what}",
+            Evidence("softmax over channels", 1, self.threshold, (0, 0)),
+            prescriptions=(
+                Prescription(("model.output_activation=sigmoid",), "each pixel for itself", Safety.SAFE),
+            ),
+        )
+
+
+@RULES.add
+class ReportedLoss(Rule):
+    """The loss that was reported is not the one of its name."""
+
+    code = "CAE204"
+    problem = "the loss was computed with the wrong range"
+    severity = Severity.WARNING
+    measures = "loss reported for the watched images minus the same loss computed anew by its definition"
+    why = (
+        "SSIM with max_val=255 on images in [0, 1] is near 1 for any output: the loss looks excellent "
+        "and teaches next to nothing."
+    )
+    threshold = 0.15
+    source = "equal within .06 in healthy runs, whatever the window; .3 to .9 with the constants of 255"
+    explains = SYMPTOMS
+    references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above .15 for 1 - SSIM."""
+        if case.unwatched:
+            return self.skipped(case.unwatched)
+        course = case.measures.course
+        if not math.isfinite(course.recomputed_loss):
+            return self.skipped("there is no second form of this loss")
+        apart = abs(course.reported_loss - course.recomputed_loss)
+        if not apart > self.threshold:
+            return None
+        ways = [Prescription(("data.scale=auto",), "images in [0, 1]", Safety.SAFE)]
+        if case.option("loss.k1") is not None:
+            constants = ("loss.k1=0.01", "loss.k2=0.03")
+            ways.insert(0, Prescription(constants, "the paper's constants", Safety.SAFE))
+        return self.finding(
+            f"reported {course.reported_loss:.3g}, by its definition {course.recomputed_loss:.3g}",
+            Evidence("difference of the losses", apart, self.threshold, (0, 0.06)),
+            prescriptions=ways,
+            advice="give the loss the range that the images really have",
+        )
+
+
+@RULES.add
+class DeadAtBirth(Rule):
+    """Filters were blank before the first step, and stayed so."""
+
+    code = "CAE205"
+    problem = "filters were dead before the first step"
+    severity = Severity.ERROR
+    measures = "share of blank maps of the worst hidden layer, before training and at the end"
+    why = "A filter that is silent for every image gets no gradient: the initializer left it no way."
+    threshold = MANY_BLANK
+    source = "healthy runs have 0 to .25 in their worst layer at any time"
+    explains = (*SYMPTOMS, "CAE206", "CAE207", "CAE208", "CAE209")
+    rivals = ("CAE207",)
+    picture = "course.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires if 40 % of a layer's maps were blank at step 0 and are at the end."""
+        if case.unwatched:
+            return self.skipped(case.unwatched)
+        layers = [layer for layer in case.hidden if 0 in layer.blank_at]
+        if not layers:
+            return self.skipped("nobody looked at the maps before training")
+        worst = max(layers, key=lambda layer: min(layer.blank_at[0], layer.maps.blank_share))
+        share = min(worst.blank_at[0], worst.maps.blank_share)
+        if share < self.threshold:
+            return None
+        ways = [Prescription(("model.initializer=he_normal",), "drawn for ReLU", Safety.SAFE)]
+        ways.append(
+            Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)
+        )
+        if case.network.hidden_activation == "relu":
+            ways.append(
+                Prescription(("model.activation=leaky_relu",), "a gradient below zero", Safety.SAFE)
+            )
+        return self.finding(
+            f"{worst.name}: {worst.blank_at[0]:.0%} of the maps blank before training, "
+            f"{worst.maps.blank_share:.0%} after",
+            Evidence(f"blank maps of {worst.name} throughout", share, self.threshold, (0, 0.25)),
+            prescriptions=ways,
+        )
+
+
+@RULES.add
+class PenaltyTooStrong(Rule):
+    """The penalty outweighs the images."""
+
+    code = "CAE206"
+    problem = "the penalty outweighs the reconstruction"
+    severity = Severity.ERROR
+    measures = "share of the penalties in the loss of the first five steps"
+    why = (
+        "The optimizer then shrinks weights or codes rather than learning from images. The share at "
+        "the end says nothing: by then they are gone."
+    )
+    threshold = 0.5
+    source = "healthy runs have 0 to .16, L2 .001 among them"
+    explains = (*SYMPTOMS, "CAE208", "CAE209", "CAE501")
+    rivals = ("CAE207", "CAE208")
+    picture = "course.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above one half."""
+        if case.measures.course.steps is None:
+            return self.skipped("nobody watched the training")
+        share = case.measures.course.penalty_share
+        if not math.isfinite(share):
+            return self.skipped("nobody watched the first steps")
+        if share <= self.threshold:
+            return None
+        had = case.option("regularization") or {}
+        penalties = [name for name in had if name in ("l1", "l2", "l1_l2", "activity_l1")]
+        ways = []
+        for name in penalties:
+            keys = ("l1", "l2") if name == "l1_l2" else ("strength",)
+            weaker = tuple(f"regularization.{name}.{key}={had[name][key] / 100:g}" for key in keys)
+            ways.append(Prescription(weaker, "a hundredth of the penalty", Safety.SAFE))
+        if penalties:
+            ways.append(Prescription((case.without(penalties),), "no penalty", Safety.SAFE))
+        return self.finding(
+            f"{share:.0%} of the loss of the first steps is penalty",
+            Evidence("share of the penalty", share, self.threshold, (0, 0.163)),
+            prescriptions=ways,
+            advice="" if ways else "weaken the penalties of the layers",
+        )
+
+
+@RULES.add
+class RateTooHigh(Rule):
+    """Steps tear the weights, and something broke."""
+
+    code = "CAE207"
+    problem = "the learning rate is too high"
+    severity = Severity.ERROR
+    measures = (
+        "median update ratio of the first eight steps, log10(mean |change| / mean |weight|), "
+        "where maps died or the result is poor"
+    )
+    why = "Such steps push filters to where no image activates them, and nothing brings them back."
+    threshold = -1.2
+    source = "healthy: -2.1 to -1.8 with Adam at .001, -1.28 at .01; a tenth more and filters die"
+    explains = (*SYMPTOMS, "CAE501", "CAE402", "CAE304", "CAE305", "CAE503")
+    rivals = ("CAE205", "CAE206")
+    picture = "course.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above -1.2 with dead maps or a poor result."""
+        if case.unwatched:
+            return self.skipped(case.unwatched)
+        update = case.measures.course.early_update
+        if not math.isfinite(update):
+            return self.skipped("nobody watched the first steps")
+        broken = case.blank >= MANY_BLANK or case.poor
+        if update <= self.threshold or not broken:
+            return None
+        return self.finding(
+            f"each of the first steps changed the weights by {10**update:.0%}; "
+            f"{case.blank:.0%} of the maps of a layer are blank",
+            Evidence("update ratio of the first steps", update, self.threshold, USUAL_UPDATES),
+            Evidence("blank maps of the worst layer", case.blank, MANY_BLANK, (0, 0.25)),
+            prescriptions=(
+                case.slower(),
+                Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
+            ),
+        )
+
+
+@RULES.add
+class RateTooLow(Rule):
+    """Steps are too small to get anywhere."""
+
+    code = "CAE208"
+    problem = "the learning rate is too low"
+    severity = Severity.ERROR
+    measures = "median update ratio of the first eight steps, where the result is poor"
+    why = "The weights are still close to where the initializer put them."
+    threshold = -3.5
+    source = "healthy: -2.1 to -1.8; Adam at 1e-5 has -4"
+    explains = (*SYMPTOMS, "CAE304")
+    rivals = ("CAE209", "CAE206", "CAE205")
+    picture = "course.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires below -3.5 with a poor result."""
+        if case.unwatched:
+            return self.skipped(case.unwatched)
+        update = case.measures.course.early_update
+        if not math.isfinite(update):
+            return self.skipped("nobody watched the first steps")
+        if update >= self.threshold or not case.poor:
+            return None
+        return self.finding(
+            f"each of the first steps changed the weights by {10**update:.2g} of themselves",
+            Evidence("update ratio of the first steps", update, self.threshold, USUAL_UPDATES),
+            prescriptions=(case.faster(), case.longer()),
+        )
+
+
+@RULES.add
+class EncoderFrozen(Rule):
+    """Layers never moved while others did."""
+
+    code = "CAE209"
+    problem = "layers were never trained"
+    severity = Severity.WARNING
+    measures = "convolutions whose kernel did not move at all, while another's did"
+    why = (
+        "Their filters are what the initializer drew, whatever the reconstruction looks like: a "
+        "decoder explains .74 on Fashion-MNIST from random filters."
+    )
+    threshold = 1e-6
+    source = "healthy layers moved by .55 to 1.03 of their weights, frozen ones by 0"
+    explains = ("CAE303", "CAE302", "CAE202", "CAE601", "CAE602", "CAE603", "CAE605", "CAE211")
+    rivals = ("CAE208",)
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires if a layer's displacement is 0."""
+        moved = {layer.name: layer.displacement for layer in case.measures.layers}
+        if any(math.isnan(value) for value in moved.values()):
+            return self.skipped("the initial weights are unknown")
+        if case.measures.course.steps == 0:
+            return self.skipped("no step was made")
+        still = [name for name, value in moved.items() if value < self.threshold]
+        if not still or max(moved.values()) < UNMOVED:
+            return None
+        ways = []
+        if case.option("training.frozen") not in (None, "none"):
+            ways = [Prescription(("training.frozen=none",), "train all of it", Safety.SAFE)]
+        else:
+            ways = [Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE)]
+        return self.finding(
+            f"{', '.join(still)} did not move",
+            Evidence("smallest displacement", min(moved.values()), self.threshold, (0.55, 1.03)),
+            prescriptions=ways,
+            advice="" if self._frozen(case) else "look for trainable=False, and for a cut gradient",
+        )
+
+    @staticmethod
+    def _frozen(case: Case) -> bool:
+        return case.option("training.frozen") not in (None, "none")
+
+
+@RULES.add
+class ModeMismatch(Rule):
+    """Batch normalisation does something else after training than in it."""
+
+    code = "CAE210"
+    problem = "batch normalisation's averages do not fit"
+    severity = Severity.ERROR
+    measures = (
+        "explained variance with batch normalisation as in training, minus that of the network as "
+        "it is used"
+    )
+    why = (
+        "In use the running averages take the place of the batch's own. Too few steps, or a momentum "
+        "too near 1, leave them where they began."
+    )
+    threshold = 0.1
+    source = "healthy networks with batch normalisation differ by less than .03, batches of 2 too"
+    explains = (*SYMPTOMS, "CAE501", "CAE502")
+    rivals = ("CAE207", "CAE208")
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires if the network would explain .1 more in training mode."""
+        if not case.network.normalised:
+            return None
+        if case.unusable:
+            return self.skipped(case.unusable)
+        gain = case.measures.causal.training_mode
+        if not math.isfinite(gain):
+            return self.skipped("not measured")
+        if gain <= self.threshold:
+            return None
+        ways = []
+        momentum = case.option("regularization.batchnorm.momentum")
+        if momentum is not None and momentum > 0.9:
+            ways.append(
+                Prescription(
+                    ("regularization.batchnorm.momentum=0.9",), "averages that follow", Safety.SAFE
+                )
+            )
+        ways.append(case.longer())
+        return self.finding(
+            f"explained variance {case.measures.quality.explained_variance:.3f} in use, "
+            f"{case.measures.quality.explained_variance + gain:.3f} as in training",
+            Evidence("gain in training mode", gain, self.threshold, (-0.03, 0.03)),
+            prescriptions=ways,
+        )
+
+
+@RULES.add
+class UnderTrained(Rule):
+    """It was still learning fast when training ended."""
+
+    code = "CAE211"
+    problem = "training ended too early"
+    severity = Severity.WARNING
+    measures = "fall of the loss from its third to its fourth quarter, where the result is poor"
+    why = "The loss was still falling fast: what is missing may be nothing but time."
+    threshold = 0.1
+    source = (
+        "healthy runs of 1,024 steps have .05 to .118, so it counts only where the result is worse "
+        "than a linear decoder"
+    )
+    explains = ("CAE303", "CAE302", "CAE304")
+    rivals = ("CAE208", "CAE206", "CAE105", "CAE103", "CAE601", "CAE603")
+    picture = "curves.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above .1 with a poor result."""
+        if case.unwatched:
+            return self.skipped(case.unwatched)
+        slope, skill = case.measures.course.slope, case.measures.causal.skill
+        if not math.isfinite(slope):
+            return self.skipped("nobody watched the loss")
+        if slope <= self.threshold or not case.poor:
+            return None
+        evidence = [Evidence("fall of the loss in the last quarter", slope, self.threshold, (0, 0.05))]
+        if math.isfinite(skill):
+            evidence.append(Evidence("skill", skill, POOR_SKILL, (-0.01, 0.38)))
+        return self.finding(
+            f"the loss fell by {slope:.0%} from the third to the fourth quarter of the training",
+            *evidence,
+            prescriptions=(case.longer(), case.faster()),
         )

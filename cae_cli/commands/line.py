@@ -1,0 +1,94 @@
+"""The words behind a command: Hydra's flags and overrides, and what is ours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from cae_cli import compose
+from cae_cli.diagnosis import Diagnosis, Severity
+from cae_cli.diagnosis.rule import load_rules
+from cae_cli.errors import UserError
+from cae_cli.options import key_of
+
+# Flags that every command with a diagnosis has.
+HELP = """\
+  --verbose               every number, every finding in full
+  --fail-on LEVEL         exit code 1 from this finding on: error, warning or note
+  --rules FILE            a Python file with rules of your own (it is run)
+"""
+
+
+def parse(command: str, arguments: list[str]) -> argparse.Namespace:
+    """Flags and overrides, in any order; stock Hydra wants the flags first.
+
+    Args:
+        command: for the hint of an error ("cae train").
+        arguments: behind it.
+
+    Raises:
+        UserError: an unknown flag, or one that is refused.
+    """
+    parser = get_args_parser()
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--fail-on", choices=[s.value for s in Severity])
+    parser.add_argument("--rules", type=Path)
+    parser.add_argument("--code")
+    parser.add_argument("--custom", type=Path)
+    parser.add_argument("--probe", action="store_true")
+    parser.add_argument("--control", action="store_true")
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message, where="command line", hint=f"{command} --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    flags = parser.parse_intermixed_args(arguments)
+    if flags.experimental_rerun:
+        raise UserError(
+            "--experimental-rerun loads a pickle, which may run anything", where="command line"
+        )
+    for override in flags.overrides:
+        if key_of(override) == "hydra.mode":
+            raise UserError(
+                "hydra.mode is not for the command line",
+                where=f"command line: {override}",
+                hint="cae train -m makes a sweep",
+            )
+    flags.overrides = compose.with_new_keys(flags.overrides)
+    if flags.rules is not None:
+        load_rules(flags.rules)
+    return flags
+
+
+def sources(flags: argparse.Namespace) -> compose.Sources:
+    """Where configs are read from.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if flags.config_path is not None:
+        raise UserError(
+            "--config-path would leave out cae's own configs",
+            where=f"command line: {flags.config_path}",
+            hint=f"--config-dir {flags.config_path} adds a folder to them",
+        )
+    folders = []
+    if flags.config_dir is not None:
+        folder = Path(flags.config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(
+                f"no such folder: {flags.config_dir}",
+                where="--config-dir",
+                hint="a folder laid out like configs/: its sub-folders are groups",
+            )
+        folders.append(folder)
+    return compose.Sources(flags.config_name or "config", tuple(folders))
+
+
+def exit_code(flags: argparse.Namespace, diagnosis: Diagnosis) -> int:
+    """1 if a finding is as severe as ``--fail-on`` says, else 0."""
+    return int(flags.fail_on is not None and diagnosis.reaches(Severity(flags.fail_on)))

@@ -1,0 +1,157 @@
+"""Rules on the code: whether it is needed, and whether it describes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, Case, Rule
+
+INF = math.inf
+
+
+@RULES.add
+class ValidationGap(Rule):
+    """Training images are reconstructed better than others."""
+
+    code = "CAE501"
+    problem = "training images are memorised"
+    severity = Severity.WARNING
+    measures = (
+        "explained variance of training images minus that of held-out ones, beyond the same "
+        "difference of a linear decoder and the margin of error"
+    )
+    why = "What is memorised says something about these images, not about images."
+    threshold = 0.04
+    least_explained = LITTLE_EXPLAINED
+    source = "healthy runs have .002 to .013; 16 training images give .06 to .08"
+    explains = ("CAE303",)
+    rivals = ("CAE103", "CAE210")
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above .04."""
+        q = case.measures.quality
+        if case.too_early:
+            return self.skipped(case.too_early)
+        # Held-out images may be harder than those of the training (other photographs): what a linear
+        # decoder, which cannot memorise, loses on them too does not count. Few held-out images give
+        # an uncertain mean: only what is beyond its margin counts. Who explains next to nothing of
+        # the training images has not memorised them either.
+        gap = q.train_explained_variance - q.explained_variance
+        causal = case.measures.causal
+        harder = max(0.0, causal.linear_train - causal.linear)  # 0 where either is not known
+        certain = gap - harder - q.mse.margin / q.mean_image_mse
+        if certain <= self.threshold or q.train_explained_variance < self.least_explained:
+            return None
+        return self.finding(
+            f"explained variance {q.train_explained_variance:.3f} on training images, "
+            f"{q.explained_variance:.3f} on held-out ones",
+            Evidence("gap in explained variance", certain, self.threshold, (-0.01, 0.013)),
+            prescriptions=self._ways_out(case),
+            advice="more images",
+        )
+
+    @staticmethod
+    def _ways_out(case: Case) -> Iterator[Prescription]:
+        yield Prescription(("data.train=null",), "all images there are", Safety.SLOW)
+        if not any(
+            case.option(f"augmentation.{kind}") for kind in ("rotation", "shift", "zoom", "flip")
+        ):
+            why = "more views of the same images"
+            yield Prescription(("augmentation=light",), why, Safety.TRADE)
+        yield Prescription((case.adding("dropout"),), "fewer ways to memorise", Safety.TRADE)
+
+
+@RULES.add
+class CodeBypassed(Rule):
+    """The decoder does not need the code."""
+
+    code = "CAE502"
+    problem = "the decoder bypasses the code"
+    severity = Severity.ERROR
+    measures = "change of the output where the code of another image is put in, over 2V"
+    why = (
+        "The image reaches the output around the code, over skip connections: the reconstruction is "
+        "excellent and the code holds nothing."
+    )
+    threshold = 0.1
+    source = "healthy runs have .70 to 1.06; with skip connections at full resolution 0"
+    explains = ("CAE503", "CAE602", "CAE401")
+    rivals = ("CAE301", "CAE503")
+    picture = "answers.png"
+    least_explained = 0.5  # below that there is nothing to bypass with
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires below .1 where more than half is explained."""
+        if case.unusable:
+            return self.skipped(case.unusable)
+        used = case.measures.causal.code_shuffle
+        explained = case.measures.quality.explained_variance
+        if not math.isfinite(used):
+            return self.skipped("the code could not be replaced")
+        if explained <= self.least_explained or used >= self.threshold:
+            return None
+        ways = []
+        if case.option("model.skips"):
+            ways = [Prescription(("model.skips=false",), "everything through the code", Safety.SAFE)]
+        return self.finding(
+            f"with another image's code the output changes by {used:.3f}, and explains {explained:.0%}",
+            Evidence("change with another code", used, self.threshold, (0.7, 1.06)),
+            Evidence("explained variance", explained, self.least_explained, (0.7, 1)),
+            prescriptions=ways,
+            advice="remove the skip connections, or at least those at full resolution",
+        )
+
+
+@RULES.add
+class PassThrough(Rule):
+    """The network copies whatever comes in."""
+
+    code = "CAE503"
+    problem = "the network copies its input"
+    severity = Severity.WARNING
+    measures = "share of the contrast within images that is reproduced after their pixels were permuted"
+    why = (
+        "Scrambled pixels have nothing in common with the training images. Who reproduces them "
+        "passes pixels on instead of describing what is there."
+    )
+    threshold = 0.25
+    source = "healthy runs have -.20 to .04; a code 16 times the image .44; identity 1"
+    explains = ("CAE501", "CAE604")
+    rivals = ("CAE502",)
+    picture = "answers.png"
+
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires above .25."""
+        if case.unusable:
+            return self.skipped(case.unusable)
+        causal = case.measures.causal
+        if not math.isfinite(causal.pixel_copy):
+            return self.skipped("the images have no contrast")
+        if causal.pixel_copy <= self.threshold:
+            return None
+        evidence = [
+            Evidence("copied of scrambled pixels", causal.pixel_copy, self.threshold, (-INF, 0.04))
+        ]
+        if math.isfinite(causal.noise_gain):
+            evidence.append(Evidence("noise passed on", causal.noise_gain, 0.5, (0.045, 0.129)))
+        ratio = case.network.code_values / case.network.image_values
+        return self.finding(
+            f"{causal.pixel_copy:.0%} of scrambled pixels are copied; the code has {ratio:.2g} times "
+            "the values of an image",
+            *evidence,
+            prescriptions=self._ways_out(case),
+        )
+
+    @staticmethod
+    def _ways_out(case: Case) -> Iterator[Prescription]:
+        filters = list(case.option("model.filters") or [])
+        positions = case.network.code_values / max(1, case.network.code_shape[-1])
+        fitting = max(1, int(case.network.image_values / (2 * positions)))
+        if fitting < case.network.code_shape[-1]:
+            yield Prescription((f"model.code_channels={fitting}",), "a bottleneck", Safety.TRADE)
+        if filters:
+            deeper = ",".join(map(str, [*filters, filters[-1]]))
+            yield Prescription((f"model.filters=[{deeper}]",), "a stage more", Safety.TRADE)
+        yield Prescription((case.adding("noise"),), "copying no longer pays", Safety.TRADE)

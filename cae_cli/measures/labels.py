@@ -1,0 +1,40 @@
+"""What a code says about labels that training never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def probe_accuracy(
+    train_codes: Array, train_labels: Labels | None, codes: Array, labels: Labels | None
+) -> float:
+    """Accuracy of a linear classifier of codes: ridge regression on standardised values.
+
+    For information, not a measure of health: a trained encoder is often no better here than the
+    same encoder with random weights.
+
+    Args:
+        train_codes: (m, ...) to fit the classifier on.
+        train_labels: (m,), or None.
+        codes: (n, ...) to score it on.
+        labels: (n,), or None.
+
+    Returns:
+        0 to 1; NaN without labels, with fewer than two classes, or if a code is not finite.
+    """
+    if train_labels is None or labels is None or not len(labels) or len(np.unique(train_labels)) < 2:
+        return float("nan")
+    if not (np.isfinite(train_codes).all() and np.isfinite(codes).all()):
+        return float("nan")
+    from sklearn.linear_model import RidgeClassifier
+
+    x, y = (c.reshape(len(c), -1).astype(np.float64) for c in (train_codes, codes))
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    std[std <= 1e-6 * np.abs(mean)] = 1  # a constant: what spreads is rounding
+    std[std == 0] = 1
+    classifier = RidgeClassifier().fit((x - mean) / std, train_labels)
+    return float((classifier.predict((y - mean) / std) == labels).mean())

@@ -1,0 +1,65 @@
+"""What a network is made of, as far as the diagnosis asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Network:
+    """Facts of a network that follow from its layers, not from its weights.
+
+    Attributes:
+        image_shape: (h, w, c).
+        code_shape: of an image's code, (h', w', channels) or (values,).
+        output_activation: of the last layer ("sigmoid"), None if unknown.
+        hidden_activation: the most frequent one of the others, None if unknown.
+        normalised: it has batch normalisation.
+        skips: the image reaches the output around the code.
+        receptive_field: side of the square of pixels that a value of the code sees, at most the
+            image's; None if unknown.
+        depth: layers with kernels on the longest path.
+        narrowest: fewest filters of a hidden convolution, None if there is none.
+    """
+
+    image_shape: tuple[int, ...]
+    code_shape: tuple[int, ...]
+    output_activation: str | None
+    hidden_activation: str | None
+    normalised: bool
+    skips: bool
+    receptive_field: float | None
+    depth: int
+    narrowest: int | None
+
+    @property
+    def code_values(self) -> int:
+        """How many numbers the code of an image has."""
+        return int(np.prod(self.code_shape))
+
+    @property
+    def image_values(self) -> int:
+        """How many numbers an image has."""
+        return int(np.prod(self.image_shape))
+
+    @property
+    def code_grid(self) -> tuple[int, int]:
+        """Rows and columns of the code; of a code without place those of a square of its size."""
+        if len(self.code_shape) == 3:
+            return self.code_shape[0], self.code_shape[1]
+        side = max(1, int((self.code_values / self.image_shape[2]) ** 0.5))
+        return side, side
+
+
+def network(facts: Mapping[str, Any]) -> Network:
+    """From plain facts, as training.json holds them; what is more is left out."""
+    values = {field.name: facts[field.name] for field in fields(Network)}
+    for name in ("image_shape", "code_shape"):
+        values[name] = tuple(values[name])
+    field_sides = values["receptive_field"]  # (h, w)
+    values["receptive_field"] = None if field_sides is None else float(max(field_sides))
+    return Network(**values)

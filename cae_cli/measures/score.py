@@ -1,0 +1,50 @@
+"""One number for how meaningful filters are, with its parts shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of meaningfulness, and what it is the product of; all 0 to 1, NaN if not measured.
+
+    Blind to memorising: the gap to the training images is to be shown beside it. It is harsh on
+    networks trained for SSIM, which trade squared error for it.
+
+    Attributes:
+        value: learned x used x alive x selective.
+        learned: share of what the anchor leaves unexplained that the network explains. The anchor is
+            the same network with a frozen encoder where that was tried, else the mean image.
+        used: how far the output follows the code.
+        alive: one minus the share of blank maps in the worst layer.
+        selective: one minus the share of scrambled pixels that are copied.
+    """
+
+    value: float
+    learned: float
+    used: float
+    alive: float
+    selective: float
+
+
+def score(
+    *, explained: float, base: float, code_shuffle: float, pixel_copy: float, blank: float
+) -> Score:
+    """Puts the score together.
+
+    Args:
+        explained: explained variance of held-out images.
+        base: that of the anchor, below 1.
+        code_shuffle: see `measures.causal.Causal`.
+        pixel_copy: the same.
+        blank: share of blank maps in the worst layer.
+    """
+
+    def clip(value: float) -> float:
+        return math.nan if math.isnan(value) else min(max(value, 0.0), 1.0)
+
+    learned = clip((explained - base) / (1 - base)) if base < 1 else math.nan
+    used, alive, selective = clip(code_shuffle), 1 - clip(blank), 1 - clip(pixel_copy)
+    return Score(learned * used * alive * selective, learned, used, alive, selective)

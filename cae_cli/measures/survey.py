@@ -1,0 +1,79 @@
+"""What the images are like, before any network sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.measures.fed import fed
+
+Array = NDArray[np.float32]
+
+SURVEYED = 4096  # images that are looked at
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The images as they are handed to the training.
+
+    Attributes:
+        train: number of training images.
+        held_out: number of images that are measured.
+        low, high: smallest and largest value.
+        black: explained variance of a black image, 1 - E[t²]/V: 0 would mean that black is as good
+            an answer as the mean image. -1.4 for Fashion-MNIST, -.6 for MNIST, -.3 for Omniglot.
+        variance: V, mean over pixels of the variance over images.
+        image_std: mean standard deviation within an image.
+        flat: share of images without any contrast.
+        distinct: share of training images that differ from every earlier one.
+        repeated: share of held-out images that are among the training images.
+        correlation: lag-1 autocorrelation within images, see `measures.fed.Fed`.
+    """
+
+    train: int
+    held_out: int
+    low: float
+    high: float
+    black: float
+    variance: float
+    image_std: float
+    flat: float
+    distinct: float
+    repeated: float
+    correlation: float
+
+
+def survey(train: Array, held_out: Array, *, counts: tuple[int, int] | None = None) -> Survey:
+    """Looks at the first images of each part.
+
+    Args:
+        train: (n, h, w, c), at most `SURVEYED` are needed.
+        held_out: (m, h, w, c).
+        counts: how many there are in all; None: as many as are given.
+    """
+    whole = counts or (len(train), len(held_out))
+    train, held_out = train[:SURVEYED], held_out[:SURVEYED]
+    as_fed = fed(train, train)
+    seen = {_digest(image) for image in train}
+    square = float(np.mean(np.square(train), dtype=np.float64))
+    spread = train.reshape(len(train), -1).std(axis=1)
+    return Survey(
+        train=whole[0],
+        held_out=whole[1],
+        low=as_fed.target_low,
+        high=as_fed.target_high,
+        black=1 - square / as_fed.variance if as_fed.variance else float("nan"),
+        variance=as_fed.variance,
+        image_std=as_fed.image_std,
+        flat=float((spread < 1e-6).mean()),
+        distinct=len(seen) / len(train),
+        repeated=float(np.mean([_digest(image) in seen for image in held_out])),
+        correlation=as_fed.correlation,
+    )
+
+
+def _digest(image: Array) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

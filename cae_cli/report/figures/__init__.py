@@ -1,0 +1,65 @@
+"""The pictures of a run, from the arrays and figures in its folder.
+
+`draw` says which there are; `pictures` are made of `tiles`, `charts` of bars and lines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cae_cli.report.figures import charts, pictures
+from cae_cli.report.figures.tiles import mosaic
+from cae_cli.run import Run, atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw", "mosaic"]
+
+
+def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
+    """Draws every picture of a run that its files are enough for.
+
+    Args:
+        run: a folder that holds arrays.npz, and metrics.csv where somebody watched the training.
+        frozen: explained variance of the control with a frozen encoder, if there is one.
+
+    Returns:
+        The files written.
+    """
+    # Networks that diverged have infinite weights and errors, whose sums are not numbers.
+    with np.errstate(all="ignore"):
+        figures = _figures(run, frozen)
+    for path, figure in figures.items():
+        # No metadata: equal runs give equal files, whatever Matplotlib says of itself.
+        with atomic(path) as temporary:
+            figure.savefig(temporary, metadata={"Software": None})
+    return list(figures)
+
+
+def _figures(run: Run, frozen: float | None) -> dict[Path, Figure]:
+    arrays = run.read_arrays(run.arrays)
+    metrics = run.read_metrics() if run.metrics.exists() else {}
+    layers = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
+    snapshots = {epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()}
+    figures: dict[Path, Figure | None] = {
+        run.reconstructions: pictures.reconstructions(arrays),
+        run.answers: pictures.answers(arrays),
+        run.redraws: pictures.redraws(arrays),
+        run.ladder: charts.ladder(arrays, frozen),
+        run.course: charts.course(arrays, metrics),
+        run.curves: charts.curves(metrics) if metrics else None,
+        run.formation: pictures.formation(layers[0], arrays, snapshots)
+        if snapshots and layers
+        else None,
+    }
+    for layer in layers:
+        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")  # most used first
+        figures[run.filters(layer)] = pictures.filters(layer, arrays[f"kernel/{layer}"], order)
+        figures[run.maps(layer)] = pictures.maps(
+            layer, arrays["example_images"], arrays[f"map/{layer}"], order
+        )
+    return {path: figure for path, figure in figures.items() if figure is not None}

@@ -1,0 +1,215 @@
+"""Pictures made of tiles: filters, feature maps, and what the network makes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.measures.filters import p_value, structure
+from cae_cli.measures.quality import psnr
+from cae_cli.report.figures.tiles import GAP, TILE, Array, Colours, fitted, grid, photo, rule_off
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Arrays = Mapping[str, NDArray[Any]]
+
+MOST_ROWS, MOST_COLUMNS = 32, 16  # tiles of a filter picture; more cannot be seen
+MOST_MAPS, MOST_IMAGES = 12, 6
+MOST_LAYERS, MOST_REDRAWN = 8, 14  # blocks and columns of the comparison with redraws
+
+
+def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Figure:
+    """Every filter of a layer; one row each where it has several input channels."""
+    kh, kw, inputs, filters = kernel.shape
+    colours = Colours([kernel])
+    shown = order[:MOST_ROWS]
+    if inputs == 1:
+        columns = min(8, len(shown))  # a block of tiles rather than one tall column
+        starts = range(0, len(shown), columns)
+        rows = [[colours.tile(kernel[:, :, 0, f]) for f in shown[s : s + columns]] for s in starts]
+        row_names = ["filters " + " ".join(map(str, shown[s : s + columns])) for s in starts]
+        column_names: list[str] = []
+        caption = "most used first, row by row"
+    else:
+        columns = min(inputs, MOST_COLUMNS)
+        rows = [[colours.tile(kernel[:, :, i, f]) for i in range(columns)] for f in shown]
+        row_names = [f"filter {f}" for f in shown]
+        of_colours = layer == "encoder_1" and inputs == 3
+        column_names = ["red", "green", "blue"] if of_colours else [f"{i}" for i in range(columns)]
+        caption = "a filter in each row, most used first; an input channel in each column"
+        if columns < inputs:
+            caption += f", {columns} of {inputs} shown"
+    if len(shown) < filters:
+        caption += f"; {len(shown)} of {filters} filters shown"
+    figure, axes = grid(
+        f"{layer}: {filters} filter{'' if filters == 1 else 's'} {kh}x{kw}x{inputs}",
+        rows,
+        row_names,
+        column_names,
+        cell=0.62 if inputs == 1 else 0.46,
+        caption=caption,
+    )
+    colours.legend(axes, "weight")
+    return figure
+
+
+def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Figure:
+    """Feature maps of the example images: an image in each row, the input first."""
+    h, w, filters = maps.shape[1:]
+    shown = order[:MOST_MAPS]
+    maps, images = maps[:MOST_IMAGES], images[:MOST_IMAGES]
+    colours = Colours([maps])
+    photos = [photo(image) for image in images]
+    rows = [
+        # as wide as the image: padding makes maps a little wider or narrower than that
+        [photo, *(colours.tile(own[:, :, f], photo.shape[1]) for f in shown)]
+        for photo, own in zip(photos, maps, strict=True)
+    ]
+    more = "" if len(shown) == filters else f", the {len(shown)} most used of {filters} filters"
+    figure, axes = grid(
+        f"{layer}: feature maps {h}x{w}{more}",
+        rows,
+        [],
+        ["input", *(f"filter {f}" for f in shown)],
+    )
+    colours.legend(axes, "activation")
+    return figure
+
+
+def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
+    """Best, median and worst held-out images: input, output, difference."""
+    images, outputs, mse = (arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
+    third = len(images) // 3
+    names = ["best"] * third + ["median"] * third + ["worst"] * third
+    difference = (outputs - images).mean(axis=3)  # (k, h, w)
+    colours = Colours([difference], signed=True)
+    rows = [
+        [photo(image) for image in images],
+        [photo(output) for output in outputs],
+        [colours.tile(d) for d in difference],
+    ]
+    decibels = psnr(mse)
+    figure, axes = grid(
+        f"Held-out images and their reconstructions, by error ({len(arrays['mse']):,} images)",
+        rows,
+        ["input", "output", "difference"],
+        [f"{name}\n{value:.1f} dB" for name, value in zip(names, decibels, strict=True)],
+        cell=1.0,
+    )
+    colours.legend(axes, "output - input")
+    return figure
+
+
+def formation(
+    layer: str, arrays: Mapping[str, NDArray[Any]], snapshots: Mapping[int, Mapping[str, Any]]
+) -> Figure:
+    """First-layer filters and reconstructions after chosen epochs, an epoch in each row."""
+    order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:16]
+    images = [photo(image) for image in arrays["example_images"]]
+    # Filters that see colour are shown by their mean over the channels.
+    kernels = {e: snapshots[e][f"kernel/{layer}"].mean(axis=2) for e in sorted(snapshots)}
+    colours = Colours(list(kernels.values()))
+    rows: list[list[Array | None]] = [
+        [
+            *(fitted(kernel[:, :, f], colours, images[0]) for f in order),
+            None,
+            *(photo(output) for output in snapshots[epoch]["outputs"]),
+        ]
+        for epoch, kernel in kernels.items()
+    ]
+    rows.append([*[None] * (len(order) + 1), *images])
+    names = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in kernels]
+    inputs = arrays[f"kernel/{layer}"].shape[2]
+    of_what = f" (mean over {inputs} input channels)" if inputs > 1 else ""
+    figure, axes = grid(
+        f"How the filters of {layer} form, and what the network makes of held-out images",
+        rows,
+        names,
+        cell=0.6,
+        caption=f"left: filters of {layer}{of_what}, most used first; right: reconstructions",
+    )
+    height, width = images[0].shape[:2]
+    axes.text(
+        (len(order) + 1) * (width + GAP) - GAP,
+        len(kernels) * (height + GAP) + height / 2,
+        "input ",
+        fontsize=7,
+        ha="right",
+        va="center",
+    )
+    colours.legend(axes, "weight")
+    return figure
+
+
+def answers(arrays: Arrays) -> Figure | None:
+    """What the network makes of the examples, of other codes, of scrambled pixels and of noise."""
+    groups = [
+        [("input", "example_images"), ("output", "example_outputs")],
+        [("output with a\nneighbour's code", "shuffled_outputs")],
+        [("scrambled input", "scrambled_images"), ("its output", "scrambled_outputs")],
+        [("noisy input", "noisy_images"), ("its output", "noisy_outputs")],
+    ]
+    if len(arrays["example_images"]) < 2:
+        del groups[1]  # a single image has no neighbour, and keeps its own code
+    there = [group for group in groups if all(key in arrays for _, key in group)]
+    if len(there) < 2:
+        return None
+    shown = [row for group in there for row in group]
+    figure, axes = grid(
+        "What the network answers when its code or its input is changed",
+        [[photo(image) for image in arrays[key]] for _, key in shown],
+        [name for name, _ in shown],
+        cell=0.85,
+        caption="Healthy: with a neighbour's code the neighbour's image appears; scrambled pixels are "
+        "not reproduced; noise is removed.",
+    )
+    rule_off(axes, [len(group) for group in there])
+    return figure
+
+
+def redraws(arrays: Arrays) -> Figure | None:
+    """Filters after training above filters that the layer's initializer might have drawn as well."""
+    layers = [
+        key.removeprefix("redraw/")
+        for key in arrays
+        if key.startswith("redraw/") and f"kernel/{key.removeprefix('redraw/')}" in arrays
+    ]
+    if not layers:
+        return None
+    square = np.zeros((TILE, TILE), np.float32)
+    rows: list[list[Array | None]] = []
+    names: list[str] = []
+    for layer in layers[:MOST_LAYERS]:
+        trained, redrawn = arrays[f"kernel/{layer}"], arrays[f"redraw/{layer}"]
+        p = p_value(structure(trained), arrays.get(f"null/{layer}", np.zeros(0, np.float32)))
+        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:MOST_REDRAWN]
+        slices = [_strongest(trained, order), _strongest(redrawn, np.arange(len(order)))]
+        colours = Colours([value for row in slices for value in row], signed=True)
+        rows += [[fitted(value, colours, square) for value in row] for row in slices]
+        verdict = f"p = {p:.2f}" if np.isfinite(p) else "p unknown"
+        if not np.isfinite(trained).all():
+            verdict = "not finite"
+        names += [f"{layer} trained\n{verdict}", f"{layer} redrawn"]
+    more = f"{MOST_LAYERS} of {len(layers)} layers shown. " if len(layers) > MOST_LAYERS else ""
+    figure, axes = grid(
+        "Filters after training, and as the initializer might have drawn them",
+        rows,
+        names,
+        cell=0.5,
+        caption=f"{more}Up to {MOST_REDRAWN} filters of each layer, most used first, each at its "
+        "strongest input channel. Blue negative, white 0, red positive, one scale for the two rows of a "
+        "layer. p: how often random filters are arranged as unusually as the trained ones are. Looks "
+        "alone prove nothing: random filters look like edges and blobs too.",
+    )
+    rule_off(axes, [2] * (len(rows) // 2))
+    return figure
+
+
+def _strongest(kernel: Array, filters: NDArray[np.intp]) -> list[Array]:
+    """The (k, k) slice of each filter that has the largest norm."""
+    norms = np.square(kernel, dtype=np.float64).sum(axis=(0, 1))  # (inputs, filters)
+    return [kernel[:, :, np.argmax(norms[:, f]), f] for f in filters]
