@@ -85,15 +85,16 @@ FAULTS: dict[str, list[list[str]]] = {
                     "data.train=16 training.batch_size=16 training.epochs=2000 training.snapshots=[0] model.filters=[128,64]",
                     "data.train=32 training.epochs=3000 training.snapshots=[0] model.filters=[64,32]"),
     "CAE502": fault("model=unet", "model=unet loss=bce", "model=unet model.filters=[32,16]", "model=unet model.code_channels=2"),
-    "CAE503": fault("model.code_channels=128", "model.code_channels=256", "model.filters=[16,64] model.kernel_size=5",
-                    "model.filters=[16] model.code_channels=64"),
+    "CAE503": fault("model.filters=[16] model.code_channels=64", "model.filters=[64] model.code_channels=64",
+                    "model.filters=[32] model.code_channels=64 model.activation=elu",
+                    "model.filters=[64] model.code_channels=32 model.downsampling=strided"),
     "CAE601": fault("model.kernel_size=1", "model.kernel_size=1 model=wide", "model.kernel_size=1 loss=bce",
                     "model.kernel_size=1 model.filters=[32,16]"),
     "CAE602": fault("model.filters=[16,16,16,16] model.code_channels=1", "model.filters=[16,16,16,16] model.code_channels=2",
                     "model.filters=[32,32,32,32] model.code_channels=1", "model.filters=[16,16,16,16,16] model.code_channels=4"),
     "CAE603": fault("model.filters=[1,1]", "model.filters=[2,1]", "model.filters=[1,1] loss=bce", "model.filters=[2,2] model.code_channels=1"),
     "CAE604": fault("model.filters=[16] model.code_channels=8", "model.filters=[16] model.code_channels=4",
-                    "model.filters=[32] model.code_channels=8", "model.filters=[16] model.code_channels=16"),
+                    "model.filters=[32] model.code_channels=8", "model.filters=[8] model.code_channels=8"),
     "CAE605": fault("model.filters=[16,16,16] model.convolutions=4", "model.filters=[16,16] model.convolutions=6",
                     "model.filters=[8,8,8] model.convolutions=4", "model.filters=[16,8] model.convolutions=8"),
 }  # fmt: skip
@@ -155,6 +156,7 @@ def one(job: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
     from cae_cli.measures.measured import measure
     from cae_cli.report.terminal import Screen
     from cae_cli.run import Run
+    from cae_cli.run import plain as as_plain
 
     try:
         _, options = checked(overrides)
@@ -173,6 +175,7 @@ def one(job: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
         return job[0], {"error": traceback.format_exc()}
     found = [(f.code, f.severity.value, f.consequence_of) for f in diagnosis.findings]
     return job[0], {
+        "measures": as_plain(measures),
         "overrides": overrides,
         "found": found,
         "first": found[0][0] if found else None,
@@ -230,6 +233,8 @@ def main() -> None:
                 + " ".join(f"{c}{'<' + cause if cause else ''}" for c, _, cause in result["found"]),
                 flush=True,
             )
+    for result in results.values():
+        result.pop("measures", None)
     (out / "results.json").write_text(json.dumps(results, indent=1))
     print()
     report(results)

@@ -1,3 +1,17 @@
-"""A runner of convolutional-autoencoder experiments that says what their filters learned."""
+"""A runner of convolutional-autoencoder experiments that says what their filters learned.
+
+``from cae_cli import Diagnosis`` is a Keras callback for trainings of one's own.
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the callback, and Keras with it, only when it is asked for."""
+    if name == "Diagnosis":
+        from cae_cli.keras_callback import Diagnosis
+
+        return Diagnosis
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,36 +80,49 @@ def plan(
     """
     stages = len(options.filters)
     code_channels = options.code_channels or options.filters[-1]
-    per_block = 2 if options.block == "residual" else 1
-    convolutions = options.convolutions * per_block
-    # A residual block cannot change the resolution, so there the stage has a convolution more.
-    strided = options.downsampling == "strided"
-    plain_of = {
-        True: convolutions - (options.block == "plain"),
-        False: convolutions,
-    }
-    field, jump = 1, 1
-    for _ in range(stages):
-        field += plain_of[strided] * (options.kernel_size - 1) * jump
-        field += (options.sampling_kernel - 1 if strided else 1) * jump
-        jump *= 2
-    transposed = options.upsampling == "transposed"
-    attention = bool(options.attention_heads)
-    depth = (
-        stages * (plain_of[strided] + strided + plain_of[transposed] + transposed) + 1 + 2 * attention
-    )
-    side = max(shape[:2])
+    sampled = (options.downsampling == "strided", options.upsampling == "transposed")
+    per_stage = sum(_plain_convolutions(options, by_itself) + by_itself for by_itself in sampled)
+    field = max(_field(side, options) for side in shape[:2])
     return Network(
         image_shape=shape,
-        code_shape=(*(-(-s // 2**stages) for s in shape[:2]), code_channels),
+        code_shape=(*(-(-side // 2**stages) for side in shape[:2]), code_channels),
         output_activation=options.output_activation,
         hidden_activation=options.activation,
         normalised="batchnorm" in regularizers,
         skips=options.skips,
-        receptive_field=float(side if attention else min(field, side)),
-        depth=depth,
+        receptive_field=float(max(shape[:2]) if options.attention_heads else field),
+        depth=stages * per_stage + 1,
         narrowest=min(*options.filters, code_channels),
     )
+
+
+def _plain_convolutions(options: ModelOptions, sampled: bool) -> int:
+    """Convolutions in a row that leave the resolution of a stage as it is.
+
+    Args:
+        options: the free parameters.
+        sampled: another convolution changes the resolution. It takes the place of the last plain one;
+            a residual block cannot change the resolution, so there it is one more.
+    """
+    if options.block == "residual":
+        return 2 * options.convolutions
+    return options.convolutions - sampled
+
+
+def _field(side: int, options: ModelOptions) -> int:
+    """Pixels along a side of the image that a value of the code sees at most, attention aside."""
+    strided = options.downsampling == "strided"
+    stage = [(options.kernel_size, 1)] * _plain_convolutions(options, strided)
+    stage.append((options.sampling_kernel if strided else 2, 2))
+    jump = 2 ** len(options.filters)
+    low, size, at = -_even(side, jump)[0], 1, 1  # of the first value: pixels low to low + size - 1
+    for _ in options.filters:
+        for kernel, stride in stage:
+            low -= (kernel - stride) // 2 * at
+            size += (kernel - 1) * at
+        at *= 2
+    firsts = range(low, low + -(-side // jump) * jump, jump)
+    return max(min(first + size, side) - max(first, 0) for first in firsts)
 
 
 # Self-attention compares every position of the code with every other one.

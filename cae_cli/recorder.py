@@ -57,6 +57,7 @@ class Recorder:
         self._losses: list[Array] = []
         self._gradients: list[Array] = []
         self._looks: dict[int, Spreads] = {}
+        self._epochs = 0
         self._fed: list[tuple[Array, Array]] = []
 
     @staticmethod
@@ -73,7 +74,8 @@ class Recorder:
     def wants_batch(self, step: int) -> bool:
         """Whether `fed` should be called with the batch of this step."""
         kept = sum(inputs.size for inputs, _ in self._fed)
-        return step < EARLY and kept < MOST_FED
+        # Later epochs show the same images again.
+        return step < EARLY and kept < MOST_FED and not self._epochs
 
     def fed(self, inputs: Array, targets: Array) -> None:
         """What a step was fed: the network's inputs and what its outputs were compared with."""
@@ -115,6 +117,7 @@ class Recorder:
             gradients: (m,) mean norms over the epoch; None where nobody knows them.
             look: whether to look at the maps.
         """
+        self._epochs += 1
         if gradients is not None:
             self._gradients.append(gradients)
         if look:

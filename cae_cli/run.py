@@ -24,7 +24,7 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -238,6 +238,15 @@ class Run:
     def control(self) -> float | None:
         """What `write_control` wrote, None if that was not tried."""
         return self._read_json("control.json", {}).get("explained_variance")
+
+    def write_trials(self, trials: Sequence[Any]) -> None:
+        """trials.json: short trainings that were made to tell causes apart."""
+        self._write_json("trials.json", {"schema": SCHEMA_VERSION, "trials": trials})
+
+    def trials(self) -> list[dict[str, Any]]:
+        """What `write_trials` wrote, [] if there were none."""
+        found: list[dict[str, Any]] = self._read_json("trials.json", {}).get("trials", [])
+        return found
 
     # -- figures -----------------------------------------------------------------------------------
 

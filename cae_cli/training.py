@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -228,6 +228,19 @@ def check(options: TrainingOptions, images: Images) -> None:
             f"{len(images.train)} training images",
             hint=f"training.batch_size={len(images.train)}, or more images",
         )
+
+
+def cut_short(options: TrainingOptions, steps: int, images: int) -> TrainingOptions:
+    """The same training, ending after so many steps, and without early stopping.
+
+    Args:
+        options: of the training.
+        steps: at most so many.
+        images: of an epoch.
+    """
+    most = min(steps, options.steps or steps)
+    epochs = math.ceil(most / math.ceil(images / options.batch_size))
+    return replace(options, steps=most, epochs=epochs, early_stopping=None, snapshots=[])
 
 
 def freeze(autoencoder: Autoencoder, part: str) -> None:

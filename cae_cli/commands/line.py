@@ -41,6 +41,7 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--custom", type=Path)
     parser.add_argument("--probe", action="store_true")
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--range", type=_span)
 
     def refuse(message: str) -> NoReturn:
         raise UserError(message, where="command line", hint=f"{command} --help")
@@ -62,6 +63,14 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
     if flags.rules is not None:
         load_rules(flags.rules)
     return flags
+
+
+def _span(text: str) -> tuple[float, float]:
+    """LOW,HIGH as two numbers."""
+    low, high = map(float, text.split(","))
+    if not low < high:
+        raise ValueError(text)
+    return low, high
 
 
 def sources(flags: argparse.Namespace) -> compose.Sources:

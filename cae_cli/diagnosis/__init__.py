@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
-from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Skipped
+from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Severity, Skipped, Trial
 from cae_cli.diagnosis.rule import RULES, Case, RuleOptions, When, attach
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.network import Network
@@ -24,6 +24,7 @@ __all__ = [
     "Skipped",
     "diagnose",
     "foresee",
+    "with_trials",
 ]
 
 
@@ -48,6 +49,57 @@ def foresee(survey: Survey, network: Network, config: Mapping[str, Any]) -> Diag
         config: as for `diagnose`.
     """
     return _ask(Case(survey, network, config), (When.BEFORE, When.ALWAYS))
+
+
+def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Diagnosis:
+    """The diagnosis in the light of short trainings.
+
+    A cause one of whose prescriptions helped is certain and comes first, with that prescription
+    first; a cause whose prescriptions were tried in vain is less certain. A remedy that helped and
+    that no finding prescribes is named in the verdict.
+
+    Args:
+        diagnosis: without them.
+        trials: `Trial`s as plain data, as the run's folder has them.
+    """
+    if not trials:
+        return diagnosis
+    made = tuple(_trial(trial) for trial in trials)
+    gains = {trial.overrides: trial.gain for trial in made[1:] if not math.isnan(trial.gain)}
+    tried = {trial.code for trial in made if trial.code}
+    cured = {trial.code for trial in made if trial.code and trial.helps}
+
+    def root(finding: Finding) -> str:
+        return finding.consequence_of or finding.code
+
+    def weighed(finding: Finding) -> Finding:
+        if finding.code not in tried:
+            return finding
+        best_first = sorted(finding.prescriptions, key=lambda p: -gains.get(p.overrides, 0.0))
+        steps = list(Confidence)
+        lower = steps[min(steps.index(finding.confidence) + 1, 2)]
+        sure = Confidence.HIGH if finding.code in cured else lower
+        return replace(finding, prescriptions=tuple(best_first), confidence=sure)
+
+    ordered = sorted(
+        map(weighed, diagnosis.findings),
+        key=lambda f: (f.severity is Severity.NOTE and f.consequence_of is None, root(f) not in cured),
+    )
+    verdict = diagnosis.verdict
+    first = next((f for f in ordered if f.consequence_of is None), None)
+    if first and diagnosis.findings and first.code != diagnosis.findings[0].code:
+        verdict = f"{first.problem} (by short trainings; before: {diagnosis.verdict})"
+    helpful = next(iter(sorted((t for t in made[1:] if t.helps), key=lambda t: t.code is None)), None)
+    if helpful:
+        verdict += f"; {' '.join(helpful.overrides)} helps"
+    elif len(made) > 1:
+        verdict += "; nothing that was tried helps within so few steps"
+    return replace(diagnosis, findings=tuple(ordered), verdict=verdict, trials=made)
+
+
+def _trial(plain: Mapping[str, Any]) -> Trial:
+    numbers = {k: math.nan if plain[k] is None else float(plain[k]) for k in ("explained", "gain")}
+    return Trial(tuple(plain["overrides"]), plain["why"], plain["code"], **numbers)
 
 
 def _ask(case: Case, when: tuple[When, ...]) -> Diagnosis:

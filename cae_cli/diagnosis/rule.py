@@ -343,9 +343,14 @@ def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[
     def root(code: str) -> str:
         return root(cause[code]) if code in cause else code
 
+    severest = {
+        first: min((f.severity for f in findings if root(f.code) == first), key=lambda s: s.rank)
+        for first in {root(code) for code in fired}
+    }
+
     def place(finding: Finding) -> tuple[int, str, bool, str]:
         first = root(finding.code)
-        return fired[first].severity.rank, first, finding.code in cause, finding.code
+        return severest[first].rank, first, finding.code in cause, finding.code
 
     def with_certainty(finding: Finding) -> Finding:
         rivals = [code for code in by_code[finding.code].rivals if code in by_code]
@@ -354,6 +359,8 @@ def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[
         excess = finding.evidence[0].excess if finding.evidence else math.inf
         return replace(
             finding,
+            # A cause is as severe as what follows from it.
+            severity=severest.get(finding.code, finding.severity),
             consequence_of=root(finding.code) if finding.code in cause else None,
             ruled_out=ruled_out,
             open=left,

@@ -167,7 +167,7 @@ def _course(
         first_val_loss=float(loss[0]),
         last_val_loss=float(loss[last]),
         diverged_at=training["diverged_at"],
-        reported_loss=float(loss[last]),
+        reported_loss=float(loss[last] if np.isfinite(loss[last]) else metrics["train/loss"][last]),
         recomputed_loss=nan if same is None else float(same[last]),
     )
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cae_cli.diagnosis import RULES
-from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
 from cae_cli.errors import RunFailed, UserError, printable
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.quality import Mean
@@ -227,6 +227,8 @@ def findings(
         parts.append(_finding(finding, command, in_full=in_full, verbose=verbose))
     if diagnosis.findings:
         parts.append(Text())
+    if diagnosis.trials:
+        parts += [_trials(diagnosis.trials), Text()]
     reasons = dict.fromkeys(skipped.reason for skipped in diagnosis.skipped)
     for reason in reasons:
         rules = ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
@@ -240,6 +242,22 @@ def findings(
     if reasons or diagnosis.silenced or verbose:
         parts.append(Text())
     return parts
+
+
+def _trials(trials: Sequence[Trial]) -> Table:
+    """What short trainings came to."""
+    table = _table()
+    for title in ("short trainings, one change each", "explained", "gain", ""):
+        table.add_column(title, justify="right" if title in ("explained", "gain") else "left")
+    for trial in trials:
+        diverged = math.isnan(trial.explained)
+        table.add_row(
+            Text(" ".join(trial.overrides) or trial.why),
+            "diverged" if diverged else _share(trial.explained),
+            "" if diverged or not trial.overrides else f"{trial.gain:+.3f}",
+            "helps" if trial.helps else "",
+        )
+    return table
 
 
 def _named(code: str, verbose: bool) -> str:

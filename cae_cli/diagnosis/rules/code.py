@@ -118,7 +118,7 @@ class PassThrough(Rule):
     )
     threshold = 0.25
     source = "healthy runs have -.20 to .04; a code 16 times the image .44; identity 1"
-    explains = ("CAE501", "CAE604")
+    explains = ("CAE501",)
     rivals = ("CAE502",)
     picture = "answers.png"
 

@@ -8,7 +8,7 @@ from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, S
 from cae_cli.diagnosis.rule import FEWEST_IMAGES, RULES, Case, Rule, When
 
 INF = math.inf
-SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401")
+SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE402")
 
 # What the last layer can put out at all.
 RANGES = {

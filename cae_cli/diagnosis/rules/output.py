@@ -15,7 +15,7 @@ from cae_cli.diagnosis.rule import (
 )
 
 INF = math.inf
-CAPACITY = ("CAE211", "CAE601", "CAE602", "CAE603", "CAE604", "CAE605")
+CAPACITY = ("CAE211", "CAE602", "CAE604")
 
 
 @RULES.add
@@ -33,7 +33,17 @@ class OutputCollapsed(Rule):
     )
     threshold = 0.05
     source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
-    explains = ("CAE302", "CAE303", "CAE401", "CAE202", "CAE501", "CAE502", "CAE304", *CAPACITY)
+    explains = (
+        "CAE302",
+        "CAE303",
+        "CAE401",
+        "CAE402",
+        "CAE202",
+        "CAE501",
+        "CAE502",
+        "CAE304",
+        *CAPACITY,
+    )
     rivals = ("CAE103", "CAE203", "CAE205", "CAE206", "CAE207", "CAE209")
     picture = "reconstructions.png"
 

@@ -1,0 +1,192 @@
+"""``cae diagnose``: judges a run, finds out what helps, or judges any Keras autoencoder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cae_cli import compose, experiment, interrupts
+from cae_cli.commands import line
+from cae_cli.config import Config
+from cae_cli.errors import UserError
+from cae_cli.options import key_of
+from cae_cli.report import terminal
+from cae_cli.run import Run, claim, writing
+
+MODELS = (".keras", ".h5", ".hdf5")
+
+HELP = f"""\
+usage: cae diagnose RUN [rules.CODE.threshold=…]
+       cae diagnose MODEL.keras data=npz data.path=x.npz [key=value …]
+
+Judges a finished run again, from its files; or a Keras autoencoder that
+somebody else trained, on images of your choice. Of such a model nothing is
+known of its training: rules that need it say so.
+
+a run:
+  --probe                 short trainings (200 steps each, one change each) that
+                          tell causes apart; says what it tried
+  --control               trains the same network with a frozen encoder: what
+                          random filters are worth
+
+a model:
+  --code LAYER            the layer whose output is the code, if it is not found
+  --custom FILE           a Python file with the classes of its own layers (it is
+                          run)
+  --range LOW,HIGH        the values it was trained on; 0,1 if nothing is said
+
+both:
+{line.HELP}\
+  --json                  the content of summary.json on standard output
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Judges the run or the model that comes first."""
+    flags = line.parse("cae diagnose", arguments)
+    if flags.help:
+        print(HELP, end="")
+        return 0
+    subjects = [word for word in flags.overrides if "=" not in word]
+    if len(subjects) != 1:
+        raise UserError(
+            f"one run's folder or one model file, got {len(subjects)}",
+            where="command line: cae diagnose",
+            hint="cae diagnose runs/…/… or cae diagnose model.keras data=npz data.path=x.npz",
+        )
+    path = Path(subjects[0]).expanduser()
+    overrides = [word for word in flags.overrides if "=" in word]
+    with interrupts.raised():
+        if path.suffix.lower() in MODELS and not path.is_dir():
+            run, outcome = _model(path, overrides, flags)
+        else:
+            run, outcome = _run(path, overrides, flags)
+    if flags.json:
+        json.dump(run.summary(), sys.stdout, indent=2)
+        print()
+    else:
+        terminal.show(outcome.summary(verbose=flags.verbose))
+        terminal.show([terminal.folder(run.folder)])
+    return line.exit_code(flags, outcome.diagnosis)
+
+
+def opened(folder: Path) -> Run:
+    """A run's folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    run = Run(folder)
+    if not run.folder.is_dir():
+        raise UserError("no such folder", where=run.folder, hint="ls runs/*")
+    if not run.is_set_up():
+        raise UserError("run.json is missing", where=run.folder, hint="is this the folder of a run?")
+    return run
+
+
+def judged(run: Run, rules: dict[str, Any] | None = None) -> experiment.Outcome:
+    """The outcome of a run, from its files.
+
+    Raises:
+        UserError: they are not all there, or damaged.
+    """
+    with writing(run.folder):
+        try:
+            return experiment.judge(run, rules)
+        except (KeyError, IndexError, TypeError) as error:
+            raise UserError(
+                f"the files of the run do not belong together: {error}",
+                where=run.folder,
+                hint=f"its status is {run.status().get('status', 'unknown')}",
+            ) from error
+
+
+def _run(
+    path: Path, overrides: Sequence[str], flags: argparse.Namespace
+) -> tuple[Run, experiment.Outcome]:
+    run = opened(path)
+    others = [word for word in overrides if not key_of(word).startswith("rules.")]
+    if others:
+        raise UserError(
+            "a run is judged as it was run: only rules can be told otherwise",
+            where=f"command line: {others[0]}",
+            hint="rules.CAE401.threshold=.5, or cae train for another run",
+        )
+    rules = _rules(overrides)
+    outcome = judged(run, rules)
+    words = list(outcome.command)
+    if (flags.probe or flags.control) and not words:
+        raise UserError(
+            "this tool did not train that model, so it cannot train it otherwise",
+            where=run.folder,
+            hint="leave out --probe and --control",
+        )
+    if flags.control:
+        folder = Run(claim(run.folder / "control"))
+        control = ["training.frozen=encoder"]
+        frozen = experiment.run(_options([*words[2:], *control]), [*words, *control], folder)
+        run.write_control(frozen.measures.quality.explained_variance)
+    if flags.probe:
+        _probe(run, outcome, words)
+    if flags.control or flags.probe:
+        outcome = judged(run, rules)
+    return run, outcome
+
+
+def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
+    """Makes the short trainings and writes them into the run's folder."""
+    from cae_cli import engine
+    from cae_cli.counterfactual import trials
+
+    screen = terminal.Screen()
+    with engine.quiet(run.log):
+        found = trials(
+            words, outcome.diagnosis, _options, on_trial=lambda what: screen.say(f"trying {what} …")
+        )
+    run.write_trials(found)
+
+
+def _options(words: Sequence[str]) -> Config:
+    """The config of a command's words behind ``cae train``."""
+    flags = line.parse("cae train", list(words))
+    return compose.checked(flags.overrides, line.sources(flags))[1]
+
+
+def _rules(overrides: Sequence[str]) -> dict[str, Any]:
+    """What the command line says of single rules, checked."""
+    from dataclasses import asdict
+
+    if not overrides:
+        return {}
+    return {code: asdict(options) for code, options in _options(overrides).rules.items()}
+
+
+def _model(
+    path: Path, overrides: Sequence[str], flags: argparse.Namespace
+) -> tuple[Run, experiment.Outcome]:
+    from cae_cli import data, examine
+
+    if not path.is_file():
+        raise UserError("no such file", where=path, hint="a .keras or .h5 file that Keras saved")
+    if not any(key_of(word) == "data" for word in overrides):
+        raise UserError(
+            "on which images?",
+            where="command line: cae diagnose",
+            hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
+        )
+    if flags.probe or flags.control:
+        raise UserError(
+            "a model from elsewhere cannot be trained otherwise",
+            where="command line: cae diagnose",
+            hint="leave out --probe and --control",
+        )
+    options = _options(overrides)
+    with terminal.Screen().doing("reading images …"):
+        images = data.load(options.data)
+    run = Run(claim(Path("runs/diagnose")))
+    asked = examine.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0))
+    return run, examine.file(path, images, asked, run, _rules(overrides))

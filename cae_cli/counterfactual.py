@@ -1,0 +1,116 @@
+"""Short trainings that tell apart what the figures of one training cannot.
+
+Each repeats the run with one prescription, the same seed and few steps; beside them stands the run
+itself, cut as short. What helps names the cause.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cae_cli import data, engine, model, training
+from cae_cli.config import Config
+from cae_cli.data import Images, as_float
+from cae_cli.diagnosis import Diagnosis
+from cae_cli.diagnosis.finding import Prescription, Safety, Severity, Trial
+from cae_cli.errors import UserError
+from cae_cli.recorder import Recorder
+
+STEPS = 200
+
+# What is tried where no finding says what to try: the remedies that told causes apart most often.
+USUAL = (
+    Prescription(("loss=bce",), "another loss", Safety.SAFE),
+    Prescription(("regularization=batchnorm",), "live gradients", Safety.SAFE),
+    Prescription(("optimizer.learning_rate=0.01",), "larger steps", Safety.SAFE),
+    Prescription(("model=wide",), "more filters", Safety.SLOW),
+    Prescription(("model=shallow",), "fewer layers", Safety.SAFE),
+)
+
+
+def candidates(diagnosis: Diagnosis, most: int) -> list[tuple[Prescription, str | None]]:
+    """What to try: prescriptions of the causes found, else the usual remedies.
+
+    Prescriptions that are nothing but more time or more images say nothing in so few steps.
+    """
+    chosen: dict[tuple[str, ...], tuple[Prescription, str | None]] = {}
+    causes = [f for f in diagnosis.findings if f.consequence_of is None]
+    ranked = [f for f in causes if f.severity is not Severity.NOTE] or causes
+    for place in range(3):  # the best of each cause first
+        for finding in ranked:
+            for prescription in finding.prescriptions[place : place + 1]:
+                if prescription.safety is not Safety.SLOW:
+                    chosen.setdefault(prescription.overrides, (prescription, finding.code))
+    for prescription in USUAL:
+        chosen.setdefault(prescription.overrides, (prescription, None))
+    return list(chosen.values())[:most]
+
+
+def trials(
+    words: Sequence[str],
+    diagnosis: Diagnosis,
+    compose: Callable[[Sequence[str]], Config],
+    *,
+    most: int = 6,
+    on_trial: Callable[[str], None] = lambda what: None,
+) -> list[Trial]:
+    """Makes the short trainings.
+
+    Args:
+        words: of the run's own command.
+        diagnosis: of the run.
+        compose: makes a checked config of a command's words behind ``cae train``.
+        most: trainings beside the run itself.
+        on_trial: hears what is tried, before it is.
+
+    Returns:
+        The run itself first, then the others, the most helpful first.
+    """
+    options = compose(words[2:])
+    engine.start(deterministic=options.training.deterministic, mixed_precision=False)
+    images = data.load(options.data)
+    on_trial("the run itself")
+    itself = _explained(options, images)
+    found = []
+    for prescription, code in candidates(diagnosis, most):
+        command = shlex.split(prescription.command(words))
+        try:
+            changed = compose(command[2:])
+            changed_images = images if changed.data == options.data else data.load(changed.data)
+        except UserError:
+            continue  # a usual remedy that does not fit this run
+        if changed == options:
+            continue
+        on_trial(" ".join(prescription.overrides))
+        explained = _explained(changed, changed_images)
+        gain = explained - itself
+        found.append(Trial(prescription.overrides, prescription.why, code, explained, gain))
+    found.sort(key=lambda trial: -np.nan_to_num(trial.gain, nan=-np.inf))
+    return [Trial((), "the run itself", None, itself, 0.0), *found]
+
+
+def _explained(options: Config, images: Images) -> float:
+    """Explained variance of validation images after `STEPS` steps; NaN if the training diverged."""
+    engine.seed(options.seed)
+    autoencoder = model.build(images.shape, options.model, tuple(options.regularization.values()))
+    training.freeze(autoencoder, options.training.frozen)
+    history = training.fit(
+        autoencoder,
+        images,
+        options=training.cut_short(options.training, STEPS, len(images.train)),
+        loss=options.loss,
+        optimizer=options.optimizer,
+        schedule=options.schedule,
+        augmentation=options.augmentation,
+        seed=options.seed,
+        watcher=training.Watcher(),
+        recorder=Recorder(autoencoder.model, dict),
+    )
+    if history.diverged_at is not None:
+        return float("nan")
+    mean = as_float(images.train[:2000]).mean(axis=0)
+    variance = float(np.square(as_float(images.validation) - mean).mean(dtype=np.float64))
+    return 1 - history.epochs[-1].val_mse / variance

@@ -1,0 +1,111 @@
+"""`cae check`: what it finds, its exit codes and its JSON, without TensorFlow."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cae_cli import cli
+from cae_cli.diagnosis import RULES
+from cae_cli.run import SCHEMA_VERSION
+from tests.test_cli import imported_by
+
+
+def strokes(count, background=0.0, seed=0):
+    """A few bright strokes on a ground, (n, 16, 16) uint8; on black, as dark as MNIST."""
+    rng = np.random.default_rng(seed)
+    images = np.full((count, 16, 16), background)
+    for image in images:
+        for _ in range(3):
+            row, column, length = rng.integers(0, [15, 12, 8])
+            image[row : row + 2, column : column + 3 + length] = rng.uniform(0.5, 1)
+    return (255 * images).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def dark(tmp_path):
+    """Words that choose dark images."""
+    np.savez(tmp_path / "dark.npz", x_train=strokes(600))
+    return ["data=npz", "data.path=dark.npz"]
+
+
+def check(*words):
+    return cli.run(["check", *words])
+
+
+def codes(out):
+    return [finding["code"] for finding in json.loads(out)["diagnosis"]["findings"]]
+
+
+def test_dark_images_are_foreseen_and_the_exit_code_says_so_where_it_is_asked(dark, capsys):
+    assert check(*dark, "--json") == 0
+    assert codes(capsys.readouterr().out) == ["CAE001"]
+    assert check(*dark) == 0
+    out = capsys.readouterr().out
+    assert "before training: dark images may drive the output to black" in out
+    assert "loss=bce" in out
+    assert check(*dark, "--fail-on", "warning") == 1
+    assert check(*dark, "--fail-on", "note") == 1
+    assert check(*dark, "--fail-on", "error") == 0
+
+
+@pytest.mark.parametrize(
+    "word", ["loss=bce", "model.output_activation=linear", "regularization=batchnorm"]
+)
+def test_what_is_prescribed_helps(dark, word, capsys):
+    assert check(*dark, word, "--fail-on", "warning", "--json") == 0
+    assert codes(capsys.readouterr().out) == []
+
+
+def test_images_that_are_not_dark_are_well(tmp_path, capsys):
+    np.savez(tmp_path / "grey.npz", x_train=strokes(600, background=0.5))
+    assert check("data=npz", "data.path=grey.npz", "--fail-on", "note") == 0
+    assert "no problem foreseen" in capsys.readouterr().out
+
+
+def test_the_json_is_strict_and_whole(dark, capsys):
+    assert check("--json", *dark) == 0
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["schema"] == SCHEMA_VERSION
+    diagnosis = found["diagnosis"]
+    finding = diagnosis["findings"][0]
+    assert finding["severity"] == "warning" and finding["message"] and finding["prescriptions"]
+    assert finding["evidence"][0]["value"] > finding["evidence"][0]["threshold"] == -1
+    before = {rule.code for rule in RULES if rule.when.name != "AFTER"}
+    said = {*diagnosis["passed"], *(s["code"] for s in diagnosis["skipped"]), finding["code"]}
+    assert said == before and diagnosis["silenced"] == []
+
+
+def test_rules_can_be_silenced_and_moved_on_the_command_line(dark, capsys):
+    assert check(*dark, "rules.CAE001.silent=true", "--fail-on", "note", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["diagnosis"]["silenced"] == ["CAE001"]
+    assert check(*dark, "rules.CAE001.threshold=0.5", "--fail-on", "note", "--json") == 0
+    assert "CAE001" in json.loads(capsys.readouterr().out)["diagnosis"]["passed"]
+    assert check(*dark, "rules.CAE01.silent=true") == 2
+    assert "rules.CAE01 is not a rule" in capsys.readouterr().err
+
+
+def test_a_user_s_mistake_is_told_before_the_images_are_judged(tmp_path, capsys):
+    assert check("data=npz", "data.path=nowhere.npz") == 2
+    assert capsys.readouterr().out == ""
+    np.savez(tmp_path / "few.npz", x_train=strokes(20))
+    assert check("data=npz", "data.path=few.npz", "--json") == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "training.batch_size" in captured.err
+    assert check("--fail-on", "anything") == 2
+
+
+def test_nothing_is_left_behind_and_nothing_heavy_is_imported(dark, tmp_path):
+    modules = imported_by("check", *dark, folder=tmp_path)
+    assert "cae_cli.commands.check" in modules
+    assert not modules & {"tensorflow", "keras", "sklearn", "scipy"}
+    assert [path.name for path in tmp_path.iterdir()] == ["dark.npz"]

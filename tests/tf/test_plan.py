@@ -1,0 +1,73 @@
+"""What is planned without Keras is what is built with it."""
+
+import itertools
+
+import pytest
+
+from cae_cli.compose import checked
+from cae_cli.measures.network import network
+from cae_cli.model import plan
+from tests.tf.test_model import MODELS, make
+
+pytestmark = pytest.mark.tf
+
+
+def assert_planned(*overrides, shape):
+    config = checked(overrides)[1]
+    built = make(*overrides, shape=shape)
+    assert plan(shape, config.model, tuple(config.regularization)) == network(built.facts())
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (37, 30, 3), (8, 8, 1), (1, 9, 1)])
+def test_the_plan_of_every_model_is_what_is_built(model, shape):
+    assert_planned(f"model={model}", shape=shape)
+
+
+SHAPES = itertools.cycle([(21, 14, 1), (40, 40, 1), (9, 33, 2), (5, 3, 1)])
+KERNELS = itertools.cycle([(3, 4, "null"), (2, 3, 3), (5, 2, "null"), (1, 5, 7), (4, 4, 2)])
+
+
+@pytest.mark.parametrize(
+    ("block", "convolutions", "down", "up"),
+    list(
+        itertools.product(
+            ["plain", "residual"],
+            [1, 2],
+            ["max_pool", "strided"],
+            ["nearest", "transposed"],
+        )
+    ),
+)
+def test_the_plan_of_every_combination_is_what_is_built(block, convolutions, down, up):
+    kernel, sampling, code = next(KERNELS)
+    shape = next(SHAPES)
+    stages = [
+        f"model.block={block}",
+        f"model.convolutions={convolutions}",
+        f"model.downsampling={down}",
+        f"model.upsampling={up}",
+        f"model.kernel_size={kernel}",
+        f"model.sampling_kernel={sampling}",
+        f"model.code_channels={code}",
+        "model.filters=[6,4]",
+    ]
+    for around in ([], ["model.skips=true"], ["model.attention_heads=2", "model.skips=true"]):
+        assert_planned(*stages, *around, shape=shape)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "regularization=[batchnorm,dropout,noise,activity_l1]",
+        "regularization=[l1,l2]",
+        "model.activation=linear",
+        "model.activation=leaky_relu",
+        "model.output_activation=softmax",
+        "model.output_activation=linear",
+        "model.filters=[5]",
+        "model.filters=[2,3,5,7,11]",
+    ],
+)
+def test_the_plan_knows_what_else_the_diagnosis_asks_for(override):
+    assert_planned(override, shape=(19, 23, 1))

@@ -1,0 +1,200 @@
+"""What is written down of a trained network: against slow computations by hand."""
+
+import inspect
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from cae_cli import engine, probe
+from cae_cli.compose import checked
+from cae_cli.data import Images, as_float
+from cae_cli.measures.causal import causal
+from cae_cli.measures.code import CodeUse
+from cae_cli.measures.filters import structure
+from cae_cli.measures.labels import probe_accuracy
+from cae_cli.measures.spectrum import Spectrum
+from cae_cli.model import build
+from cae_cli.probe import Probe
+from tests.tf.test_training import blobs, trained, weights
+
+tf = pytest.importorskip("tensorflow")
+import keras  # noqa: E402
+
+pytestmark = pytest.mark.tf
+
+
+def labelled(count, seed):
+    images = blobs(count, seed)
+    return images, (images.mean(axis=(1, 2, 3)) > 127).astype(np.int64)
+
+
+TRAIN, TRAIN_LABELS = labelled(200, 0)
+HELD_OUT, LABELS = labelled(50, 1)
+IMAGES = Images(
+    train=TRAIN, validation=HELD_OUT, train_labels=TRAIN_LABELS, validation_labels=LABELS, source="blobs"
+)
+UNLABELLED = replace(IMAGES, train_labels=None, validation_labels=None)
+
+
+def new(*overrides):
+    config = checked(overrides)[1]
+    engine.seed(config.seed)
+    return build(IMAGES.shape, config.model, tuple(config.regularization.values()))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The reference network after two epochs: itself, its first weights, what was recorded."""
+    network = new()
+    before = weights(network)
+    probing = Probe(network, IMAGES)
+    trained(images=IMAGES, network=network)
+    after = weights(network)
+    arrays = probing.record()
+    assert all(np.array_equal(a, b) for a, b in zip(weights(network), after, strict=True))
+    return network, before, arrays
+
+
+def listed(network):
+    """The names in the table at the top of the file, written out."""
+    names = []
+    for entry in re.findall(r"^``(.+?)``", probe.__doc__, re.MULTILINE):
+        first, *others = entry.split(", ")
+        names.append(first)
+        for other in others:  # "example_images, _outputs", "labels/trained, /initial", "mse, ssim"
+            stem = first.rpartition(other[0])[0] if other[0] in "_/" else ""
+            names.append(stem + other)
+    given = ("mse", "mean_mse", "train_mean_mse")  # to causal(), from names of their own
+    fills = {
+        "<layer>": network.maps,
+        "causal/<argument>": [a for a in inspect.signature(causal).parameters if a not in given],
+        "spectrum/<attribute>": [field.name for field in fields(Spectrum)],
+        "code/<attribute>": [field.name for field in fields(CodeUse)],
+    }
+    found = set()
+    for name in names:
+        part = next((part for part in fills if part in name), "")
+        place = part[part.find("<") :]
+        found |= {name.replace(place, fill) for fill in fills[part]} if part else {name}
+    return found
+
+
+def test_the_table_lists_what_is_written(reference):
+    network, _, arrays = reference
+    assert set(arrays) == listed(network)
+
+
+def test_what_is_not_known_is_not_written(reference):
+    network, _, arrays = reference
+    found = set(Probe(network, UNLABELLED, untrained=False).record())
+    missing = {name for name in arrays if name.startswith(("labels/", "initial_kernel/"))}
+    assert found == set(arrays) - missing
+
+
+def slow_error(network, images, layer, replaced):
+    """Mean squared error of a chain of layers in which one map is replaced by its mean."""
+    x = images
+    for step in network.model.layers[1:]:
+        x = np.array(step(x, training=False))
+        if step.name == f"{layer}_map" and replaced is not None:
+            x[..., replaced] = x[..., replaced].mean()
+    return np.square(x - images, dtype=np.float64).mean()
+
+
+def test_the_utility_of_a_filter_is_what_its_removal_costs(reference):
+    network, _, arrays = reference
+    images = as_float(HELD_OUT)
+    mean_image = as_float(TRAIN).mean(axis=0, dtype=np.float64)
+    variance = np.square(images - mean_image).mean()
+    whole = slow_error(network, images, None, None)
+    for layer in network.maps:
+        expected = [
+            (slow_error(network, images, layer, i) - whole) / (variance - whole)
+            for i in range(network.maps[layer].shape[-1])
+        ]
+        assert arrays[f"utility/{layer}"] == pytest.approx(np.array(expected), rel=2e-3, abs=2e-5), layer
+    assert np.abs(arrays["utility/encoder_1"]).max() > 1e-3
+    assert arrays["utility/output"] == pytest.approx(variance / (variance - whole), rel=1)
+
+
+def test_of_many_filters_those_that_vary_most_are_taken_out():
+    overrides = ["model.filters=[70,2]", "optimizer.learning_rate=0.01"]
+    network = trained(*overrides, images=IMAGES, network=new(*overrides))[0]
+    arrays = Probe(network, UNLABELLED).record()
+    tried = np.isfinite(arrays["utility/encoder_1"])
+    assert tried.sum() == 128 // 5 and np.isfinite(arrays["utility/encoder_2"]).all()
+    std = arrays["map_std/encoder_1"]
+    assert std[tried].min() >= std[~tried].max()
+
+
+def test_redraws_come_from_the_layers_own_initializer(reference):
+    network, _, arrays = reference
+    for name, kernel in network.kernels().items():
+        redraw, null = arrays[f"redraw/{name}"], arrays[f"null/{name}"]
+        assert redraw.shape == kernel.shape and len(null) == probe.REDRAWS
+        assert null[0] == pytest.approx(structure(redraw), abs=1e-6)
+        drawn = arrays[f"initial_kernel/{name}"]
+        assert not np.array_equal(redraw, drawn)
+        assert redraw.std() == pytest.approx(drawn.std(), rel=0.3)
+        assert len(np.unique(null)) == len(null)
+    transposed = new("model=strided", "model.filters=[5,7]")
+    redraws = Probe(transposed, UNLABELLED)._redraws()
+    assert redraws["redraw/decoder_2"].shape == transposed.kernels()["decoder_2"].shape == (4, 4, 7, 5)
+
+
+def test_looking_in_training_mode_leaves_the_averages_as_they_were():
+    network = new("regularization=[batchnorm,dropout]")
+    trained("regularization=[batchnorm,dropout]", images=IMAGES, network=network)
+    before = [np.array(v) for v in (*network.model.weights, *network.model.non_trainable_variables)]
+    arrays = Probe(network, UNLABELLED).record()
+    after = [np.array(v) for v in (*network.model.weights, *network.model.non_trainable_variables)]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    images = as_float(HELD_OUT)
+    output = np.asarray(network.model(images, training=True))
+    slow = np.square(output - images).mean(axis=(1, 2, 3))
+    assert arrays["causal/training_mode_mse"] == pytest.approx(slow, rel=1e-4)
+    assert not np.allclose(slow, arrays["mse"], rtol=1e-2)
+
+
+def test_a_network_that_explains_nothing_has_no_filter_that_helps():
+    # Before training the output is grey: worse than the mean of dark images.
+    dark = replace(UNLABELLED, train=TRAIN // 10, validation=HELD_OUT // 10)
+    arrays = Probe(new(), dark).record()
+    assert all(np.isnan(v).all() for k, v in arrays.items() if k.startswith("utility/"))
+
+
+def test_without_batch_normalisation_there_is_no_training_mode(reference):
+    assert np.isnan(reference[2]["causal/training_mode_mse"]).all()
+
+
+def test_labels_are_read_off_the_trained_code_and_off_the_first_one(reference):
+    network, before, arrays = reference
+    train, held_out = as_float(TRAIN), as_float(HELD_OUT)
+    twin = new()
+    for values, name in ((before, "initial"), (weights(network), "trained")):
+        for variable, value in zip(twin.model.weights, values, strict=True):
+            variable.assign(value)
+        encode = keras.Model(twin.model.input, twin.code)
+        codes = [np.asarray(encode(x)).reshape(len(x), -1) for x in (train, held_out)]
+        expected = probe_accuracy(codes[0], TRAIN_LABELS, codes[1], LABELS)
+        assert float(arrays[f"labels/{name}"]) == pytest.approx(expected, abs=1e-6)
+        assert expected > 0.7  # brightness can be read off any code
+
+
+def test_the_code_of_a_network_with_skips_is_judged_with_its_image_in_place():
+    network = new("model=unet")
+    assert network.skips
+    arrays = Probe(network, UNLABELLED).record()
+    assert all(np.isfinite(v).all() for k, v in arrays.items() if k.startswith("causal/code_shuffle"))
+    images = as_float(HELD_OUT)
+    codes = np.asarray(keras.Model(network.model.input, network.code)(images))
+    outputs = [np.asarray(network.decoder()([images, c])) for c in (codes, np.roll(codes, -1, axis=0))]
+    change = np.square(outputs[1] - outputs[0]).mean(axis=(1, 2, 3))
+    assert arrays["causal/code_shuffle_change"] == pytest.approx(change, rel=1e-3, abs=1e-9)
+    assert outputs[0] == pytest.approx(np.asarray(network.model(images)), abs=1e-6)
+
+
+def test_the_same_input_twice_gives_the_same_output(reference):
+    assert reference[2]["causal/repeat_change"] == pytest.approx(0, abs=1e-10)
