@@ -81,9 +81,9 @@ FAULTS: dict[str, list[list[str]]] = {
     "CAE211": fault("training.steps=128", "training.steps=160", "training.steps=200", "training.steps=200 loss=bce",
                     "training.steps=256 optimizer.learning_rate=0.0003"),
     "CAE301": [*fault("seed=0", base=MNIST), *fault("seed=0", base=OMNIGLOT)],
-    "CAE501": fault("data.train=16 training.batch_size=16 training.epochs=1500 training.snapshots=[0] model.filters=[64,32]",
-                    "data.train=16 training.batch_size=16 training.epochs=2000 training.snapshots=[0] model.filters=[128,64]",
-                    "data.train=32 training.epochs=3000 training.snapshots=[0] model.filters=[64,32]"),
+    "CAE501": fault("data.train=16 training.batch_size=16 training.epochs=800 training.snapshots=[0] model.filters=[64,32]",
+                    "data.train=16 training.batch_size=16 training.epochs=800 training.snapshots=[0] model.filters=[128,64]",
+                    "data.train=32 training.epochs=800 training.snapshots=[0] model.filters=[64,32]"),
     "CAE502": fault("model=unet", "model=unet loss=bce", "model=unet model.filters=[32,16]", "model=unet model.code_channels=2"),
     "CAE503": fault("model.filters=[16] model.code_channels=64", "model.filters=[64] model.code_channels=64",
                     "model.filters=[32] model.code_channels=64 model.activation=elu",
@@ -95,8 +95,8 @@ FAULTS: dict[str, list[list[str]]] = {
     "CAE603": fault("model.filters=[1,1]", "model.filters=[2,1]", "model.filters=[1,1] loss=bce", "model.filters=[2,2] model.code_channels=1"),
     "CAE604": fault("model.filters=[16] model.code_channels=8", "model.filters=[16] model.code_channels=4",
                     "model.filters=[32] model.code_channels=8", "model.filters=[8] model.code_channels=8"),
-    "CAE605": fault("model.filters=[16,16,16] model.convolutions=4", "model.filters=[16,16] model.convolutions=6",
-                    "model.filters=[8,8,8] model.convolutions=4", "model.filters=[16,8] model.convolutions=8"),
+    "CAE605": fault("model.filters=[16,16,16] model.convolutions=8", "model.filters=[16,16] model.convolutions=12",
+                    "model.filters=[8,8,8] model.convolutions=4", "model.filters=[8,8] model.convolutions=8"),
 }  # fmt: skip
 
 HEALTHY: dict[str, list[str]] = {

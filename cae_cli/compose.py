@@ -79,6 +79,11 @@ def with_new_keys(overrides: Sequence[str]) -> list[str]:
     return [f"++{o}" if o.startswith("rules.") else o for o in overrides]
 
 
+def as_typed(override: str) -> str:
+    """An override without what `with_new_keys` put in front of it."""
+    return override.removeprefix("++") if override.startswith("++rules.") else override
+
+
 def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictConfig:
     """Composes a config, Hydra's own node included.
 
@@ -173,8 +178,9 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Sources) -> str | None:
     """Where the value of ``key`` was given: on the command line, or the file that has it."""
     for override in reversed(overrides):
-        if key_of(override) in (key, key.partition("[")[0]):
-            return f"command line: {override}"
+        own = key_of(override)
+        if own in (key, key.partition("[")[0]) or own.startswith(f"{key}."):
+            return f"command line: {as_typed(override)}"
     group, _, rest = key.partition("[")[0].partition(".")
     choices = OmegaConf.select(node, "hydra.runtime.choices") or {}
     candidates: list[tuple[Path | None, str]] = []

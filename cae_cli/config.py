@@ -140,7 +140,11 @@ def _rules(given: Any) -> dict[str, RuleOptions]:
     if given is None:
         return {}
     if not isinstance(given, DictConfig | dict):
-        raise not_a_group("rules", given)
+        raise OptionError(
+            "rules",
+            f"must say which rule and what of it, got {str(given)!r}",
+            hint="rules.CAE401.threshold=… or rules.CAE401.silent=true",
+        )
     codes = [rule.code for rule in RULES]
     options = {}
     for code, said in ((str(code), given[code]) for code in given):

@@ -340,7 +340,8 @@ class Probe:
                 without = keep[name].copy()
                 without[0, filter_] = 0
                 rise = error({**keep, name: without}) - whole
-                utilities[filter_] = rise / (variance - whole) if variance > whole else np.nan
+                explained = variance - whole  # of a network that explains nothing, all is useless
+                utilities[filter_] = rise / explained if explained > 0.1 * variance else np.nan
             arrays[f"utility/{name}"] = utilities
         return arrays
 

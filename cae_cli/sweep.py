@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError
 from cae_cli.run import Run
 
@@ -20,6 +21,7 @@ class Job:
         problem: what the diagnosis names first, else why the job failed.
         psnr, ssim: of held-out images, None where they were not measured.
         explained: share of the variance explained, or None.
+        severities: of its findings.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class Job:
     psnr: float | None
     ssim: float | None
     explained: float | None
+    severities: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Sweep:
     def all_ok(self) -> bool:
         """Whether every job began and finished."""
         return sum(job.status == "ok" for job in self.jobs) == self.planned
+
+    def reaches(self, severity: Severity) -> bool:
+        """Whether a job has a finding at least this severe."""
+        found = {Severity(name) for job in self.jobs for name in job.severities}
+        return any(other.rank <= severity.rank for other in found)
 
     def rows(self) -> list[tuple[str, ...]]:
         """(job, status, PSNR, SSIM, explained, problem) of each job that began, as text."""
@@ -96,4 +104,5 @@ def _read_job(folder: Path) -> Job:
         psnr=quality.get("psnr", {}).get("value"),
         ssim=quality.get("ssim", {}).get("value"),
         explained=quality.get("explained_variance"),
+        severities=frozenset(f["severity"] for f in diagnosis.get("findings", [])),
     )

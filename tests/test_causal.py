@@ -39,10 +39,26 @@ def measured(network, images, code_shuffle_change=None, linear=None):
         grey_mse=squares(images - images.mean(axis=(1, 2), keepdims=True)),
         noise_response=response,
         noise_pixels=pixels,
+        zero_code_mse=squares(images),
+        mean_code_mse=squares(images - mean),
+        repeat_change=nothing + 0.02,
+        training_mode_mse=nothing,
+        projection_mse=nothing if linear is None else linear / 2,
     )
 
 
 IMAGES = RNG.uniform(0.2, 0.8, (60, 12, 10, 1)).astype(np.float32)
+
+
+def test_codes_of_zeros_and_means_and_other_anchors_are_relative_to_the_mean_image():
+    found = measured(lambda x: 0.5 * x, IMAGES, linear=squares(0.1 * IMAGES))
+    variance = np.square(IMAGES - IMAGES.mean(axis=0)).mean()
+    assert found.mean_code == pytest.approx(0, abs=1e-6)
+    assert found.zero_code == pytest.approx(1 - np.square(IMAGES).mean() / variance, rel=1e-4)
+    assert found.repeat == pytest.approx(0.02 / (2 * variance), rel=1e-4)
+    # With batch normalisation as in training nothing would be wrong: all the error is its gain.
+    assert found.training_mode == pytest.approx(np.square(0.5 * IMAGES).mean() / variance, rel=1e-4)
+    assert found.projection == pytest.approx((1 + found.linear) / 2, rel=1e-4)
 
 
 def test_the_identity_passes_everything():
@@ -109,7 +125,8 @@ def test_scores_of_more_images_are_those_of_the_first():
         mse=squares(0.5 * IMAGES), mean_mse=squares(IMAGES - IMAGES[:40].mean(axis=0)),
         linear_mse=squares(IMAGES[:40]) / 9, linear_train_mse=nothing, train_mean_mse=nothing + 1,
         code_shuffle_change=nothing, pixel_shuffle_mse=nothing, grey_mse=nothing + 1,
-        noise_response=response, noise_pixels=pixels,
+        noise_response=response, noise_pixels=pixels, zero_code_mse=nothing, mean_code_mse=nothing,
+        repeat_change=nothing, training_mode_mse=nothing, projection_mse=nothing,
     )  # fmt: skip
     assert (more.linear, more.skill) == pytest.approx((some.linear, some.skill))
 

@@ -9,6 +9,7 @@ from cae_cli.compose import checked
 from cae_cli.config import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee
 from cae_cli.diagnosis.finding import Prescription, Safety
+from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.diagnosis.rule import Rule, Rules, When, attach
 from cae_cli.measures.causal import Causal
 from cae_cli.measures.code import CodeUse
@@ -81,7 +82,8 @@ def healthy():
         layers=(layer(), layer("output", 1)),
         course=Course(
             2560, 0.17, 0.012, reported_loss=0.012, recomputed_loss=0.012, diverged_at=None,
-            early_update=-1.9, early_peak=-1.8, last_update=-2.3, penalty_share=0.0, slope=0.01, gradient_ratio=0.4,
+            early_update=-1.9, early_peak=-1.8, last_update=-2.3, penalty_share=0.0, slope=0.01,
+            gradient_ratio=0.4,
         ),
         network=Network(
             (28, 28, 1), (7, 7, 8), "sigmoid", "relu", normalised=True, skips=False,
@@ -535,6 +537,18 @@ BASES = [
     ["experiment=reference_2_l2_augmented", "optimizer.learning_rate=1e-2"],
     ["data=npz", "data.path=x.npz", "data.train=100", "schedule=plateau", "optimizer.learning_rate=0"],
 ]
+
+
+@pytest.mark.parametrize("code", sorted({**CASES, **FORESEEN}))
+def test_every_prescription_can_be_said_in_the_words_of_keras(code):
+    if code in CASES:
+        findings = diagnose(CASES[code][0], CONFIG).findings
+    else:
+        findings = foresee(*FORESEEN[code][0]).findings
+    for finding in findings:
+        for prescription in finding.prescriptions:
+            words = in_keras(prescription)
+            assert words and not set(prescription.overrides) & {words}
 
 
 @functools.cache

@@ -205,7 +205,6 @@ def test_rules_of_ones_own_are_asked_like_any_other(tmp_path, rules):
         load_rules(written(tmp_path, MINE, "again.py"))
 
 
-@pytest.mark.xfail(strict=True, reason="load_rules does not enter the module into sys.modules")
 def test_a_file_of_rules_may_hold_dataclasses(tmp_path, rules):
     dataclass = "@dataclasses.dataclass\nclass Limits:\n    most: float\n"
     load_rules(

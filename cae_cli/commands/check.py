@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    words = ["cae", "train", *flags.overrides]
+    words = ["cae", "train", *map(compose.as_typed, flags.overrides)]
     _, options = compose.checked(flags.overrides, line.sources(flags))
     experiment.check_early(options)
     with terminal.Screen().doing("reading images …"):

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from cae_cli import compose, experiment, interrupts, sweep
 from cae_cli.commands import line
 from cae_cli.config import parse
+from cae_cli.diagnosis import Severity
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
@@ -121,7 +122,8 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     finally:
         done = sweep.read(folder, compose.count(overrides))
         terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
-    return 0 if done.all_ok else 1
+    alarmed = flags.fail_on is not None and done.reaches(Severity(flags.fail_on))
+    return 0 if done.all_ok and not alarmed else 1
 
 
 def _checked_job(overrides: list[str], sources: compose.Sources) -> DictConfig:
@@ -198,7 +200,7 @@ def _command(context: Any) -> list[str]:
             words += ["-cd", source.path]
     if context.job.config_name != "config":
         words += ["-cn", context.job.config_name]
-    return [*words, *context.overrides.task]
+    return [*words, *map(compose.as_typed, context.overrides.task)]
 
 
 def job_folder(number: int, overrides: str) -> str:

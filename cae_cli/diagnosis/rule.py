@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -43,8 +44,8 @@ UNMOVED = 1e-3
 # From this share of blank maps on a layer has lost its function; healthy: 0 to .25.
 MANY_BLANK = 0.4
 
-# Update ratios (log10) of the first steps in healthy networks: Adam at .001 and at .01.
-USUAL_UPDATES = (-2.13, -1.28)
+# Largest update ratios (log10) of the first steps in healthy networks: attention, and Adam at .01.
+USUAL_UPDATES = (-2.5, -1.03)
 
 # Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
 USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
@@ -308,10 +309,12 @@ def load_rules(path: Path) -> None:
     Raises:
         UserError: it is not there, fails, or takes a code that is taken.
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"cae_rules_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError("no such Python file", where=path, hint="--rules my_rules.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:

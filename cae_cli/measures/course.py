@@ -134,7 +134,7 @@ def slope(losses: NDArray[Any]) -> float:
         losses: (s,) in order; fewer than eight give NaN.
 
     Returns:
-        About .01 in healthy runs of 1,024 steps, .02 to .03 after 200, .5 for a straight line. NaN
+        About .01 in healthy runs of 1,024 steps, .02 to .03 after 200, .29 for a straight line. NaN
         if the loss did not fall.
     """
     quarter = len(losses) // 4

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
+from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.errors import RunFailed, UserError, printable
 from cae_cli.measures.measured import Measures
 from cae_cli.measures.quality import Mean
@@ -445,11 +446,12 @@ def _finding(finding: Finding, command: Sequence[str], *, in_full: bool, verbose
         )
     if finding.picture and command:
         text.append(f"; see {finding.picture}")
-    width = max((len(" ".join(p.overrides)) for p in finding.prescriptions), default=0)
-    for number, prescription in enumerate(finding.prescriptions):
-        overrides = " ".join(prescription.overrides)
+    # Whoever has a script of his own is told in its words.
+    ways = [(" ".join(p.overrides) if command else in_keras(p), p) for p in finding.prescriptions]
+    width = max((len(words) for words, _ in ways), default=0)
+    for number, (words, prescription) in enumerate(ways):
         text.append("\n    or   " if number else "\n    try  ")
-        text.append(f"{overrides:<{width}}", "bold")
+        text.append(f"{words:<{width}}", "bold")
         text.append(f"  {prescription.why} ({prescription.safety.value})")
     if finding.advice and (verbose or not finding.prescriptions):
         text.append(f"\n    {finding.advice}")

@@ -205,7 +205,7 @@ class Shallow(_Capacity):
             f"a value of the code sees {field:g} pixels of {min(case.network.image_shape[:2])}, and "
             f"{copied:.0%} of scrambled pixels are copied",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
-            Evidence("copied of scrambled pixels", copied, self.most_copied, (-INF, 0.04)),
+            Evidence("copied of scrambled pixels", copied, self.most_copied, (-INF, 0.05)),
             prescriptions=ways,
             advice="another stage of convolution and pooling",
         )

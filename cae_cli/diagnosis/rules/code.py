@@ -117,7 +117,7 @@ class PassThrough(Rule):
         "passes pixels on instead of describing what is there."
     )
     threshold = 0.25
-    source = "healthy runs have -.20 to .04; a code 16 times the image .44; identity 1"
+    source = "healthy runs have -.26 to .15; one stage with a code 16 times the image .38; identity 1"
     explains = ("CAE501",)
     rivals = ("CAE502",)
     picture = "answers.png"
@@ -132,7 +132,7 @@ class PassThrough(Rule):
         if causal.pixel_copy <= self.threshold:
             return None
         evidence = [
-            Evidence("copied of scrambled pixels", causal.pixel_copy, self.threshold, (-INF, 0.04))
+            Evidence("copied of scrambled pixels", causal.pixel_copy, self.threshold, (-INF, 0.15))
         ]
         if math.isfinite(causal.noise_gain):
             evidence.append(Evidence("noise passed on", causal.noise_gain, 0.5, (0.045, 0.129)))

@@ -117,7 +117,9 @@ class TooLittleToTell(Rule):
         if steps >= self.threshold and case.survey.held_out >= FEWEST_IMAGES:
             return None
         ways = []
-        if steps < self.threshold:
+        if most < self.threshold:
+            ways = [Prescription(("training.steps=null",), "all epochs", Safety.SLOW)]
+        elif steps < self.threshold:
             per_epoch = steps / epochs
             ways = [
                 Prescription(

@@ -278,14 +278,14 @@ class RateTooHigh(Rule):
         "median over kernels, where maps died or the result is poor"
     )
     why = "Such steps push filters to where no image activates them, and nothing brings them back."
-    threshold = -1.2
-    source = "healthy: -2.1 to -1.8 with Adam at .001, -1.28 at .01; a tenth more and filters die"
+    threshold = -0.7
+    source = "healthy: -2.5 to -1.8 with Adam at .001, -1.03 at .01; at .1, where filters die, -.03"
     explains = (*SYMPTOMS, "CAE501", "CAE402", "CAE304", "CAE305", "CAE503")
     rivals = ("CAE205", "CAE206")
     picture = "course.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires above -1.2 with dead maps or a poor result."""
+        """Fires above -.7, a fifth of the weights, with dead maps or a poor result."""
         if case.unwatched:
             return self.skipped(case.unwatched)
         update = case.measures.course.early_peak
@@ -442,8 +442,8 @@ class UnderTrained(Rule):
     why = "The loss was still falling fast: what is missing may be nothing but time."
     threshold = 0.016
     source = (
-        "healthy runs of 1,024 steps have .008 to .014, runs of 200 .018 to .032; it counts only where "
-        "the result is worse than a linear decoder"
+        "runs of 200 steps have .018 to .032; healthy runs of 1,024 .004 to .031, so it counts only "
+        "where the result is worse than a linear decoder"
     )
     explains = ("CAE303", "CAE302", "CAE304")
     rivals = ("CAE208", "CAE206", "CAE105", "CAE103", "CAE601", "CAE603")
