@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 # What networks are commonly trained on; the first is what images are brought to here.
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 TRIED = 64  # images on which other ranges are tried
-BETTER = 0.3  # by so much more explained variance another range is meant
+BETTER = 0.1  # by so much more explained variance another range is meant
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _try_ranges(autoencoder: anatomy.Autoencoder, images: Images, screen: termin
         low, high = RANGES[best]
         screen.say(
             f"! the model explains {reached[best]:.0%} of images from {low:g} to {high:g}, and "
-            f"{max(reached[0], -1):.0%} of those from 0 to 1; try --range {low:g},{high:g}"
+            f"{max(reached[0], -1):.0%} of those from 0 to 1; try --range={low:g},{high:g}"
         )
 
 

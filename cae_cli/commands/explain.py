@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from cae_cli.diagnosis import RULES
+from cae_cli.diagnosis.rule import with_own_rules
 from cae_cli.errors import UserError, did_you_mean
 
 HELP = """\
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
+    arguments = with_own_rules(arguments)
     if len(arguments) != 1:
         raise UserError(f"one code, got {len(arguments)}", hint="cae rules lists them")
     known = {rule.code: rule for rule in RULES}

@@ -22,6 +22,16 @@ HELP = """\
 """
 
 
+# What each command has of its own beside Hydra's flags.
+FLAGS = {
+    "cae train": ("verbose", "fail-on", "rules"),
+    "cae check": ("verbose", "fail-on", "rules", "json"),
+    "cae diagnose": (
+        "verbose", "fail-on", "rules", "json", "code", "custom", "range", "probe", "control",
+    ),
+}  # fmt: skip
+
+
 def parse(command: str, arguments: list[str]) -> argparse.Namespace:
     """Flags and overrides, in any order; stock Hydra wants the flags first.
 
@@ -33,15 +43,19 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
         UserError: an unknown flag, or one that is refused.
     """
     parser = get_args_parser()
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--fail-on", choices=[s.value for s in Severity])
-    parser.add_argument("--rules", type=Path)
-    parser.add_argument("--code")
-    parser.add_argument("--custom", type=Path)
-    parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--control", action="store_true")
-    parser.add_argument("--range", type=_span)
+    own = {
+        "verbose": {"action": "store_true"},
+        "json": {"action": "store_true"},
+        "fail-on": {"choices": [s.value for s in Severity]},
+        "rules": {"type": Path},
+        "code": {},
+        "custom": {"type": Path},
+        "range": {"type": _span},
+        "probe": {"action": "store_true"},
+        "control": {"action": "store_true"},
+    }
+    for name in FLAGS[command]:
+        parser.add_argument(f"--{name}", **own[name])  # type: ignore[arg-type]
 
     def refuse(message: str) -> NoReturn:
         raise UserError(message, where="command line", hint=f"{command} --help")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cae_cli.commands.diagnose import judged, opened
+from cae_cli.diagnosis.rule import with_own_rules
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
+    arguments = with_own_rules(arguments)
     if len(arguments) != 1:
         raise UserError(f"one run's folder, got {len(arguments)}", hint="cae report runs/…/…")
     run = opened(Path(arguments[0]).expanduser())

@@ -156,7 +156,7 @@ class Finding:
 def judged(excess: float, *, rivals_open: bool) -> Confidence:
     """How sure a finding is.
 
-    High: at least as far beyond the threshold as the threshold is from the healthy range, and no
+    High: about as far beyond the threshold as the threshold is from the healthy range, and no
     competing cause is left open. One step less for a value that is nearer than that, and one for a
     competing cause that could not be ruled out.
 
@@ -165,7 +165,7 @@ def judged(excess: float, *, rivals_open: bool) -> Confidence:
         rivals_open: whether a competing cause could not be ruled out.
     """
     steps = list(Confidence)
-    near = 0 if excess >= 1 else 1 if excess >= 0.25 else 2
+    near = 0 if excess >= 0.9 else 1 if excess >= 0.25 else 2
     return steps[min(near + rivals_open, 2)]
 
 

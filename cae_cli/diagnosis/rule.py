@@ -303,6 +303,17 @@ class Rules(list[Rule]):
 RULES = Rules()
 
 
+def with_own_rules(arguments: list[str]) -> list[str]:
+    """Loads the file behind ``--rules``, if there is one; returns the other arguments."""
+    if "--rules" not in arguments:
+        return arguments
+    place = arguments.index("--rules")
+    if place + 1 == len(arguments):
+        raise UserError("--rules needs a file", where="command line", hint="--rules my_rules.py")
+    load_rules(Path(arguments[place + 1]))
+    return arguments[:place] + arguments[place + 2 :]
+
+
 def load_rules(path: Path) -> None:
     """Runs a Python file of the user's own that enters rules with ``@RULES.add``.
 

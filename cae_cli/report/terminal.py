@@ -255,7 +255,7 @@ def _trials(trials: Sequence[Trial]) -> Table:
         table.add_row(
             Text(" ".join(trial.overrides) or trial.why),
             "diverged" if diverged else _share(trial.explained),
-            "" if diverged or not trial.overrides else f"{trial.gain:+.3f}",
+            "" if diverged or not trial.overrides else f"{trial.gain:+.1%}",
             "helps" if trial.helps else "",
         )
     return table
@@ -326,7 +326,7 @@ def _yardsticks(measures: Measures, held_out: str, *, verbose: bool) -> Table:
         anchor("mean code", causal.mean_code)
         anchor("code of zeros", causal.zero_code)
         anchor("flat grey image", causal.grey)
-    anchor("black image", measures.survey.black)
+    anchor("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
     return table
 
 

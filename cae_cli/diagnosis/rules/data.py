@@ -161,7 +161,7 @@ class _Noise(Rule):
             return self.skipped(f"images below {self.smallest} pixels have no smooth parts")
         if case.survey.train < FEWEST_IMAGES:
             return self.skipped("too few images")
-        # What was fed counts, where that is known; denoising is asked for and keeps clean targets.
+        # Of the images, not of what was fed: noise that is put on the input keeps clean targets.
         return case.survey.correlation
 
     @staticmethod
@@ -218,7 +218,7 @@ class NoisyImages(_Noise):
     explains = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires between .1 and .45."""
+        """Fires between .1 and .5."""
         correlation = self._correlation(case)
         if isinstance(correlation, Skipped):
             return correlation

@@ -32,7 +32,7 @@ class BlankMaps(Rule):
         if case.network.hidden_activation == "relu":
             why = "a gradient below zero"
             ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
-        if case.config:
+        if case.option("optimizer.learning_rate") is not None:
             ways.append(case.slower())
         born = [step for step, blank in sorted(worst.blank_at.items()) if blank >= self.threshold]
         when = f", since step {born[0]:,} at the latest" if born else ""

@@ -110,7 +110,8 @@ class NoBetterThanMean(Rule):
             f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
             f"{q.mean_image_mse:.4f})",
             Evidence("explained variance", q.explained_variance, self.threshold, (0.7, 1)),
-            prescriptions=(case.slower(), case.longer()),
+            prescriptions=(case.slower(), case.longer()) if case.option("optimizer") else (),
+            advice="another learning rate, or more steps",
         )
 
 
@@ -174,9 +175,8 @@ class Blur(Rule):
         "to be multiplied to make the squared error least"
     )
     why = (
-        "A bottleneck loses detail, and squared error leaves out what it cannot place: that blur is "
-        "honest, its slack is 1. Above 1 detail is known and held back: by a penalty, noise, or too "
-        "few steps."
+        "Detail that did not come through the code is left out, and that blur is honest: its slack is "
+        "1. Above 1 detail is known and held back, by dropout, a penalty, noise, or too few steps."
     )
     threshold = 1.5
     source = "by the orthogonality principle a least-squares optimum has 1; see docs/evidence.md"

@@ -83,7 +83,7 @@ class NotLearning(Rule):
         course = case.measures.course
         first, last = course.first_val_loss, course.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
-            return self.skipped("the validation loss is not a finite number")
+            return self.skipped("the validation loss before or after training is unknown")
         fall = (first - last) / abs(first)
         explained = case.measures.quality.explained_variance
         if fall >= self.threshold or explained >= self.most_explained:

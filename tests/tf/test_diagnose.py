@@ -1,0 +1,198 @@
+"""Other people's networks: files, a callback in their own fit; and short trainings of our own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cae_cli import data
+from cae_cli.compose import checked
+from cae_cli.data import as_float
+from tests.conftest import environment
+
+pytestmark = pytest.mark.tf
+keras = pytest.importorskip("keras")
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    """(1,200, 28, 28, 1) letters and digits in [0, 1]."""
+    images = data.load(checked(["data.train=1100"])[1].data)
+    return np.concatenate([as_float(images.train), as_float(images.validation)])[:1200]
+
+
+def plain_network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="code"),
+            layers.Conv2DTranspose(16, 4, strides=2, padding="same", activation="relu"),
+            layers.Conv2DTranspose(1, 4, strides=2, padding="same", activation="sigmoid"),
+        ]
+    )
+
+
+def network_with_skips():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((28, 28, 1))
+    first = layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+    code = layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(first)
+    up = layers.UpSampling2D(4)(code)
+    joined = layers.Concatenate()([up, first])
+    return keras.Model(image, layers.Conv2D(1, 3, padding="same", activation="sigmoid")(joined))
+
+
+def fitted(model, images, tmp_path, *, targets=None, **fit):
+    from cae_cli import Diagnosis
+
+    watch = Diagnosis(images, folder=tmp_path / "keras", verbose=0)
+    model.compile(fit.pop("optimizer", keras.optimizers.Adam(0.003)), fit.pop("loss", "mse"))
+    targets = images if targets is None else targets
+    model.fit(images, targets, validation_split=0.1, verbose=0, callbacks=[watch], **fit)
+    return watch
+
+
+def test_the_callback_sees_what_a_run_of_our_own_sees(glyphs, tmp_path):
+    model = plain_network()
+    before = model.get_weights()
+    watch = fitted(model, glyphs, tmp_path, epochs=5)
+    assert watch.report["verdict"] == watch.outcome.diagnosis.verdict
+    assert json.dumps(watch.report)
+    measures = watch.outcome.measures
+    assert measures.fed.pair == 0 and 0 <= measures.fed.input_low <= measures.fed.input_high <= 1
+    assert measures.course.steps == 5 * 34
+    assert measures.course.early_update > -3
+    assert measures.network.code_shape == (7, 7, 8)
+    assert {layer.name for layer in measures.layers} >= {"code"}
+    # What it says of the network is true of the network.
+    held_out = glyphs[-120:]
+    error = np.square(model.predict(held_out, verbose=0) - held_out).mean()
+    assert measures.quality.mse.value == pytest.approx(error, rel=1e-4)
+    moved = np.linalg.norm(model.get_weights()[0] - before[0]) / np.linalg.norm(before[0])
+    assert measures.layers[0].displacement == pytest.approx(moved, rel=1e-4)
+    assert not {"CAE103", "CAE207", "CAE208"} & {s.code for s in watch.outcome.diagnosis.skipped}
+    for name in (
+        "summary.txt",
+        "summary.json",
+        "ladder.png",
+        "course.png",
+        "answers.png",
+        "redraws.png",
+    ):
+        assert (watch.folder / name).is_file()
+
+
+def test_the_callback_leaves_the_training_as_it_is(glyphs, tmp_path):
+    watched, alone = plain_network(), plain_network()
+    for model in (watched, alone):
+        model.compile("adam", "mse")
+    from cae_cli import Diagnosis
+
+    watch = Diagnosis(glyphs, folder=tmp_path, verbose=0)
+    for model, callbacks in ((watched, [watch]), (alone, [])):
+        keras.utils.set_random_seed(1)
+        model.fit(glyphs[:320], glyphs[:320], epochs=2, verbose=0, callbacks=callbacks)
+    for ours, theirs in zip(watched.get_weights(), alone.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_shuffled_targets_are_seen_in_what_fit_was_fed(glyphs, tmp_path):
+    shuffled = glyphs[np.random.default_rng(0).permutation(len(glyphs))]
+    watch = fitted(plain_network(), glyphs, tmp_path, targets=shuffled, epochs=5)
+    assert watch.report["diagnosis"]["findings"][0]["code"] == "CAE103"
+
+
+def test_bytes_behind_a_sigmoid_are_seen(glyphs, tmp_path):
+    watch = fitted(plain_network(), 255 * glyphs, tmp_path, epochs=5)
+    first = watch.report["diagnosis"]["findings"][0]
+    assert first["code"] == "CAE102" and "sigmoid" in first["message"]
+
+
+def test_a_learning_rate_that_is_too_high_is_seen_and_told_in_the_words_of_keras(glyphs, tmp_path):
+    watch = fitted(plain_network(), glyphs, tmp_path, optimizer=keras.optimizers.Adam(0.5), epochs=5)
+    assert watch.report["diagnosis"]["findings"][0]["code"] == "CAE207"
+    assert "learning_rate=0.001" in (watch.folder / "summary.txt").read_text()
+    assert "cae train" not in (watch.folder / "summary.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def saved(glyphs, tmp_path_factory):
+    """A folder with two saved networks and images."""
+    folder = tmp_path_factory.mktemp("saved")
+    np.savez(folder / "glyphs.npz", x_train=(glyphs * 255).astype(np.uint8))
+    for name, model in (("plain", plain_network()), ("skips", network_with_skips())):
+        model.compile(keras.optimizers.Adam(0.003), "mse")
+        model.fit(glyphs[:1000], glyphs[:1000], epochs=6, verbose=0)
+        model.save(folder / f"{name}.keras")
+    of_bytes = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Rescaling(1 / 255),
+            keras.saving.load_model(folder / "plain.keras"),
+            layers.Rescaling(255.0),
+        ]
+    )
+    of_bytes.save(folder / "bytes.keras")
+    return folder
+
+
+def diagnosed(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "cae_cli", "diagnose", *arguments, "--json"],
+        capture_output=True, text=True, cwd=folder, env=environment(), timeout=300,
+    )  # fmt: skip
+    return done, json.loads(done.stdout) if done.stdout else None
+
+
+IMAGES = ("data=npz", "data.path=glyphs.npz")
+
+
+def test_a_saved_network_is_judged_without_its_history(saved):
+    done, report = diagnosed(saved, "plain.keras", *IMAGES)
+    assert done.returncode == 0, done.stderr
+    skipped = {s["code"]: s["reason"] for s in report["diagnosis"]["skipped"]}
+    assert skipped["CAE207"] == skipped["CAE103"] == "nobody watched the training"
+    assert "CAE502" in report["diagnosis"]["passed"]
+    assert report["measures"]["quality"]["explained_variance"] > 0.7
+
+
+def test_skip_connections_are_found_out_and_can_be_made_to_fail(saved):
+    done, report = diagnosed(saved, "skips.keras", *IMAGES, "--fail-on", "error")
+    assert done.returncode == 1
+    assert report["diagnosis"]["findings"][0]["code"] == "CAE502"
+
+
+def test_another_range_is_noticed_and_can_be_said(saved):
+    done, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
+    assert "--range=0,255" in done.stderr
+    _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--code", "code")
+    _, plain = diagnosed(saved, "plain.keras", *IMAGES)
+    explained = [r["measures"]["quality"]["explained_variance"] for r in (wrong, right, plain)]
+    assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]
+
+
+def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are_worth(cae, tmp_path):
+    done = cae(
+        "train", "data.train=512", "training.epochs=8", "optimizer=adadelta",
+        "optimizer.learning_rate=0.0001",
+    )  # fmt: skip
+    folder = tmp_path / done.folder
+    probed = cae("diagnose", str(folder), "--probe", "--control", "rules.CAE401.silent=true")
+    assert probed.code == 0, probed.err
+    trials = json.loads((folder / "trials.json").read_text())["trials"]
+    assert trials[0]["overrides"] == [] and len(trials) > 3
+    helped = [t for t in trials if t["gain"] and t["gain"] > 0.05]
+    assert ["optimizer.learning_rate=1"] in [t["overrides"] for t in helped]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "helps" in summary["verdict"]
+    assert summary["diagnosis"]["silenced"] == ["CAE401"]
+    assert summary["measures"]["frozen"] is not None
+    assert "frozen random encoder" in probed.out
+    # Judged again, what was tried is still there, and the rule looks again.
+    again = cae("report", str(folder))
+    assert "short trainings" in again.out and "silenced" not in again.out
