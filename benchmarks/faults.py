@@ -168,7 +168,7 @@ def one(job: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
             screen = Screen()
             screen.live, screen.say = False, lambda text: None
             with quiet(run.log):
-                experiment.train(options, images, experiment.surveyed(images), run, screen)
+                experiment.train(options, images, experiment.look_at(images), run, screen)
         measures = measure(run.read_arrays(run.arrays), run.read_metrics(), run.training())
         diagnosis = diagnose(measures, plain(options))
     except Exception:

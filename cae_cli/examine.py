@@ -146,7 +146,7 @@ def write(
             "held_out": images.held_out_name,
         }
     )
-    seen = experiment.survey_arrays(experiment.surveyed(images))
+    seen = experiment.survey_arrays(experiment.look_at(images))
     folder.write_arrays(folder.arrays, {**arrays, **seen})
 
 

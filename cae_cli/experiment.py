@@ -21,7 +21,7 @@ from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted
 from cae_cli.measures.measured import Measures, measure
-from cae_cli.measures.survey import SURVEYED, Survey, survey
+from cae_cli.measures.survey import Survey, survey, surveyed
 from cae_cli.probe import Probe
 from cae_cli.recorder import Recorder
 from cae_cli.report import figures, terminal
@@ -75,7 +75,7 @@ def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
     with folder.running(), writing(folder.folder):
         with engine.quiet(folder.log), screen.doing("reading images …"):
             images = read(options)
-            seen = surveyed(images)
+            seen = look_at(images)
         foreseen = foresee(options, images, seen)
         folder.write_setup(
             {
@@ -120,10 +120,10 @@ def read(options: Config) -> Images:
     return images
 
 
-def surveyed(images: Images) -> Survey:
+def look_at(images: Images) -> Survey:
     """What the images are like."""
-    parts = (images.train, images.held_out)
-    first = [data.as_float(part[:SURVEYED]) for part in parts]
+    count = surveyed(images.shape)
+    first = [data.as_float(part[:count]) for part in (images.train, images.held_out)]
     return survey(*first, counts=(len(images.train), len(images.held_out)))
 
 

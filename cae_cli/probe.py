@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from cae_cli.anatomy import Autoencoder
 from cae_cli.data import Images, as_float, images_at_a_time
-from cae_cli.measures.causal import NOISE, linear_mse, noise_response, noise_signs
+from cae_cli.measures.causal import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
 from cae_cli.measures.code import code_use
 from cae_cli.measures.filters import structure
 from cae_cli.measures.labels import probe_accuracy
@@ -169,7 +169,8 @@ class Probe:
         import tensorflow as tf
 
         decoder = tf.function(self.autoencoder.decoder())
-        count = int(np.clip(MOST_CODES // self.network.code_values, EXAMPLES, MAP_IMAGES))
+        largest = max(self.network.code_values, self.network.image_values)
+        count = int(np.clip(MOST_CODES // largest, EXAMPLES, MAP_IMAGES))
         images = as_float(self.images.held_out[:count])
         signs = noise_signs(images.shape)
         # One permutation for all images: their mean is permuted with them, and V stays what it was.
@@ -201,7 +202,9 @@ class Probe:
                 "noise_pixels": pixel_count,
             }.items():
                 parts.setdefault(name, []).append(values)
-        train = as_float(self.images.train[:TRAIN_IMAGES])
+        # Of images that are too large for a linear decoder none are needed to say so.
+        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
+        train = as_float(self.images.train[:enough])
         held_out, trained = linear_mse(train, (images, train), self.network.code_grid)
         answers = {
             **{name: np.concatenate(values) for name, values in parts.items()},
@@ -251,14 +254,15 @@ class Probe:
         """What a linear classifier makes of the code, and of that of the untrained encoder."""
         images = self.images
         labels = images.validation_labels if images.test is None else images.test_labels
+        largest = max(self.network.code_values, self.network.image_values)
         if images.train_labels is None or labels is None:
+            return {}
+        if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_CODES:
             return {}
         parts = (
             (as_float(images.train[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
             (as_float(images.held_out[:LABELLED]), labels[:LABELLED]),
         )
-        if self.network.code_values * (TRAIN_IMAGES + LABELLED) > MOST_CODES:
-            return {}
 
         def accuracy() -> NDArray[Any]:
             (train, train_labels), (held_out, its_labels) = parts

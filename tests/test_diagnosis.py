@@ -148,6 +148,7 @@ CASES = {
     "CAE104": (changed("survey", correlation=0.02), changed("survey", correlation=0.5)),
     "CAE105": (changed("survey", correlation=0.3), changed("survey", correlation=0.5)),
     "CAE106": (changed("survey", repeated=0.5), changed("survey", repeated=0.05)),
+    "CAE107": (changed("survey", flat=0.3), changed("survey", flat=0.05)),
     "CAE201": (with_course(diverged_at=17), healthy()),
     "CAE202": (
         replace(

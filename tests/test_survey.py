@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cae_cli.data import Images, as_float
-from cae_cli.experiment import surveyed
+from cae_cli.experiment import look_at
 from cae_cli.measures.network import Network, network
 from cae_cli.measures.quality import explained_variance
-from cae_cli.measures.survey import SURVEYED, survey
+from cae_cli.measures.survey import SURVEYED, survey, surveyed
 
 RNG = np.random.default_rng(0)
 
@@ -71,16 +71,22 @@ def test_the_same_image_over_and_over_leaves_nothing_to_explain():
 def test_no_more_than_the_first_images_are_looked_at_and_all_are_counted():
     train = np.repeat(images(1, side=2), SURVEYED + 3, axis=0)
     train[SURVEYED:] = 7
-    found = survey(train, train[-2:])
+    found = look_at(Images(train=train, validation=train[-2:]))
     assert (found.train, found.held_out) == (SURVEYED + 3, 2)
     assert found.high < 1 and found.repeated == 0
     assert survey(train, train, counts=(9, 5)).train == 9
 
 
+def test_of_large_images_fewer_are_looked_at():
+    assert surveyed((28, 28, 1)) == SURVEYED
+    assert 100 < surveyed((256, 256, 3)) < 200
+    assert surveyed((8000, 8000, 3)) == 16
+
+
 def test_the_survey_of_an_experiment_sees_floats_and_the_test_part():
     train, test = (np.uint8(255 * images(count)) for count in (12, 4))
     test[0] = train[3]
-    found = surveyed(Images(train=train, validation=train, test=test))
+    found = look_at(Images(train=train, validation=train, test=test))
     assert found.high == as_float(train).max() <= 1
     assert (found.train, found.held_out, found.repeated) == (12, 4, 1 / 4)
 

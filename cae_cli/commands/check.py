@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     experiment.check_early(options)
     with terminal.Screen().doing("reading images …"):
         images = experiment.read(options)
-        diagnosis = experiment.foresee(options, images, experiment.surveyed(images))
+        diagnosis = experiment.foresee(options, images, experiment.look_at(images))
     if flags.json:
         json.dump(plain({"schema": SCHEMA_VERSION, "diagnosis": diagnosis}), sys.stdout, indent=2)
         print()

@@ -12,7 +12,13 @@ from cae_cli.measures.fed import fed
 
 Array = NDArray[np.float32]
 
-SURVEYED = 4096  # images that are looked at
+SURVEYED = 4096  # images that are looked at, at most
+MOST_VALUES = 2**25  # pixels of them, at most
+
+
+def surveyed(shape: tuple[int, ...]) -> int:
+    """How many images of a shape are looked at, so that large ones fit into memory."""
+    return int(np.clip(MOST_VALUES // int(np.prod(shape)), 16, SURVEYED))
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,14 @@ class Survey:
 
 
 def survey(train: Array, held_out: Array, *, counts: tuple[int, int] | None = None) -> Survey:
-    """Looks at the first images of each part.
+    """Looks at images of each part.
 
     Args:
-        train: (n, h, w, c), at most `SURVEYED` are needed.
+        train: (n, h, w, c), at most `surveyed` are needed.
         held_out: (m, h, w, c).
         counts: how many there are in all; None: as many as are given.
     """
     whole = counts or (len(train), len(held_out))
-    train, held_out = train[:SURVEYED], held_out[:SURVEYED]
     as_fed = fed(train, train)
     seen = {_digest(image) for image in train}
     square = float(np.mean(np.square(train), dtype=np.float64))

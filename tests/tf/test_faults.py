@@ -38,7 +38,7 @@ def judged(folder, *overrides):
     screen = Screen()
     screen.live = False
     with quiet(run.log):
-        experiment.train(options, images, experiment.surveyed(images), run, screen)
+        experiment.train(options, images, experiment.look_at(images), run, screen)
     measures = measure(run.read_arrays(run.arrays), run.read_metrics(), run.training())
     return diagnose(measures, plain(options))
 

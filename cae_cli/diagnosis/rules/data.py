@@ -255,3 +255,31 @@ class HeldOutRepeats(Rule):
             Evidence("share of repeated held-out images", share, self.threshold, (0, 0.001)),
             advice="remove duplicates before the images are split",
         )
+
+
+@RULES.add
+class FlatImages(Rule):
+    """Images of one colour."""
+
+    code = "CAE107"
+    problem = "many images are flat"
+    severity = Severity.WARNING
+    when = When.ALWAYS
+    measures = "share of training images without any contrast"
+    why = (
+        "Files that were cut short, masks and blank pages come out as one colour. They are "
+        "reproduced at once, and every mean over images looks better for it."
+    )
+    threshold = 0.1
+    source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
+
+    def look(self, case: Case) -> Finding | None:
+        """Fires above .1."""
+        share = case.survey.flat
+        if share <= self.threshold:
+            return None
+        return self.finding(
+            f"{share:.0%} of the images looked at are of one colour",
+            Evidence("share of flat images", share, self.threshold, (0, 0.01)),
+            advice="look at these images, and leave them out if they are damaged",
+        )

@@ -1,0 +1,88 @@
+"""What it costs to write down how a training goes: the same training with and without, in alternation.
+
+    python benchmarks/recording.py [--pairs 5] [overrides]
+
+Prints the ratio of the times with its 95 % interval: of whole trainings, and of their epochs after the
+first, which pays for compiling what is needed once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from cae_cli import data, engine, model, training
+from cae_cli.compose import checked
+from cae_cli.probe import Probe
+from cae_cli.recorder import Recorder
+
+STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+class Nothing(Recorder):
+    """Writes nothing down."""
+
+    def cuts(self, first: int, count: int) -> list[int]:
+        return []
+
+    def wants_batch(self, step: int) -> bool:
+        return False
+
+    def before(self, step: int, *, first_of_epoch: bool) -> None:
+        pass
+
+    def after(self, step: int, *, first_of_epoch: bool, data_loss: float, penalty: float) -> None:
+        pass
+
+    def epoch(self, step: int, gradients: object, *, look: bool) -> None:
+        pass
+
+
+def seconds(options, images, kind) -> tuple[float, float]:
+    """Of a whole training, and of its epochs after the first."""
+    engine.seed(options.seed)
+    network = model.build(images.shape, options.model, tuple(options.regularization.values()))
+    probe = Probe(network, images)
+    kernels = training.kernels
+    if kind is Nothing:
+        training.kernels = lambda model: []
+    times: list[float] = []
+    try:
+        began = time.perf_counter()
+        training.fit(
+            network, images, options=options.training, loss=options.loss, optimizer=options.optimizer,
+            schedule=options.schedule, augmentation=options.augmentation, seed=options.seed,
+            watcher=training.Watcher(on_epoch=lambda epoch, best: times.append(time.perf_counter())),
+            recorder=kind(network.model, probe.spreads),
+        )  # fmt: skip
+    finally:
+        training.kernels = kernels
+    return time.perf_counter() - began, times[-1] - times[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    options = checked(arguments.overrides)[1]
+    engine.start(deterministic=True, mixed_precision=False)
+    images = data.load(options.data)
+    seconds(options, images, Nothing)  # warms up
+    ratios = []
+    for pair in range(arguments.pairs):
+        kinds = [Recorder, Nothing] if pair % 2 else [Nothing, Recorder]
+        found = {kind: np.array(seconds(options, images, kind)) for kind in kinds}
+        ratios.append(found[Recorder] / found[Nothing])
+        print(np.round(ratios[-1], 3), flush=True)
+    for name, values in zip(
+        ("whole training", "epochs after the first"), np.transpose(ratios), strict=True
+    ):
+        half = STUDENT[len(values) - 1] * values.std(ddof=1) / np.sqrt(len(values))
+        print(f"{name}: {values.mean():.3f} ± {half:.3f} times as long")
+
+
+if __name__ == "__main__":
+    main()
