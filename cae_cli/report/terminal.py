@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,7 @@ from cae_cli.measures.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
 TABLE_WIDTH = 76
+UNWRAPPED = 100_000  # columns of what is not a terminal
 SHOWN_IN_FULL = 2  # findings, so that a typical summary fits on a screen of 40 lines
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
@@ -162,15 +164,15 @@ def _duration(seconds: float) -> str:
 def show(parts: Sequence[RenderableType]) -> None:
     """Prints results to standard output.
 
-    Sentences and commands are left to the terminal to wrap, so that they can be copied whole.
+    On a terminal sentences are wrapped between words. What is to be copied (`_whole`) is left to the
+    terminal to wrap, and in a pipe nothing is wrapped.
     """
     console = Console(file=sys.stdout, highlight=False)
     # Tables that do not fit are left to the terminal to wrap: nothing is cut off.
-    console.width = max(console.width, TABLE_WIDTH)
+    console.width = max(console.width, TABLE_WIDTH) if console.is_terminal else UNWRAPPED
     # Written in one piece and by Python: Rich ends the process at a closed pipe.
     with console.capture() as captured:
-        for part in parts:
-            console.print(part, soft_wrap=isinstance(part, Text))
+        _print(console, parts)
     sys.stdout.write(captured.get())
     sys.stdout.flush()
 
@@ -178,10 +180,23 @@ def show(parts: Sequence[RenderableType]) -> None:
 def as_text(parts: Sequence[RenderableType]) -> str:
     """Results as plain text of 100 columns."""
     text = io.StringIO()
-    console = Console(file=text, width=100, color_system=None, highlight=False)
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, Text))
+    _print(Console(file=text, width=100, color_system=None, highlight=False), parts)
     return text.getvalue()
+
+
+def _print(console: Console, parts: Sequence[RenderableType]) -> None:
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
+
+
+def _whole(text: str, style: str = "") -> Text:
+    """A line that is never wrapped, so that it can be copied."""
+    return Text(text, style, no_wrap=True)
+
+
+def _indented(text: RenderableType) -> Padding:
+    """A sentence below a heading."""
+    return Padding(text, (0, 0, 0, 4), expand=False)
 
 
 def summary(
@@ -223,9 +238,13 @@ def findings(
     parts: list[RenderableType] = []
     full = 0
     for finding in diagnosis.findings:
-        in_full = verbose or (finding.consequence_of is None and full < SHOWN_IN_FULL)
-        full += in_full
-        parts.append(_finding(finding, command, in_full=in_full, verbose=verbose))
+        if finding.consequence_of and not verbose:
+            continue  # named with its cause
+        full += 1
+        parts += _finding(finding, command, in_full=verbose or full <= SHOWN_IN_FULL, verbose=verbose)
+        follow = [f.code for f in diagnosis.findings if f.consequence_of == finding.code]
+        if follow and not verbose:
+            parts.append(_indented(f"consequences: {', '.join(follow)}"))
     if diagnosis.findings:
         parts.append(Text())
     if diagnosis.trials:
@@ -278,12 +297,12 @@ def verdict(diagnosis: Diagnosis) -> Text:
 
 def _score(measures: Measures) -> Text:
     score = measures.score
-    anchor = "beyond the mean image" if measures.frozen is None else "beyond random filters"
     if math.isnan(score.value):
-        return Text("meaningfulness: not measured")
+        return Text("meaningful: not measured")
+    anchor = "" if measures.frozen is None else " beyond random filters"
     return Text(
-        f"meaningfulness {score.value:.2f} = {score.learned:.2f} learned ({anchor}) x "
-        f"{score.used:.2f} code used x {score.alive:.2f} alive x {score.selective:.2f} not copied"
+        f"meaningful {score.value:.2f} = learned{anchor} {score.learned:.2f} x used {score.used:.2f} "
+        f"x alive {score.alive:.2f} x not copied {score.selective:.2f}"
     )
 
 
@@ -374,7 +393,7 @@ def _answers(measures: Measures, *, verbose: bool) -> Text:
         ("noise passes by", causal.noise_gain),
     ]
     lines = [_numbers(answers)]
-    if math.isfinite(measures.labels.trained):
+    if verbose and math.isfinite(measures.labels.trained):
         lines.append(
             _numbers(
                 [
@@ -429,41 +448,45 @@ def _numbers(pairs: Sequence[tuple[str, float]]) -> str:
     return "; ".join(f"{what} {value:.3g}" for what, value in pairs if math.isfinite(value))
 
 
-def _finding(finding: Finding, command: Sequence[str], *, in_full: bool, verbose: bool) -> Text:
-    text = Text()
-    text.append(f"{MARKS[finding.severity]} ", STYLES[finding.severity])
-    text.append(f"{finding.code} {finding.problem}", "bold")
+def _finding(
+    finding: Finding, command: Sequence[str], *, in_full: bool, verbose: bool
+) -> Iterator[RenderableType]:
+    head = Text.assemble(
+        (f"{MARKS[finding.severity]} ", STYLES[finding.severity]),
+        (f"{finding.code} {finding.problem}", "bold"),
+    )
     if finding.consequence_of:
-        text.append(f" (follows from {finding.consequence_of})")
+        head.append(f" (follows from {finding.consequence_of})")
     if not in_full:
-        return text
-    text.append(f" ({finding.confidence.value} confidence)")
-    text.append(f"\n    {finding.message}")
+        yield head
+        return
+    yield head.append(f" ({finding.confidence.value} confidence)")
+    yield _indented(finding.message)
     for evidence in finding.evidence if verbose else finding.evidence[:1]:
-        text.append(
-            f"\n    {evidence.name}: {evidence.value:.3g} "
-            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words})"
+        look = f"; see {finding.picture}" if finding.picture and evidence is finding.evidence[0] else ""
+        yield _indented(
+            f"{evidence.name}: {evidence.value:.3g} "
+            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words}){look}"
         )
-    if finding.picture and command:
-        text.append(f"; see {finding.picture}")
     # Whoever has a script of his own is told in its words.
     ways = [(" ".join(p.overrides) if command else in_keras(p), p) for p in finding.prescriptions]
-    width = max((len(words) for words, _ in ways), default=0)
-    for number, (words, prescription) in enumerate(ways):
-        text.append("\n    or   " if number else "\n    try  ")
-        text.append(f"{words:<{width}}", "bold")
-        text.append(f"  {prescription.why} ({prescription.safety.value})")
+    if ways:
+        table = _table()
+        for words, prescription in ways:
+            table.add_row(
+                "or" if table.row_count else "try",
+                Text(words, "bold"),
+                f"{prescription.why} ({prescription.safety.value})",
+            )
+        table.show_header = False
+        yield _indented(table)
     if finding.advice and (verbose or not finding.prescriptions):
-        text.append(f"\n    {finding.advice}")
+        yield _indented(finding.advice)
     if finding.prescriptions and command:
-        text.append(f"\n    {finding.prescriptions[0].command(command)}", "bold")
-    if finding.ruled_out:
-        codes = ", ".join(_named(code, verbose) for code in finding.ruled_out)
-        text.append(f"\n    ruled out: {codes}")
-    if finding.open:
-        codes = ", ".join(_named(code, verbose) for code in finding.open)
-        text.append(f"\n    not ruled out: {codes}")
-    return text
+        yield _whole(f"    {finding.prescriptions[0].command(command)}", "bold")
+    for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
+        if others:
+            yield _indented(f"{what}: {', '.join(_named(code, verbose) for code in others)}")
 
 
 def jobs(rows: Sequence[Sequence[str]], planned: int) -> list[RenderableType]:
@@ -489,4 +512,4 @@ def jobs(rows: Sequence[Sequence[str]], planned: int) -> list[RenderableType]:
 
 def folder(path: Path) -> Text:
     """The run folder, alone on the last line of standard output."""
-    return Text(str(path))
+    return _whole(str(path))
