@@ -6,12 +6,13 @@ itself, cut as short. What helps names the cause.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cae_cli import data, engine, model, training
+from cae_cli import engine, experiment, model, training
 from cae_cli.config import Config
 from cae_cli.data import Images, as_float
 from cae_cli.diagnosis import Diagnosis
@@ -20,6 +21,7 @@ from cae_cli.errors import UserError
 from cae_cli.recorder import Recorder
 
 STEPS = 200
+FEW = 500  # images from which the variance is taken
 
 # What is tried where no finding says what to try: the remedies that told causes apart most often.
 USUAL = (
@@ -71,46 +73,54 @@ def trials(
     """
     options = compose(words[2:])
     engine.start(deterministic=options.training.deterministic, mixed_precision=False)
-    images = data.load(options.data)
+    images = experiment.read(options)
     on_trial("the run itself")
     itself = _explained(options, images)
+    base = 0.0 if math.isnan(itself) else itself  # a run that diverged is no better than the mean image
     found = []
     for prescription, code in candidates(diagnosis, most):
         command = shlex.split(prescription.command(words))
         try:
             changed = compose(command[2:])
-            changed_images = images if changed.data == options.data else data.load(changed.data)
+            if changed == options:
+                continue
+            its_images = images if changed.data == options.data else experiment.read(changed)
+            experiment.check(changed, its_images)
         except UserError:
             continue  # a usual remedy that does not fit this run
-        if changed == options:
-            continue
         on_trial(" ".join(prescription.overrides))
-        explained = _explained(changed, changed_images)
-        gain = explained - itself
-        found.append(Trial(prescription.overrides, prescription.why, code, explained, gain))
+        explained = _explained(changed, its_images)
+        found.append(Trial(prescription.overrides, prescription.why, code, explained, explained - base))
     found.sort(key=lambda trial: -np.nan_to_num(trial.gain, nan=-np.inf))
     return [Trial((), "the run itself", None, itself, 0.0), *found]
 
 
 def _explained(options: Config, images: Images) -> float:
-    """Explained variance of validation images after `STEPS` steps; NaN if the training diverged."""
+    """Explained variance of validation images after `STEPS` steps.
+
+    Returns:
+        NaN if the training diverged, or was too large for the memory.
+    """
     engine.seed(options.seed)
-    autoencoder = model.build(images.shape, options.model, tuple(options.regularization.values()))
-    training.freeze(autoencoder, options.training.frozen)
-    history = training.fit(
-        autoencoder,
-        images,
-        options=training.cut_short(options.training, STEPS, len(images.train)),
-        loss=options.loss,
-        optimizer=options.optimizer,
-        schedule=options.schedule,
-        augmentation=options.augmentation,
-        seed=options.seed,
-        watcher=training.Watcher(),
-        recorder=Recorder(autoencoder.model, dict),
-    )
+    try:
+        autoencoder = model.build(images.shape, options.model, tuple(options.regularization.values()))
+        training.freeze(autoencoder, options.training.frozen)
+        history = training.fit(
+            autoencoder,
+            images,
+            options=training.cut_short(options.training, STEPS, len(images.train)),
+            loss=options.loss,
+            optimizer=options.optimizer,
+            schedule=options.schedule,
+            augmentation=options.augmentation,
+            seed=options.seed,
+            watcher=training.Watcher(),
+            recorder=Recorder(autoencoder.model, dict),
+        )
+    except Exception:  # whatever breaks one trial (memory, mostly), the others are worth having
+        return float("nan")
     if history.diverged_at is not None:
         return float("nan")
-    mean = as_float(images.train[:2000]).mean(axis=0)
-    variance = float(np.square(as_float(images.validation) - mean).mean(dtype=np.float64))
+    mean = as_float(images.train[:FEW]).mean(axis=0)
+    variance = float(np.square(as_float(images.validation[:FEW]) - mean).mean(dtype=np.float64))
     return 1 - history.epochs[-1].val_mse / variance

@@ -25,6 +25,7 @@ Array = NDArray[np.float32]
 # What networks are commonly trained on; the first is what images are brought to here.
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 TRIED = 64  # images on which other ranges are tried
+MOST_TRIED = 2**21  # pixels of them
 BETTER = 0.1  # by so much more explained variance another range is meant
 
 
@@ -90,6 +91,11 @@ def opened(model: Any, images: Images, asked: Asked) -> tuple[anatomy.Autoencode
             f"the model takes images of {_sides(autoencoder.shape)}, these are {_sides(images.shape)}",
             hint="data.image_size=… for folders of images",
         )
+    if not autoencoder.convolutions:
+        raise UserError(
+            "the model has no convolutions, so there are no filters to judge",
+            hint="cae judges convolutional autoencoders: Conv2D, Conv2DTranspose and their kin",
+        )
     facts = autoencoder.facts()
     if asked.span == RANGES[0]:
         return autoencoder, facts
@@ -100,7 +106,8 @@ def opened(model: Any, images: Images, asked: Asked) -> tuple[anatomy.Autoencode
     x = keras.layers.Rescaling(high - low, low, name="to_the_range_of_the_model")(image)
     x = autoencoder.model(x)
     x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
-    return anatomy.dissect(keras.Model(image, x), code=autoencoder.code_layer), facts
+    scaled = anatomy.dissect(keras.Model(image, x), code=autoencoder.code_layer)
+    return scaled, {**facts, "span": list(asked.span)}
 
 
 def write(
@@ -152,7 +159,8 @@ def write(
 
 def _try_ranges(autoencoder: anatomy.Autoencoder, images: Images, screen: terminal.Screen) -> None:
     """Says so if the model explains far more in another range than the images are in."""
-    x = as_float(images.held_out[:TRIED])
+    count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
+    x = as_float(images.held_out[:count])
     reached = [_explained(autoencoder.model, low + (high - low) * x) for low, high in RANGES]
     best = int(np.argmax(reached))
     if reached[best] > reached[0] + BETTER:

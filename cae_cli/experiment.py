@@ -7,6 +7,7 @@ The run folder is the waist: TensorFlow works left of it, NumPy right of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted
 from cae_cli.measures.measured import Measures, measure
-from cae_cli.measures.survey import Survey, survey, surveyed
+from cae_cli.measures.survey import Survey, repeats, survey, surveyed
 from cae_cli.probe import Probe
 from cae_cli.recorder import Recorder
 from cae_cli.report import figures, terminal
@@ -124,7 +125,11 @@ def look_at(images: Images) -> Survey:
     """What the images are like."""
     count = surveyed(images.shape)
     first = [data.as_float(part[:count]) for part in (images.train, images.held_out)]
-    return survey(*first, counts=(len(images.train), len(images.held_out)))
+    return survey(
+        *first,
+        counts=(len(images.train), len(images.held_out)),
+        repeated=repeats(images.train, images.held_out[:count]),
+    )
 
 
 def foresee(options: Config, images: Images, seen: Survey) -> Diagnosis:
@@ -215,19 +220,20 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         )
 
 
-def judge(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
+def judge(folder: Run, rules: Mapping[str, Any] | None = None, *, silent: bool = False) -> Outcome:
     """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow.
 
     Args:
         folder: of a run whose training is over.
         rules: what single rules are to do, beside what the run's own config says.
+        silent: nothing is said on the way.
     """
     setup, trained = folder.setup(), folder.training()
     control = folder.control()
-    with terminal.Screen().doing("drawing …"):
-        figures.draw(folder, frozen=control)
     metrics = folder.read_metrics() if folder.metrics.exists() else {}
     measures = measure(folder.read_arrays(folder.arrays), metrics, trained, frozen=control)
+    with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
+        figures.draw(folder, frozen=control)
     settings = setup["config"]
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}

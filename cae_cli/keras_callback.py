@@ -14,7 +14,7 @@ from cae_cli import examine, experiment
 from cae_cli.data import Images
 from cae_cli.errors import UserError
 from cae_cli.probe import Probe
-from cae_cli.recorder import Recorder
+from cae_cli.recorder import EARLY, Recorder
 from cae_cli.report import terminal
 from cae_cli.run import Run, claim
 
@@ -64,6 +64,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 f"the images must have the shape (n, h, w, c), got {images.shape}",
                 hint="x[..., None] adds the axis of the channels",
             )
+        if len(images) < 2:
+            raise UserError(f"at least two images are needed, got {len(images)}")
         if held_out is None:
             count = max(1, round(HELD_OUT * len(images)))
             images, held_out = images[:-count], images[-count:]
@@ -74,16 +76,19 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             source="fit",
         )
         self.code = code
-        self.run = Run(claim(Path(folder)))
-        self.folder = self.run.folder
+        self.parent = Path(folder)
         self.verbose = verbose
         self.report: dict[str, Any] = {}
+        self._batch = 0
         self._step = self._epoch = 0
         self._diverged: int | None = None
         self._seen_loss = 0.0  # sum of the losses of this epoch, which Keras tells as a mean
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the untrained network."""
+        """Claims a folder, and looks at the untrained network."""
+        self.run = Run(claim(self.parent))
+        self.folder = self.run.folder
+        self._rate = _learning_rate(self.model)  # schedules change it later
         asked = examine.Asked(self.code, span=self.span)
         self.autoencoder, self._facts = examine.opened(self.model, self.images, asked)
         self.probe = Probe(self.autoencoder, self.images)
@@ -96,31 +101,39 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the weights where a step is looked at."""
+        self._batch = batch
         if batch == 0:
             self._seen_loss = 0.0
         self.recorder.before(self._step, first_of_epoch=batch == 0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at what the step did."""
+        """Looks at what the step did, or the steps: Keras may make several at once."""
         mean = float((logs or {}).get("loss", math.nan))
+        made = batch - self._batch + 1
         # Keras tells the mean over the epoch so far.
-        loss = mean * (batch + 1) - self._seen_loss
+        loss = (mean * (batch + 1) - self._seen_loss) / made
         self._seen_loss = mean * (batch + 1)
         if not math.isfinite(mean) and self._diverged is None and logs and "loss" in logs:
             self._diverged = self._step
-        penalty = _penalty(self.model) if self._step < 8 else 0.0
-        self.recorder.losses(np.array([loss], np.float32))
-        self.recorder.after(
-            self._step, first_of_epoch=batch == 0, data_loss=loss - penalty, penalty=penalty
-        )
-        self._step += 1
+        penalty = _penalty(self.model) if self._step < EARLY else 0.0
+        self.recorder.losses(np.full(made, loss, np.float32))
+        if made == 1:
+            self.recorder.after(
+                self._step,
+                first_of_epoch=batch == 0,
+                data_loss=loss - penalty,
+                penalty=penalty,
+            )
+        self._step += made
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes down the epoch."""
         logs = logs or {}
         self._epoch += 1
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
-        self._row(logs.get("loss", math.nan), logs.get("val_loss", math.nan))
+        # Keras adds the weights' penalties to what it calls the validation loss.
+        val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
+        self._row(logs.get("loss", math.nan), val_loss)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measures, judges, prints."""
@@ -132,10 +145,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self.run.append_metrics(row)
         loss = _loss_name(self.model)
         settings: dict[str, Any] = {"loss": {"name": loss}}
-        rate = _learning_rate(self.model)
-        if rate is not None:
+        if self._rate is not None:
             name = type(self.model.optimizer).__name__.lower()
-            settings["optimizer"] = {"name": name, "learning_rate": rate}
+            settings["optimizer"] = {"name": name, "learning_rate": self._rate}
         examine.write(
             self.run,
             self._facts,
@@ -146,7 +158,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             diverged_at=self._diverged,
             loss=loss,
         )
-        self.outcome = experiment.judge(self.run)
+        self.outcome = experiment.judge(self.run, silent=not self.verbose)
         self.report = self.run.summary()
         if self.verbose:
             terminal.show(self.outcome.summary(verbose=self.verbose > 1))

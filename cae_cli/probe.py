@@ -64,6 +64,7 @@ MAP_IMAGES = 512  # images whose feature maps, codes and causal answers are meas
 WATCHED = 128  # images whose maps are looked at again and again while training runs
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 LABELLED = 1000  # held-out images that the linear probe is tested on
+MODE_IMAGES = 64  # one batch, to see what batch normalisation does in training
 MOST_CODES = 2**25  # numbers of all codes that are kept at once
 REDRAWS = 99  # of each layer's filters: p-values down to .02
 MOST_REDRAWN = 2**25  # weights that are drawn for it
@@ -133,7 +134,7 @@ class Probe:
 
     def spreads(self) -> dict[str, ChannelSpread]:
         """Spread of the maps over a few images, as the network is now."""
-        return self._spreads(self.images.held_out[:WATCHED])
+        return self._spreads(self.images.held_out[:WATCHED], with_products=False)
 
     def _score(
         self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
@@ -243,12 +244,23 @@ class Probe:
         """Error of each image with batch normalisation as in training; NaN where there is none."""
         if not self.network.normalised:
             return np.full(len(images), np.nan, np.float32)
-        model = self.autoencoder.model
+        model, few = self.autoencoder.model, images[:MODE_IMAGES]
         state = [(v, np.array(v)) for v in model.non_trainable_variables]
-        errors = [_squares(np.asarray(model(b, training=True)) - b) for b in self._batches(images)]
+        # Dropout and noise are off in use, and would hide what normalisation does.
+        quiet = [
+            (layer, name, getattr(layer, name))
+            for layer in model.layers
+            for name in ("rate", "stddev")
+            if isinstance(getattr(layer, name, None), float)
+        ]
+        for layer, name, _ in quiet:
+            setattr(layer, name, 0.0)
+        errors = _squares(np.asarray(model(few, training=True)) - few)
+        for layer, name, value in quiet:
+            setattr(layer, name, value)
         for variable, value in state:  # looking has moved the averages
             variable.assign(value)
-        return np.concatenate(errors)
+        return errors
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """What a linear classifier makes of the code, and of that of the untrained encoder."""
@@ -336,17 +348,18 @@ class Probe:
             return float(np.mean(_squares(np.asarray(output) - images)))
 
         whole = error(keep)
+        explained = variance - whole
         each = max(4, ABLATED_FILTERS // max(1, len(layers)))
         arrays = {}
         for name, std in zip(layers, stds.values(), strict=True):
             utilities = np.full(len(std), np.nan, np.float32)
+            arrays[f"utility/{name}"] = utilities
+            if not explained > 0.1 * variance:
+                continue  # of a network that explains nothing, all is useless
             for filter_ in np.argsort(-std, kind="stable")[:each]:
                 without = keep[name].copy()
                 without[0, filter_] = 0
-                rise = error({**keep, name: without}) - whole
-                explained = variance - whole  # of a network that explains nothing, all is useless
-                utilities[filter_] = rise / explained if explained > 0.1 * variance else np.nan
-            arrays[f"utility/{name}"] = utilities
+                utilities[filter_] = (error({**keep, name: without}) - whole) / explained
         return arrays
 
     def _batches(self, images: Array) -> list[Array]:
@@ -364,8 +377,10 @@ class Probe:
         )
         return maps_of
 
-    def _spreads(self, images: NDArray[np.generic]) -> dict[str, ChannelSpread]:
-        spreads = {name: ChannelSpread() for name in self.autoencoder.maps}
+    def _spreads(
+        self, images: NDArray[np.generic], *, with_products: bool = True
+    ) -> dict[str, ChannelSpread]:
+        spreads = {name: ChannelSpread(with_products=with_products) for name in self.autoencoder.maps}
         for start in range(0, len(images), self.batch):
             for name, maps in self._maps_of(as_float(images[start : start + self.batch])).items():
                 spreads[name].add(np.asarray(maps))

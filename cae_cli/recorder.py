@@ -56,7 +56,7 @@ class Recorder:
         self._early_losses: list[tuple[float, float]] = []
         self._losses: list[Array] = []
         self._gradients: list[Array] = []
-        self._looks: dict[int, Spreads] = {}
+        self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
         self._epochs = 0
         self._fed: list[tuple[Array, Array]] = []
 
@@ -79,8 +79,10 @@ class Recorder:
 
     def fed(self, inputs: Array, targets: Array) -> None:
         """What a step was fed: the network's inputs and what its outputs were compared with."""
+        kept = sum(x.size for x, _ in self._fed)
+        room = max(2, (MOST_FED - kept) // max(1, inputs[:1].size))
         if inputs.size:
-            self._fed.append((inputs, targets))
+            self._fed.append((np.array(inputs[:room]), np.array(targets[:room])))
 
     def before(self, step: int, *, first_of_epoch: bool) -> None:
         """A step is about to be made."""
@@ -137,9 +139,9 @@ class Recorder:
             "course/look_steps": np.array(steps, np.int64),
         }
         for layer in self._looks[steps[0]] if steps else ():
-            spreads = [self._looks[step][layer] for step in steps]
-            arrays[f"look_std/{layer}"] = np.stack([s.std() for s in spreads])
-            arrays[f"look_image_std/{layer}"] = np.stack([s.image_std() for s in spreads])
+            looks = [self._looks[step][layer] for step in steps]
+            arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
+            arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
         if self._fed:
             inputs, targets = (np.concatenate(parts) for parts in zip(*self._fed, strict=True))
             arrays |= {f"fed/{k}": np.array(v) for k, v in asdict(fed(inputs, targets)).items()}
@@ -147,7 +149,8 @@ class Recorder:
 
     def _look(self, step: int) -> None:
         if step not in self._looks:
-            self._looks[step] = self._spreads()
+            spreads = self._spreads().items()
+            self._looks[step] = {name: (s.std(), s.image_std()) for name, s in spreads}
 
 
 def kernels(model: Any) -> list[Any]:

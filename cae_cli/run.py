@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from cae_cli.errors import Interrupted, RunFailed, UserError
 
 # Of the JSON files of a run, and of the arrays beside them. Raised when a reader would misread them.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "numpy", "pillow", "scikit-learn")
 
@@ -137,11 +138,17 @@ class Run:
 
     def filters(self, layer: str) -> Path:
         """Picture of a convolution's filters."""
-        return self.folder / "filters" / f"{layer}.png"
+        return self.folder / "filters" / f"{self._file_name(layer)}.png"
 
     def maps(self, layer: str) -> Path:
         """Picture of a convolution's feature maps."""
-        return self.folder / "maps" / f"{layer}.png"
+        return self.folder / "maps" / f"{self._file_name(layer)}.png"
+
+    def _file_name(self, layer: str) -> str:
+        """A layer's name, which may come from a stranger's file, if it is no way out of the folder."""
+        if layer != Path(layer).name or not layer.strip("."):
+            raise _unreadable(self.arrays)
+        return layer
 
     def snapshot(self, epoch: int) -> Path:
         """Filters and reconstructions after an epoch."""
@@ -331,6 +338,14 @@ class Run:
         if not isinstance(content, dict) or content.get("schema", 0) > SCHEMA_VERSION:
             raise UserError(
                 f"{name} was written by a newer version of cae", where=path, hint="update cae"
+            )
+        if content.get("schema", 0) < SCHEMA_VERSION:
+            command = content.get("command")
+            again = shlex.join(map(str, command)) if isinstance(command, list) else "cae train …"
+            raise UserError(
+                f"{name} was written by an older version of cae, which measured less",
+                where=path,
+                hint=f"train it again: {again}",
             )
         return content
 

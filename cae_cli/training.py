@@ -231,16 +231,15 @@ def check(options: TrainingOptions, images: Images) -> None:
 
 
 def cut_short(options: TrainingOptions, steps: int, images: int) -> TrainingOptions:
-    """The same training, ending after so many steps, and without early stopping.
+    """The same training with so many steps, and without early stopping.
 
     Args:
         options: of the training.
-        steps: at most so many.
+        steps: so many.
         images: of an epoch.
     """
-    most = min(steps, options.steps or steps)
-    epochs = math.ceil(most / math.ceil(images / options.batch_size))
-    return replace(options, steps=most, epochs=epochs, early_stopping=None, snapshots=[])
+    epochs = math.ceil(steps / math.ceil(images / options.batch_size))
+    return replace(options, steps=steps, epochs=epochs, early_stopping=None, snapshots=[])
 
 
 def freeze(autoencoder: Autoencoder, part: str) -> None:

@@ -98,7 +98,7 @@ def healthy():
         labels=Labels(0.8, 0.8),
         fed=Fed(
             0.0, 1.0, 0.0, 1.0, image_std=0.32, variance=0.087, distinct=1.0, pair=0.0,
-            correlation=0.85,
+            correlation=0.85, difference_correlation=NAN,
         ),
         frozen=None,
         score=score(explained=0.84, base=0.0, code_shuffle=0.9, pixel_copy=0.0, blank=0.0),

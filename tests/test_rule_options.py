@@ -66,7 +66,7 @@ def test_the_healthy_range_in_words(range_, words):
     [
         (INF, "high", "medium"),
         (1, "high", "medium"),
-        (0.99, "medium", "low"),
+        (0.89, "medium", "low"),
         (0.25, "medium", "low"),
         (0.24, "low", "low"),
         (0, "low", "low"),

@@ -163,3 +163,17 @@ def test_surroundings_say_what_ran():
     found = surroundings()
     assert found["packages"]["numpy"] == np.__version__
     assert found["machine"]["python"]
+
+
+def test_a_run_of_an_older_version_is_told_how_to_be_made_again(tmp_path):
+    (tmp_path / "run.json").write_text('{"schema": 1, "command": ["cae", "train", "loss=my loss"]}')
+    with pytest.raises(UserError, match="older version") as error:
+        Run(tmp_path).setup()
+    assert error.value.hint == "train it again: cae train 'loss=my loss'"
+
+
+@pytest.mark.parametrize("layer", ["/tmp/x", "../x", "a/b", "..", ""])
+def test_a_layers_name_is_no_way_out_of_the_folder(tmp_path, layer):
+    for path_of in (Run(tmp_path).filters, Run(tmp_path).maps):
+        with pytest.raises(UserError, match="cannot be read"):
+            path_of(layer)

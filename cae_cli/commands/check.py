@@ -29,7 +29,6 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    words = ["cae", "train", *map(compose.as_typed, flags.overrides)]
     _, options = compose.checked(flags.overrides, line.sources(flags))
     experiment.check_early(options)
     with terminal.Screen().doing("reading images …"):
@@ -39,10 +38,6 @@ def main(arguments: list[str]) -> int:
         json.dump(plain({"schema": SCHEMA_VERSION, "diagnosis": diagnosis}), sys.stdout, indent=2)
         print()
     else:
-        terminal.show(
-            [
-                terminal.verdict(diagnosis),
-                *terminal.findings(diagnosis, words, verbose=True)[: None if flags.verbose else -2],
-            ]
-        )
+        found = terminal.findings(diagnosis, line.again(flags), verbose=flags.verbose, all_in_full=True)
+        terminal.show([terminal.verdict(diagnosis), *found])
     return line.exit_code(flags, diagnosis)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +39,7 @@ a model:
   --code LAYER            the layer whose output is the code, if it is not found
   --custom FILE           a Python file with the classes of its own layers (it is
                           run)
-  --range LOW,HIGH        the values it was trained on; 0,1 if nothing is said
+  --range=LOW,HIGH        the values it was trained on; 0,1 if nothing is said
 
 both:
 {line.HELP}\
@@ -51,7 +53,8 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    subjects = [word for word in flags.overrides if "=" not in word]
+    # The folder of a sweep's job has the job's overrides in its name.
+    subjects = [w for w in flags.overrides if "=" not in w or Path(w).expanduser().exists()]
     if len(subjects) != 1:
         raise UserError(
             f"one run's folder or one model file, got {len(subjects)}",
@@ -59,7 +62,7 @@ def main(arguments: list[str]) -> int:
             hint="cae diagnose runs/…/… or cae diagnose model.keras data=npz data.path=x.npz",
         )
     path = Path(subjects[0]).expanduser()
-    overrides = [word for word in flags.overrides if "=" in word]
+    overrides = [word for word in flags.overrides if word not in subjects]
     with interrupts.raised():
         if path.suffix.lower() in MODELS and not path.is_dir():
             run, outcome = _model(path, overrides, flags)
@@ -97,7 +100,7 @@ def judged(run: Run, rules: dict[str, Any] | None = None) -> experiment.Outcome:
     with writing(run.folder):
         try:
             return experiment.judge(run, rules)
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"the files of the run do not belong together: {error}",
                 where=run.folder,
@@ -128,7 +131,8 @@ def _run(
     if flags.control:
         folder = Run(claim(run.folder / "control"))
         control = ["training.frozen=encoder"]
-        frozen = experiment.run(_options([*words[2:], *control]), [*words, *control], folder)
+        options = _options([*words[2:], *control], trusted=False)
+        frozen = experiment.run(options, [*words, *control], folder)
         run.write_control(frozen.measures.quality.explained_variance)
     if flags.probe:
         _probe(run, outcome, words)
@@ -145,14 +149,17 @@ def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
     screen = terminal.Screen()
     with engine.quiet(run.log):
         found = trials(
-            words, outcome.diagnosis, _options, on_trial=lambda what: screen.say(f"trying {what} …")
+            words,
+            outcome.diagnosis,
+            functools.partial(_options, trusted=False),
+            on_trial=lambda what: screen.say(f"trying {what} …"),
         )
     run.write_trials(found)
 
 
-def _options(words: Sequence[str]) -> Config:
-    """The config of a command's words behind ``cae train``."""
-    flags = line.parse("cae train", list(words))
+def _options(words: Sequence[str], *, trusted: bool) -> Config:
+    """The config of a command's words behind ``cae train``; those of a run's files are not trusted."""
+    flags = line.parse("cae train", list(words), trusted=trusted)
     return compose.checked(flags.overrides, line.sources(flags))[1]
 
 
@@ -162,7 +169,8 @@ def _rules(overrides: Sequence[str]) -> dict[str, Any]:
 
     if not overrides:
         return {}
-    return {code: asdict(options) for code, options in _options(overrides).rules.items()}
+    options = _options(overrides, trusted=True)
+    return {code: asdict(said) for code, said in options.rules.items()}
 
 
 def _model(
@@ -184,9 +192,15 @@ def _model(
             where="command line: cae diagnose",
             hint="leave out --probe and --control",
         )
-    options = _options(overrides)
+    options = _options(overrides, trusted=True)
     with terminal.Screen().doing("reading images …"):
         images = data.load(options.data)
     run = Run(claim(Path("runs/diagnose")))
     asked = examine.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0))
-    return run, examine.file(path, images, asked, run, _rules(overrides))
+    try:
+        return run, examine.file(path, images, asked, run, _rules(overrides))
+    except UserError:
+        shutil.rmtree(run.folder, ignore_errors=True)  # nothing happened that is worth a folder
+        raise
+    except Exception as error:
+        raise line.unforeseen(error, run) from error

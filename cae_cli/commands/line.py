@@ -11,8 +11,9 @@ from hydra._internal.utils import get_args_parser
 from cae_cli import compose
 from cae_cli.diagnosis import Diagnosis, Severity
 from cae_cli.diagnosis.rule import load_rules
-from cae_cli.errors import UserError
+from cae_cli.errors import RunFailed, UserError
 from cae_cli.options import key_of
+from cae_cli.run import Run
 
 # Flags that every command with a diagnosis has.
 HELP = """\
@@ -32,17 +33,19 @@ FLAGS = {
 }  # fmt: skip
 
 
-def parse(command: str, arguments: list[str]) -> argparse.Namespace:
+def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argparse.Namespace:
     """Flags and overrides, in any order; stock Hydra wants the flags first.
 
     Args:
         command: for the hint of an error ("cae train").
         arguments: behind it.
+        trusted: a person typed them. Words from a file get no flags of ours: ``--rules`` runs code.
 
     Raises:
         UserError: an unknown flag, or one that is refused.
     """
     parser = get_args_parser()
+    parser.allow_abbrev = False
     own = {
         "verbose": {"action": "store_true"},
         "json": {"action": "store_true"},
@@ -54,7 +57,7 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
         "probe": {"action": "store_true"},
         "control": {"action": "store_true"},
     }
-    for name in FLAGS[command]:
+    for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])  # type: ignore[arg-type]
 
     def refuse(message: str) -> NoReturn:
@@ -74,16 +77,19 @@ def parse(command: str, arguments: list[str]) -> argparse.Namespace:
                 hint="cae train -m makes a sweep",
             )
     flags.overrides = compose.with_new_keys(flags.overrides)
-    if flags.rules is not None:
+    if trusted and flags.rules is not None:
         load_rules(flags.rules)
     return flags
 
 
 def _span(text: str) -> tuple[float, float]:
     """LOW,HIGH as two numbers."""
-    low, high = map(float, text.split(","))
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
     if not low < high:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError("two numbers are needed, the smaller first: --range=-1,1")
     return low, high
 
 
@@ -110,6 +116,31 @@ def sources(flags: argparse.Namespace) -> compose.Sources:
             )
         folders.append(folder)
     return compose.Sources(flags.config_name or "config", tuple(folders))
+
+
+def again(flags: argparse.Namespace) -> list[str]:
+    """The words of ``cae train`` for the same experiment."""
+    words = ["cae", "train"]
+    if flags.config_dir is not None:
+        words += ["-cd", flags.config_dir]
+    if flags.config_name is not None:
+        words += ["-cn", flags.config_name]
+    return [*words, *map(compose.as_typed, flags.overrides)]
+
+
+def unforeseen(error: Exception, run: Run) -> RunFailed:
+    """What to say of an error that nobody foresaw."""
+    name = type(error).__name__
+    message = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
+        failure = RunFailed(
+            f"not enough memory: {message}",
+            hint="fewer or smaller images, a smaller training.batch_size, or a smaller model",
+        )
+    else:
+        failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")
+    failure.__cause__ = error
+    return failure
 
 
 def exit_code(flags: argparse.Namespace, diagnosis: Diagnosis) -> int:

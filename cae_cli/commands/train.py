@@ -164,7 +164,7 @@ def job(node: DictConfig) -> float | None:
         outcome = experiment.run(parse(node), _command(context), run)
     except Exception as error:
         if not isinstance(error, UserError | RunFailed):
-            error = _unforeseen(error, run)
+            error = line.unforeseen(error, run)
         if is_sweep:
             terminal.show_error(error)
         else:
@@ -175,21 +175,6 @@ def job(node: DictConfig) -> float | None:
     else:
         _outcome.append(outcome)
     return float("nan") if outcome.failed else None
-
-
-def _unforeseen(error: Exception, run: Run) -> RunFailed:
-    """What to say of an error that nobody foresaw."""
-    name = type(error).__name__
-    message = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
-        failure = RunFailed(
-            f"not enough memory: {message}",
-            hint="fewer or smaller images, a smaller training.batch_size, or a smaller model",
-        )
-    else:
-        failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")
-    failure.__cause__ = error
-    return failure
 
 
 def _command(context: Any) -> list[str]:

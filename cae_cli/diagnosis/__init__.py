@@ -66,7 +66,7 @@ def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Di
         return diagnosis
     made = tuple(_trial(trial) for trial in trials)
     gains = {trial.overrides: trial.gain for trial in made[1:] if not math.isnan(trial.gain)}
-    tried = {trial.code for trial in made if trial.code}
+    tried = {trial.code for trial in made if trial.code and not math.isnan(trial.gain)}
     cured = {trial.code for trial in made if trial.code and trial.helps}
 
     def root(finding: Finding) -> str:

@@ -187,8 +187,28 @@ class Case:
 
     def longer(self) -> Prescription:
         """Three times the epochs."""
-        epochs = int(self.option("training.epochs") or 1)
-        return Prescription((f"training.epochs={3 * epochs}",), "train longer", Safety.SLOW)
+        epochs, steps = self.option("training.epochs"), self.option("training.steps")
+        overrides = [f"training.epochs={3 * int(epochs or 1)}"]
+        if steps:
+            overrides.append(f"training.steps={3 * int(steps)}")
+        return Prescription(tuple(overrides), "train longer", Safety.SLOW)
+
+    def deeper(self) -> list[Prescription]:
+        """A stage more, where the stages are known."""
+        filters = list(self.option("model.filters") or [])
+        if not filters:
+            return []
+        more = ",".join(map(str, [*filters, filters[-1]]))
+        return [Prescription((f"model.filters=[{more}]",), "a stage more", Safety.TRADE)]
+
+    def tighter(self) -> list[Prescription]:
+        """A code of half the image's values, if that is less than there are."""
+        channels = self.network.code_shape[-1]
+        positions = self.network.code_values / max(1, channels)
+        fitting = max(1, int(self.network.image_values / (2 * positions)))
+        if fitting >= channels:
+            return []
+        return [Prescription((f"model.code_channels={fitting}",), "a bottleneck", Safety.TRADE)]
 
     def changes(self, override: str) -> bool:
         """Whether an override would make anything different from what the run had."""

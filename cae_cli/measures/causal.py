@@ -85,7 +85,8 @@ def causal(
 ) -> Causal:
     """Sums up what `cae_cli.probe` recorded of each image.
 
-    All arguments are (n,), but those of training images, which are (m,). ``mse`` and ``mean_mse`` may
+    All arguments are (n,), but those of training images, which are (m,), and
+    ``training_mode_mse``, which may be of fewer images. ``mse`` and ``mean_mse`` may
     be of more held-out images: the first n are those that the others are of.
     """
     n = len(linear_mse)
@@ -97,7 +98,10 @@ def causal(
         linear=linear,
         linear_train=explained_variance(linear_train_mse, train_mean_mse),
         skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
-        code_shuffle=float(code_shuffle_change.mean()) / (2 * variance) if variance else float("nan"),
+        # One image has no other's code.
+        code_shuffle=float(code_shuffle_change.mean()) / (2 * variance)
+        if variance and n > 1
+        else float("nan"),
         pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
         grey=explained_variance(grey_mse, mean_mse),
         noise_gain=float(noise_response.sum()) / (NOISE * pixels)
@@ -106,9 +110,15 @@ def causal(
         zero_code=explained_variance(zero_code_mse, mean_mse),
         mean_code=explained_variance(mean_code_mse, mean_mse),
         repeat=float(repeat_change.mean()) / (2 * variance) if variance else float("nan"),
-        training_mode=explained_variance(training_mode_mse, mean_mse) - reached,
+        training_mode=_gain(training_mode_mse, mse, mean_mse),
         projection=explained_variance(projection_mse, mean_mse),
     )
+
+
+def _gain(other: Array, mse: Array, mean_mse: Array) -> float:
+    """Explained variance of the first images with other errors, minus that with their own."""
+    k = len(other)
+    return explained_variance(other, mean_mse[:k]) - explained_variance(mse[:k], mean_mse[:k])
 
 
 def cell_means(images: Array, grid: tuple[int, int]) -> Array:

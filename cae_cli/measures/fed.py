@@ -27,6 +27,8 @@ class Fed:
             they are those of other images. NaN if the denominator is 0.
         correlation: of neighbouring pixels of the inputs, -1 to 1: about 0 for white noise, .86 on
             Fashion-MNIST; see `neighbour_correlation`.
+        difference_correlation: the same of x - t: about 0 where the input is the target with white
+            noise on it, as denoising wants it; NaN where they are equal.
     """
 
     input_low: float
@@ -38,6 +40,7 @@ class Fed:
     distinct: float
     pair: float
     correlation: float
+    difference_correlation: float
 
 
 def fed(inputs: Array, targets: Array) -> Fed:
@@ -59,6 +62,7 @@ def fed(inputs: Array, targets: Array) -> Fed:
         distinct=len({image.tobytes() for image in inputs}) / len(inputs),
         pair=error / other_error if other_error else float("nan"),
         correlation=neighbour_correlation(inputs),
+        difference_correlation=neighbour_correlation(inputs - targets),
     )
 
 

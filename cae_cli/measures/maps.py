@@ -24,9 +24,13 @@ class ChannelSpread:
 
     Sums are kept per position, (h, w, c), and products of channels over all, (c, c), in double
     precision.
+
+    Args:
+        with_products: whether `correlation` will be asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_products: bool = True) -> None:
+        self.with_products = with_products
         self.count = 0
         self.total: NDArray[np.float64] | None = None
         self.total_square: NDArray[np.float64] | None = None
@@ -37,13 +41,15 @@ class ChannelSpread:
         maps64 = maps.astype(np.float64)
         with np.errstate(all="ignore"):
             total, total_square = maps64.sum(axis=0), np.square(maps64).sum(axis=0)
-            flat = maps64.reshape(-1, maps64.shape[3])  # (n * h * w, c)
-            products = flat.T @ flat
         self.total = total if self.total is None else self.total + total
         self.total_square = (
             total_square if self.total_square is None else self.total_square + total_square
         )
-        self.products = products if self.products is None else self.products + products
+        if self.with_products:
+            flat = maps64.reshape(-1, maps64.shape[3])  # (n * h * w, c)
+            with np.errstate(all="ignore"):
+                products = flat.T @ flat
+            self.products = products if self.products is None else self.products + products
         self.count += len(maps)
 
     def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

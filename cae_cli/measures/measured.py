@@ -159,8 +159,8 @@ def _course(
         return course(arrays, steps=None, first_val_loss=nan, last_val_loss=nan, diverged_at=None)
     last = int(training["measured_epoch"])
     loss = metrics["val/loss"]
-    # Two losses have a yardstick of the same definition beside them, which knows the range of images.
-    same = {"mse": metrics["val/mse"], "ssim": 1 - metrics["val/ssim"]}.get(training["loss"])
+    # This loss has a yardstick of the same definition beside it, which knows the range of the images.
+    same = 1 - metrics["val/ssim"] if training["loss"] == "ssim" else None
     return course(
         arrays,
         steps=int(metrics["step"][-1]),

@@ -24,6 +24,7 @@ class Network:
             image's; None if unknown.
         depth: layers with kernels on the longest path.
         narrowest: fewest filters of a hidden convolution, None if there is none.
+        span: the range that the network was made for, and that images in [0, 1] are brought to.
     """
 
     image_shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Network:
     receptive_field: float | None
     depth: int
     narrowest: int | None
+    span: tuple[float, float] = (0.0, 1.0)
 
     @property
     def code_values(self) -> int:
@@ -57,8 +59,8 @@ class Network:
 
 def network(facts: Mapping[str, Any]) -> Network:
     """From plain facts, as training.json holds them; what is more is left out."""
-    values = {field.name: facts[field.name] for field in fields(Network)}
-    for name in ("image_shape", "code_shape"):
+    values = {field.name: facts[field.name] for field in fields(Network) if field.name in facts}
+    for name in ("image_shape", "code_shape", *(["span"] if "span" in facts else [])):
         values[name] = tuple(values[name])
     field_sides = values["receptive_field"]  # (h, w)
     values["receptive_field"] = None if field_sides is None else float(max(field_sides))

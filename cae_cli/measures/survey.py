@@ -13,7 +13,7 @@ from cae_cli.measures.fed import fed
 Array = NDArray[np.float32]
 
 SURVEYED = 4096  # images that are looked at, at most
-MOST_VALUES = 2**25  # pixels of them, at most
+MOST_VALUES = 2**23  # pixels of them, at most
 
 
 def surveyed(shape: tuple[int, ...]) -> int:
@@ -52,13 +52,32 @@ class Survey:
     correlation: float
 
 
-def survey(train: Array, held_out: Array, *, counts: tuple[int, int] | None = None) -> Survey:
+def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
+    """Share of held-out images that equal a training image to the bit, 0 to 1.
+
+    Args:
+        train: (n, h, w, c), all of them.
+        held_out: (m, h, w, c), of the same type.
+    """
+    wanted = [_digest(image) for image in held_out]
+    found = {_digest(image) for image in train} & set(wanted)
+    return float(np.mean([digest in found for digest in wanted]))
+
+
+def survey(
+    train: Array,
+    held_out: Array,
+    *,
+    counts: tuple[int, int] | None = None,
+    repeated: float | None = None,
+) -> Survey:
     """Looks at images of each part.
 
     Args:
         train: (n, h, w, c), at most `surveyed` are needed.
         held_out: (m, h, w, c).
         counts: how many there are in all; None: as many as are given.
+        repeated: `repeats` of all of them; None: of those that are given.
     """
     whole = counts or (len(train), len(held_out))
     as_fed = fed(train, train)
@@ -75,10 +94,10 @@ def survey(train: Array, held_out: Array, *, counts: tuple[int, int] | None = No
         image_std=as_fed.image_std,
         flat=float((spread < 1e-6).mean()),
         distinct=len(seen) / len(train),
-        repeated=float(np.mean([_digest(image) in seen for image in held_out])),
+        repeated=repeats(train, held_out) if repeated is None else repeated,
         correlation=as_fed.correlation,
     )
 
 
-def _digest(image: Array) -> bytes:
+def _digest(image: NDArray[np.generic]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

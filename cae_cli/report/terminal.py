@@ -232,16 +232,29 @@ def summary(
 
 
 def findings(
-    diagnosis: Diagnosis, command: Sequence[str], *, verbose: bool = False
+    diagnosis: Diagnosis,
+    command: Sequence[str],
+    *,
+    verbose: bool = False,
+    all_in_full: bool = False,
 ) -> list[RenderableType]:
-    """What was found, and what could not be looked at; arguments as for `summary`."""
+    """What was found, and what could not be looked at; arguments as for `summary`.
+
+    Args:
+        diagnosis: with the findings.
+        command: as for `summary`.
+        verbose: as for `summary`.
+        all_in_full: every finding that is no consequence.
+    """
     parts: list[RenderableType] = []
     full = 0
     for finding in diagnosis.findings:
         if finding.consequence_of and not verbose:
             continue  # named with its cause
         full += 1
-        parts += _finding(finding, command, in_full=verbose or full <= SHOWN_IN_FULL, verbose=verbose)
+        parts += _finding(
+            finding, command, in_full=verbose or all_in_full or full <= SHOWN_IN_FULL, verbose=verbose
+        )
         follow = [f.code for f in diagnosis.findings if f.consequence_of == finding.code]
         if follow and not verbose:
             parts.append(_indented(f"consequences: {', '.join(follow)}"))
@@ -274,7 +287,7 @@ def _trials(trials: Sequence[Trial]) -> Table:
         table.add_row(
             Text(" ".join(trial.overrides) or trial.why),
             "diverged" if diverged else _share(trial.explained),
-            "" if diverged or not trial.overrides else f"{trial.gain:+.1%}",
+            "" if math.isnan(trial.gain) or not trial.overrides else f"{trial.gain:+.1%}",
             "helps" if trial.helps else "",
         )
     return table

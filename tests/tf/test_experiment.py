@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli.run import Run
+from cae_cli.run import SCHEMA_VERSION, Run
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf
@@ -80,7 +80,7 @@ def test_the_summary_is_on_the_screen_and_in_the_folder(finished):
     assert "summary diagnosis: " in text
     summary = json.loads((folder / "summary.json").read_text())
     quality = summary["measures"]["quality"]
-    assert summary["schema"] == 1 and 0 < quality["ssim"]["value"] < 1
+    assert summary["schema"] == SCHEMA_VERSION and 0 < quality["ssim"]["value"] < 1
     assert f"{quality['psnr']['value']:.2f}" in text
 
 

@@ -196,17 +196,12 @@ class Shallow(_Capacity):
         large = case.network.code_values > self.largest_code * case.network.image_values
         if share >= self.threshold or copied <= self.most_copied or large:
             return None
-        filters = list(case.option("model.filters") or [])
-        ways = []
-        if filters:
-            deeper = ",".join(map(str, [*filters, filters[-1]]))
-            ways = [Prescription((f"model.filters=[{deeper}]",), "a stage more", Safety.TRADE)]
         return self.finding(
             f"a value of the code sees {field:g} pixels of {min(case.network.image_shape[:2])}, and "
             f"{copied:.0%} of scrambled pixels are copied",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
             Evidence("copied of scrambled pixels", copied, self.most_copied, (-INF, 0.05)),
-            prescriptions=ways,
+            prescriptions=case.deeper(),
             advice="another stage of convolution and pooling",
         )
 

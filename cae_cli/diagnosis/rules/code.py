@@ -118,7 +118,6 @@ class PassThrough(Rule):
     )
     threshold = 0.25
     source = "healthy runs have -.26 to .15; one stage with a code 16 times the image .38; identity 1"
-    explains = ("CAE501",)
     rivals = ("CAE502",)
     picture = "answers.png"
 
@@ -146,12 +145,6 @@ class PassThrough(Rule):
 
     @staticmethod
     def _ways_out(case: Case) -> Iterator[Prescription]:
-        filters = list(case.option("model.filters") or [])
-        positions = case.network.code_values / max(1, case.network.code_shape[-1])
-        fitting = max(1, int(case.network.image_values / (2 * positions)))
-        if fitting < case.network.code_shape[-1]:
-            yield Prescription((f"model.code_channels={fitting}",), "a bottleneck", Safety.TRADE)
-        if filters:
-            deeper = ",".join(map(str, [*filters, filters[-1]]))
-            yield Prescription((f"model.filters=[{deeper}]",), "a stage more", Safety.TRADE)
+        yield from case.tighter()
+        yield from case.deeper()
         yield Prescription((case.adding("noise"),), "copying no longer pays", Safety.TRADE)

@@ -86,14 +86,15 @@ class RangeMismatch(Rule):
     explains = (*SYMPTOMS, "CAE207", "CAE204", "CAE205", "CAE211", "CAE502", "CAE304")
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires if more than 5 % of the activation's range is missing."""
+        """Fires if values are more than .05 beyond the range."""
         activation = case.network.output_activation
         if activation is None:
             return self.skipped("the output's activation is unknown")
         low, high = RANGES.get(activation, (-INF, INF))
         fed = case.trained.fed if case.trained else None
-        least = fed.target_low if fed else case.survey.low
-        most = fed.target_high if fed else case.survey.high
+        start, width = case.network.span[0], case.network.span[1] - case.network.span[0]
+        least = fed.target_low if fed else start + width * case.survey.low
+        most = fed.target_high if fed else start + width * case.survey.high
         beyond = max(low - least, most - high, 0.0)
         if beyond <= self.threshold:
             return None
@@ -125,15 +126,17 @@ class TargetMismatch(Rule):
     threshold = 0.1
     source = "0 for reconstruction, 1 for shuffled pairs, .3 to .7 for transforms of the input alone"
     explains = (*SYMPTOMS, "CAE104", "CAE211", "CAE304", "CAE501", "CAE502")
+    most_noise = 0.2  # correlation of neighbours in the difference; .6 to .9 for pairs of images
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires above .1; a denoising network is meant to have a noisy input."""
+        """Fires above .1, unless the difference is white noise: that is denoising."""
         fed = case.measures.fed
         if fed is None:
             return self.skipped("nobody watched the training")
         if not math.isfinite(fed.pair):
-            return self.skipped("the first batches held one image each")
-        if fed.pair <= self.threshold:
+            return self.skipped("the first batches held no two different images")
+        denoising = abs(fed.difference_correlation) < self.most_noise
+        if fed.pair <= self.threshold or denoising:
             return None
         message = f"input and target differ by {fed.pair:.2f} of what two images differ by"
         ways = []
@@ -162,6 +165,8 @@ class _Noise(Rule):
         if case.survey.train < FEWEST_IMAGES:
             return self.skipped("too few images")
         # Of the images, not of what was fed: noise that is put on the input keeps clean targets.
+        if math.isnan(case.survey.correlation):
+            return self.skipped("the images have no contrast")
         return case.survey.correlation
 
     @staticmethod
@@ -218,11 +223,11 @@ class NoisyImages(_Noise):
     explains = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires between .1 and .5."""
+        """Fires below .5; CAE104 explains it below .1."""
         correlation = self._correlation(case)
         if isinstance(correlation, Skipped):
             return correlation
-        if not PureNoise.threshold <= correlation < self.threshold:
+        if not correlation < self.threshold:
             return None
         return self.finding(
             f"neighbouring pixels correlate by {correlation:.2f}",

@@ -118,7 +118,10 @@ class TooLittleToTell(Rule):
             return None
         ways = []
         if most < self.threshold:
-            ways = [Prescription(("training.steps=null",), "all epochs", Safety.SLOW)]
+            enough = math.ceil(self.threshold)
+            epochs_too = math.ceil(enough / math.ceil(case.survey.train / batch))
+            overrides = (f"training.steps={enough}", f"training.epochs={max(epochs, epochs_too)}")
+            ways = [Prescription(overrides, "enough steps", Safety.SLOW)]
         elif steps < self.threshold:
             per_epoch = steps / epochs
             ways = [
@@ -192,25 +195,13 @@ class Overcomplete(Rule):
         ratio = case.network.code_values / case.network.image_values
         if ratio < self.threshold or set(self.restraints) & set(case.option("regularization") or {}):
             return None
-        filters = list(case.option("model.filters") or [])
-        ways = [
-            Prescription((case.adding("noise"),), "copying no longer pays", Safety.TRADE),
-            Prescription((f"model.code_channels={_fitting(case)}",), "a bottleneck", Safety.TRADE),
-        ]
-        if filters:
-            deeper = ",".join(map(str, [*filters, filters[-1]]))
-            ways.append(Prescription((f"model.filters=[{deeper}]",), "a stage more", Safety.TRADE))
+        noise = Prescription((case.adding("noise"),), "copying no longer pays", Safety.TRADE)
+        ways = [noise, *case.tighter(), *case.deeper()]
         return self.finding(
             f"the code has {case.network.code_values:,} values, an image {case.network.image_values:,}",
             Evidence("code over image", ratio, self.threshold, (0, 0.5)),
             prescriptions=ways,
         )
-
-
-def _fitting(case: Case) -> int:
-    """Channels of a code of at most half the image's values."""
-    positions = case.network.code_values / max(1, case.network.code_shape[-1])
-    return max(1, int(case.network.image_values / (2 * positions)))
 
 
 @RULES.add
@@ -234,15 +225,10 @@ class SmallField(Rule):
         share = field / min(case.network.image_shape[:2])
         if share >= self.threshold:
             return None
-        filters = list(case.option("model.filters") or [])
-        ways = []
-        if filters:
-            deeper = ",".join(map(str, [*filters, filters[-1]]))
-            ways = [Prescription((f"model.filters=[{deeper}]",), "a stage more", Safety.TRADE)]
         return self.finding(
             f"{field:g} of {min(case.network.image_shape[:2])} pixels",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
-            prescriptions=ways,
+            prescriptions=case.deeper(),
         )
 
 

@@ -191,7 +191,7 @@ class DeadAtBirth(Rule):
     why = "A filter that is silent for every image gets no gradient: the initializer left it no way."
     threshold = MANY_BLANK
     source = "healthy runs have 0 to .25 in their worst layer at any time"
-    explains = (*SYMPTOMS, "CAE206", "CAE207", "CAE208", "CAE209")
+    explains = (*SYMPTOMS, "CAE207", "CAE208", "CAE209")
     rivals = ("CAE207",)
     picture = "course.png"
 
