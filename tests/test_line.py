@@ -8,7 +8,7 @@ from cae_cli.errors import UserError
 
 def test_words_from_a_file_load_no_code(tmp_path):
     rules = tmp_path / "rules.py"
-    rules.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    rules.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()")
     words = ["loss=bce", "--rules", str(rules)]
     for spelling in (words, ["loss=bce", "--rul", str(rules)], ["loss=bce", f"--rules={rules}"]):
         with pytest.raises(UserError):
