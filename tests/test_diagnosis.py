@@ -7,8 +7,8 @@ import pytest
 
 from cae_cli.compose import checked
 from cae_cli.config import plain
-from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee
-from cae_cli.diagnosis.finding import Prescription, Safety
+from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee, with_trials
+from cae_cli.diagnosis.finding import Confidence, Prescription, Safety
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.diagnosis.rule import Rule, Rules, When, attach
 from cae_cli.measures.causal import Causal
@@ -569,3 +569,70 @@ def test_every_prescription_composes_and_changes_the_run(code, base):
             assert words[:2] == ["cae", "train"]
             after = composed(*words[2:])
             assert after != before, prescription
+
+
+def test_denoising_is_no_mismatch():
+    def found(correlation):
+        return codes(changed("fed", pair=0.5, difference_correlation=correlation))
+
+    assert found(0.01) == []
+    assert found(0.7) == found(NAN) == ["CAE103"]
+
+
+def test_the_range_that_a_network_was_made_for_counts():
+    measures = replace(changed("network", span=(0.0, 255.0)), fed=None)
+    assert codes(measures) == ["CAE102"]
+    linear = replace(measures.network, output_activation="linear")
+    assert codes(replace(measures, network=linear)) == []
+
+
+def test_images_without_contrast_have_no_noise_to_judge():
+    skipped = {s.code for s in diagnose(changed("survey", correlation=NAN), CONFIG).skipped}
+    assert {"CAE104", "CAE105"} <= skipped
+
+
+def test_a_longer_training_is_not_cut_short_again():
+    training = {**CONFIG["training"], "epochs": 2, "steps": 10}
+    assert case({**CONFIG, "training": training}).longer().overrides == (
+        "training.epochs=6",
+        "training.steps=30",
+    )
+
+
+def trial(overrides, code, explained, gain):
+    return {
+        "overrides": overrides, "why": "x", "code": code, "explained": explained, "gain": gain,
+    }  # fmt: skip
+
+
+def test_what_helped_comes_first_and_is_certain():
+    sick = replace(CASES["CAE501"][0], layers=DEAD)  # two causes
+    before = diagnose(sick, CONFIG)
+    assert [f.code for f in before.findings] == ["CAE401", "CAE501"]
+    tried = before.findings[0].prescriptions[0].overrides
+    helpful = before.findings[1].prescriptions[-1].overrides
+    trials = [
+        trial([], None, 0.6, 0.0),
+        trial(list(helpful), "CAE501", 0.8, 0.2),
+        trial(list(tried), "CAE401", 0.6, 0.0),
+    ]
+    after = with_trials(before, trials)
+    assert [f.code for f in after.findings] == ["CAE501", "CAE401"]
+    assert after.findings[0].prescriptions[0].overrides == helpful
+    assert after.findings[0].confidence is Confidence.HIGH
+    assert after.findings[1].confidence is Confidence.LOW
+    assert after.verdict.startswith("training images are memorised (by short trainings")
+    assert f"{helpful[0]} helps" in after.verdict
+    assert with_trials(before, []) == before
+
+
+def test_a_remedy_that_diverged_says_nothing_and_one_that_no_finding_names_is_named():
+    before = diagnose(healthy(), CONFIG)
+    trials = [
+        trial([], None, None, 0.0),
+        trial(["loss=bce"], None, 0.7, 0.7),
+        trial(["model=wide"], None, None, None),
+    ]
+    after = with_trials(before, trials)
+    assert after.verdict.endswith("; loss=bce helps")
+    assert [t.helps for t in after.trials] == [False, True, False]

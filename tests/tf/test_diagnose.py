@@ -107,6 +107,23 @@ def test_shuffled_targets_are_seen_in_what_fit_was_fed(glyphs, tmp_path):
     assert watch.report["diagnosis"]["findings"][0]["code"] == "CAE103"
 
 
+def test_denoising_is_not_taken_for_shuffled_targets(glyphs, tmp_path):
+    noise = 0.3 * np.random.default_rng(0).standard_normal(glyphs.shape)
+    noisy = np.clip(glyphs + noise, 0, 1).astype(np.float32)
+    watch = fitted(plain_network(), noisy, tmp_path, targets=glyphs, epochs=3)
+    assert watch.outcome.measures.fed.pair > 0.1
+    assert "CAE103" in watch.report["diagnosis"]["passed"]
+
+
+def test_each_fit_has_a_folder_of_its_own(glyphs, tmp_path):
+    model = plain_network()
+    watch = fitted(model, glyphs, tmp_path, epochs=2)
+    first, steps = watch.folder, watch.outcome.measures.course.steps
+    model.fit(glyphs, glyphs, validation_split=0.1, epochs=1, verbose=0, callbacks=[watch])
+    assert watch.folder != first and (first / "summary.json").is_file()
+    assert (steps, watch.outcome.measures.course.steps) == (68, 34)
+
+
 def test_bytes_behind_a_sigmoid_are_seen(glyphs, tmp_path):
     watch = fitted(plain_network(), 255 * glyphs, tmp_path, epochs=5)
     first = watch.report["diagnosis"]["findings"][0]
@@ -161,6 +178,17 @@ def test_a_saved_network_is_judged_without_its_history(saved):
     assert report["measures"]["quality"]["explained_variance"] > 0.7
 
 
+def test_a_network_without_convolutions_is_refused_and_leaves_no_folder(saved):
+    dense = keras.Sequential(
+        [keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(784), layers.Reshape((28, 28, 1))]
+    )
+    dense.save(saved / "dense.keras")
+    before = set((saved / "runs" / "diagnose").glob("*")) if (saved / "runs").exists() else set()
+    done, _ = diagnosed(saved, "dense.keras", *IMAGES)
+    assert done.returncode == 2 and "no convolutions" in done.stderr
+    assert set((saved / "runs" / "diagnose").glob("*")) == before
+
+
 def test_skip_connections_are_found_out_and_can_be_made_to_fail(saved):
     done, report = diagnosed(saved, "skips.keras", *IMAGES, "--fail-on", "error")
     assert done.returncode == 1
@@ -181,7 +209,8 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
         "train", "data.train=512", "training.epochs=8", "optimizer=adadelta",
         "optimizer.learning_rate=0.0001",
     )  # fmt: skip
-    folder = tmp_path / done.folder
+    # as a sweep would call it
+    folder = (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
     probed = cae("diagnose", str(folder), "--probe", "--control", "rules.CAE401.silent=true")
     assert probed.code == 0, probed.err
     trials = json.loads((folder / "trials.json").read_text())["trials"]
