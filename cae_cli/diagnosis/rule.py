@@ -39,6 +39,8 @@ STEPS_FOR_SKILL = 768
 LITTLE_EXPLAINED = 0.1
 # Below this skill a network is worse than an average and a linear decoder; healthy: -.01 to .38.
 POOR_SKILL = -0.06
+# The same for networks trained for SSIM: healthy ones have -.21 to .20 after 1,280 steps.
+POOR_SKILL_OF_SIMILARITY = -1.0
 # A layer whose kernel moved by a smaller share than this is where the initializer had put it.
 UNMOVED = 1e-3
 # From this share of blank maps on a layer has lost its function; healthy: 0 to .25.
@@ -125,11 +127,15 @@ class Case:
 
     @property
     def poor(self) -> bool:
-        """Whether the network does worse than an average and a linear decoder would."""
+        """Whether the network does worse than an average and a linear decoder would.
+
+        A network that was trained for similarity gives up squared error for it: there only a result
+        that is far worse counts.
+        """
         measures = self.measures
-        return (
-            measures.quality.explained_variance < LITTLE_EXPLAINED or measures.causal.skill < POOR_SKILL
-        )
+        similarity = self.option("loss.name") in ("ssim", "ms_ssim")
+        least = POOR_SKILL_OF_SIMILARITY if similarity else POOR_SKILL
+        return measures.quality.explained_variance < LITTLE_EXPLAINED or measures.causal.skill < least
 
     @property
     def hidden(self) -> list[Layer]:
