@@ -101,6 +101,7 @@ class Probe:
         kernels = {f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()}
         return {**kernels, "outputs": self.reconstruct(self.examples)}
 
+    @np.errstate(all="ignore")  # networks that diverged
     def record(self) -> dict[str, NDArray[Any]]:
         """Everything that the table at the top of this file lists."""
         held_out, train = self.images.held_out, self.images.train

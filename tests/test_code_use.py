@@ -164,3 +164,10 @@ def test_without_labels_there_is_no_accuracy():
         (codes * np.nan, labels, codes, labels),
     ):
         assert np.isnan(probe_accuracy(*missing))
+
+
+def test_codes_too_large_to_be_squared_have_the_same_ranks():
+    codes = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    plain, huge = code_use(codes), code_use(codes * np.float32(1e30))
+    assert huge.effective_rank == pytest.approx(plain.effective_rank, rel=1e-4)
+    assert huge.participation == pytest.approx(plain.participation, rel=1e-4)

@@ -49,8 +49,12 @@ def code_use(codes: Array) -> CodeUse:
     unknown = float("nan")
     if n < 2 or not np.isfinite(flat).all():
         return CodeUse(values, unknown, unknown, unknown)
+    # Codes of a network that diverged are finite and yet too large to be squared: neither shares nor
+    # ranks depend on the scale.
+    scale = max(1.0, float(np.abs(flat).max()))
+    flat = (flat / scale).astype(np.float32)
     centred = flat - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    std = np.sqrt(np.square(centred).mean(axis=0))
+    std = np.sqrt(np.square(centred).mean(axis=0)) * scale
     dead = float((std < max(BLANK_SPREAD, BLANK_SHARE * float(np.median(std)))).mean())
     # Covariance and Gram matrix have the same eigenvalues but zeros: the smaller one is cheap.
     small = centred.T @ centred if values <= n else centred @ centred.T

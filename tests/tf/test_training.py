@@ -286,7 +286,7 @@ def test_the_probe_writes_what_the_network_does():
     decode = keras.Model(network.code, network.model.output)
     codes = encode(images).numpy()
     assert decode(codes).numpy() == pytest.approx(output, abs=1e-5)
-    others = decode(np.roll(codes, 1, axis=0)).numpy()
+    others = decode(np.roll(codes, -1, axis=0)).numpy()
     change = ((others - output) ** 2).mean(axis=(1, 2, 3))
     assert arrays["causal/code_shuffle_change"] == pytest.approx(change, rel=1e-3, abs=1e-7)
     found = causal(

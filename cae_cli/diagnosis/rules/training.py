@@ -360,7 +360,7 @@ class EncoderFrozen(Rule):
         if any(math.isnan(value) for value in moved.values()):
             return self.skipped("the initial weights are unknown")
         if case.measures.course.steps == 0:
-            return self.skipped("no step was made")
+            return self.skipped("no whole epoch was trained")
         still = [name for name, value in moved.items() if value < self.threshold]
         if not still or max(moved.values()) < UNMOVED:
             return None
