@@ -29,7 +29,7 @@ train: $(VENV)/.done ## Train and diagnose the default experiment; ARGS="model=l
 	@$(BIN)/cae train $(ARGS)
 
 test: $(VENV)/.done ## Run the tests, those without TensorFlow first
-	@$(BIN)/python -m pytest -q tests --ignore tests/tf
+	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
 	@$(BIN)/python -m pytest -q tests/tf
 
 check: $(VENV)/.done ## Check format, style, types and layers
