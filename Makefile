@@ -30,7 +30,7 @@ train: $(VENV)/.done ## Train and diagnose the default experiment; ARGS="model=l
 
 test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
-	@$(BIN)/python -m pytest -q tests/tf
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/tf
 
 check: $(VENV)/.done ## Check format, style, types and layers
 	@$(BIN)/ruff format --check .
