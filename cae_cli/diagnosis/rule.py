@@ -49,6 +49,12 @@ MANY_BLANK = 0.4
 # Largest update ratios (log10) of the first steps in healthy networks: attention, and Adam at .01.
 USUAL_UPDATES = (-2.5, -1.03)
 
+# What healthy runs show where several rules look at it: skill, blank maps of the worst layer.
+USUAL_SKILL = (-0.01, 0.38)
+USUAL_BLANK = (0.0, 0.25)
+# What any cause that keeps a network from learning leads to.
+SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE402")
+
 # Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
 USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
 
@@ -113,12 +119,16 @@ class Case:
     @property
     def too_early(self) -> str | None:
         """Why nothing can be said of what training made of the network, or None if something can."""
+        return self.sooner_than(FEWEST_STEPS)
+
+    def sooner_than(self, needed: int) -> str | None:
+        """Why a rule that needs so many steps cannot look, or None if it can."""
         if self.unusable:
             return self.unusable
         steps = self.measures.course.steps
-        if steps is None or steps >= FEWEST_STEPS:
+        if steps is None or steps >= needed:
             return None
-        return f"only {steps} steps, {FEWEST_STEPS} are needed"
+        return f"only {steps} steps, {needed} are needed"
 
     @property
     def unwatched(self) -> str | None:
@@ -198,6 +208,24 @@ class Case:
         if steps:
             overrides.append(f"training.steps={3 * int(steps)}")
         return Prescription(tuple(overrides), "train longer", Safety.SLOW)
+
+    def reviving(self) -> list[Prescription]:
+        """What brings dead filters back."""
+        why = "no filter can stay below zero"
+        ways = [Prescription((self.adding("batchnorm"),), why, Safety.SAFE)]
+        if self.network.hidden_activation == "relu":
+            why = "a gradient below zero"
+            ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
+        return ways
+
+    def even_overlap(self) -> list[Prescription]:
+        """What keeps transposed convolutions from overlapping unevenly."""
+        kernel = int(self.option("model.sampling_kernel") or 3)
+        ways = [Prescription(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE)]
+        if kernel % 2:
+            even = (f"model.sampling_kernel={kernel + 1}",)
+            ways.insert(0, Prescription(even, "an even overlap", Safety.SAFE))
+        return ways
 
     def deeper(self) -> list[Prescription]:
         """A stage more, where the stages are known."""

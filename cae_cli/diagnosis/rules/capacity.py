@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import POOR_SKILL, RULES, STEPS_FOR_SKILL, Case, Rule
+from cae_cli.diagnosis.rule import POOR_SKILL, RULES, STEPS_FOR_SKILL, USUAL_SKILL, Case, Rule
 
 INF = math.inf
 OTHERS = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE209", "CAE210", "CAE301")
@@ -27,12 +27,7 @@ class _Capacity(Rule):
     picture = "ladder.png"
 
     def _too_soon(self, case: Case) -> str | None:
-        steps = case.measures.course.steps
-        if case.too_early:
-            return case.too_early
-        if steps is not None and steps < STEPS_FOR_SKILL:
-            return f"only {steps} steps, {STEPS_FOR_SKILL} are needed"
-        return None
+        return case.too_early or case.sooner_than(STEPS_FOR_SKILL)
 
     @staticmethod
     def _explained(case: Case) -> str:
@@ -44,7 +39,7 @@ class _Capacity(Rule):
 
     @staticmethod
     def _skill(case: Case) -> Evidence:
-        return Evidence("skill", case.measures.causal.skill, POOR_SKILL, (-0.01, 0.38))
+        return Evidence("skill", case.measures.causal.skill, POOR_SKILL, USUAL_SKILL)
 
 
 @RULES.add

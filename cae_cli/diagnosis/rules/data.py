@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import FEWEST_IMAGES, RULES, Case, Rule, When
+from cae_cli.diagnosis.rule import FEWEST_IMAGES, RULES, SYMPTOMS, Case, Rule, When
 
 INF = math.inf
-SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE402")
 
 # What the last layer can put out at all.
 RANGES = {
@@ -159,25 +158,29 @@ class _Noise(Rule):
     measures = "correlation of neighbouring pixels within an image"
     smallest = 12  # pixels of a side: in smaller images neighbours are a stroke apart
 
-    def _correlation(self, case: Case) -> float | Skipped:
+    def look(self, case: Case) -> Finding | Skipped | None:
+        """Fires below the threshold; where both do, CAE104 explains CAE105."""
         if min(case.network.image_shape[:2]) < self.smallest:
             return self.skipped(f"images below {self.smallest} pixels have no smooth parts")
         if case.survey.train < FEWEST_IMAGES:
             return self.skipped("too few images")
         # Of the images, not of what was fed: noise that is put on the input keeps clean targets.
-        if math.isnan(case.survey.correlation):
+        correlation = case.survey.correlation
+        if math.isnan(correlation):
             return self.skipped("the images have no contrast")
-        return case.survey.correlation
-
-    @staticmethod
-    def _ways(case: Case) -> list[Prescription]:
+        if correlation >= self.threshold:
+            return None
+        ways = []
         if case.option("data.noise"):
-            return [Prescription(("data.noise=0",), "the images without added noise", Safety.SAFE)]
-        return []
-
-    advice = (
-        "average or filter the images first, or find cleaner ones: no option of a network mends this"
-    )
+            why = "the images without added noise"
+            ways = [Prescription(("data.noise=0",), why, Safety.SAFE)]
+        return self.finding(
+            f"neighbouring pixels correlate by {correlation:.2f}",
+            Evidence("correlation of neighbours", correlation, self.threshold, (0.65, 1)),
+            prescriptions=ways,
+            advice="average or filter the images first, or find cleaner ones: no option of a network "
+            "mends this",
+        )
 
 
 @RULES.add
@@ -195,20 +198,6 @@ class PureNoise(_Noise):
     source = "0 for white noise; Fashion-MNIST .85, glyphs .85, photographs .89, MNIST .80, Omniglot .65"
     explains = (*SYMPTOMS, "CAE105", "CAE211", "CAE501", "CAE602")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .1."""
-        correlation = self._correlation(case)
-        if isinstance(correlation, Skipped):
-            return correlation
-        if not correlation < self.threshold:
-            return None
-        return self.finding(
-            f"neighbouring pixels correlate by {correlation:.2f}",
-            Evidence("correlation of neighbours", correlation, self.threshold, (0.65, 1)),
-            prescriptions=self._ways(case),
-            advice=self.advice,
-        )
-
 
 @RULES.add
 class NoisyImages(_Noise):
@@ -222,20 +211,6 @@ class NoisyImages(_Noise):
     source = "see CAE104; Fashion-MNIST with noise of standard deviation .3, clipped, has .47"
     explains = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .5; CAE104 explains it below .1."""
-        correlation = self._correlation(case)
-        if isinstance(correlation, Skipped):
-            return correlation
-        if not correlation < self.threshold:
-            return None
-        return self.finding(
-            f"neighbouring pixels correlate by {correlation:.2f}",
-            Evidence("correlation of neighbours", correlation, self.threshold, (0.65, 1)),
-            prescriptions=self._ways(case),
-            advice=self.advice,
-        )
-
 
 @RULES.add
 class HeldOutRepeats(Rule):
@@ -245,7 +220,7 @@ class HeldOutRepeats(Rule):
     problem = "held-out images are among the training images"
     severity = Severity.WARNING
     when = When.ALWAYS
-    measures = "share of held-out images that equal one of the training images looked at"
+    measures = "share of held-out images that equal a training image to the bit"
     why = "What is memorised then looks like what is understood: memorising cannot be told."
     threshold = 0.1
     source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"

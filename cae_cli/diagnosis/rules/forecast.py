@@ -254,10 +254,7 @@ class UnevenKernel(Rule):
         return self.finding(
             f"model.sampling_kernel={kernel} with a stride of 2",
             Evidence("kernel modulo stride", kernel % 2, self.threshold, (0, 0)),
-            prescriptions=(
-                Prescription((f"model.sampling_kernel={kernel + 1}",), "an even overlap", Safety.SAFE),
-                Prescription(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE),
-            ),
+            prescriptions=case.even_overlap(),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import MANY_BLANK, RULES, Case, Rule
+from cae_cli.diagnosis.rule import MANY_BLANK, RULES, USUAL_BLANK, Case, Rule
 
 
 @RULES.add
@@ -28,10 +28,7 @@ class BlankMaps(Rule):
         share = worst.maps.blank_share
         if share < self.threshold:
             return None
-        ways = [Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)]
-        if case.network.hidden_activation == "relu":
-            why = "a gradient below zero"
-            ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
+        ways = case.reviving()
         if case.option("optimizer.learning_rate") is not None:
             ways.append(case.slower())
         born = [step for step, blank in sorted(worst.blank_at.items()) if blank >= self.threshold]
@@ -39,7 +36,7 @@ class BlankMaps(Rule):
         return self.finding(
             f"{worst.maps.dead + worst.maps.constant} of {worst.filters} filters of "
             f"{worst.name} are blank ({worst.maps.dead} dead, {worst.maps.constant} constant){when}",
-            Evidence(f"blank maps of {worst.name}", share, self.threshold, (0, 0.25)),
+            Evidence(f"blank maps of {worst.name}", share, self.threshold, USUAL_BLANK),
             prescriptions=ways,
         )
 

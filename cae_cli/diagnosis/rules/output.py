@@ -10,6 +10,7 @@ from cae_cli.diagnosis.rule import (
     POOR_SKILL,
     RULES,
     STEPS_FOR_SKILL,
+    USUAL_SKILL,
     Case,
     Rule,
 )
@@ -142,11 +143,11 @@ class WorseThanLinear(Rule):
         """Fires below -.06, once a healthy network would be above."""
         if case.unusable:
             return self.skipped(case.unusable)
-        causal, steps = case.measures.causal, case.measures.course.steps
+        causal = case.measures.causal
         if not math.isfinite(causal.skill):
             return self.skipped("the images are too large or too few for a linear decoder")
-        if steps is not None and steps < STEPS_FOR_SKILL:
-            return self.skipped(f"only {steps} steps, {STEPS_FOR_SKILL} are needed")
+        if soon := case.sooner_than(STEPS_FOR_SKILL):
+            return self.skipped(soon)
         if causal.skill >= self.threshold:
             return None
         explained = case.measures.quality.explained_variance
@@ -158,7 +159,7 @@ class WorseThanLinear(Rule):
         ways.append(Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
         return self.finding(
             f"explained variance {explained:.3f}, linear decoder {causal.linear:.3f}",
-            Evidence("skill", causal.skill, self.threshold, (-0.01, 0.38)),
+            Evidence("skill", causal.skill, self.threshold, USUAL_SKILL),
             prescriptions=tuple(ways),
         )
 
@@ -231,15 +232,9 @@ class Checkerboard(Rule):
             return self.skipped("the images are too small")
         if ratio <= self.threshold:
             return None
-        ways = []
+        ways = [Prescription(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE)]
         if case.option("model.upsampling") == "transposed":
-            kernel = int(case.option("model.sampling_kernel") or 3)
-            if kernel % 2:
-                why = "an even overlap"
-                ways.append(Prescription((f"model.sampling_kernel={kernel + 1}",), why, Safety.SAFE))
-            ways.append(Prescription(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE))
-        else:
-            ways.append(Prescription(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE))
+            ways = case.even_overlap()
         return self.finding(
             f"a period of 2 or 4 pixels has {ratio:.1f} times the power of its neighbours",
             Evidence("power of the period", ratio, self.threshold, (1, 4)),

@@ -10,7 +10,10 @@ from cae_cli.diagnosis.rule import (
     MANY_BLANK,
     POOR_SKILL,
     RULES,
+    SYMPTOMS,
     UNMOVED,
+    USUAL_BLANK,
+    USUAL_SKILL,
     USUAL_UPDATES,
     Case,
     Rule,
@@ -19,16 +22,7 @@ from cae_cli.diagnosis.rule import (
 
 INF = math.inf
 # What a network that never came to learn shows as well.
-SYMPTOMS = (
-    "CAE202",
-    "CAE301",
-    "CAE302",
-    "CAE303",
-    "CAE401",
-    "CAE402",
-    "CAE211",
-    "CAE602",
-)
+NEVER_LEARNED = (*SYMPTOMS, "CAE211", "CAE602")
 
 
 @RULES.add
@@ -42,7 +36,7 @@ class Diverged(Rule):
     why = "Training stopped there; the weights are those of the last good step, not trained ones."
     threshold = 0
     source = "by definition"
-    explains = (*SYMPTOMS, "CAE207", "CAE501")
+    explains = (*NEVER_LEARNED, "CAE207", "CAE501")
     picture = "curves.png"
 
     def look(self, case: Case) -> Finding | None:
@@ -121,7 +115,7 @@ class OutputActivation(Rule):
     )
     threshold = 0
     source = "by definition"
-    explains = (*SYMPTOMS, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
+    explains = (*NEVER_LEARNED, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires for softmax."""
@@ -155,7 +149,7 @@ class ReportedLoss(Rule):
     )
     threshold = 0.15
     source = "equal within .06 in healthy runs, whatever the window; .3 to .9 with the constants of 255"
-    explains = SYMPTOMS
+    explains = NEVER_LEARNED
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
 
     def look(self, case: Case) -> Finding | Skipped | None:
@@ -191,7 +185,7 @@ class DeadAtBirth(Rule):
     why = "A filter that is silent for every image gets no gradient: the initializer left it no way."
     threshold = MANY_BLANK
     source = "healthy runs have 0 to .25 in their worst layer at any time"
-    explains = (*SYMPTOMS, "CAE207", "CAE208", "CAE209")
+    explains = (*NEVER_LEARNED, "CAE207", "CAE208", "CAE209")
     rivals = ("CAE207",)
     picture = "course.png"
 
@@ -206,19 +200,12 @@ class DeadAtBirth(Rule):
         share = min(worst.blank_at[0], worst.maps.blank_share)
         if share < self.threshold:
             return None
-        ways = [Prescription(("model.initializer=he_normal",), "drawn for ReLU", Safety.SAFE)]
-        ways.append(
-            Prescription((case.adding("batchnorm"),), "no filter can stay below zero", Safety.SAFE)
-        )
-        if case.network.hidden_activation == "relu":
-            ways.append(
-                Prescription(("model.activation=leaky_relu",), "a gradient below zero", Safety.SAFE)
-            )
+        drawn = Prescription(("model.initializer=he_normal",), "drawn for ReLU", Safety.SAFE)
         return self.finding(
             f"{worst.name}: {worst.blank_at[0]:.0%} of the maps blank before training, "
             f"{worst.maps.blank_share:.0%} after",
-            Evidence(f"blank maps of {worst.name} throughout", share, self.threshold, (0, 0.25)),
-            prescriptions=ways,
+            Evidence(f"blank maps of {worst.name} throughout", share, self.threshold, USUAL_BLANK),
+            prescriptions=(drawn, *case.reviving()),
         )
 
 
@@ -236,7 +223,7 @@ class PenaltyTooStrong(Rule):
     )
     threshold = 0.5
     source = "healthy runs have 0 to .16, L2 .001 among them"
-    explains = (*SYMPTOMS, "CAE208", "CAE209", "CAE501")
+    explains = (*NEVER_LEARNED, "CAE208", "CAE209", "CAE501")
     rivals = ("CAE207", "CAE208")
     picture = "course.png"
 
@@ -280,7 +267,7 @@ class RateTooHigh(Rule):
     why = "Such steps push filters to where no image activates them, and nothing brings them back."
     threshold = -0.7
     source = "healthy: -2.5 to -1.8 with Adam at .001, -1.03 at .01; at .1, where filters die, -.03"
-    explains = (*SYMPTOMS, "CAE501", "CAE402", "CAE304", "CAE305", "CAE503")
+    explains = (*NEVER_LEARNED, "CAE501", "CAE402", "CAE304", "CAE305", "CAE503")
     rivals = ("CAE205", "CAE206")
     picture = "course.png"
 
@@ -298,7 +285,7 @@ class RateTooHigh(Rule):
             f"one of the first steps changed the weights by {10**update:.0%}; "
             f"{case.blank:.0%} of the maps of a layer are blank",
             Evidence("largest update ratio of the first steps", update, self.threshold, USUAL_UPDATES),
-            Evidence("blank maps of the worst layer", case.blank, MANY_BLANK, (0, 0.25)),
+            Evidence("blank maps of the worst layer", case.blank, MANY_BLANK, USUAL_BLANK),
             prescriptions=(
                 case.slower(),
                 Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
@@ -317,7 +304,7 @@ class RateTooLow(Rule):
     why = "The weights are still close to where the initializer put them."
     threshold = -3.5
     source = "healthy: -2.1 to -1.8; Adam at 1e-5 has -4"
-    explains = (*SYMPTOMS, "CAE304")
+    explains = (*NEVER_LEARNED, "CAE304")
     rivals = ("CAE209", "CAE206", "CAE205")
     picture = "course.png"
 
@@ -398,7 +385,7 @@ class ModeMismatch(Rule):
     )
     threshold = 0.1
     source = "healthy networks with batch normalisation differ by less than .03, batches of 2 too"
-    explains = (*SYMPTOMS, "CAE501", "CAE502")
+    explains = (*NEVER_LEARNED, "CAE501", "CAE502")
     rivals = ("CAE207", "CAE208")
 
     def look(self, case: Case) -> Finding | Skipped | None:
@@ -460,7 +447,7 @@ class UnderTrained(Rule):
             return None
         evidence = [Evidence("share of the last quarter in the fall", slope, self.threshold, (0, 0.014))]
         if math.isfinite(skill):
-            evidence.append(Evidence("skill", skill, POOR_SKILL, (-0.01, 0.38)))
+            evidence.append(Evidence("skill", skill, POOR_SKILL, USUAL_SKILL))
         return self.finding(
             f"the last quarter of the training still brought {slope:.1%} of the whole fall of the loss",
             *evidence,
