@@ -71,7 +71,7 @@ class Sources:
 
 
 def with_new_keys(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command line in which ``rules.CAE401.threshold=.5`` may stand as it is.
+    """Overrides as Hydra has to be given them, so that ``rules.CAE401.threshold=.5`` may be typed.
 
     Rules have no values in configs/, their own thresholds stand where they are explained: to Hydra
     each is a key to be added.
@@ -180,7 +180,7 @@ def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Source
     for override in reversed(overrides):
         own = key_of(override)
         if own in (key, key.partition("[")[0]) or own.startswith(f"{key}."):
-            return f"command line: {as_typed(override)}"
+            return f"command line: {override}"
     group, _, rest = key.partition("[")[0].partition(".")
     choices = OmegaConf.select(node, "hydra.runtime.choices") or {}
     candidates: list[tuple[Path | None, str]] = []
@@ -244,7 +244,7 @@ def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
         )
     Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        return compose(sources.config_name, overrides=list(overrides), return_hydra_config=True)
+        return compose(sources.config_name, overrides=with_new_keys(overrides), return_hydra_config=True)
     finally:
         GlobalHydra.instance().clear()
 

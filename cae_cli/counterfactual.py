@@ -18,6 +18,7 @@ from cae_cli.data import Images, as_float
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Prescription, Safety, Severity, Trial
 from cae_cli.errors import UserError
+from cae_cli.measures.quality import explained_variance
 from cae_cli.recorder import Recorder
 
 STEPS = 200
@@ -122,5 +123,5 @@ def _explained(options: Config, images: Images) -> float:
     if history.diverged_at is not None:
         return float("nan")
     mean = as_float(images.train[:FEW]).mean(axis=0)
-    variance = float(np.square(as_float(images.validation[:FEW]) - mean).mean(dtype=np.float64))
-    return 1 - history.epochs[-1].val_mse / variance
+    variance = np.square(as_float(images.validation[:FEW]) - mean)
+    return explained_variance(np.array([history.epochs[-1].val_mse], np.float32), variance)

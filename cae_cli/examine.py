@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cae_cli import anatomy, engine, experiment
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
+from cae_cli.measures.quality import explained_variance
 from cae_cli.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.run import Run, surroundings, writing
@@ -44,7 +45,9 @@ class Asked:
     span: tuple[float, float] = RANGES[0]
 
 
-def file(path: Path, images: Images, asked: Asked, folder: Run, rules: Mapping[str, Any]) -> Any:
+def file(
+    path: Path, images: Images, asked: Asked, folder: Run, rules: Mapping[str, Any]
+) -> experiment.Outcome:
     """Judges a saved Keras autoencoder.
 
     Args:
@@ -55,7 +58,7 @@ def file(path: Path, images: Images, asked: Asked, folder: Run, rules: Mapping[s
         rules: what single rules are to do.
 
     Returns:
-        The `experiment.Outcome`.
+        The outcome, as of a run of our own.
 
     Raises:
         UserError: the file is of no use, or does not fit the images.
@@ -172,9 +175,8 @@ def _try_ranges(autoencoder: anatomy.Autoencoder, images: Images, screen: termin
 
 
 def _explained(model: Any, x: Array) -> float:
-    output = np.asarray(model(x, training=False))
-    variance = float(np.square(x - x.mean(axis=0)).mean())
-    explained = 1 - float(np.square(output - x).mean()) / variance if variance else -np.inf
+    error = np.square(np.asarray(model(x, training=False)) - x)
+    explained = explained_variance(error, np.square(x - x.mean(axis=0)))
     return explained if np.isfinite(explained) else -np.inf
 
 

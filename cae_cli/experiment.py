@@ -228,32 +228,37 @@ def judge(folder: Run, rules: Mapping[str, Any] | None = None, *, silent: bool =
         rules: what single rules are to do, beside what the run's own config says.
         silent: nothing is said on the way.
     """
-    setup, trained = folder.setup(), folder.training()
-    control = folder.control()
-    metrics = folder.read_metrics() if folder.metrics.exists() else {}
-    measures = measure(folder.read_arrays(folder.arrays), metrics, trained, frozen=control)
+    outcome = assess(folder, rules)
     with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
-        figures.draw(folder, frozen=control)
+        figures.draw(folder, frozen=outcome.measures.frozen)
+    folder.write_summary(
+        {
+            "verdict": outcome.diagnosis.verdict,
+            "held_out": outcome.held_out,
+            "measures": outcome.measures,
+            "diagnosis": outcome.diagnosis,
+        },
+        terminal.as_text(outcome.summary(verbose=True)),
+    )
+    return outcome
+
+
+def assess(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
+    """What `judge` finds, from the files and without a trace in them; arguments as there."""
+    setup, trained = folder.setup(), folder.training()
+    metrics = folder.read_metrics() if folder.metrics.exists() else {}
+    arrays = folder.read_arrays(folder.arrays)
+    measures = measure(arrays, metrics, trained, frozen=folder.control())
     settings = setup["config"]
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
-    outcome = Outcome(
+    return Outcome(
         measures=measures,
         diagnosis=diagnosis.with_trials(diagnosis.diagnose(measures, settings), folder.trials()),
         held_out=trained["held_out"],
         command=setup["command"],
         failed=trained["diverged_at"] is not None,
     )
-    folder.write_summary(
-        {
-            "verdict": outcome.diagnosis.verdict,
-            "held_out": outcome.held_out,
-            "measures": measures,
-            "diagnosis": outcome.diagnosis,
-        },
-        terminal.as_text(outcome.summary(verbose=True)),
-    )
-    return outcome
 
 
 def survey_arrays(seen: Survey) -> dict[str, NDArray[Any]]:

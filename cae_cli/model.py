@@ -141,8 +141,7 @@ def check(options: ModelOptions, shape: tuple[int, int, int]) -> None:
     """
     if not options.attention_heads:
         return
-    shrink = 2 ** len(options.filters)
-    h, w = (-(-side // shrink) for side in shape[:2])
+    h, w = plan(shape, options).code_grid
     if h * w > MOST_POSITIONS:
         raise UserError(
             f"model.attention_heads={options.attention_heads} with a code of {h}x{w}: attention over "

@@ -73,16 +73,19 @@ class Recorder:
 
     def wants_batch(self, step: int) -> bool:
         """Whether `fed` should be called with the batch of this step."""
-        kept = sum(inputs.size for inputs, _ in self._fed)
         # Later epochs show the same images again.
-        return step < EARLY and kept < MOST_FED and not self._epochs
+        return step < EARLY and self._room > 0 and not self._epochs
 
     def fed(self, inputs: Array, targets: Array) -> None:
         """What a step was fed: the network's inputs and what its outputs were compared with."""
-        kept = sum(x.size for x, _ in self._fed)
-        room = max(2, (MOST_FED - kept) // max(1, inputs[:1].size))
         if inputs.size:
-            self._fed.append((np.array(inputs[:room]), np.array(targets[:room])))
+            count = max(2, self._room // inputs[0].size)
+            self._fed.append((np.array(inputs[:count]), np.array(targets[:count])))
+
+    @property
+    def _room(self) -> int:
+        """Pixels of what was fed that may still be kept."""
+        return MOST_FED - sum(inputs.size for inputs, _ in self._fed)
 
     def before(self, step: int, *, first_of_epoch: bool) -> None:
         """A step is about to be made."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cae_cli.compose import checked, with_new_keys
+from cae_cli.compose import checked
 from cae_cli.config import plain
 from cae_cli.diagnosis import RULES, Severity, diagnose, foresee
 from cae_cli.diagnosis.finding import Confidence, Evidence, judged
@@ -17,7 +17,7 @@ INF = math.inf
 
 
 def config(*words):
-    return plain(checked(with_new_keys(words))[1])
+    return plain(checked(words)[1])
 
 
 def refused(*words):

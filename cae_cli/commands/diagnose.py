@@ -7,7 +7,8 @@ import functools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,11 @@ def opened(folder: Path) -> Run:
     return run
 
 
-def judged(run: Run, rules: dict[str, Any] | None = None) -> experiment.Outcome:
+def judged(
+    run: Run,
+    rules: dict[str, Any] | None = None,
+    how: Callable[[Run, dict[str, Any] | None], experiment.Outcome] = experiment.judge,
+) -> experiment.Outcome:
     """The outcome of a run, from its files.
 
     Raises:
@@ -99,7 +104,7 @@ def judged(run: Run, rules: dict[str, Any] | None = None) -> experiment.Outcome:
     """
     with writing(run.folder):
         try:
-            return experiment.judge(run, rules)
+            return how(run, rules)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"the files of the run do not belong together: {error}",
@@ -120,9 +125,11 @@ def _run(
             hint="rules.CAE401.threshold=.5, or cae train for another run",
         )
     rules = _rules(overrides)
-    outcome = judged(run, rules)
-    words = list(outcome.command)
-    if (flags.probe or flags.control) and not words:
+    if not (flags.probe or flags.control):
+        return run, judged(run, rules)
+    before = judged(run, rules, experiment.assess)  # drawn and written once, when all is known
+    words = list(before.command)
+    if not words:
         raise UserError(
             "this tool did not train that model, so it cannot train it otherwise",
             where=run.folder,
@@ -135,10 +142,8 @@ def _run(
         frozen = experiment.run(options, [*words, *control], folder)
         run.write_control(frozen.measures.quality.explained_variance)
     if flags.probe:
-        _probe(run, outcome, words)
-    if flags.control or flags.probe:
-        outcome = judged(run, rules)
-    return run, outcome
+        _probe(run, before, words)
+    return run, judged(run, rules)
 
 
 def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
@@ -165,8 +170,6 @@ def _options(words: Sequence[str], *, trusted: bool) -> Config:
 
 def _rules(overrides: Sequence[str]) -> dict[str, Any]:
     """What the command line says of single rules, checked."""
-    from dataclasses import asdict
-
     if not overrides:
         return {}
     options = _options(overrides, trusted=True)

@@ -14,6 +14,7 @@ from cae_cli.diagnosis.rule import load_rules
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.run import Run
+from cae_cli.sweep import Sweep
 
 # Flags that every command with a diagnosis has.
 HELP = """\
@@ -76,7 +77,6 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
                 where=f"command line: {override}",
                 hint="cae train -m makes a sweep",
             )
-    flags.overrides = compose.with_new_keys(flags.overrides)
     if trusted and flags.rules is not None:
         load_rules(flags.rules)
     return flags
@@ -125,7 +125,8 @@ def again(flags: argparse.Namespace) -> list[str]:
         words += ["-cd", flags.config_dir]
     if flags.config_name is not None:
         words += ["-cn", flags.config_name]
-    return [*words, *map(compose.as_typed, flags.overrides)]
+    words += flags.overrides
+    return words
 
 
 def unforeseen(error: Exception, run: Run) -> RunFailed:
@@ -143,6 +144,6 @@ def unforeseen(error: Exception, run: Run) -> RunFailed:
     return failure
 
 
-def exit_code(flags: argparse.Namespace, diagnosis: Diagnosis) -> int:
+def exit_code(flags: argparse.Namespace, found: Diagnosis | Sweep) -> int:
     """1 if a finding is as severe as ``--fail-on`` says, else 0."""
-    return int(flags.fail_on is not None and diagnosis.reaches(Severity(flags.fail_on)))
+    return int(flags.fail_on is not None and found.reaches(Severity(flags.fail_on)))

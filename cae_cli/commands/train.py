@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from cae_cli import compose, experiment, interrupts, sweep
 from cae_cli.commands import line
 from cae_cli.config import parse
-from cae_cli.diagnosis import Severity
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
@@ -122,8 +121,7 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     finally:
         done = sweep.read(folder, compose.count(overrides))
         terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
-    alarmed = flags.fail_on is not None and done.reaches(Severity(flags.fail_on))
-    return 0 if done.all_ok and not alarmed else 1
+    return line.exit_code(flags, done) if done.all_ok else 1
 
 
 def _checked_job(overrides: list[str], sources: compose.Sources) -> DictConfig:
@@ -220,7 +218,7 @@ def _run_hydra(flags: argparse.Namespace, sources: compose.Sources, *more: str) 
     """
     folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["cae", *folders, *_words(flags), *more]
+    sys.argv = ["cae", *folders, *compose.with_new_keys(_words(flags)), *more]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     decorated = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
