@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from faults import one
+from interval import half_width
 
 BASE = [
     "data=fashion_mnist", "data.path={data}/fashion_mnist.npz", "data.train=4096", "data.test=1000",
@@ -52,7 +53,6 @@ COLUMNS = {
     "probe": ("labels from the code", 3),
     "foreign": ("explained, photographs", 3),
 }
-STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}  # t at 97.5 %, by degrees of freedom
 
 
 def measured(job: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
@@ -126,15 +126,13 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
             base = np.array(reference[key])
             own = np.array(values[key])
             shown = own if name == "reference" else own - base
-            half = STUDENT[len(own) - 1] * shown.std(ddof=1) / np.sqrt(len(own))
             sign = "" if name == "reference" else "+"
-            cells.append(f"{shown.mean():{sign}.{digits}f} ± {half:.{digits}f}")
+            cells.append(f"{shown.mean():{sign}.{digits}f} ± {half_width(shown):.{digits}f}")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     probe = np.array(reference["probe"]) - np.array(reference["probe_initial"])
-    half = STUDENT[len(probe) - 1] * probe.std(ddof=1) / np.sqrt(len(probe))
     rows.append(
         f"\nLabels read from the reference's code, beyond its untrained encoder: "
-        f"{probe.mean():+.3f} ± {half:.3f}."
+        f"{probe.mean():+.3f} ± {half_width(probe):.3f}."
     )
     return "\n".join(rows)
 

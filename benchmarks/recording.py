@@ -13,13 +13,12 @@ import argparse
 import time
 
 import numpy as np
+from interval import half_width
 
 from cae_cli import data, engine, model, training
 from cae_cli.compose import checked
 from cae_cli.probe import Probe
 from cae_cli.recorder import Recorder
-
-STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 class Timed(Recorder):
@@ -103,8 +102,7 @@ def main() -> None:
     for name, values in zip(
         ("whole training", "epochs after the first"), np.transpose(ratios), strict=True
     ):
-        half = STUDENT[len(values) - 1] * values.std(ddof=1) / np.sqrt(len(values))
-        print(f"{name}: {values.mean():.3f} ± {half:.3f} times as long")
+        print(f"{name}: {values.mean():.3f} ± {half_width(values):.3f} times as long")
 
 
 if __name__ == "__main__":
