@@ -158,7 +158,9 @@ class ReportedLoss(Rule):
             return self.skipped(case.unwatched)
         course = case.measures.course
         if not math.isfinite(course.recomputed_loss + course.reported_loss):
-            return self.skipped("there is no second form of this loss")
+            # Other losses have no yardstick of the same definition, and no constants to be wrong.
+            similarity = case.option("loss.name") == "ssim"
+            return self.skipped("the loss was not computed anew") if similarity else None
         apart = abs(course.reported_loss - course.recomputed_loss)
         if not apart > self.threshold:
             return None
