@@ -73,10 +73,10 @@ def trials(
         The run itself first, then the others, the most helpful first.
     """
     options = compose(words[2:])
-    engine.start(deterministic=options.training.deterministic, mixed_precision=False)
+    device = engine.start(deterministic=options.training.deterministic, mixed_precision=False)
     images = experiment.read(options)
     on_trial("the run itself")
-    itself = _explained(options, images)
+    itself = _explained(options, images, device.parts)
     base = 0.0 if math.isnan(itself) else itself  # a run that diverged is no better than the mean image
     found = []
     for prescription, code in candidates(diagnosis, most):
@@ -90,13 +90,13 @@ def trials(
         except UserError:
             continue  # a usual remedy that does not fit this run
         on_trial(" ".join(prescription.overrides))
-        explained = _explained(changed, its_images)
+        explained = _explained(changed, its_images, device.parts)
         found.append(Trial(prescription.overrides, prescription.why, code, explained, explained - base))
     found.sort(key=lambda trial: -np.nan_to_num(trial.gain, nan=-np.inf))
     return [Trial((), "the run itself", None, itself, 0.0), *found]
 
 
-def _explained(options: Config, images: Images) -> float:
+def _explained(options: Config, images: Images, parts: int) -> float:
     """Explained variance of validation images after `STEPS` steps.
 
     Returns:
@@ -117,6 +117,7 @@ def _explained(options: Config, images: Images) -> float:
             seed=options.seed,
             watcher=training.Watcher(),
             recorder=Recorder(autoencoder.model, dict),
+            parts=parts,
         )
     except Exception:  # whatever breaks one trial (memory, mostly), the others are worth having
         return float("nan")

@@ -16,9 +16,15 @@ from cae_cli.errors import RunFailed
 
 @dataclass(frozen=True)
 class Device:
-    """What computes: "CPU", or the names of the GPUs."""
+    """What computes.
+
+    Attributes:
+        gpus: their names; none: the CPU.
+        parts: in which a batch is computed side by side; each has its share of the cores.
+    """
 
     gpus: tuple[str, ...]
+    parts: int = 1
 
     def __str__(self) -> str:
         return ", ".join(self.gpus) if self.gpus else "CPU"
@@ -69,6 +75,12 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         ) from error
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parts = 1 if gpus or cores == 1 else 2
+    if parts > 1:
+        with contextlib.suppress(RuntimeError):  # as below
+            tf.config.threading.set_inter_op_parallelism_threads(parts)
+            tf.config.threading.set_intra_op_parallelism_threads(cores // parts)
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # set already, by an earlier run of this process
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -76,7 +88,7 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         tf.config.experimental.enable_op_determinism()
     policy = "mixed_float16" if mixed_precision and gpus else "float32"
     keras.mixed_precision.set_global_policy(policy)
-    return Device(tuple(_gpu_name(gpu) for gpu in gpus))
+    return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts)
 
 
 def seed(number: int) -> None:

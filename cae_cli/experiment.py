@@ -194,6 +194,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
                 seed=options.seed,
                 watcher=training.Watcher(on_steps=screen.steps, on_epoch=on_epoch),
                 recorder=recorder,
+                parts=device.parts,
             )
     except Interrupted:
         folder.save_model(autoencoder.model, best=False)

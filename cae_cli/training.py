@@ -22,6 +22,7 @@ from cae_cli.anatomy import Autoencoder
 from cae_cli.data import Images, images_at_a_time
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.errors import UserError
+from cae_cli.forward import cut, forward, worth_cutting
 from cae_cli.losses import Loss, StructuralSimilarity
 from cae_cli.measures.quality import MSE_FLOOR
 from cae_cli.measures.similarity import K1, K2, SIGMA, fitting_window
@@ -34,6 +35,7 @@ Tensor = Any
 # Steps that run in TensorFlow without coming back to Python: enough to make the way back cheap,
 # few enough that the display moves and a signal is seen soon.
 CHUNK = 32
+CHUNK_BYTES = 2**26  # of large images there are fewer steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,7 @@ def fit(
     seed: int,
     watcher: Watcher,
     recorder: Recorder,
+    parts: int = 1,
 ) -> History:
     """Trains the autoencoder in place.
 
@@ -154,11 +157,14 @@ def fit(
         seed: order of the images and augmentation.
         watcher: hears of steps and epochs.
         recorder: writes down what cannot be seen afterwards.
+        parts: of a batch, computed side by side.
 
     Returns:
         The history.
     """
-    loop = _Loop(autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size, recorder)
+    loop = _Loop(
+        autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size, recorder, parts
+    )
     count = len(images.train)
     steps_per_epoch = math.ceil(count / options.batch_size)
     total = min(steps_per_epoch * options.epochs, options.steps or sys.maxsize)
@@ -282,6 +288,7 @@ class _Loop:
         seed: int,
         batch_size: int,
         recorder: Recorder,
+        parts: int,
     ) -> None:
         import tensorflow as tf
 
@@ -298,22 +305,39 @@ class _Loop:
         self.optimizer = _scaled(plain)
         self.scales_loss = self.optimizer is not plain
         self.optimizer.build(self.model.trainable_variables)
-        self.train_images = tf.constant(images.train)
-        self.validation_images = tf.constant(images.validation)
-        side = min(images.shape[:2])
-        self.window = fitting_window(side)
-        # Chunks and last batches of any length use the same traces.
-        self.run_steps = tf.function(
+        self.forward = forward(self.model)
+        self.parts = parts if worth_cutting(self.model) else 1
+        self.images = images
+        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * batch_size), 1, CHUNK))
+        self.window = fitting_window(min(images.shape[:2]))
+        self.run_steps = self._compiled(
             self._run_steps,
-            input_signature=[
-                tf.TensorSpec((None, None), tf.int32),
-                tf.TensorSpec((None,), tf.float32),
-                tf.TensorSpec((), tf.int32),
-            ],
+            tf.TensorSpec((None, None, *images.shape), images.train.dtype),
+            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((), tf.int32),
         )
-        self.run_validation = tf.function(
-            self._run_validation, input_signature=[tf.TensorSpec((None,), tf.int32)]
+        self.run_validation = self._compiled(
+            self._run_validation, tf.TensorSpec((None, *images.shape), images.validation.dtype)
         )
+
+    def _compiled(self, function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+        """The function with its first argument, the number of parts, bound to that of the batch.
+
+        Chunks and batches of any length use the same trace; a last batch with fewer images than
+        parts has one of its own, made when it comes.
+        """
+        import tensorflow as tf
+
+        compiled = {
+            parts: tf.function(functools.partial(function, parts), input_signature=signature)
+            for parts in (1, self.parts)
+        }
+
+        def call(images: NDArray[np.generic], *others: Any) -> Any:
+            batch = images.shape[-4]
+            return compiled[self.parts if batch >= self.parts else 1](images, *others)
+
+        return call
 
     def epoch(
         self,
@@ -334,11 +358,12 @@ class _Loop:
         sums, seen = np.zeros(width), 0  # weighted by images, as the mean over an epoch should be
         for indices, start in self._pieces(order, first):
             step = first + start
+            pixels = self.images.train[indices]
             if self.recorder.wants_batch(step):
-                self.recorder.fed(*self._fed(indices[0], step))
+                self.recorder.fed(*self._fed(pixels[0], step))
             self.recorder.before(step, first_of_epoch=start == 0)
             values, finite = self.run_steps(
-                indices,
+                pixels,
                 np.array(rates[start : start + len(indices)], np.float32),
                 np.int32(step),
             )
@@ -361,7 +386,7 @@ class _Loop:
         """An epoch's order as (steps, batch) indices, each with the step that it begins at."""
         batch = self.batch_size
         whole = len(order) // batch
-        starts = sorted({0, *range(0, whole, CHUNK), *self.recorder.cuts(first, whole)})
+        starts = sorted({0, *range(0, whole, self.chunk), *self.recorder.cuts(first, whole)})
         pieces = [
             (order[start * batch : end * batch].reshape(-1, batch), start)
             for start, end in zip(starts, [*starts[1:], whole], strict=True)
@@ -372,20 +397,21 @@ class _Loop:
         return pieces
 
     def _fed(
-        self, indices: NDArray[np.int32], step: int
+        self, pixels: NDArray[np.generic], step: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inputs and targets of a step, as the network and the loss get them."""
-        inputs, targets = self._batch(indices, np.int32(step))
+        inputs, targets = self._batch(pixels, np.int32(step))
         return np.asarray(inputs), np.asarray(targets)
 
     def validate(self) -> dict[str, float]:
         """Loss (without penalties) and yardsticks of the validation images."""
-        count = len(self.validation_images)
+        images = self.images.validation
+        count = len(images)
         batch = images_at_a_time(self.model.input_shape[1:])
         sums = np.zeros(4)
         for start in range(0, count, batch):
-            indices = np.arange(start, min(start + batch, count), dtype=np.int32)
-            sums += self.run_validation(indices).numpy().astype(np.float64) * len(indices)
+            part = images[start : start + batch]
+            sums += self.run_validation(part).numpy().astype(np.float64) * len(part)
         loss, mse, psnr, ssim = sums / count
         return {
             "val_loss": float(loss),
@@ -411,26 +437,28 @@ class _Loop:
             **values,
         )
 
-    def _run_steps(self, indices: Tensor, rates: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps over ``indices`` (steps, batch); ends early at a step that is not finite."""
+    def _run_steps(
+        self, parts: int, pixels: Tensor, rates: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Steps over (steps, batch, h, w, c) pixels; ends early at a step that is not finite."""
         import tensorflow as tf
 
-        count = tf.shape(indices)[0]
+        count = tf.shape(pixels)[0]
         values = tf.TensorArray(tf.float32, count, element_shape=(3 + sum(self.is_kernel),))
         finite = tf.constant(True)
         step = tf.constant(0)
         while step < count and finite:  # AutoGraph makes it a loop inside TensorFlow
-            taken = self._step(indices[step], rates[step], first + step)
+            taken = self._step(parts, pixels[step], rates[step], first + step)
             values = values.write(step, taken)
             finite = tf.reduce_all(tf.math.is_finite(taken))
             step += 1
         return values.stack()[:step], finite
 
-    def _batch(self, indices: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, pixels: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step ``number``."""
         import tensorflow as tf
 
-        images = _as_float(tf.gather(self.train_images, indices))
+        images = _as_float(pixels)
         inputs = targets = images
         if self.augmentation.active:
             inputs = self.augmentation(images, tf.stack([self.seed, number]))
@@ -438,17 +466,17 @@ class _Loop:
                 targets = inputs
         return inputs, targets
 
-    def _step(self, indices: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+    def _step(self, parts: int, pixels: Tensor, rate: Tensor, number: Tensor) -> Tensor:
         """One training step; returns data loss, penalty, gradient norm, and each kernel's norm."""
         import tensorflow as tf
 
-        inputs, targets = self._batch(indices, number)
+        inputs, targets = self._batch(pixels, number)
         # Batch normalisation moves its averages while it looks, before the step is known to be good.
         state = self.model.non_trainable_variables
         before = [tf.identity(variable.value) for variable in state]
         with tf.GradientTape() as tape:
-            outputs = self.model(inputs, training=True)
-            data_loss = self.loss(targets, outputs)
+            outputs = self.forward(cut(inputs, parts), training=True)
+            data_loss = _mean_over(self.loss, cut(targets, parts), outputs)
             penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
             penalty = tf.cast(penalty, tf.float32)
             scaled = self.optimizer.scale_loss(data_loss + penalty)
@@ -470,12 +498,14 @@ class _Loop:
                 variable.assign(value)
         return taken
 
-    def _run_validation(self, indices: Tensor) -> Tensor:
+    def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:
         """Means over a batch: loss, MSE, PSNR, SSIM."""
+        targets = cut(_as_float(pixels), parts)
+        return _mean_over(self._yardsticks, targets, self.forward(targets, training=False))
+
+    def _yardsticks(self, targets: Tensor, outputs: Tensor) -> Tensor:
         import tensorflow as tf
 
-        targets = _as_float(tf.gather(self.validation_images, indices))
-        outputs = self.model(targets, training=False)
         similarity = StructuralSimilarity(window=self.window, sigma=SIGMA, k1=K1, k2=K2)
         mse = tf.reduce_mean(tf.square(targets - outputs), axis=(1, 2, 3))  # (n,)
         psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, MSE_FLOOR))
@@ -487,6 +517,19 @@ class _Loop:
                 1 - similarity(targets, outputs),
             ]
         )
+
+
+def _mean_over(
+    mean: Callable[[Tensor, Tensor], Tensor], targets: list[Tensor], outputs: list[Tensor]
+) -> Tensor:
+    """A mean over the images of a batch, from the means over its parts."""
+    import tensorflow as tf
+
+    if len(targets) == 1:
+        return mean(targets[0], outputs[0])
+    sizes = [tf.cast(tf.shape(target)[0], tf.float32) for target in targets]
+    sums = [n * mean(t, o) for n, t, o in zip(sizes, targets, outputs, strict=True)]
+    return tf.add_n(sums) / tf.add_n(sizes)
 
 
 def _as_float(images: Tensor) -> Tensor:

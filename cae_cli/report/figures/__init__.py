@@ -34,10 +34,23 @@ def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
     with np.errstate(all="ignore"):
         figures = _figures(run, frozen)
     for path, figure in figures.items():
-        # No metadata: equal runs give equal files, whatever Matplotlib says of itself.
         with atomic(path) as temporary:
-            figure.savefig(temporary, metadata={"Software": None})
+            _save(figure, temporary)
     return list(figures)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, without metadata: equal runs give equal files.
+
+    Matplotlib's own ``savefig`` draws everything once more, to find out how large it is.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # the background is white
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="png", dpi=(figure.dpi, figure.dpi))
 
 
 def _figures(run: Run, frozen: float | None) -> dict[Path, Figure]:
