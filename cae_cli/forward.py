@@ -3,8 +3,7 @@
 Two things are done to the graph of a plain Keras model, both exact:
 
 - *In parts.* A batch is cut into parts that go through the network side by side, each on its own
-  cores. The operations of a small network are too short for two cores to share one of them. Layers
-  that look at more than one image at once get the whole batch.
+  cores. The operations of a small network are too short for two cores to share one of them.
 - *Fused up-convolution.* Upsampling by two to the nearest and the convolution behind it are computed as
   one convolution at the low resolution to 4 times the filters, which then take turns in every 2x2
   pixels. Each tap of its kernel is the sum of the trained taps that fall on the same pixel.
@@ -14,9 +13,9 @@ The model itself stays as it is: what is saved is plain Keras.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,17 @@ def cut(images: Tensor, count: int) -> list[Tensor]:
         return [images]
     n = ops.shape(images)[0]
     ends = [n * i // count for i in range(count + 1)]
-    return [images[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [images[start:end] for start, end in pairwise(ends)]
+
+
+def may_be_cut(model: Model) -> bool:
+    """Whether what the model makes of an image, and its losses, are the same in any part of a batch."""
+    return not any(
+        is_a(layer, {"BatchNormalization", "ActivityRegularization"})
+        or getattr(layer, "activity_regularizer", None) is not None
+        or not from_keras(type(layer))
+        for layer in model.layers
+    )
 
 
 def forward(model: Model) -> Callable[..., list[Tensor]]:
@@ -44,43 +53,40 @@ def forward(model: Model) -> Callable[..., list[Tensor]]:
         model: a functional model of one input and one output.
 
     Returns:
-        A function of the parts of a batch, as `cut` makes them, and of ``training=``. It returns what
-        the model makes of each part when it sees the whole batch; ``model.losses`` are as after that.
+        A function of the parts of a batch, as `cut` makes them, and of ``training=``: what the model
+        makes of each part. More parts than one need a model that `may_be_cut`. ``model.losses`` are
+        as after a call of the model.
     """
     graph = Graph(model.inputs, model.outputs)
-    instead: dict[int, Callable[[Tensor], Tensor]] = {}
+    fused: dict[
+        int, Layer | None
+    ] = {}  # upsamplings to None, the convolutions behind them to themselves
     for step in graph.steps:
         conv = _convolved_next(graph, step)
         if conv is not None:
-            instead[id(step.operation)] = lambda x: x
-            instead[id(conv)] = partial(up_convolution, conv)
+            fused |= {id(step.operation): None, id(conv): conv}
 
-    def compute(parts: Sequence[Tensor], *, training: bool) -> list[Tensor]:
+    def compute(parts: list[Tensor], *, training: bool) -> list[Tensor]:
+        import keras
+
         def call(operation: Layer, *args: Any, **kwargs: Any) -> _Parts:
-            function = instead.get(id(operation), operation)
+            if id(operation) in fused:
+                conv, (x,) = fused[id(operation)], args
+                return x if conv is None else _Parts(up_convolution(conv, x.values))
             if getattr(operation, "_call_has_training_arg", False):
                 kwargs["training"] = training
-            if len(parts) > 1 and _looks_at_the_batch(operation):
-                args, kwargs = _each((args, kwargs), ops.concatenate)
-                return _Parts(cut(function(*args, **kwargs), len(parts)))
             results = []
             for i in range(len(parts)):
-                args_i, kwargs_i = _each((args, kwargs), lambda values, i=i: values[i])
-                results.append(function(*args_i, **kwargs_i))
+                args_i, kwargs_i = keras.tree.map_structure(
+                    lambda x, i=i: x.values[i] if isinstance(x, _Parts) else x, (args, kwargs)
+                )
+                results.append(operation(*args_i, **kwargs_i))
             return _Parts(results)
 
-        from keras import ops
-
-        made: _Parts = replay(model.inputs, model.outputs[0], [_Parts(list(parts))], call)
+        made: _Parts = replay(model.inputs, model.outputs[0], [_Parts(parts)], call)
         return made.values
 
     return compute
-
-
-def worth_cutting(model: Model) -> bool:
-    """Whether a batch is sooner through the model in parts: joining them again costs more than it saves
-    where every stage looks at the whole batch, as batch normalisation does."""
-    return not any(is_a(layer, {"BatchNormalization"}) for layer in model.layers)
 
 
 @dataclass(frozen=True)
@@ -88,24 +94,6 @@ class _Parts:
     """A tensor in parts, for `replay` a single value."""
 
     values: list[Tensor]
-
-
-def _each(arguments: Any, take: Callable[[list[Tensor]], Tensor]) -> Any:
-    """The arguments of a call, with what ``take`` makes of each tensor's parts in its place."""
-    import keras
-
-    return keras.tree.map_structure(
-        lambda x: take(x.values) if isinstance(x, _Parts) else x, arguments
-    )
-
-
-def _looks_at_the_batch(operation: Layer) -> bool:
-    """Whether what is made of an image depends on the others, or the losses on their number."""
-    return (
-        is_a(operation, {"BatchNormalization", "ActivityRegularization"})
-        or getattr(operation, "activity_regularizer", None) is not None
-        or not from_keras(type(operation))
-    )
 
 
 def _convolved_next(graph: Graph, step: Step) -> Layer | None:
@@ -128,33 +116,35 @@ def _convolved_next(graph: Graph, step: Step) -> Layer | None:
     return conv if plain else None
 
 
-def up_convolution(conv: Layer, x: Tensor) -> Tensor:
-    """What a convolution (stride 1, "same") makes of ``x`` upsampled by two to the nearest.
+def up_convolution(conv: Layer, parts: list[Tensor]) -> list[Tensor]:
+    """What a convolution (stride 1, "same") makes of images upsampled by two to the nearest.
 
     Args:
         conv: the Keras layer.
-        x: (n, h, w, c), before the upsampling.
+        parts: (n, h, w, c) each, before the upsampling.
 
     Returns:
-        (n, 2h, 2w, filters).
+        (n, 2h, 2w, filters) each.
     """
     from keras import ops
 
-    x, kernel = ops.cast(x, conv.compute_dtype), ops.cast(conv.kernel, conv.compute_dtype)
-    rows, columns, channels, filters = kernel.shape
-    # One matrix product for each of the four phases: (taps, k * k) x (k * k, channels * filters).
-    kernel = ops.reshape(kernel, (rows * columns, channels * filters))
-    spread = _spread(rows, columns)  # (4, taps, k * k)
-    shape = (len(_taps(rows)), len(_taps(columns)), channels, filters)
-    kernels = [ops.reshape(ops.cast(phase, kernel.dtype) @ kernel, shape) for phase in spread]
-    y = ops.conv(x, ops.concatenate(kernels, axis=3), 1, "same")  # (n, h, w, 4 * filters)
-    # Depth to space, as one transposition of rows and phases: (n, h, w, 2, 2, filters).
-    _, h, w, _ = x.shape
-    y = ops.transpose(ops.reshape(y, (-1, h, w, 2, 2 * filters)), (0, 1, 3, 2, 4))
-    y = ops.reshape(y, (-1, 2 * h, 2 * w, filters))
-    if conv.use_bias:
-        y = y + ops.cast(conv.bias, conv.compute_dtype)
-    return conv.activation(y)
+    dtype = conv.compute_dtype
+    rows, columns, channels, filters = conv.kernel.shape
+    spread = ops.convert_to_tensor(_spread(rows, columns), dtype)
+    kernel = ops.matmul(spread, ops.reshape(ops.cast(conv.kernel, dtype), (rows * columns, -1)))
+    taps = (len(_taps(rows)), len(_taps(columns)))
+    kernel = ops.transpose(ops.reshape(kernel, (4, *taps, channels, filters)), (1, 2, 3, 0, 4))
+    kernel = ops.reshape(kernel, (*taps, channels, 4 * filters))
+    bias = ops.cast(conv.bias, dtype) if conv.use_bias else None
+    results = []
+    for x in parts:
+        h, w = x.shape[1:3]
+        y = ops.conv(ops.cast(x, dtype), kernel, 1, "same")  # (n, h, w, 4 * filters)
+        # Depth to space: rows and the first of the two phases change places.
+        y = ops.transpose(ops.reshape(y, (-1, h, w, 2, 2 * filters)), (0, 1, 3, 2, 4))
+        y = ops.reshape(y, (-1, 2 * h, 2 * w, filters))
+        results.append(conv.activation(y if bias is None else y + bias))
+    return results
 
 
 def _taps(size: int) -> range:
@@ -170,7 +160,7 @@ def _spread(rows: int, columns: int) -> NDArray[np.float32]:
     floor((p + d - (k - 1) // 2) / 2) of the low resolution.
 
     Returns:
-        (4, taps, rows * columns) of zeros and ones: for the phases (0, 0), (0, 1), (1, 0), (1, 1).
+        (4 * taps, rows * columns) of zeros and ones: the phases (0, 0), (0, 1), (1, 0), (1, 1) in turn.
     """
 
     def along(size: int) -> NDArray[np.bool_]:
@@ -179,4 +169,4 @@ def _spread(rows: int, columns: int) -> NDArray[np.float32]:
         return np.array([pixels == tap for tap in _taps(size)])  # (taps, 2, size)
 
     spread = np.einsum("rpd,sqe->pqrsde", along(rows), along(columns))
-    return spread.reshape(4, -1, rows * columns).astype(np.float32)
+    return np.asarray(spread.reshape(-1, rows * columns), np.float32)

@@ -94,6 +94,7 @@ class Probe:
         self._reconstruct = tf.function(
             lambda x: autoencoder.model(x, training=False),
             input_signature=[tf.TensorSpec((None, *autoencoder.shape), tf.float32)],
+            autograph=False,
         )
 
     def snapshot(self) -> dict[str, Array]:
@@ -170,7 +171,18 @@ class Probe:
         """What the network makes of other codes, shuffled pixels and noise, image by image."""
         import tensorflow as tf
 
-        decoder = tf.function(self.autoencoder.decoder())
+        autoencoder = self.autoencoder
+        code = autoencoder.code
+        decoder = tf.function(
+            autoencoder.decoder(),
+            input_signature=[
+                [
+                    tf.TensorSpec((None, *autoencoder.shape), tf.float32),
+                    tf.TensorSpec((None, *code.shape[1:]), code.dtype),
+                ]
+            ],
+            autograph=False,
+        )
         largest = max(self.network.code_values, self.network.image_values)
         count = int(np.clip(MOST_CODES // largest, EXAMPLES, MAP_IMAGES))
         images = as_float(self.images.held_out[:count])
@@ -235,7 +247,11 @@ class Probe:
     def _encode(self) -> Callable[[Array], Any]:
         import tensorflow as tf
 
-        encode: Callable[[Array], Any] = tf.function(self.autoencoder.encoder())
+        encode: Callable[[Array], Any] = tf.function(
+            self.autoencoder.encoder(),
+            input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
+            autograph=False,
+        )
         return encode
 
     def _codes(self, images: Array) -> Array:
@@ -339,7 +355,7 @@ class Probe:
         sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
         count = max(EXAMPLES, min(64, ABLATED_PIXELS // (self.images.shape[0] * self.images.shape[1])))
         images = as_float(self.images.held_out[:count])
-        ablated = tf.function(autoencoder.with_replaced_maps())
+        ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
         means = self._map_means(images)
         keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
         variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
@@ -375,6 +391,7 @@ class Probe:
         maps_of: Callable[[Array], Any] = tf.function(
             lambda x: network(x, training=False),
             input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
+            autograph=False,
         )
         return maps_of
 

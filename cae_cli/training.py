@@ -22,7 +22,7 @@ from cae_cli.anatomy import Autoencoder
 from cae_cli.data import Images, images_at_a_time
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.errors import UserError
-from cae_cli.forward import cut, forward, worth_cutting
+from cae_cli.forward import cut, forward, may_be_cut
 from cae_cli.losses import Loss, StructuralSimilarity
 from cae_cli.measures.quality import MSE_FLOOR
 from cae_cli.measures.similarity import K1, K2, SIGMA, fitting_window
@@ -306,7 +306,7 @@ class _Loop:
         self.scales_loss = self.optimizer is not plain
         self.optimizer.build(self.model.trainable_variables)
         self.forward = forward(self.model)
-        self.parts = parts if worth_cutting(self.model) else 1
+        self.parts = parts if may_be_cut(self.model) else 1
         self.images = images
         self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * batch_size), 1, CHUNK))
         self.window = fitting_window(min(images.shape[:2]))
@@ -329,7 +329,9 @@ class _Loop:
         import tensorflow as tf
 
         compiled = {
-            parts: tf.function(functools.partial(function, parts), input_signature=signature)
+            parts: tf.function(
+                functools.partial(function, parts), input_signature=signature, autograph=False
+            )
             for parts in (1, self.parts)
         }
 
@@ -444,15 +446,18 @@ class _Loop:
         import tensorflow as tf
 
         count = tf.shape(pixels)[0]
-        values = tf.TensorArray(tf.float32, count, element_shape=(3 + sum(self.is_kernel),))
-        finite = tf.constant(True)
-        step = tf.constant(0)
-        while step < count and finite:  # AutoGraph makes it a loop inside TensorFlow
+
+        def body(step: Tensor, values: Any, _: Tensor) -> tuple[Tensor, Any, Tensor]:
             taken = self._step(parts, pixels[step], rates[step], first + step)
-            values = values.write(step, taken)
-            finite = tf.reduce_all(tf.math.is_finite(taken))
-            step += 1
-        return values.stack()[:step], finite
+            return step + 1, values.write(step, taken), tf.reduce_all(tf.math.is_finite(taken))
+
+        values = tf.TensorArray(tf.float32, count, element_shape=(3 + sum(self.is_kernel),))
+        done, values, finite = tf.while_loop(
+            lambda step, _, finite: tf.logical_and(step < count, finite),
+            body,
+            (tf.constant(0), values, tf.constant(True)),
+        )
+        return values.stack()[:done], finite
 
     def _batch(self, pixels: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step ``number``."""
@@ -490,12 +495,16 @@ class _Loop:
         if self.scales_loss:
             norm, norms = tf.zeros(()), [tf.zeros(()) for _ in norms]
         taken = tf.stack([data_loss, penalty, norm, *norms])
-        if tf.reduce_all(tf.math.is_finite(taken)):
+
+        def apply() -> None:
             self.learning_rate.assign(rate)
             self.optimizer.apply(gradients, variables)
-        else:
+
+        def undo() -> None:
             for variable, value in zip(state, before, strict=True):
                 variable.assign(value)
+
+        tf.cond(tf.reduce_all(tf.math.is_finite(taken)), apply, undo)
         return taken
 
     def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:

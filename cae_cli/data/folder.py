@@ -6,15 +6,17 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
+from cae_cli.data.spool import Spool
 from cae_cli.errors import UserError, printable
 from cae_cli.options import OptionError, option
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
+
+AT_ONCE = 16  # files that are decoded before their images are taken
 
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
@@ -35,8 +39,10 @@ EXTENSIONS = (
 class _Reading:
     """What came of reading the files, in order."""
 
-    images: list[Pixels] = field(default_factory=list)
+    images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
+    size: tuple[int, ...] = ()  # (h, w) of the first image
+    other: tuple[int, tuple[int, ...]] | None = None  # the first of another size: its file, its size
     unreadable: list[str] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
 
@@ -84,16 +90,22 @@ class ImageFolder(DataOptions):
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
             notes.append(f"{_some(reading.small)} smaller than a patch: left out")
-        if not reading.images:
+        if not reading.files:
             raise UserError(
                 f"no image is as large as a patch of {self.patches}x{self.patches}",
                 where=root,
                 hint="a smaller data.patches, or a larger data.image_size",
             )
-        if not self.image_size and not self.patches:
-            _check_sizes(reading, files, root)
+        if reading.other is not None:
+            one, other = (_name(files[k], root) for k in (reading.files[0], reading.other[0]))
+            raise UserError(
+                f"the images have different sizes: {_size(reading.size)} in {one}, "
+                f"{_size(reading.other[1])} in {other}",
+                where=root,
+                hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
+            )
         return Pool(
-            images=_stacked(reading.images),
+            images=reading.images.array(),
             labels=_labels([files[i] for i in reading.files], root),
             groups=np.array(reading.files) if self.patches else None,
             notes=tuple(notes),
@@ -103,23 +115,37 @@ class ImageFolder(DataOptions):
         from PIL import Image
 
         reading = _Reading()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
             # Pillow's remarks on odd files help nobody here; only absurdly large ones are refused.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for i, file in enumerate(files):
-                name = _name(file, root)
-                try:
-                    pixels = self._decode(file)
-                except Exception:  # Pillow's decoders raise what they like at damaged files
-                    reading.unreadable.append(name)
-                    continue
-                found = list(_patches(pixels, self.patches)) if self.patches else [pixels]
-                if not found:
-                    reading.small.append(name)
-                reading.images += found
-                reading.files += [i] * len(found)
+            for start in range(0, len(files), AT_ONCE):
+                decoded = pool.map(self._decoded, files[start : start + AT_ONCE])
+                for i, pixels in enumerate(decoded, start):
+                    self._take(reading, i, pixels, _name(files[i], root))
         return reading
+
+    def _decoded(self, file: Path) -> Pixels | None:
+        """`_decode`, or None."""
+        try:
+            return self._decode(file)
+        except Exception:  # Pillow's decoders raise what they like at damaged files
+            return None
+
+    def _take(self, reading: _Reading, i: int, pixels: Pixels | None, name: str) -> None:
+        if pixels is None:
+            reading.unreadable.append(name)
+            return
+        found = list(_patches(pixels, self.patches)) if self.patches else [pixels]
+        if not found:
+            reading.small.append(name)
+        for image in found:
+            reading.size = reading.size or image.shape[:2]
+            if image.shape[:2] == reading.size:
+                reading.images.append(image)
+            elif reading.other is None:
+                reading.other = i, image.shape
+        reading.files += [i] * len(found)
 
     def _decode(self, file: Path) -> Pixels:
         """One file as (h, w), or as (h, w, 3) if it has colour or shall have it."""
@@ -220,26 +246,6 @@ def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:
     for y in range(top, top + rows * side, side):
         for x in range(left, left + columns * side, side):
             yield pixels[y : y + side, x : x + side]
-
-
-def _check_sizes(reading: _Reading, files: list[Path], root: Path) -> None:
-    first = reading.images[0].shape[:2]
-    for pixels, i in zip(reading.images, reading.files, strict=True):
-        if pixels.shape[:2] != first:
-            one, other = (_name(files[k], root) for k in (reading.files[0], i))
-            raise UserError(
-                f"the images have different sizes: {_size(first)} in {one}, "
-                f"{_size(pixels.shape)} in {other}",
-                where=root,
-                hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
-            )
-
-
-def _stacked(images: list[Pixels]) -> Any:
-    """(n, h, w) if all are grey, else (n, h, w, 3)."""
-    if any(pixels.ndim == 3 for pixels in images):
-        images = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in images]
-    return np.stack(images)
 
 
 def _labels(files: list[Path], root: Path) -> NDArray[np.int64] | None:

@@ -79,7 +79,8 @@ class Images:
             if part is None:
                 continue
             digest.update(f"{part.shape}{part.dtype}".encode())
-            digest.update(np.ascontiguousarray(part).data)
+            for start in range(0, len(part), 256):  # a part may be larger than memory
+                digest.update(np.ascontiguousarray(part[start : start + 256]).data)
         return digest.hexdigest()
 
 

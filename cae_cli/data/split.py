@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cae_cli.data.images import Images, Pool
 from cae_cli.data.source import DataOptions
+from cae_cli.data.spool import chosen
 from cae_cli.errors import UserError
 
 Indices = NDArray[np.intp]
@@ -56,9 +57,9 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         )
     test = None if pool.test_images is None else _test_part(len(pool.test_images), options, notes)
     return Images(
-        train=pool.images[train],
-        validation=pool.images[validation],
-        test=None if test is None or pool.test_images is None else pool.test_images[test],
+        train=chosen(pool.images, train),
+        validation=chosen(pool.images, validation),
+        test=None if test is None or pool.test_images is None else chosen(pool.test_images, test),
         train_labels=None if pool.labels is None else pool.labels[train],
         validation_labels=None if pool.labels is None else pool.labels[validation],
         test_labels=None if test is None or pool.test_labels is None else pool.test_labels[test],

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
+RIDGE = 1.0  # factor of the sum of squared weights, that of scikit-learn's RidgeClassifier
+
 
 def probe_accuracy(
     train_codes: Array, train_labels: Labels | None, codes: Array, labels: Labels | None
@@ -30,11 +32,18 @@ def probe_accuracy(
         return float("nan")
     if not (np.isfinite(train_codes).all() and np.isfinite(codes).all()):
         return float("nan")
-    from sklearn.linear_model import RidgeClassifier
-
     x, y = (c.reshape(len(c), -1).astype(np.float64) for c in (train_codes, codes))
     mean, std = x.mean(axis=0), x.std(axis=0)
     std[std <= 1e-6 * np.abs(mean)] = 1  # a constant: what spreads is rounding
     std[std == 0] = 1
-    classifier = RidgeClassifier().fit((x - mean) / std, train_labels)
-    return float((classifier.predict((y - mean) / std) == labels).mean())
+    x, y = (x - mean) / std, (y - mean) / std
+    classes = np.unique(train_labels)
+    towards = 2.0 * (train_labels[:, None] == classes) - 1  # (m, classes), -1 and 1
+    offset = towards.mean(axis=0)
+    # The weights are a sum of the codes: as many equations as there are codes or values, if fewer.
+    if x.shape[1] <= len(x):
+        weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (towards - offset))
+    else:
+        weights = x.T @ np.linalg.solve(x @ x.T + RIDGE * np.eye(len(x)), towards - offset)
+    predicted = classes[np.argmax(y @ weights + offset, axis=1)]
+    return float((predicted == labels).mean())

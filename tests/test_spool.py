@@ -1,0 +1,95 @@
+"""Images that are kept in a file are the same as images in memory."""
+
+import errno
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_cli import data
+from cae_cli.compose import checked
+from cae_cli.data import spool
+from cae_cli.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def grey(count, shape=(6, 5)):
+    return list(RNG.integers(0, 256, (count, *shape), dtype=np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "cae"
+
+
+@pytest.mark.parametrize("in_memory", [0, 100, 2**20])
+@pytest.mark.parametrize("colours", [(), (0,), (7,), (3, 8)])
+def test_grey_images_become_colour_where_one_is(in_memory, colours):
+    images = grey(9)
+    for i in colours:
+        images[i] = np.stack([images[i], 255 - images[i], images[i]], axis=2)
+    full = spool.Spool(in_memory)
+    for image in images:
+        full.append(image)
+    expected = [
+        np.repeat(image[..., None], 3, axis=2) if colours and image.ndim == 2 else image
+        for image in images
+    ]
+    array = full.array()
+    np.testing.assert_array_equal(array, expected)
+    assert isinstance(array, np.memmap) == (in_memory < 2**20)
+
+
+def test_the_file_has_no_name_and_chosen_images_are_copied_in_order(cache, monkeypatch):
+    monkeypatch.setattr(spool, "BLOCK", 70)  # two images at a time
+    images = grey(9)
+    full = spool.Spool(0)
+    for image in images:
+        full.append(image)
+    order = np.array([7, 0, 3, 8, 1])
+    array = full.array()
+    chosen = spool.chosen(array, order)
+    del full, array
+    assert isinstance(chosen, np.memmap)
+    np.testing.assert_array_equal(chosen, np.array(images)[order])
+    assert cache.is_dir() and not list(cache.iterdir())
+
+
+def test_a_folder_read_into_a_file_gives_the_same_images(tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, pixels in enumerate(grey(40, (16, 16))):
+        picture = np.stack([pixels, pixels, pixels // 2], axis=2) if i == 25 else pixels
+        Image.fromarray(picture).save(folder / f"{i:02}.png")
+    options = checked(["data=image_folder", f"data.path={folder}", "data.patches=8"])[1].data
+    in_memory = data.load(options)
+    monkeypatch.setattr(spool.Spool.__init__, "__defaults__", (500,))
+    on_disk = data.load(options)
+    assert isinstance(on_disk.train, np.memmap) and not isinstance(in_memory.train, np.memmap)
+    assert on_disk.fingerprint() == in_memory.fingerprint()
+    np.testing.assert_array_equal(on_disk.validation, in_memory.validation)
+    assert on_disk.notes == in_memory.notes
+
+
+def test_a_full_disk_is_said(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool, "_nameless", Full)
+    full = spool.Spool(0)
+    with pytest.raises(UserError, match="more room than the disk has: No space left"):
+        full.append(grey(1)[0])
+
+
+def test_without_a_cache_folder_another_place_is_found(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    full = spool.Spool(0)
+    images = grey(3)
+    for image in images:
+        full.append(image)
+    np.testing.assert_array_equal(full.array(), images)
