@@ -127,8 +127,10 @@ class _Windowed(Loss):
         from keras import ops
 
         _, h, w, c = target.shape
-        t = ops.transpose(target, (0, 3, 1, 2))  # (n, c, h, w)
-        y = ops.transpose(output, (0, 3, 1, 2))
+        if c == 1:  # nothing to move
+            t, y = (ops.reshape(x, (-1, 1, h, w)) for x in (target, output))
+        else:
+            t, y = (ops.transpose(x, (0, 3, 1, 2)) for x in (target, output))  # (n, c, h, w)
         moments = ops.stack([t, y, t * y, t * t + y * y])  # (4, n, c, h, w)
         rows = gaussian_band(h, self.window, self.sigma)  # (h', h)
         columns = gaussian_band(w, self.window, self.sigma)  # (w', w)

@@ -162,7 +162,7 @@ def fit(
     Returns:
         The history.
     """
-    loop = _Loop(
+    loop = Loop(
         autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size, recorder, parts
     )
     count = len(images.train)
@@ -269,13 +269,13 @@ class _Trained:
 
     @classmethod
     def of(cls, steps: int, means: NDArray[np.float64], *, finite: bool) -> _Trained:
-        """From the means of what `_Loop._step` returns."""
+        """From the means of what `Loop._step` returns."""
         data_loss, penalty, gradient_norm = map(float, means[:3])
         kernel_norms = means[3:].astype(np.float32)
         return cls(steps, data_loss, penalty, gradient_norm, kernel_norms, finite)
 
 
-class _Loop:
+class Loop:
     """The compiled training and validation steps of one network."""
 
     def __init__(
@@ -402,7 +402,7 @@ class _Loop:
         self, pixels: NDArray[np.generic], step: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inputs and targets of a step, as the network and the loss get them."""
-        inputs, targets = self._batch(pixels, np.int32(step))
+        (inputs,), (targets,) = self._batch(1, pixels, np.int32(step))
         return np.asarray(inputs), np.asarray(targets)
 
     def validate(self) -> dict[str, float]:
@@ -459,14 +459,15 @@ class _Loop:
         )
         return values.stack()[:done], finite
 
-    def _batch(self, pixels: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the step ``number``."""
+    def _batch(self, parts: int, pixels: Tensor, number: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and targets of the step ``number``, in parts."""
         import tensorflow as tf
 
-        images = _as_float(pixels)
-        inputs = targets = images
+        inputs = targets = [_as_float(part) for part in cut(pixels, parts)]
         if self.augmentation.active:
-            inputs = self.augmentation(images, tf.stack([self.seed, number]))
+            draws = self.augmentation.draws(tf.shape(pixels)[0], tf.stack([self.seed, number]))
+            augmented = map(self.augmentation.transformed, inputs, cut(draws, parts))
+            inputs = list(augmented)
             if self.augmentation.target == "same":
                 targets = inputs
         return inputs, targets
@@ -475,13 +476,13 @@ class _Loop:
         """One training step; returns data loss, penalty, gradient norm, and each kernel's norm."""
         import tensorflow as tf
 
-        inputs, targets = self._batch(pixels, number)
+        inputs, targets = self._batch(parts, pixels, number)
         # Batch normalisation moves its averages while it looks, before the step is known to be good.
         state = self.model.non_trainable_variables
         before = [tf.identity(variable.value) for variable in state]
         with tf.GradientTape() as tape:
-            outputs = self.forward(cut(inputs, parts), training=True)
-            data_loss = _mean_over(self.loss, cut(targets, parts), outputs)
+            outputs = self.forward(inputs, training=True)
+            data_loss = _mean_over(self.loss, targets, outputs)
             penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
             penalty = tf.cast(penalty, tf.float32)
             scaled = self.optimizer.scale_loss(data_loss + penalty)

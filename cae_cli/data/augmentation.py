@@ -34,20 +34,31 @@ class Augmentation:
         return bool(self.rotation or self.shift or self.zoom or self.flip)
 
     def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+        """Transformed images; equal seeds give equal transforms. As `draws` and `transformed`."""
+        import tensorflow as tf
+
+        return self.transformed(images, self.draws(tf.shape(images)[0], seed))
+
+    def draws(self, count: Tensor, seed: Tensor) -> Tensor:
+        """Random numbers in [-1, 1) for ``count`` images, (count, 6), that depend on both arguments."""
+        import tensorflow as tf
+
+        return tf.transpose(tf.random.stateless_uniform((6, count), seed, -1.0, 1.0))
+
+    def transformed(self, images: Tensor, draws: Tensor) -> Tensor:
         """Transformed images; pixels from beyond the border repeat the border.
 
         Args:
             images: (n, h, w, c) float.
-            seed: (2,) integers; equal seeds give equal transforms.
+            draws: (n, 6) of `draws`.
 
         Returns:
             The same shape and range.
         """
         import tensorflow as tf
 
-        n = tf.shape(images)[0]
         h, w = images.shape[1:3]
-        draws = tf.random.stateless_uniform((6, n), seed, -1.0, 1.0)
+        draws = tf.transpose(draws)
         angle = draws[0] * (self.rotation * 3.141592653589793 / 180)
         zoom_y, zoom_x = 1 + draws[1] * self.zoom, 1 + draws[2] * self.zoom
         shift_y, shift_x = draws[3] * self.shift * h, draws[4] * self.shift * w

@@ -98,7 +98,7 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     from cae_cli.compose import checked
     from cae_cli.data import Images
     from cae_cli.recorder import Recorder
-    from cae_cli.training import _Loop
+    from cae_cli.training import Loop
 
     keras = pytest.importorskip("keras")
     config = checked(["augmentation=light", f"augmentation.target={target}", "optimizer=sgd"])[1]
@@ -111,9 +111,9 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
         model = keras.Model(inputs, copy)
 
     recorder = Recorder(Network.model, dict)
-    loop = _Loop(
+    loop = Loop(
         Network, Images(train=images, validation=images), config.loss, config.optimizer,
-        config.augmentation, 0, 32, recorder,
+        config.augmentation, 0, 32, recorder, 1,
     )  # fmt: skip
     result = loop.epoch(np.arange(32, dtype=np.int32), [0.0], 0, lambda step, loss: None)
     assert (result.data_loss < 1e-10) == (target == "same")

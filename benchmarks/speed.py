@@ -1,0 +1,580 @@
+"""How fast cae is, beside what people would use instead. `make bench` runs it.
+
+    python benchmarks/speed.py [--data FILE.npz] [--repeats 7] [--other PYTHON] [--only PART ...]
+
+Everything is measured in alternation: each contestant in turn, again and again, so that what else the
+machine does meets all of them. What counts are the ratios of times that stand beside each other: their
+median, with the 10th and 90th percentiles. PyTorch and JAX may live in another Python (``--other``);
+where they are not installed the table says so. ``--write`` puts the tables into docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
+PARTS = ("training", "start", "answers", "run", "sweep", "memory", "folder", "growth")
+IMAGES = 4096  # of an epoch that is timed
+TOLERANCE = 1e-4  # of the first losses
+LIBRARIES = {"torch": "torch", "torch_compile": "torch", "jax": "jax"}
+NAMES = {
+    "cae": "cae",
+    "keras": "Keras `fit`",
+    "keras_no_xla": "Keras `fit`, XLA off",
+    "torch": "PyTorch, channels last",
+    "torch_compile": "PyTorch, `torch.compile`",
+    "jax": "JAX, `jit`",
+}
+
+
+@dataclass
+class Goal:
+    """A line of the table of goals."""
+
+    what: str
+    goal: str
+    measured: str
+    met: bool | None  # None: could not be measured
+
+
+class Worker:
+    """A contestant in its own process."""
+
+    def __init__(self, python: str, who: str, reference: str, batch: int, folder: Path) -> None:
+        self.log = (folder / f"{who}_{reference}_{batch}.log").open("w")
+        self.process = subprocess.Popen(
+            [python, str(HERE / "contestants.py"), who, reference, str(batch), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        )
+
+    def ask(self, question: str):
+        assert self.process.stdin and self.process.stdout
+        print(question, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a contestant ended: {Path(self.log.name).read_text()[-2000:]}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+        self.log.close()
+
+
+def spread(ratios: Sequence[float]) -> str:
+    low, middle, high = np.percentile(ratios, [10, 50, 90])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    """All parts, and what they found."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments, self.folder = arguments, folder
+        self.goals: list[Goal] = []
+        self.tables: list[tuple[str, list[str], list[list[str]]]] = []
+        self.notes: list[str] = []
+        self.bars: dict[str, dict[str, float]] = {}
+
+    def at_least(self, what: str, ratios: Sequence[float], goal: float) -> None:
+        met = bool(np.median(ratios) >= goal)
+        self.goals.append(Goal(what, f"at least {goal:g}", spread(ratios), met))
+
+    # -- training --------------------------------------------------------------------------------
+
+    def start_file(self) -> None:
+        from cae_cli import engine, model
+        from cae_cli.compose import checked
+
+        if self.arguments.data:
+            with np.load(self.arguments.data, allow_pickle=False) as file:
+                images = file["x_train"][:IMAGES].reshape(-1, 28, 28, 1)
+        else:
+            from cae_cli import data
+
+            images = data.load(checked([f"data.train={IMAGES}"])[1].data).train
+        engine.start(deterministic=True, mixed_precision=False)
+        engine.seed(0)
+        network = model.build((28, 28, 1), checked([])[1].model).model
+        weights = {f"weight_{i}": w for i, w in enumerate(network.get_weights())}
+        np.savez(self.folder / "start.npz", images=images, **weights)
+
+    def python(self, who: str) -> str | None:
+        """The Python that has what a contestant needs."""
+        library = LIBRARIES.get(who)
+        for python in (sys.executable, self.arguments.other):
+            if python and (
+                library is None
+                or subprocess.run([python, "-c", f"import {library}"], capture_output=True).returncode
+                == 0
+            ):
+                return python
+        return None
+
+    def race(self, reference: str, batch: int, whos: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+        """Seconds of epochs in alternation, by contestant; ``whos`` are (who, reference)."""
+        workers = {}
+        for who, its_reference in whos:
+            python = self.python(who)
+            name = who if its_reference == reference else f"{who} {its_reference}"
+            if python is None:
+                self.notes.append(f"{NAMES[who]} is not installed: left out")
+            else:
+                workers[name] = Worker(python, who, its_reference, batch, self.folder)
+        progress(f"training: reference {reference}, batch {batch}: {', '.join(workers)}")
+        same = {name: w for name, w in workers.items() if " " not in name and reference != "2"}
+        losses = {name: np.array(w.ask("check")) for name, w in same.items()}
+        for name, found in losses.items():
+            off = float(np.abs(found - losses["cae"]).max())
+            if name != "cae":
+                verdict = "agree" if off <= TOLERANCE else "DO NOT AGREE"
+                self.notes.append(
+                    f"reference {reference}, batch {batch}: the losses of the first {len(found)} steps "
+                    f"of {NAMES[name]} and cae {verdict} (largest difference {off:.1e})"
+                )
+                if off > TOLERANCE:
+                    raise SystemExit(
+                        f"{name} computes something else: {found} instead of {losses['cae']}"
+                    )
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for worker in workers.values():
+            worker.ask("epoch")  # warms up
+        for _ in range(self.arguments.repeats):
+            for name, worker in workers.items():
+                seconds[name].append(worker.ask("epoch"))
+        for worker in workers.values():
+            worker.close()
+        return {name: np.array(values) for name, values in seconds.items()}
+
+    def training(self) -> None:
+        self.start_file()
+        rows = []
+        found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        for reference, batch, whos in [
+            ("1", 32, ["cae", "keras", "torch", "torch_compile", "jax"]),
+            ("1", 128, ["cae", "keras", "keras_no_xla", "torch", "torch_compile", "jax"]),
+            ("2", 32, ["cae", "keras"]),
+            ("3", 32, ["cae", "keras"]),
+            ("3", 128, ["cae", "keras"]),
+        ]:
+            beside = [(who, reference) for who in whos]
+            beside += {"2": [("cae", "2plain")], "3": [("cae", "1")]}.get(reference, [])
+            seconds = found[reference, batch] = self.race(reference, batch, beside)
+            self.bars[f"reference {reference}, batch {batch}"] = {
+                name: float(IMAGES / np.median(values)) for name, values in seconds.items()
+            }
+            rows += [
+                [
+                    reference,
+                    str(batch),
+                    _called(name),
+                    f"{IMAGES / np.median(values):,.0f}",
+                    "" if name == "cae" else spread(values / seconds["cae"]),
+                ]
+                for name, values in seconds.items()
+            ]
+        self.tables.append(
+            (
+                "Training",
+                ["reference", "batch", "who", "images/s, median", "times cae is as fast"],
+                rows,
+            )
+        )
+
+        def ratio(key: tuple[str, int], slower: str, what: str, goal: float) -> None:
+            seconds = found[key]
+            if slower in seconds:
+                self.at_least(what, seconds[slower] / seconds["cae"], goal)
+            else:
+                self.goals.append(Goal(what, f"at least {goal:g}", "not installed", None))
+
+        ratio(("1", 32), "keras", "reference 1, batch 32: cae over Keras `fit`", 2.2)
+        ratio(("1", 32), "torch", "reference 1, batch 32: cae over PyTorch", 1.4)
+        ratio(("1", 128), "keras_no_xla", "reference 1, batch 128: cae over Keras `fit`, XLA off", 1.8)
+        ratio(("1", 128), "torch", "reference 1, batch 128: cae over PyTorch", 1.0)
+        ratio(("3", 32), "keras", "reference 3 (SSIM), batch 32: cae over Keras `fit`", 6)
+        ratio(("3", 32), "cae 1", "reference 3 (SSIM), batch 32: SSIM over MSE", 0.9)
+        ratio(("2", 32), "cae 2plain", "reference 2, batch 32: augmented over not augmented", 0.8)
+
+    # -- from the command line -------------------------------------------------------------------
+
+    def stages(self, *words: str) -> dict[str, float]:
+        file = self.folder / "stages.json"
+        command = [
+            sys.executable,
+            str(HERE / "stages.py"),
+            str(file),
+            repr(time.time()),
+            "train",
+            *words,
+        ]
+        self.command(command)
+        return json.loads(file.read_text())
+
+    def command(self, command: Sequence[str], *, good: bool = True) -> float:
+        began = time.perf_counter()
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        if good and done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        return time.perf_counter() - began
+
+    def start(self) -> None:
+        progress("start: command to first step")
+        bare, ours, beyond = [], [], []
+        stages: dict[str, list[float]] = {}
+        words = ("training.steps=1",)
+        self.stages(*words)  # files into the cache of the machine
+        for _ in range(self.arguments.repeats):
+            bare.append(self.command([sys.executable, "-c", "import tensorflow, keras"]))
+            found = self.stages(*words)
+            ours.append(found["steps ended"])
+            beyond.append(ours[-1] - bare[-1])
+            for name, value in found.items():
+                stages.setdefault(name, []).append(value)
+        self.goals.append(
+            Goal(
+                "command to first step, beyond a Python that imports TensorFlow",
+                "at most 1.5 s",
+                f"{spread(beyond)} s",
+                bool(np.median(beyond) <= 1.5),
+            )
+        )
+        names = ["reading images", "looking at images", "starting TensorFlow"]
+        names += ["validation before training", "steps"]
+        rows = [["Python that imports TensorFlow and ends", spread(bare)]]
+        rows += [["command to first step", spread(ours)]]
+        rows += [[f"of it: {name}", spread(stages[name])] for name in names]
+        self.tables.append(("Start", ["what", "seconds"], rows))
+
+    def answers(self) -> None:
+        progress("answers: --help, --cfg, a typo")
+        cae = str(Path(sys.executable).with_name("cae"))
+        rows = []
+        for name, words in {
+            "`python -c pass`": [sys.executable, "-c", "pass"],
+            "`cae --help`": [cae, "--help"],
+            "`cae train --cfg job`": [cae, "train", "--cfg", "job"],
+            "`cae train los=ssim`": [cae, "train", "los=ssim"],
+            "`cae check model=l2`": [cae, "check", "model=l2"],
+        }.items():
+            seconds = [self.command(words, good=False) for _ in range(self.arguments.repeats + 1)]
+            rows.append([name, spread(seconds[1:])])
+        self.tables.append(("Answers without TensorFlow", ["command", "seconds"], rows))
+
+    def run(self) -> None:
+        progress("run: what measuring and drawing take of the default run")
+        shares, ends, rows = [], [], []
+        for _ in range(max(3, self.arguments.repeats // 2)):
+            found = self.stages()
+            ends.append(found["measuring"] + found["judging and drawing"])
+            shares.append(ends[-1] / found["all"])
+            last = found
+        allowed = [max(5, 0.15 * end / share) for end, share in zip(ends, shares, strict=True)]
+        self.goals.append(
+            Goal(
+                "measuring, judging and drawing of the default run",
+                "at most 15 % or 5 s, whichever is more",
+                f"{spread(ends)} s, {np.median(shares):.0%}",
+                bool(np.median(np.array(ends) / allowed) <= 1),
+            )
+        )
+        rows = [[name, f"{value:.2f}"] for name, value in last.items() if not name.endswith(" ended")]
+        self.tables.append(("The default run, once", ["stage", "seconds"], rows))
+
+    def sweep(self) -> None:
+        progress("sweep: 12 short jobs against 12 scripts")
+        script = self.folder / "script.py"
+        script.write_text(SCRIPT)
+        cae = str(Path(sys.executable).with_name("cae"))
+        ratios, seconds = [], []
+        for _ in range(max(2, self.arguments.repeats // 3)):
+            scripts = sum(self.command([sys.executable, str(script), str(i)]) for i in range(12))
+            seeds = ",".join(map(str, range(12)))
+            ours = self.command(
+                [cae, "train", "-m", f"seed={seeds}", "data=digits", "training.epochs=2"]
+            )
+            own = [
+                sum(
+                    self.command([cae, "train", f"seed={i}", "data=digits", "training.epochs=2"])
+                    for i in range(12)
+                )
+                if not seconds
+                else seconds[0][2]
+            ]
+            ratios.append(scripts / ours)
+            seconds.append((scripts, ours, own[0]))
+        self.at_least("sweep of 12 short jobs over 12 Keras scripts", ratios, 3)
+        names = ["12 plain Keras scripts, which draw one picture and judge nothing"]
+        names += ["`cae train -m` with 12 jobs, each measured, judged and drawn"]
+        names += ["`cae train` 12 times"]
+        columns = np.transpose(seconds)
+        rows = [[name, spread(values)] for name, values in zip(names, columns, strict=True)]
+        self.tables.append(("Sweep: 12 seeds on digits, 2 epochs each", ["what", "seconds"], rows))
+
+    def memory(self) -> None:
+        progress("memory")
+        if not (self.folder / "start.npz").exists():
+            self.start_file()
+        rows, ratios = [], {}
+        for reference, batch in (("1", 32), ("1", 128), ("3", 32)):
+            peaks = {}
+            for who in ("cae", "keras"):
+                worker = Worker(sys.executable, who, reference, batch, self.folder)
+                worker.ask("epoch")
+                worker.ask("epoch")
+                peaks[who] = worker.ask("memory")
+                worker.close()
+            ratios[reference, batch] = peaks["cae"] / peaks["keras"]
+            rows.append(
+                [
+                    f"reference {reference}, batch {batch}",
+                    *(f"{peaks[who] / 2**20:,.0f}" for who in ("cae", "keras")),
+                    f"{ratios[reference, batch]:.2f}",
+                ]
+            )
+        worst = max(ratios.values())
+        self.goals.append(
+            Goal("peak memory over Keras `fit`, the worst", "at most 1.1", f"{worst:.2f}", worst <= 1.1)
+        )
+        header = ["training", "cae, MiB", "Keras `fit`, MiB", "ratio"]
+        self.tables.append(("Peak memory of two epochs", header, rows))
+
+    def folder_part(self) -> None:
+        progress("folder: images of a folder, in memory and in a file")
+        from PIL import Image
+
+        from cae_cli import data, engine, model, training
+        from cae_cli.compose import checked
+        from cae_cli.data import spool
+        from cae_cli.recorder import Recorder
+
+        folder = self.folder / "photos"
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for i in range(2000):
+            coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+            picture.save(folder / f"{i:04}.jpg", quality=90)
+        rows = []
+        device = engine.start(deterministic=True, mixed_precision=False)
+        shares = {}
+        for name, in_memory in (("in memory", 2**40), ("in a file", 0)):
+            spool.Spool.__init__.__defaults__ = (in_memory,)
+            options = checked(["data=image_folder", f"data.path={folder}", "data.image_size=64"])[1]
+            began = time.perf_counter()
+            images = data.load(options.data)
+            reading = time.perf_counter() - began
+            engine.seed(0)
+            network = model.build(images.shape, options.model)
+            recorder = Recorder(network.model, dict)
+            loop = training.Loop(
+                network, images, options.loss, options.optimizer, options.augmentation, 0, 32,
+                recorder, device.parts,
+            )  # fmt: skip
+            steps = -(-len(images.train) // 32)
+            epochs = []
+            for epoch in range(self.arguments.repeats):
+                order = training.image_order(0, epoch, len(images.train))
+                began = time.perf_counter()
+                loop.epoch(order, [1e-3] * steps, epoch * steps, lambda step, loss: None)
+                epochs.append(time.perf_counter() - began)
+            gathering = []
+            for epoch in range(self.arguments.repeats):
+                order = training.image_order(0, epoch, len(images.train))
+                began = time.perf_counter()
+                for start in range(0, len(order), 32 * training.CHUNK):
+                    images.train[order[start : start + 32 * training.CHUNK]]
+                gathering.append(time.perf_counter() - began)
+            shares[name] = float(np.median(gathering) / np.median(epochs[1:]))
+            rows.append(
+                [name, f"{2000 / reading:,.0f}", f"{len(images.train) / np.median(epochs[1:]):,.0f}",
+                 f"{shares[name]:.1%}"]
+            )  # fmt: skip
+        self.goals.append(
+            Goal(
+                "image folders: share of a training step spent on getting its images",
+                "the loader never the bottleneck",
+                " and ".join(f"{share:.1%} {name}" for name, share in shares.items()),
+                max(shares.values()) < 0.1,
+            )
+        )
+        header = [
+            "2,000 JPEG files of 640x480, to 64x64x3",
+            "files/s read",
+            "images/s trained",
+            "loader",
+        ]
+        self.tables.append(("Image folders", header, rows))
+
+    def growth(self) -> None:
+        progress("growth with images, side, filters, epochs")
+        rows = []
+        base = ["data.train=1024", "training.epochs=2"]
+        for name, words in {
+            "1,024 images of 28x28, 2 epochs": [],
+            "4 times the images": ["data.train=4096"],
+            "twice the side": ["data.size=56"],
+            "twice the filters": ["model.filters=[32,16]"],
+            "4 times the epochs": ["training.epochs=8"],
+        }.items():
+            found = [self.stages(*base, *words) for _ in range(max(3, self.arguments.repeats // 2))]
+            columns = [
+                [f[key] for f in found] for key in ("steps", "measuring", "judging and drawing", "all")
+            ]
+            rows.append([name, *(f"{np.median(column):.1f}" for column in columns)])
+        header = ["run", "steps, s", "measuring, s", "judging and drawing, s", "all, s"]
+        self.tables.append(("Growth (the first steps include tracing)", header, rows))
+
+    # -- what was found --------------------------------------------------------------------------
+
+    def markdown(self) -> str:
+        def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+            lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+            return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+        met = {True: "met", False: "**not met**", None: "not measured"}
+        lines = [f"Measured on {machine()}, {datetime.date.today()}, with", ""]
+        words = [f"--repeats {self.arguments.repeats}"]
+        words += [f"--data {Path(self.arguments.data).name}"] if self.arguments.data else []
+        words += ["--other <a Python with PyTorch and JAX>"] if self.arguments.other else []
+        lines += [f"    python benchmarks/speed.py {' '.join(words)}", ""]
+        lines += ["Medians, with the 10th and 90th percentiles in brackets.", ""]
+        if self.goals:
+            goals = [[g.what, g.goal, g.measured, met[g.met]] for g in self.goals]
+            lines += table(["what", "goal", "measured", ""], goals)
+        for title, header, rows in self.tables:
+            lines += ["", f"## {title}", "", *table(header, rows)]
+        if self.notes:
+            lines += ["", *(f"- {note}" for note in dict.fromkeys(self.notes))]
+        return "\n".join(lines) + "\n"
+
+    def plot(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(
+            figsize=(8, 0.9 + 0.24 * sum(map(len, self.bars.values()))), layout="constrained"
+        )
+        axes = figure.subplots()
+        at, ticks, names = 0.0, [], []
+        for title, bars in self.bars.items():
+            axes.text(0, at - 0.75, title, fontsize=8, fontweight="bold", va="center")
+            for name, value in bars.items():
+                axes.barh(at, value, color="#2166ac" if name.startswith("cae") else "#bbbbbb")
+                axes.text(value, at, f" {value:,.0f}", fontsize=7, va="center")
+                ticks.append(at)
+                names.append(_called(name).replace("`", ""))
+                at += 1
+            at += 1.2
+        axes.set_yticks(ticks, names, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel("training images a second (median)", fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _called(name: str) -> str:
+    who, _, reference = name.partition(" ")
+    if not reference:
+        return NAMES[who]
+    return f"{NAMES[who]}, {'not augmented' if reference == '2plain' else f'reference {reference}'}"
+
+
+def machine() -> str:
+    """Cores, processor, memory and versions, in words."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, TypeError):
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    from importlib.metadata import version
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{cores} cores of {model}, no GPU, {platform.system()}, Python {platform.python_version()}, "
+        f"TensorFlow {version('tensorflow')}, Keras {version('keras')}"
+    )
+
+
+# What a careful person writes for one setting: train, and save a picture of the first filters.
+SCRIPT = """
+import sys
+import keras, matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from keras import layers
+from sklearn.datasets import load_digits
+
+keras.utils.set_random_seed(int(sys.argv[1]))
+x = (load_digits().images / 16).astype("float32")[..., None]
+conv = lambda n: layers.Conv2D(n, 3, activation="relu", padding="same")
+model = keras.Sequential([
+    keras.Input((8, 8, 1)), conv(16), layers.MaxPooling2D(2), conv(8), layers.MaxPooling2D(2),
+    conv(8), layers.UpSampling2D(2), conv(16), layers.UpSampling2D(2),
+    layers.Conv2D(1, 3, activation="sigmoid", padding="same"),
+])
+model.compile("adam", "mse")
+model.fit(x, x, epochs=2, batch_size=32, validation_split=0.1, verbose=0)
+kernel = model.layers[0].get_weights()[0]
+figure, axes = plt.subplots(4, 4)
+for i, a in enumerate(axes.flat):
+    a.imshow(kernel[:, :, 0, i])
+    a.axis("off")
+figure.savefig(f"filters_{sys.argv[1]}.png")
+model.save(f"model_{sys.argv[1]}.keras")
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", help="an .npz with x_train (n, 28, 28); else generated glyphs")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--other", help="another Python, with PyTorch and JAX")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md and its plot")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(arguments, Path(folder))
+        parts: dict[str, Callable[[], None]] = {
+            part: getattr(bench, "folder_part" if part == "folder" else part) for part in PARTS
+        }
+        for part in arguments.only:
+            parts[part]()
+    text = bench.markdown()
+    print(text)
+    if arguments.write:
+        page = DOCS / "performance.md"
+        before, begin, rest = page.read_text().partition("<!-- measured -->\n")
+        _, end, after = rest.partition("<!-- end -->\n")
+        page.write_text(before + begin + text + end + after)
+        if bench.bars:
+            bench.plot(DOCS / "images" / "performance.png")
+
+
+if __name__ == "__main__":
+    main()
