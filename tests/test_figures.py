@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cae_cli.measures.filters import structure
+from cae_cli.report import figures
 from cae_cli.report.figures import charts, draw, mosaic, pictures
+from cae_cli.report.figures.tiles import Colours, grid
 from cae_cli.run import Run
 
 RNG = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def without(run, *prefixes):
 @pytest.fixture
 def unsaved(monkeypatch):
     """Figures are made but not rendered, which takes most of the time."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: None)
+    monkeypatch.setattr(figures, "_save", lambda figure, path: path.write_bytes(b""))
 
 
 def names(paths):
@@ -189,7 +190,7 @@ def test_a_deep_network_of_point_kernels_can_be_drawn(tmp_path):
     run = make_run(tmp_path, filters=(3, 2, 20, *[4] * 9), kernel=1)
     arrays = run.read_arrays(run.arrays)
     for figure in (pictures.redraws(arrays), charts.course(arrays, run.read_metrics())):
-        figure.savefig(tmp_path / "picture.png")
+        figures._save(figure, tmp_path / "picture.png")
 
 
 def test_equal_runs_give_equal_pictures(tmp_path):
@@ -211,3 +212,33 @@ def test_a_mosaic_has_its_tiles_in_their_places():
     assert canvas[0, 0].tolist() == [1, 1, 1, 1]
     assert canvas[0, 4].tolist() == canvas[3, 4].tolist() == [0.5, 0.5, 0.5, 1]
     assert not canvas[2].any() and not canvas[:, 3].any() and not canvas[3, 0].any()
+
+
+def test_a_grid_has_its_tiles_names_and_scale_in_their_places():
+    red, blue = np.float32([1, 0, 0]), np.float32([0, 0, 1])
+    tiles = [[np.tile(red, (64, 64, 1)), None], [None, np.tile(blue, (64, 64, 1))]]
+    plain = np.asarray(grid("two tiles", tiles)).astype(int)
+    named = np.asarray(
+        grid(
+            "two tiles",
+            tiles,
+            ["a row of a long name", "b"],
+            ["left\nmost", "right"],
+            caption="many words below " * 9,
+            scale=(Colours([np.float32([[-1, 2]])]), "weight"),
+            groups=[1, 1],
+        )
+    ).astype(int)
+    for pixels in (plain, named):
+        places = {}
+        for name, colour in (("red", red), ("blue", blue)):
+            rows, columns = np.nonzero((pixels == np.int64(255 * colour)).all(axis=2))
+            assert 80 <= np.ptp(rows) <= 100 and 80 <= np.ptp(columns) <= 100
+            places[name] = rows.mean(), columns.mean()
+        assert places["blue"][0] - places["red"][0] == pytest.approx(99, abs=2)  # .9 inches
+        assert places["blue"][1] - places["red"][1] == pytest.approx(99, abs=2)
+        assert (pixels[:, :4] == 255).all() and (pixels[:, -4:] == 255).all()  # nothing is cut off
+    assert named.shape[0] > plain.shape[0] + 40  # column names and two lines of a caption
+    scale = named[:, np.nonzero((named == [0, 0, 255]).all(axis=2))[1].max() + 4 :]
+    assert (scale[..., 0] > scale[..., 2] + 50).any()  # red above
+    assert (scale[..., 2] > scale[..., 0] + 50).any()  # blue below

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cae_cli.report.figures import charts, pictures
-from cae_cli.report.figures.tiles import mosaic
+from cae_cli.report.figures.tiles import DPI, mosaic
 from cae_cli.run import Run, atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 __all__ = ["draw", "mosaic"]
 
@@ -39,26 +40,27 @@ def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
     return list(figures)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, without metadata: equal runs give equal files.
-
-    Matplotlib's own ``savefig`` draws everything once more, to find out how large it is.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _save(figure: Figure | Image.Image, path: Path) -> None:
+    """Writes a figure as PNG, without metadata: equal runs give equal files."""
     from PIL import Image
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # the background is white
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="png", dpi=(figure.dpi, figure.dpi))
+    if not isinstance(figure, Image.Image):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        # Matplotlib's own savefig draws everything once more, to find out how large it is.
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # the background is white
+        figure = Image.fromarray(np.ascontiguousarray(pixels))
+    figure.save(path, format="png", dpi=(DPI, DPI))
 
 
-def _figures(run: Run, frozen: float | None) -> dict[Path, Figure]:
+def _figures(run: Run, frozen: float | None) -> dict[Path, Figure | Image.Image]:
     arrays = run.read_arrays(run.arrays)
     metrics = run.read_metrics() if run.metrics.exists() else {}
     layers = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
     snapshots = {epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()}
-    figures: dict[Path, Figure | None] = {
+    figures: dict[Path, Figure | Image.Image | None] = {
         run.reconstructions: pictures.reconstructions(arrays),
         run.answers: pictures.answers(arrays),
         run.redraws: pictures.redraws(arrays),

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cae_cli.measures.filters import p_value, structure
 from cae_cli.measures.quality import psnr
-from cae_cli.report.figures.tiles import GAP, TILE, Array, Colours, fitted, grid, photo, rule_off
+from cae_cli.report.figures.tiles import TILE, Array, Colours, fitted, grid, photo
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from PIL import Image
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -22,7 +22,7 @@ MOST_MAPS, MOST_IMAGES = 12, 6
 MOST_LAYERS, MOST_REDRAWN = 8, 14  # blocks and columns of the comparison with redraws
 
 
-def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Figure:
+def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Image.Image:
     """Every filter of a layer; one row each where it has several input channels."""
     kh, kw, inputs, filters = kernel.shape
     colours = Colours([kernel])
@@ -45,19 +45,18 @@ def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Figure:
             caption += f", {columns} of {inputs} shown"
     if len(shown) < filters:
         caption += f"; {len(shown)} of {filters} filters shown"
-    figure, axes = grid(
+    return grid(
         f"{layer}: {filters} filter{'' if filters == 1 else 's'} {kh}x{kw}x{inputs}",
         rows,
         row_names,
         column_names,
         cell=0.62 if inputs == 1 else 0.46,
         caption=caption,
+        scale=(colours, "weight"),
     )
-    colours.legend(axes, "weight")
-    return figure
 
 
-def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Figure:
+def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Image.Image:
     """Feature maps of the example images: an image in each row, the input first."""
     h, w, filters = maps.shape[1:]
     shown = order[:MOST_MAPS]
@@ -70,17 +69,16 @@ def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Fig
         for photo, own in zip(photos, maps, strict=True)
     ]
     more = "" if len(shown) == filters else f", the {len(shown)} most used of {filters} filters"
-    figure, axes = grid(
+    return grid(
         f"{layer}: feature maps {h}x{w}{more}",
         rows,
         [],
         ["input", *(f"filter {f}" for f in shown)],
+        scale=(colours, "activation"),
     )
-    colours.legend(axes, "activation")
-    return figure
 
 
-def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
+def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Image.Image:
     """Best, median and worst held-out images: input, output, difference."""
     images, outputs, mse = (arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
     third = len(images) // 3
@@ -93,20 +91,19 @@ def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Figure:
         [colours.tile(d) for d in difference],
     ]
     decibels = psnr(mse)
-    figure, axes = grid(
+    return grid(
         f"Held-out images and their reconstructions, by error ({len(arrays['mse']):,} images)",
         rows,
         ["input", "output", "difference"],
         [f"{name}\n{value:.1f} dB" for name, value in zip(names, decibels, strict=True)],
         cell=1.0,
+        scale=(colours, "output - input"),
     )
-    colours.legend(axes, "output - input")
-    return figure
 
 
 def formation(
     layer: str, arrays: Mapping[str, NDArray[Any]], snapshots: Mapping[int, Mapping[str, Any]]
-) -> Figure:
+) -> Image.Image:
     """First-layer filters and reconstructions after chosen epochs, an epoch in each row."""
     order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:16]
     images = [photo(image) for image in arrays["example_images"]]
@@ -125,27 +122,18 @@ def formation(
     names = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in kernels]
     inputs = arrays[f"kernel/{layer}"].shape[2]
     of_what = f" (mean over {inputs} input channels)" if inputs > 1 else ""
-    figure, axes = grid(
+    return grid(
         f"How the filters of {layer} form, and what the network makes of held-out images",
         rows,
         names,
         cell=0.6,
         caption=f"left: filters of {layer}{of_what}, most used first; right: reconstructions",
+        scale=(colours, "weight"),
+        beside=(len(kernels), len(order) + 1, "input"),
     )
-    height, width = images[0].shape[:2]
-    axes.text(
-        (len(order) + 1) * (width + GAP) - GAP,
-        len(kernels) * (height + GAP) + height / 2,
-        "input ",
-        fontsize=7,
-        ha="right",
-        va="center",
-    )
-    colours.legend(axes, "weight")
-    return figure
 
 
-def answers(arrays: Arrays) -> Figure | None:
+def answers(arrays: Arrays) -> Image.Image | None:
     """What the network makes of the examples, of other codes, of scrambled pixels and of noise."""
     groups = [
         [("input", "example_images"), ("output", "example_outputs")],
@@ -159,19 +147,18 @@ def answers(arrays: Arrays) -> Figure | None:
     if len(there) < 2:
         return None
     shown = [row for group in there for row in group]
-    figure, axes = grid(
+    return grid(
         "What the network answers when its code or its input is changed",
         [[photo(image) for image in arrays[key]] for _, key in shown],
         [name for name, _ in shown],
         cell=0.85,
         caption="Healthy: with a neighbour's code the neighbour's image appears; scrambled pixels are "
         "not reproduced; noise is removed.",
+        groups=[len(group) for group in there],
     )
-    rule_off(axes, [len(group) for group in there])
-    return figure
 
 
-def redraws(arrays: Arrays) -> Figure | None:
+def redraws(arrays: Arrays) -> Image.Image | None:
     """Filters after training above filters that the layer's initializer might have drawn as well."""
     layers = [
         key.removeprefix("redraw/")
@@ -195,7 +182,7 @@ def redraws(arrays: Arrays) -> Figure | None:
             verdict = "not finite"
         names += [f"{layer} trained\n{verdict}", f"{layer} redrawn"]
     more = f"{MOST_LAYERS} of {len(layers)} layers shown. " if len(layers) > MOST_LAYERS else ""
-    figure, axes = grid(
+    return grid(
         "Filters after training, and as the initializer might have drawn them",
         rows,
         names,
@@ -204,9 +191,8 @@ def redraws(arrays: Arrays) -> Figure | None:
         "strongest input channel. Blue negative, white 0, red positive, one scale for the two rows of a "
         "layer. p: how often random filters are arranged as unusually as the trained ones are. Looks "
         "alone prove nothing: random filters look like edges and blobs too.",
+        groups=[2] * (len(rows) // 2),
     )
-    rule_off(axes, [2] * (len(rows) // 2))
-    return figure
 
 
 def _strongest(kernel: Array, filters: NDArray[np.intp]) -> list[Array]:
