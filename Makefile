@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format docs clean
+.PHONY: help setup train test check bench format docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ check: $(VENV)/.done ## Check format, style, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(VENV)/.done ## Measure the speed beside Keras, PyTorch and JAX (half an hour); ARGS="--only training"
+	@$(BIN)/python benchmarks/speed.py $(ARGS)
 
 format: $(VENV)/.done ## Format the code
 	@$(BIN)/ruff check --fix --quiet .

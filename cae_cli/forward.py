@@ -58,9 +58,8 @@ def forward(model: Model) -> Callable[..., list[Tensor]]:
         as after a call of the model.
     """
     graph = Graph(model.inputs, model.outputs)
-    fused: dict[
-        int, Layer | None
-    ] = {}  # upsamplings to None, the convolutions behind them to themselves
+    # By id: upsamplings, with None, and the convolutions behind them, with themselves.
+    fused: dict[int, Layer | None] = {}
     for step in graph.steps:
         conv = _convolved_next(graph, step)
         if conv is not None:

@@ -38,7 +38,7 @@ def blobs(count, seed=0, side=28):
 IMAGES = Images(train=blobs(200), validation=blobs(50, 1), source="blobs")
 
 
-def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None):
+def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None, parts=2):
     config = checked(["training.epochs=2", *overrides])[1]
     engine.seed(config.seed)
     network = network or build(images.shape, config.model, tuple(config.regularization.values()))
@@ -53,6 +53,7 @@ def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None
         seed=config.seed,
         watcher=watcher or Watcher(),
         recorder=recorder or Recorder(network.model, dict),
+        parts=parts,
     )
     return network, history
 
@@ -77,6 +78,38 @@ def test_an_epoch_is_that_of_plain_keras(model, l2, name):
     assert history.epochs[1].train_loss == pytest.approx(theirs.history["loss"][0], rel=1e-4)
     for a, b in zip(weights(ours), plain.get_weights(), strict=True):
         assert a == pytest.approx(b, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["loss=ssim"], ["augmentation=light"], ["model=l2"], ["regularization=batchnorm"]],
+    ids=" ".join,
+)
+def test_a_training_in_two_parts_is_that_of_the_whole_batch(overrides):
+    images = Images(train=blobs(161), validation=blobs(33, 1))  # last batches of a single image
+    whole, one = trained(*overrides, images=images, parts=1)
+    cut, two = trained(*overrides, images=images, parts=2)
+    for a, b in zip(one.epochs[1:], two.epochs[1:], strict=True):
+        assert b.train_loss == pytest.approx(a.train_loss, rel=1e-4)
+        assert b.train_gradient_norm == pytest.approx(a.train_gradient_norm, rel=1e-3)
+        assert [b.val_loss, b.val_mse, b.val_psnr, b.val_ssim] == pytest.approx(
+            [a.val_loss, a.val_mse, a.val_psnr, a.val_ssim], rel=1e-3
+        )
+    for a, b in zip(weights(whole), weights(cut), strict=True):
+        assert b == pytest.approx(a, abs=1e-4)
+
+
+def test_images_in_a_file_train_like_images_in_memory(tmp_path):
+    def in_a_file(array, name):
+        np.save(tmp_path / name, array)
+        return np.load(tmp_path / name, mmap_mode="r")
+
+    mapped = Images(
+        train=in_a_file(IMAGES.train, "train.npy"), validation=in_a_file(IMAGES.validation, "held.npy")
+    )
+    in_memory, there = trained("training.epochs=1"), trained("training.epochs=1", images=mapped)
+    for a, b in zip(weights(in_memory[0]), weights(there[0]), strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_plain_keras_repeats_one_order_and_ours_does_not():
