@@ -279,7 +279,7 @@ class Bench:
             "`python -c pass`": [sys.executable, "-c", "pass"],
             "`cae --help`": [cae, "--help"],
             "`cae train --cfg job`": [cae, "train", "--cfg", "job"],
-            "`cae train los=ssim`": [cae, "train", "los=ssim"],
+            "a typo, `los=ssim`": [cae, "train", "los=ssim"],
             "`cae check model=l2`": [cae, "check", "model=l2"],
         }.items():
             seconds = [self.command(words, good=False) for _ in range(self.arguments.repeats + 1)]
