@@ -20,7 +20,7 @@ class Device:
 
     Attributes:
         gpus: their names; none: the CPU.
-        parts: in which a batch is computed side by side; each has its share of the cores.
+        parts: in which a batch is computed side by side.
     """
 
     gpus: tuple[str, ...]
@@ -79,8 +79,9 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     parts = 1 if gpus or cores == 1 else 2
     if parts > 1:
         with contextlib.suppress(RuntimeError):  # as below
+            # Two cores have a part each. More than two are shared by the operations of both.
             tf.config.threading.set_inter_op_parallelism_threads(parts)
-            tf.config.threading.set_intra_op_parallelism_threads(cores // parts)
+            tf.config.threading.set_intra_op_parallelism_threads(1 if cores == parts else cores)
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # set already, by an earlier run of this process
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -2,8 +2,8 @@
 
 Two things are done to the graph of a plain Keras model, both exact:
 
-- *In parts.* A batch is cut into parts that go through the network side by side, each on its own
-  cores. The operations of a small network are too short for two cores to share one of them.
+- *In parts.* A batch is cut into parts that go through the network side by side. The operations of a
+  small network are too short for two cores to share one of them.
 - *Fused up-convolution.* Upsampling by two to the nearest and the convolution behind it are computed as
   one convolution at the low resolution to 4 times the filters, which then take turns in every 2x2
   pixels. Each tap of its kernel is the sum of the trained taps that fall on the same pixel.
@@ -39,10 +39,10 @@ def cut(images: Tensor, count: int) -> list[Tensor]:
 def may_be_cut(model: Model) -> bool:
     """Whether what the model makes of an image, and its losses, are the same in any part of a batch."""
     return not any(
-        is_a(layer, {"BatchNormalization", "ActivityRegularization"})
+        is_a(layer, {"BatchNormalization", "ActivityRegularization", "SpectralNormalization"})
         or getattr(layer, "activity_regularizer", None) is not None
         or not from_keras(type(layer))
-        for layer in model.layers
+        for layer in model._flatten_layers(include_self=False)
     )
 
 
@@ -104,8 +104,10 @@ def _convolved_next(graph: Graph, step: Step) -> Layer | None:
     if len(users) != 1 or any(step.outputs[0] is x for x in graph.outputs):
         return None
     conv = users[0].operation
+    called = [step.operation for step in graph.steps]
     plain = (
         is_a(conv, {"Conv2D"})
+        and called.count(conv) == called.count(up) == 1
         and conv.padding == "same"
         and conv.strides == conv.dilation_rate == (1, 1)
         and conv.groups == 1

@@ -85,6 +85,37 @@ def test_a_full_disk_is_said(monkeypatch):
         full.append(grey(1)[0])
 
 
+def test_a_disk_that_is_full_at_the_last_byte_is_said_too(monkeypatch):
+    array = spool.Spool(0)
+    for image in grey(9):
+        array.append(image)
+    images = array.array()
+
+    class Nearly(io.BytesIO):
+        room = 8 * 30  # of nine images; no more than 100 bytes are taken at once
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            count = min(len(data), 100, self.room)
+            self.room -= count
+            return count
+
+    monkeypatch.setattr(spool, "_nameless", Nearly)
+    with pytest.raises(UserError, match="No space left"):
+        spool.chosen(images, np.arange(9))
+
+
+def test_what_is_kept_in_memory_is_counted_as_it_will_be_in_the_array():
+    full = spool.Spool(600)
+    pictures = RNG.integers(0, 256, (7, 60, 50, 3), dtype=np.uint8)
+    for picture in pictures:
+        full.append(picture[:6, :5, 0])  # a patch of a channel: 30 bytes
+    assert all(image.base is None for image in full._waiting)
+    full.append(pictures[0, :6, :5])  # of colour: all become 90 bytes
+    assert isinstance(full.array(), np.memmap)
+
+
 def test_without_a_cache_folder_another_place_is_found(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
-AT_ONCE = 16  # files that are decoded before their images are taken
+MOST_THREADS = 8  # each decodes a picture
 
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
@@ -115,12 +116,16 @@ class ImageFolder(DataOptions):
         from PIL import Image
 
         reading = _Reading()
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
+        Image.init()  # not in several threads at once
+        threads = min(os.cpu_count() or 1, MOST_THREADS)
+        at_once = 4 * threads if self.image_size else threads  # whole pictures may be large
+        # Pillow decodes without Python's lock.
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
             # Pillow's remarks on odd files help nobody here; only absurdly large ones are refused.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for start in range(0, len(files), AT_ONCE):
-                decoded = pool.map(self._decoded, files[start : start + AT_ONCE])
+            for start in range(0, len(files), at_once):
+                decoded = pool.map(self._decoded, files[start : start + at_once])
                 for i, pixels in enumerate(decoded, start):
                     self._take(reading, i, pixels, _name(files[i], root))
         return reading

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from cae_cli.errors import UserError
 
-# Bytes of pixels that are kept in memory.
+# Bytes of pixels, as they will be in the array, that are kept in memory.
 IN_MEMORY = 2**30
 BLOCK = 2**26  # bytes that are copied at once
 
@@ -29,7 +30,6 @@ class Spool:
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
         self._most = in_memory
         self._waiting: list[Image] = []  # not yet in the file
-        self._bytes = 0
         self._colour = False
         self._file: Any = None
         self._shape: tuple[int, ...] = ()  # of an image in the file
@@ -41,10 +41,12 @@ class Spool:
         Raises:
             UserError: the disk is full.
         """
-        self._waiting.append(image)
+        # A view, of a patch or a channel, would keep all that it is a part of.
+        self._waiting.append(image if image.base is None else image.copy())
         self._colour |= image.ndim == 3
-        self._bytes += image.nbytes
-        if self._bytes > (self._most if self._file is None else BLOCK):
+        h, w = image.shape[:2]
+        waiting = len(self._waiting) * h * w * (3 if self._colour else 1)
+        if waiting > (self._most if self._file is None else BLOCK):
             self._write()
 
     def array(self) -> NDArray[np.uint8]:
@@ -54,7 +56,11 @@ class Spool:
             UserError: the disk is full.
         """
         if self._file is None:
-            return np.stack([self._shaped(image) for image in self._waiting])
+            waiting, self._waiting = self._waiting[::-1], []
+            images = np.empty((len(waiting), *self._shaped(waiting[0]).shape), np.uint8)
+            for i in range(len(images)):  # never twice in memory
+                images[i] = self._shaped(waiting.pop())
+            return images
         self._write()
         with self._file as file:
             return _mapped(file, (self._written, *self._shape))
@@ -69,17 +75,15 @@ class Spool:
             with self._file as file:
                 grey = _mapped(file, (self._written, *self._shape))
             self._file, self._written = _nameless(), 0
-            for start in range(0, len(grey), 256):
-                self._put([self._shaped(image) for image in grey[start : start + 256]])
-        if self._waiting:
-            self._put([self._shaped(image) for image in self._waiting])
-        self._waiting, self._bytes = [], 0
+            self._put(grey)
+        self._put(self._waiting)
+        self._waiting = []
 
-    def _put(self, images: list[Image]) -> None:
-        self._shape = images[0].shape
-        for image in images:
+    def _put(self, images: Iterable[Image]) -> None:
+        for image in map(self._shaped, images):
+            self._shape = image.shape
             _write(self._file, image)
-        self._written += len(images)
+            self._written += 1
 
 
 def chosen(images: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:
@@ -102,14 +106,16 @@ def _nameless() -> Any:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cae"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=folder)
+        return tempfile.TemporaryFile(buffering=0, dir=folder)
     except OSError:
-        return tempfile.TemporaryFile()
+        return tempfile.TemporaryFile(buffering=0)
 
 
 def _write(file: Any, images: NDArray[Any]) -> None:
+    rest = np.ascontiguousarray(images).data.cast("B")
     try:
-        file.write(np.ascontiguousarray(images).data)
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         raise UserError(
             f"the images need more room than the disk has: {error.strerror}",
@@ -119,5 +125,4 @@ def _write(file: Any, images: NDArray[Any]) -> None:
 
 def _mapped(file: Any, shape: tuple[int, ...], dtype: Any = np.uint8) -> NDArray[Any]:
     """What is in the file; the array stays when the file is closed."""
-    file.flush()
     return np.memmap(file, dtype, mode="r", shape=shape)

@@ -153,5 +153,16 @@ def test_only_what_is_exact_is_fused():
     assert fusions(keras.Model(image, both)) == 0
     smooth = keras.layers.UpSampling2D(2, interpolation="bilinear")(image)
     assert fusions(keras.Model(image, conv()(smooth))) == 0
+    twice = keras.layers.Conv2D(2, 3, padding="same")
+    assert fusions(keras.Model(image, twice(keras.layers.UpSampling2D(2)(twice(image))))) == 0
+    again = keras.layers.UpSampling2D(2)
+    assert fusions(keras.Model(image, again(conv()(again(image))))) == 0
     wide = keras.layers.UpSampling2D((1, 2))(image)
     assert fusions(keras.Model(image, conv()(wide))) == 0
+
+
+def test_a_batch_is_not_cut_where_layers_look_at_all_of_it():
+    image = keras.Input((6, 6, 2))
+    inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
+    assert not forward.may_be_cut(keras.Model(image, inner(image)))
+    assert forward.may_be_cut(keras.Model(image, keras.Sequential([keras.layers.Conv2D(2, 3)])(image)))

@@ -65,7 +65,8 @@ def sized(values: Array, width: int | None = None) -> Array:
 
         planes = np.moveaxis(np.atleast_3d(values), 2, 0).astype(np.float32)
         small = [Image.fromarray(p).resize((width, height), Image.Resampling.BOX) for p in planes]
-        return np.squeeze(np.stack([np.asarray(s) for s in small], axis=2))
+        stacked = np.stack([np.asarray(s) for s in small], axis=2)
+        return stacked if values.ndim == 3 else stacked[..., 0]
     rows = np.arange(height) * h // height
     columns = np.arange(width) * w // width
     sharp: Array = values[rows][:, columns]
@@ -180,7 +181,8 @@ def grid(
     bar = scale[0].scale(max(60, int(0.8 * size[1])), scale[1]) if scale else Image.new("RGB", (0, 0))
     left = MARGIN + (max(x for x, _ in named) + 5 if named else 0)
     needed = left + size[0] + (2 * MARGIN + bar.width if scale else 0) + MARGIN
-    width = max(NARROWEST, needed)
+    words = [_size(ruler, word, bold)[0] for word in title.split()]
+    width = max(NARROWEST, needed, max(words) + 2 * MARGIN)
     left += (width - needed) // 2
     heading, foot = (
         _wrapped(title, bold, width - 2 * MARGIN),
