@@ -108,7 +108,8 @@ class Cae(Contestant):
     """What ``cae train`` runs, with what it writes down of the training."""
 
     def __init__(self, images, weights, reference: str, batch: int) -> None:
-        from cae_cli import engine, experiment, model, training
+        import cae_cli.experiment  # noqa: F401  (for its memory: a run has imported all of it)
+        from cae_cli import engine, model, training
         from cae_cli.compose import checked
         from cae_cli.data import Images
         from cae_cli.probe import Probe
@@ -137,7 +138,6 @@ class Cae(Contestant):
             Recorder(self.network.model, probe.spreads),
             device.parts,
         )
-        assert experiment  # the whole program is there, as in a run
 
     def check(self) -> list[float]:
         order = np.arange(CHECKED * self.batch, dtype=np.int32)

@@ -20,6 +20,7 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from recording import Nothing
+from speed import spread
 
 from cae_cli import data, engine, forward, model, training
 from cae_cli.compose import checked
@@ -97,9 +98,8 @@ def main() -> None:
             seconds[name].append(epoch())
     slowest = np.array(seconds["layers, whole"])
     for name, values in seconds.items():
-        low, middle, high = np.percentile(slowest / np.array(values), [10, 50, 90])
         speed = len(images.train) / np.median(values)
-        print(f"{name:18} {speed:8,.0f} images/s   {middle:.2f} ({low:.2f} to {high:.2f}) times as fast")
+        print(f"{name:18} {speed:8,.0f} images/s   {spread(slowest / np.array(values))} times as fast")
     if arguments.profile:
         profile(epochs["fused, two parts"])
 

@@ -60,7 +60,7 @@ class Nothing(Recorder):
         pass
 
 
-def seconds(options, images, kind) -> tuple[float, float]:
+def seconds(options, images, kind, parts) -> tuple[float, float]:
     """Of a whole training, and of its epochs after the first."""
     engine.seed(options.seed)
     network = model.build(images.shape, options.model, tuple(options.regularization.values()))
@@ -75,7 +75,7 @@ def seconds(options, images, kind) -> tuple[float, float]:
             network, images, options=options.training, loss=options.loss, optimizer=options.optimizer,
             schedule=options.schedule, augmentation=options.augmentation, seed=options.seed,
             watcher=training.Watcher(on_epoch=lambda epoch, best: times.append(time.perf_counter())),
-            recorder=kind(network.model, probe.spreads),
+            recorder=kind(network.model, probe.spreads), parts=parts,
         )  # fmt: skip
     finally:
         training.kernels = kernels
@@ -88,15 +88,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     options = checked(arguments.overrides)[1]
-    engine.start(deterministic=True, mixed_precision=False)
+    parts = engine.start(deterministic=True, mixed_precision=False).parts
     images = data.load(options.data)
-    seconds(options, images, Nothing)  # warms up
-    whole, _ = seconds(options, images, Timed)
+    seconds(options, images, Nothing, parts)  # warms up
+    whole, _ = seconds(options, images, Timed, parts)
     print(f"inside the recorder: {Timed.inside / whole:.1%} of a training, {Timed.inside:.2f} s")
     ratios = []
     for pair in range(arguments.pairs):
         kinds = [Recorder, Nothing] if pair % 2 else [Nothing, Recorder]
-        found = {kind: np.array(seconds(options, images, kind)) for kind in kinds}
+        found = {kind: np.array(seconds(options, images, kind, parts)) for kind in kinds}
         ratios.append(found[Recorder] / found[Nothing])
         print(np.round(ratios[-1], 3), flush=True)
     for name, values in zip(

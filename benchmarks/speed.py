@@ -318,22 +318,17 @@ class Bench:
             ours = self.command(
                 [cae, "train", "-m", f"seed={seeds}", "data=digits", "training.epochs=2"]
             )
-            own = [
-                sum(
-                    self.command([cae, "train", f"seed={i}", "data=digits", "training.epochs=2"])
-                    for i in range(12)
-                )
-                if not seconds
-                else seconds[0][2]
-            ]
             ratios.append(scripts / ours)
-            seconds.append((scripts, ours, own[0]))
+            seconds.append((scripts, ours))
+        own = sum(
+            self.command([cae, "train", f"seed={i}", "data=digits", "training.epochs=2"])
+            for i in range(12)
+        )
         self.at_least("sweep of 12 short jobs over 12 Keras scripts", ratios, 3)
         names = ["12 plain Keras scripts, which draw one picture and judge nothing"]
         names += ["`cae train -m` with 12 jobs, each measured, judged and drawn"]
         names += ["`cae train` 12 times"]
-        scripts, ours, own = np.transpose(seconds)
-        cells = [spread(scripts), spread(ours), f"{own[0]:.2f} (once)"]
+        cells = [*map(spread, np.transpose(seconds)), f"{own:.2f} (once)"]
         rows = [list(row) for row in zip(names, cells, strict=True)]
         self.tables.append(("Sweep: 12 seeds on digits, 2 epochs each", ["what", "seconds"], rows))
 
@@ -514,10 +509,12 @@ def machine() -> str:
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
     from importlib.metadata import version
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from cae_cli import engine
+
     return (
-        f"{cores} cores of {model}, no GPU, {platform.system()}, Python {platform.python_version()}, "
-        f"TensorFlow {version('tensorflow')}, Keras {version('keras')}"
+        f"{engine.cores()} cores of {model}, no GPU, {platform.system()}, "
+        f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}, "
+        f"Keras {version('keras')}"
     )
 
 

@@ -75,13 +75,12 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         ) from error
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = 1 if gpus or cores == 1 else 2
+    parts = 1 if gpus or cores() == 1 else 2
     if parts > 1:
         with contextlib.suppress(RuntimeError):  # as below
             # Two cores have a part each. More than two are shared by the operations of both.
             tf.config.threading.set_inter_op_parallelism_threads(parts)
-            tf.config.threading.set_intra_op_parallelism_threads(1 if cores == parts else cores)
+            tf.config.threading.set_intra_op_parallelism_threads(1 if cores() == parts else cores())
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # set already, by an earlier run of this process
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -90,6 +89,11 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     policy = "mixed_float16" if mixed_precision and gpus else "float32"
     keras.mixed_precision.set_global_policy(policy)
     return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seed(number: int) -> None:

@@ -82,7 +82,6 @@ class Probe:
     """
 
     def __init__(self, autoencoder: Autoencoder, images: Images, *, untrained: bool = True) -> None:
-        import tensorflow as tf
 
         self.autoencoder = autoencoder
         self.images = images
@@ -91,11 +90,7 @@ class Probe:
         self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
         self.examples = as_float(images.held_out[:EXAMPLES])
         self.batch = images_at_a_time(images.shape)
-        self._reconstruct = tf.function(
-            lambda x: autoencoder.model(x, training=False),
-            input_signature=[tf.TensorSpec((None, *autoencoder.shape), tf.float32)],
-            autograph=False,
-        )
+        self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
 
     def snapshot(self) -> dict[str, Array]:
         """Kernels and reconstructions of the examples as they are now."""
@@ -245,14 +240,7 @@ class Probe:
 
     @cached_property
     def _encode(self) -> Callable[[Array], Any]:
-        import tensorflow as tf
-
-        encode: Callable[[Array], Any] = tf.function(
-            self.autoencoder.encoder(),
-            input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
-            autograph=False,
-        )
-        return encode
+        return self._traced(self.autoencoder.encoder())
 
     def _codes(self, images: Array) -> Array:
         return np.concatenate([np.asarray(self._encode(b)) for b in self._batches(images)])
@@ -379,21 +367,23 @@ class Probe:
                 utilities[filter_] = (error({**keep, name: without}) - whole) / explained
         return arrays
 
+    def _traced(self, function: Callable[[Any], Any]) -> Callable[[Array], Any]:
+        """A function of images, traced once for batches of any size."""
+        import tensorflow as tf
+
+        image = tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)
+        traced: Callable[[Array], Any] = tf.function(function, input_signature=[image], autograph=False)
+        return traced
+
     def _batches(self, images: Array) -> list[Array]:
         return [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
 
     @cached_property
     def _maps_of(self) -> Callable[[Array], Any]:
         import keras
-        import tensorflow as tf
 
         network = keras.Model(self.autoencoder.model.input, self.autoencoder.maps)
-        maps_of: Callable[[Array], Any] = tf.function(
-            lambda x: network(x, training=False),
-            input_signature=[tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)],
-            autograph=False,
-        )
-        return maps_of
+        return self._traced(lambda x: network(x, training=False))
 
     def _spreads(
         self, images: NDArray[np.generic], *, with_products: bool = True

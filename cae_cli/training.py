@@ -138,7 +138,7 @@ def fit(
     seed: int,
     watcher: Watcher,
     recorder: Recorder,
-    parts: int = 1,
+    parts: int,
 ) -> History:
     """Trains the autoencoder in place.
 
@@ -466,8 +466,7 @@ class Loop:
         inputs = targets = [_as_float(part) for part in cut(pixels, parts)]
         if self.augmentation.active:
             draws = self.augmentation.draws(tf.shape(pixels)[0], tf.stack([self.seed, number]))
-            augmented = map(self.augmentation.transformed, inputs, cut(draws, parts))
-            inputs = list(augmented)
+            inputs = list(map(self.augmentation.transformed, inputs, cut(draws, parts)))
             if self.augmentation.target == "same":
                 targets = inputs
         return inputs, targets
@@ -514,6 +513,7 @@ class Loop:
         return _mean_over(self._yardsticks, targets, self.forward(targets, training=False))
 
     def _yardsticks(self, targets: Tensor, outputs: Tensor) -> Tensor:
+        """Loss, MSE, PSNR and SSIM, means over images."""
         import tensorflow as tf
 
         similarity = StructuralSimilarity(window=self.window, sigma=SIGMA, k1=K1, k2=K2)

@@ -58,7 +58,7 @@ class Augmentation:
         import tensorflow as tf
 
         h, w = images.shape[1:3]
-        draws = tf.transpose(draws)
+        draws = tf.unstack(draws, axis=1)
         angle = draws[0] * (self.rotation * 3.141592653589793 / 180)
         zoom_y, zoom_x = 1 + draws[1] * self.zoom, 1 + draws[2] * self.zoom
         shift_y, shift_x = draws[3] * self.shift * h, draws[4] * self.shift * w

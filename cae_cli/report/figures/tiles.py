@@ -1,6 +1,6 @@
 """Tiles: small arrays of colours, put together as one picture with names around them.
 
-Pillow draws them: Matplotlib takes ten times as long to lay out and draw as many labels.
+Pillow draws them: Matplotlib takes far longer to lay out and draw as many labels.
 """
 
 from __future__ import annotations
@@ -184,10 +184,8 @@ def grid(
     words = [_size(ruler, word, bold)[0] for word in title.split()]
     width = max(NARROWEST, needed, max(words) + 2 * MARGIN)
     left += (width - needed) // 2
-    heading, foot = (
-        _wrapped(title, bold, width - 2 * MARGIN),
-        _wrapped(caption, small, width - 2 * MARGIN),
-    )
+    heading = _wrapped(title, bold, width - 2 * MARGIN)
+    foot = _wrapped(caption, small, width - 2 * MARGIN)
     top = MARGIN + _size(ruler, heading, bold)[1] + MARGIN
     top += max(y for _, y in headed) + 4 if headed else 0
     tall = max(size[1], bar.height)
