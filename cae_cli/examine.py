@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from cae_cli import anatomy, engine, experiment
 from cae_cli.data import Images, as_float
+from cae_cli.durable import writing
 from cae_cli.errors import UserError
 from cae_cli.measures.quality import explained_variance
 from cae_cli.probe import Probe
 from cae_cli.report import terminal
-from cae_cli.run import Run, surroundings, writing
+from cae_cli.run import Run, surroundings
 
 Array = NDArray[np.float32]
 
@@ -38,11 +39,13 @@ class Asked:
         code: name of the layer whose output is the code; None: found.
         custom: a Python file with the classes of the model's own layers, or None.
         span: (low, high), what the network was trained on; images here are in [0, 1].
+        unsafe: code in the model's file is run.
     """
 
     code: str | None = None
     custom: Path | None = None
     span: tuple[float, float] = RANGES[0]
+    unsafe: bool = False
 
 
 def file(
@@ -64,12 +67,15 @@ def file(
         UserError: the file is of no use, or does not fit the images.
     """
     screen = terminal.Screen()
+    if asked.unsafe:
+        screen.say(f"! --unsafe: code in {path.name} is run, and can do all that you can")
     with folder.running(), writing(folder.folder):
         with engine.quiet(folder.log):
             with screen.doing("starting TensorFlow …"):
                 engine.start(deterministic=False, mixed_precision=False)
             with screen.doing("opening the model …"):
-                autoencoder, facts = opened(anatomy.load(path, asked.custom), images, asked)
+                model = anatomy.load(path, asked.custom, unsafe=asked.unsafe)
+                autoencoder, facts = opened(model, images, asked)
             screen.say(
                 f"{path.name}: {autoencoder.weight_count:,} weights, code {autoencoder.code_layer} "
                 f"{'x'.join(map(str, autoencoder.code.shape[1:]))}"

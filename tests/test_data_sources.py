@@ -517,9 +517,12 @@ def test_a_few_unreadable_files_are_skipped_and_named(tmp_path: Path) -> None:
     damage(tmp_path)
     pool = configured("image_folder", path=str(tmp_path), unreadable=0.4).read()
     assert len(pool.images) == 6
-    assert pool.notes[0].startswith("4 files (x_cut.jpg, x_cut.png, x_empty.png, x_text.jpg)")
+    assert pool.notes[0] == (
+        "4 unreadable files left out: x_cut.jpg (truncated), x_cut.png (truncated), "
+        "x_empty.png (empty), x_text.jpg (not an image)"
+    )
     error = refused("image_folder", path=str(tmp_path))
-    assert "4 of 10 files cannot be read: x_cut.jpg" in error.what
+    assert "4 of 10 files cannot be read: x_cut.jpg (truncated)" in error.what
     assert "data.unreadable=0.4" in str(error.hint)
 
 
@@ -537,9 +540,10 @@ def test_absurdly_large_images_count_as_unreadable(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     pool = configured("image_folder", path=str(tmp_path), unreadable=0.5).read()
     assert len(pool.images) == 1
-    assert "b.png" in pool.notes[0]
+    assert "b.png (too large: 1,600 pixels)" in pool.notes[0]
 
 
 def test_floating_point_images_are_not_guessed_at(tmp_path: Path) -> None:
     save(tmp_path / "a.tif", np.random.default_rng(0).random((12, 12), dtype=np.float32))
-    assert "none of 1 files" in refused("image_folder", path=str(tmp_path)).what
+    told = refused("image_folder", path=str(tmp_path)).what
+    assert told == "none of 1 files can be read: a.tif (floating-point pixels)"

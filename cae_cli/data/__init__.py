@@ -32,9 +32,16 @@ def load(options: DataOptions) -> Images:
     """
     where = getattr(options, "path", None)
     name = next(name for name, cls in SOURCES.items() if cls is type(options))
-    pool = scale(check(options.read(), where), options.scale, where)
-    images = split(pool, options, name)
-    return noisy(images, options) if options.noise else images
+    try:
+        pool = scale(check(options.read(), where), options.scale, where)
+        images = split(pool, options, name)
+        return noisy(images, options) if options.noise else images
+    except MemoryError as error:
+        raise UserError(
+            "the images need more memory than this machine has free",
+            where=where,
+            hint="fewer images, smaller ones (data.image_size=… for folders), or images of uint8",
+        ) from error
 
 
 def noisy(images: Images, options: DataOptions) -> Images:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import sys
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, file_at
-from cae_cli.errors import UserError, did_you_mean
+from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.options import option
 
 Array = NDArray[Any]
 
 LAYOUT = "arrays x_train, y_train, x_test, y_test; only x_train must be there"
+LARGEST_HEADER = 2**16  # bytes; of a longer one NumPy would read all that it says, up to 4 GB
+MOST_NAMED = 20  # arrays in a message
+LONGEST_NAME = 80
 
 
 @SOURCES.add("npz")
@@ -54,9 +63,8 @@ class Npy(DataOptions):
         """
         path = file_at(self.path, "images.npy")
         _check_kind(path, "npy", "np.save")
-        with _explained(path):
-            array = np.load(path, allow_pickle=False)
-        return Pool(images=array)
+        with _explained(path), path.open("rb") as file:
+            return Pool(images=_array(file, path.stat().st_size, "the array", path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,25 +141,127 @@ def read_npz(path: Path, key: str) -> Pool:
         UserError: no such array, a damaged file, pickled objects.
     """
     _check_kind(path, "npz", "np.savez")
-    # NumPy would leave a damaged file open that it opened itself.
-    with _explained(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        if key not in arrays:
+    with _explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        arrays = _Arrays(archive, path)
+        if key not in arrays.members:
+            names = arrays.names()
             raise UserError(
-                f"data.key={key} is not in the file, which has {_contents(arrays)}",
+                f"data.key={key} is not in the file, which has {arrays.contents()}",
                 where=path,
-                hint=did_you_mean(key, arrays) if arrays else None,
+                hint=did_you_mean(key, names) if names else None,
             )
         if key != "x_train":
-            return Pool(images=arrays[key])
+            return Pool(images=arrays.read(key))
         notes: list[str] = []
-        has_test = "x_test" in arrays
+        images, labels = arrays.read(key), arrays.get("y_train")
+        has_test = "x_test" in arrays.members
         return Pool(
-            images=arrays[key],
-            labels=_labels(arrays.get("y_train"), "y_train", notes),
-            test_images=arrays["x_test"] if has_test else None,
+            images=images,
+            labels=_labels(labels, "y_train", notes),
+            test_images=arrays.read("x_test") if has_test else None,
             test_labels=_labels(arrays.get("y_test"), "y_test", notes) if has_test else None,
             notes=tuple(notes),
         )
+
+
+class _Arrays:
+    """The arrays of an ``.npz`` file, each with a look at its size before it is read.
+
+    ``np.load`` allocates what a header says, and unpacks whatever way the archive asks for.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive, self._path = archive, path
+        members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+        self.members = {m.filename.removesuffix(".npy"): m for m in members}
+        self._often = Counter(m.filename for m in members)
+
+    def names(self) -> list[str]:
+        """The first names, to be shown."""
+        return [printable(name)[:LONGEST_NAME] for name in list(self.members)[:MOST_NAMED]]
+
+    def contents(self) -> str:
+        """The first arrays with their shapes, in words."""
+        shown = []
+        for name, member in zip(self.names(), self.members.values(), strict=False):
+            try:
+                with self._opened(member) as file:
+                    shape, dtype, _ = _header(file)
+                shown.append(
+                    f"{name} (pickled objects)" if dtype.hasobject else f"{name} {_short(shape)}"
+                )
+            except Exception:  # see `_explained`
+                shown.append(f"{name} (damaged)")
+        more = len(self.members) - len(shown)
+        return (", ".join(shown) or "no arrays") + (f" and {more:,} more" if more else "")
+
+    def get(self, name: str) -> Array | None:
+        """An array, None if there is none of this name."""
+        return self.read(name) if name in self.members else None
+
+    def read(self, name: str) -> Array:
+        """An array.
+
+        Raises:
+            UserError: it is encrypted, there twice, cut off, larger than memory, or made of pickles.
+        """
+        member = self.members[name]
+        with self._opened(member) as file:
+            return _array(file, member.file_size, name, self._path)
+
+    def _opened(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        name = printable(member.filename)[:LONGEST_NAME]
+        if self._often[member.filename] > 1:
+            problem, hint = f"has {name} {self._often[member.filename]} times", "write it again"
+        elif member.flag_bits & 1:
+            problem, hint = f"is encrypted: {name}", "unpack it, and write it again"
+        # Python bounds what these two unpack to at once, and NumPy writes no other.
+        elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            problem, hint = f"is packed in an unusual way: {name}", "unpack it, and write it again"
+        else:
+            return self._archive.open(member)
+        raise UserError(f"data.path {problem}", where=self._path, hint=f"{hint} with np.savez")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and dtype of an array as its header says, and where its values begin.
+
+    Raises:
+        ValueError: there is no such header.
+    """
+    start = io.BytesIO(file.read(LARGEST_HEADER))
+    version = npy.read_magic(start)
+    # Version 3 is version 2 with names of fields in UTF-8.
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        shape, _, dtype = read(start)
+    except MemoryError as error:  # Python's parser, of brackets without end
+        raise ValueError("the header is no header") from error
+    return shape, dtype, start.tell()
+
+
+def _array(file: IO[bytes], size: int, name: str, path: Path) -> Array:
+    """An array of a file that has ``size`` bytes.
+
+    Raises:
+        UserError: it is made of pickles, cut off, or larger than memory.
+    """
+    shape, dtype, start = _header(file)
+    if dtype.hasobject:
+        raise _pickled(path)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{name} has a negative size")
+    needed, there = math.prod(shape) * dtype.itemsize, size - start
+    if needed > there:
+        raise UserError(
+            f"data.path is cut off: {name} should have {memory.amount(needed)}, "
+            f"there are {memory.amount(there)}",
+            where=path,
+            hint="the file is damaged or incomplete: copy or write it again",
+        )
+    memory.check(needed, name, path, "fewer or smaller images, or a machine with more memory")
+    file.seek(0)
+    return npy.read_array(file, allow_pickle=False)
 
 
 def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int64] | None:
@@ -160,22 +270,20 @@ def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int
         return None
     if labels.dtype.kind in "biu" and labels.ndim and labels.size == len(labels):
         return labels.reshape(-1).astype(np.int64)
-    notes.append(f"{name} left out: {labels.dtype} {labels.shape} are not whole numbers (n,)")
+    found = f"{printable(str(labels.dtype))[:LONGEST_NAME]} {_short(labels.shape)}"
+    notes.append(f"{name} left out: {found} are not whole numbers (n,)")
     return None
 
 
-def _contents(arrays: Mapping[str, Array]) -> str:
-    shown = []
-    for name in arrays:
-        try:
-            shown.append(f"{name} {arrays[name].shape}")
-        except ValueError:
-            shown.append(f"{name} (pickled objects)")
-    return ", ".join(shown) or "no arrays"
+def _short(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) < 8 and all(n < 10**15 for n in shape) else f"{len(shape)} axes"
 
 
 # How the files begin; an .npz file is a zip file, which may be empty
-_KINDS = {b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"\x93NUMPY": "npy", b"\x80": "pickle"}
+_KINDS = {
+    **{b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"\x93NUMPY": "npy", b"\x80": "pickle"},
+    **{b"\x1f\x8b": "gzip", b"\0\0\x08\x03": "idx"},
+}
 
 
 def _check_kind(path: Path, wanted: str, writer: str) -> None:
@@ -194,8 +302,19 @@ def _check_kind(path: Path, wanted: str, writer: str) -> None:
         return
     if kind == "pickle":
         raise _pickled(path)
+    what = f"data.path is not an .{wanted} file"
+    if kind == "gzip":
+        raise UserError(
+            f"{what} but one packed by gzip", where=path, hint=f"{_GZIP}; of MNIST: {_MNIST}"
+        )
+    if kind == "idx":
+        raise UserError(f"{what} but one of MNIST's first form", where=path, hint=_MNIST)
     hint = f"data={kind} data.path={path}" if kind else f"write it with {writer}"
-    raise UserError(f"data.path is not an .{wanted} file", where=path, hint=hint)
+    raise UserError(what, where=path, hint=hint)
+
+
+_GZIP = "unpack it with gunzip"
+_MNIST = f"data=mnist downloads it, or data.path=<file.npz> ({LAYOUT})"
 
 
 def _pickled(path: Path) -> UserError:
@@ -211,7 +330,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turns the many ways in which a file can be damaged into one sentence."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # zipfile, zlib, NumPy's header parser: each has its own
         if "allow_pickle" in str(error):
@@ -224,4 +343,4 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return printable((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))[:200]

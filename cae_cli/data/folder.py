@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import re
+import stat
+import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
 from cae_cli.data.spool import Spool
@@ -30,10 +36,25 @@ Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
 MOST_THREADS = 8  # each decodes a picture
 
+# A few bytes can stand for a picture of any size. Pillow refuses more than 89 million pixels; so many
+# may be decoded side by side. At most 16 bytes a pixel are needed on the way (a palette, RGBA, a white
+# ground, both together), for photographs 8: less than two gigabytes, whatever the files are.
+MOST_PIXELS_AT_ONCE = 10**8
+# Bytes that Pillow asks for at once. Of smaller pieces each thread would keep what it once needed.
+BLOCK = 2**26
+LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a file of holes may say any size
+MOST_LOGGED = 1000  # unreadable files
+
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
     *(".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
+# What the extensions promise, recognised by content. Others that Pillow knows would start programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+class _Unreadable(Exception):
+    """Why a file gives no image, in a few words."""
 
 
 @dataclass
@@ -44,7 +65,7 @@ class _Reading:
     files: list[int] = field(default_factory=list)  # which file each image came from
     size: tuple[int, ...] = ()  # (h, w) of the first image
     other: tuple[int, tuple[int, ...]] | None = None  # the first of another size: its file, its size
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # each with the reason
     small: list[str] = field(default_factory=list)
 
 
@@ -71,6 +92,9 @@ class ImageFolder(DataOptions):
     )
     channels: int | None = option("1: grey, 3: colour; null: 3 if any image has colour", choices=(1, 3))
     unreadable: float = option("largest share of files that may be unreadable", least=0, most=1)
+    follow_links: bool = option(
+        "follow links to files and folders, each file once; false: links are left out"
+    )
 
     def read(self) -> Pool:
         """Images (n, h, w) or (n, h, w, 3) uint8, one group for each file cut into patches.
@@ -85,12 +109,13 @@ class ImageFolder(DataOptions):
                 f"must be at most data.image_size, got {self.patches} and {self.image_size}",
                 hint=f"data.patches={self.image_size}, or a larger data.image_size",
             )
-        files, notes = _find(root)
+        files, notes = _find(root, self.follow_links)
         reading = self._read_all(files, root)
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
-            notes.append(f"{_some(reading.small)} smaller than a patch: left out")
+            small = f"{_count(reading.small, 'file')} ({_first(reading.small)})"
+            notes.append(f"{small} smaller than a patch: left out")
         if not reading.files:
             raise UserError(
                 f"no image is as large as a patch of {self.patches}x{self.patches}",
@@ -98,7 +123,7 @@ class ImageFolder(DataOptions):
                 hint="a smaller data.patches, or a larger data.image_size",
             )
         if reading.other is not None:
-            one, other = (_name(files[k], root) for k in (reading.files[0], reading.other[0]))
+            one, other = (printable(files[k]) for k in (reading.files[0], reading.other[0]))
             raise UserError(
                 f"the images have different sizes: {_size(reading.size)} in {one}, "
                 f"{_size(reading.other[1])} in {other}",
@@ -107,39 +132,42 @@ class ImageFolder(DataOptions):
             )
         return Pool(
             images=reading.images.array(),
-            labels=_labels([files[i] for i in reading.files], root),
+            labels=_labels([files[i] for i in reading.files]),
             groups=np.array(reading.files) if self.patches else None,
             notes=tuple(notes),
         )
 
-    def _read_all(self, files: list[Path], root: Path) -> _Reading:
+    def _read_all(self, files: list[str], root: Path) -> _Reading:
         from PIL import Image
 
         reading = _Reading()
         Image.init()  # not in several threads at once
+        core = Image.core  # type: ignore[attr-defined]
+        core.set_block_size(max(BLOCK, core.get_block_size()))
         threads = min(os.cpu_count() or 1, MOST_THREADS)
         at_once = 4 * threads if self.image_size else threads  # whole pictures may be large
+        room = _Room(MOST_PIXELS_AT_ONCE)
+
+        def decoded(name: str) -> Pixels | str:
+            try:
+                return self._decode(root / name, room)
+            except Exception as error:  # Pillow's decoders raise what they like at damaged files
+                return _reason(error)
+
         # Pillow decodes without Python's lock.
         with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
             # Pillow's remarks on odd files help nobody here; only absurdly large ones are refused.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for start in range(0, len(files), at_once):
-                decoded = pool.map(self._decoded, files[start : start + at_once])
-                for i, pixels in enumerate(decoded, start):
-                    self._take(reading, i, pixels, _name(files[i], root))
+                some = files[start : start + at_once]
+                for i, pixels in enumerate(pool.map(decoded, some), start):
+                    self._take(reading, i, pixels, printable(files[i]))
         return reading
 
-    def _decoded(self, file: Path) -> Pixels | None:
-        """`_decode`, or None."""
-        try:
-            return self._decode(file)
-        except Exception:  # Pillow's decoders raise what they like at damaged files
-            return None
-
-    def _take(self, reading: _Reading, i: int, pixels: Pixels | None, name: str) -> None:
-        if pixels is None:
-            reading.unreadable.append(name)
+    def _take(self, reading: _Reading, i: int, pixels: Pixels | str, name: str) -> None:
+        if isinstance(pixels, str):
+            reading.unreadable.append(f"{name} ({pixels})")
             return
         found = list(_patches(pixels, self.patches)) if self.patches else [pixels]
         if not found:
@@ -152,15 +180,32 @@ class ImageFolder(DataOptions):
                 reading.other = i, image.shape
         reading.files += [i] * len(found)
 
-    def _decode(self, file: Path) -> Pixels:
-        """One file as (h, w), or as (h, w, 3) if it has colour or shall have it."""
+    def _decode(self, file: Path, room: _Room) -> Pixels:
+        """One file as (h, w), or as (h, w, 3) if it has colour or shall have it.
+
+        Raises:
+            Exception: it cannot be decoded; which one, Pillow knows.
+        """
         from PIL import Image, ImageOps
 
-        with Image.open(file) as opened:
+        size = file.stat().st_size
+        if not size:
+            raise _Unreadable("empty")
+        if size > LARGEST_FILE:
+            raise _Unreadable(f"too large: {memory.amount(size)}")
+        # By its name Pillow would map a file, and then takes the sides of a turned TIFF for one another.
+        with file.open("rb") as content, Image.open(content, formats=FORMATS) as opened:
             if self.image_size:
                 # JPEG decodes at a half, quarter, eighth for a fraction of the time.
                 opened.draft(None, (2 * self.image_size, 2 * self.image_size))
-            image = _eight_bits(ImageOps.exif_transpose(opened))
+            with room.taken(opened.width * opened.height):
+                ImageOps.exif_transpose(opened, in_place=True)
+                return self._shaped(_eight_bits(opened))
+
+    def _shaped(self, image: Image.Image) -> Pixels:
+        """The pixels of an image in mode L or RGB, in the size and the channels asked for."""
+        from PIL import Image, ImageOps
+
         if self.channels == 1:
             image = image.convert("L")
         side = self.image_size
@@ -177,65 +222,203 @@ class ImageFolder(DataOptions):
             return np.repeat(pixels[..., np.newaxis], 3, axis=2)
         return pixels
 
-    def _complain(self, names: list[str], total: int, root: Path, notes: list[str]) -> None:
-        if len(names) == total:
+    def _complain(self, files: list[str], total: int, root: Path, notes: list[str]) -> None:
+        if len(files) == total:
             raise UserError(
-                f"none of {total} files can be read: {_first(names)}",
+                f"none of {total} files can be read: {_first(files)}",
                 where=root,
                 hint="they are damaged, or not images",
             )
-        if len(names) > self.unreadable * total:
+        if len(files) > self.unreadable * total:
             raise UserError(
-                f"{len(names)} of {total} files cannot be read: {_first(names)}",
+                f"{len(files)} of {total} files cannot be read: {_first(files)}",
                 where=root,
-                hint=f"remove them, or data.unreadable={math.ceil(100 * len(names) / total) / 100}",
+                hint=f"remove them, or data.unreadable={math.ceil(100 * len(files) / total) / 100}",
             )
-        notes.append(f"{_some(names)} unreadable or too large: left out")
-        for name in names:
-            logger.warning("unreadable or too large, left out: %s", name)
+        notes.append(f"{_count(files, 'unreadable file')} left out: {_first(files)}")
+        for file in files[:MOST_LOGGED]:
+            logger.warning("unreadable, left out: %s", file)
+        if len(files) > MOST_LOGGED:
+            logger.warning("unreadable, left out: %d more", len(files) - MOST_LOGGED)
 
 
-def _find(root: Path) -> tuple[list[Path], list[str]]:
-    """Image files below ``root`` in a fixed order, and a note on the others."""
-    images, others = [], 0
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if hidden or not path.is_file():
-            continue
-        if path.suffix.lower() in EXTENSIONS:
-            images.append(path)
-        else:
-            others += 1
-    if not images:
+class _Room:
+    """Lets pictures be decoded side by side while they have no more than so many pixels together."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Waits until there is room, and keeps it for as long as the block lasts."""
+        pixels = min(pixels, self._pixels)  # alone at worst
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be decoded, in a few words."""
+    from PIL import Image, UnidentifiedImageError
+
+    text = str(error)
+    match error:
+        case _Unreadable():
+            return text
+        case UnidentifiedImageError():
+            return "not an image"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            pixels = re.search(r"\d+", text)
+            return f"too large: {int(pixels[0]):,} pixels" if pixels else "too large"
+        case MemoryError():
+            return "too large for the memory"
+        case OSError(strerror=str() as problem):
+            return problem.lower()
+        case _ if "truncated" in text.lower():
+            return "truncated"
+        case _:
+            return "too large inside" if "too large" in text else "damaged"
+
+
+class _Search:
+    """Looks for images below a folder. Names are relative to it; those that begin with a dot are hidden.
+
+    Nothing but files is ever opened: a pipe would never end. Without ``follow_links`` links are left
+    out. With it, each file and each folder is taken once, by the name that needs no link if it has one.
+    """
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self.images: list[str] = []
+        self.others = self.outside = self.broken = self.closed = 0
+        self._root, self._real_root = root, root.resolve()
+        self._seen: set[tuple[int, int]] | None = set() if follow_links else None
+        links = deque(self._walk(""))
+        while links:
+            link = links.popleft()
+            try:
+                mode = (root / link).stat().st_mode
+            except OSError:
+                self.broken += 1
+                continue
+            if not follow_links:
+                self._leave_out(link)
+            elif stat.S_ISDIR(mode):
+                links += self._walk(link)
+            elif stat.S_ISREG(mode):
+                self._take(link)
+
+    def _walk(self, start: str) -> list[str]:
+        """Takes the files of a folder and of those below it; returns the links there."""
+        links, folders = [], [start]
+        while folders:  # no recursion: folders may be nested deeper than Python's stack
+            folder = folders.pop()
+            try:
+                if not self._is_new(folder):
+                    continue
+                with os.scandir(self._root / folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                if not folder:
+                    raise UserError(
+                        f"data.path cannot be read: {error.strerror}", where=self._root
+                    ) from error
+                self.closed += 1
+                continue
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    links.append(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    self._take(name)
+        return links
+
+    def _take(self, file: str) -> None:
+        if not file.lower().endswith(EXTENSIONS):
+            self.others += 1
+        elif self._is_new(file):
+            self.images.append(file)
+
+    def _is_new(self, name: str) -> bool:
+        if self._seen is None:  # without links there is one way to each
+            return True
+        info = (self._root / name).stat()
+        key = info.st_dev, info.st_ino
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
+
+    def _leave_out(self, link: str) -> None:
+        """Counts a link, unless it leads to what is found without it."""
+        target = (self._root / link).resolve()
+        if target.is_file() and not link.lower().endswith(EXTENSIONS):
+            self.others += 1
+            return
+        inside = target.is_relative_to(self._real_root)
+        hidden = inside and any(p.startswith(".") for p in target.relative_to(self._real_root).parts)
+        found = target.is_dir() or target.name.lower().endswith(EXTENSIONS)
+        self.outside += not (inside and not hidden and found)
+
+
+def _find(root: Path, follow_links: bool) -> tuple[list[str], list[str]]:
+    """Image files below ``root`` in a fixed order, and notes on the others.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = _Search(root, follow_links)
+    counted = (
+        ("other files", "files that are not images, ignored", found.others),
+        ("links out of it", "links out of the folder, left out", found.outside),
+        ("links to nothing", "links to nothing", found.broken),
+        ("folders that cannot be read", "folders that cannot be read", found.closed),
+    )
+    following = "data.follow_links=true follows links"
+    if not found.images:
+        there = ", ".join(f"{what}: {count}" for what, _, count in counted if count)
         raise UserError(
-            "data.path has no images, it is empty"
-            if not others
-            else f"data.path has no images, other files: {others}",
+            f"data.path has no images, {there or 'it is empty'}",
             where=root,
-            hint=f"looked for {' '.join(EXTENSIONS)}, in sub-folders too",
+            hint=following
+            if found.outside
+            else f"looked for {' '.join(EXTENSIONS)}, in sub-folders too",
         )
-    return images, [f"files that are not images, ignored: {others}"] if others else []
+    notes = [f"{what}: {count}" for _, what, count in counted if count]
+    if found.outside:
+        notes.append(following)
+    return sorted(found.images, key=lambda name: name.split("/")), notes
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """The image in mode L or RGB.
 
     Raises:
-        ValueError: its values cannot be brought to 0..255 without guessing.
+        _Unreadable: its values cannot be brought to 0..255 without guessing.
     """
     from PIL import Image
 
     if image.mode == "F":
-        raise ValueError("floating-point pixels")
+        raise _Unreadable("floating-point pixels")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("more than 16 bits")
+            raise _Unreadable("more than 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode in ("LAB", "HSV"):
+        raise _Unreadable(f"{image.mode} colours")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
@@ -253,12 +436,11 @@ def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:
             yield pixels[y : y + side, x : x + side]
 
 
-def _labels(files: list[Path], root: Path) -> NDArray[np.int64] | None:
+def _labels(files: list[str]) -> NDArray[np.int64] | None:
     """Numbers of the sub-folders; None unless every image is in one and there are two."""
-    parts = [file.relative_to(root).parts for file in files]
-    if any(len(p) < 2 for p in parts):
+    if not all("/" in file for file in files):
         return None
-    names, labels = np.unique([p[0] for p in parts], return_inverse=True)
+    names, labels = np.unique([file.partition("/")[0] for file in files], return_inverse=True)
     return labels.astype(np.int64) if len(names) > 1 else None
 
 
@@ -270,9 +452,5 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def _name(file: Path, root: Path) -> str:
-    return printable(file.relative_to(root).as_posix())
-
-
-def _some(names: list[str]) -> str:
-    return f"{len(names)} file{'s' if len(names) > 1 else ''} ({_first(names)})"
+def _count(names: list[str], what: str) -> str:
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}"

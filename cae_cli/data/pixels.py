@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data.images import Pool
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, printable
 
 Array = NDArray[Any]
 
@@ -96,7 +96,7 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
 def _four_axes(images: Array, what: str, where: object) -> Array:
     if images.dtype.kind not in "buif":
         raise UserError(
-            f"{what} must be numbers, got an array of {images.dtype}",
+            f"{what} must be numbers, got an array of {printable(str(images.dtype))[:80]}",
             where=where,
             hint="save them as uint8 from 0 to 255, or as floats from 0 to 1",
         )
@@ -133,6 +133,12 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
 
 
 def _check_variation(images: Array, where: object) -> None:
+    if images.shape[1:3] == (1, 1):
+        raise UserError(
+            "the images are single pixels, 1x1: there is nothing to see in them",
+            where=where,
+            hint="larger images: a network learns what stands side by side",
+        )
     # Both sweeps end at the first image that shows something.
     if all(image.min() == image.max() for image in images):
         raise UserError(
@@ -151,6 +157,12 @@ def _check_variation(images: Array, where: object) -> None:
 def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
     """Smallest and largest value; both are NaN or infinite only if a pixel is."""
     low, high = float(images.min()), float(images.max())
+    if max(abs(low), abs(high)) > float(np.finfo(np.float32).max) and np.isfinite([low, high]).all():
+        raise UserError(
+            f"{what} have values from {low:g} to {high:g}, beyond what a network computes with",
+            where=where,
+            hint="divide them before they are saved",
+        )
     if np.isfinite(low) and np.isfinite(high):
         return low, high
     bad = np.array([not np.isfinite(image).all() for image in images])
@@ -166,6 +178,12 @@ def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scal
     match how:
         case "none":
             return _Scale(0, 1, "left as they are")
+        case "minmax" if low == high:  # whole numbers that differ, but not as floats
+            raise UserError(
+                f"the values differ by too little around {low:g} to be told apart",
+                where=where,
+                hint="subtract the smallest before they are saved",
+            )
         case "minmax":
             return _Scale(low, high, "smallest to 0, largest to 1")
         case "byte":

@@ -67,7 +67,7 @@ def file_at(path: str | None, example: str) -> Path:
         example: what such a path looks like, for the hint.
 
     Raises:
-        UserError: no value, nothing there, or a folder.
+        UserError: no value, nothing there, a folder, or what is never read to its end.
     """
     found = _existing(path, example)
     if found.is_dir():
@@ -76,6 +76,12 @@ def file_at(path: str | None, example: str) -> Path:
             "data.path is a folder, a file is needed",
             where=found,
             hint=f"data.path={inside or found / example}",
+        )
+    if not found.is_file():  # opening it might wait for ever
+        raise UserError(
+            "data.path is a device, a pipe or a socket, a file is needed",
+            where=found,
+            hint=f"data.path={example}",
         )
     return found
 

@@ -1,0 +1,543 @@
+"""Model files that somebody made to do harm: refused in one line, nothing run, nothing allocated."""
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cae_cli.anatomy import load
+from cae_cli.errors import UserError
+from tests.conftest import environment
+
+CUSTOM = """
+import keras
+
+@keras.saving.register_keras_serializable(package="mine")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+"""
+
+
+def network(*more):
+    """A small autoencoder."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="code"),
+            *more,
+            layers.Conv2DTranspose(1, 3, strides=2, padding="same", name="output"),
+        ]
+    )
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A file as Keras writes it."""
+    model = network()
+    model.compile("adam", "mse")
+    model.save(tmp_path / "good.keras")
+    return tmp_path / "good.keras"
+
+
+def parts(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def written(path, members, way=zipfile.ZIP_STORED):
+    """A .keras file of any parts; a list of pairs may have a name twice."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", way) as archive:
+        warnings.simplefilter("ignore")
+        for name, content in members.items() if isinstance(members, dict) else members:
+            archive.writestr(name, content)
+    return path
+
+
+def with_config(good, change, name="bad.keras"):
+    """The good file with another description."""
+    members = parts(good)
+    config = json.loads(members["config.json"])
+    change(config)
+    members["config.json"] = json.dumps(config).encode()
+    return written(good.with_name(name), members)
+
+
+def with_weights(good, change, name="bad.keras"):
+    """The good file with other weights."""
+    members = parts(good)
+    content = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(content, "r+") as file:
+        change(file)
+    members["model.weights.h5"] = content.getvalue()
+    return written(good.with_name(name), members)
+
+
+def layer(config, name):
+    return next(x for x in config["config"]["layers"] if x["config"].get("name") == name)
+
+
+def refused(path, custom=None):
+    with pytest.raises(UserError) as caught:
+        load(path, custom)
+    error = caught.value
+    assert error.hint
+    assert len(error.what) < 400
+    assert all(c.isprintable() for c in error.what)
+    return error.what
+
+
+def canary(tmp_path):
+    """A file that code would make, and a lambda that makes it."""
+    path = tmp_path / "canary"
+    assert not path.exists()
+    return path, eval(f"lambda x: (__import__('pathlib').Path({str(path)!r}).touch(), x)[1]")
+
+
+# Code
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_code_is_refused_and_run_only_where_it_is_asked_for(suffix, tmp_path):
+    made, code = canary(tmp_path)
+    network(layers.Lambda(code)).save(tmp_path / f"model.{suffix}")
+    made.unlink()  # it ran while the model was built
+    assert "holds a Lambda layer" in refused(tmp_path / f"model.{suffix}")
+    assert not made.exists()
+    load(tmp_path / f"model.{suffix}", unsafe=True)
+    assert made.exists()
+
+
+def hidden(where):
+    """Puts code somewhere into a description."""
+
+    def change(config):
+        code = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
+        lambda_layer = {
+            "module": "keras.layers", "class_name": "Lambda", "registered_name": None,
+            "config": {"name": "l", "function": code},
+        }  # fmt: skip
+        first = layer(config, "code")
+        match where:
+            case "activation":
+                first["config"]["activation"] = code
+            case "list":
+                first["config"]["kernel_size"] = [[3, [code]]]
+            case "build":
+                first["build_config"]["more"] = {"deep": [code]}
+            case "compile":
+                config["compile_config"]["loss"] = code
+            case "nested":
+                config["config"]["layers"].insert(1, {**config, "config": {"layers": [lambda_layer]}})
+            case "dotted":
+                config["config"]["layers"].insert(
+                    1, {**lambda_layer, "module": "keras", "class_name": "layers.Lambda"}
+                )
+            case "inside":
+                config["config"]["layers"].insert(
+                    1, {**lambda_layer, "module": "keras.src.layers.core.lambda_layer"}
+                )
+            case "function":
+                first["config"]["activation"] = {
+                    "module": "keras.layers", "class_name": "function", "config": "Lambda",
+                    "registered_name": "Lambda",
+                }  # fmt: skip
+            case "graph":
+                config["config"]["layers"].insert(
+                    1, {**lambda_layer, "class_name": "TFSMLayer", "config": {"filepath": "/tmp"}}
+                )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["activation", "list", "build", "compile", "nested", "dotted", "inside", "function", "graph"],
+)
+def test_code_is_found_wherever_it_hides(where, good):
+    assert "would run code" in refused(with_config(good, hidden(where)))
+
+
+@pytest.mark.parametrize(
+    "module", ["os", "subprocess", "hostile", "keras_hub", "keras_cv.models", ["os"]]
+)
+def test_no_module_but_keras_is_imported_for_a_class(module, good, tmp_path, monkeypatch):
+    (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    for package in ("keras_hub", "keras_cv"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def change(config):
+        layer(config, "code").update(module=module, class_name="Popen", registered_name=None)
+
+    assert "needs the class Popen, which Keras does not know" in refused(with_config(good, change))
+    assert not (tmp_path / "canary").exists()
+    assert "hostile" not in sys.modules
+    assert "keras_hub" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.datasets.mnist", "load_data"),
+        ("keras", "datasets.mnist.load_data"),
+        ("keras.applications", "ResNet50"),
+        ("keras.utils", "get_file"),
+        ("keras.config", "enable_unsafe_deserialization"),
+        ("keras.saving", "load_model"),
+    ],
+)
+def test_tools_of_keras_are_no_part_of_a_network(module, name, good):
+    def change(config):
+        layer(config, "code")["config"]["activation"] = {
+            "module": module, "class_name": "function", "config": name, "registered_name": name,
+        }  # fmt: skip
+
+    assert f"names {module}.{name}, which is no part" in refused(with_config(good, change))
+
+
+def test_a_class_of_the_users_own_file_is_known_by_every_name(tmp_path):
+    custom = tmp_path / "mine.py"
+    custom.write_text(CUSTOM)
+    scope = {"__name__": "elsewhere"}
+    exec(CUSTOM, scope)
+    network(scope["Twice"]()).save(tmp_path / "model.keras")
+    keras.saving.get_custom_objects().pop("mine>Twice")
+    assert "needs the class Twice" in refused(tmp_path / "model.keras")
+    opened = load(tmp_path / "model.keras", custom)
+    assert "Twice" in [type(x).__name__ for x in opened.layers]
+    keras.saving.get_custom_objects().pop("mine>Twice")
+
+
+def test_a_loss_of_somebodys_own_does_not_matter(tmp_path):
+    def mine(target, output):
+        return keras.ops.mean(target - output)
+
+    model = network()
+    model.compile("adam", mine)
+    model.save(tmp_path / "model.keras")
+    assert len(load(tmp_path / "model.keras").layers) == 2
+
+
+# Files
+
+
+def test_a_packed_file_is_refused_before_it_is_unpacked(good):
+    bomb = parts(good) | {"assets/zeros": bytes(2**28)}
+    path = written(good.with_name("bomb.keras"), bomb, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    assert "is packed or encrypted" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("assets/../../canary", "what no model of Keras has"),
+        ("../canary", "what no model of Keras has"),
+        ("/tmp/canary", "what no model of Keras has"),
+        ("run\x1b[2J.py", "what no model of Keras has: run\\x1b[2J.py"),
+        ("model.weights.npz", "what no model of Keras has"),
+    ],
+)
+def test_parts_that_no_model_has_are_refused(name, said, good):
+    assert said in refused(written(good.with_name("bad.keras"), parts(good) | {name: b"x"}))
+
+
+def test_parts_that_are_links_are_refused(good):
+    link = zipfile.ZipInfo("assets/link")
+    link.external_attr = 0o120777 << 16
+    members = [*parts(good).items(), (link, "/etc/passwd")]
+    assert "what no model of Keras has: assets/link" in refused(
+        written(good.with_name("bad.keras"), members)
+    )
+
+
+def test_parts_that_are_there_twice_are_refused(good):
+    for name in ("config.json", "model.weights.h5"):
+        members = [*parts(good).items(), (name, parts(good)[name])]
+        assert "holds a part twice" in refused(written(good.with_name("bad.keras"), members))
+
+
+def test_sizes_that_are_lies_are_refused(good):
+    path = written(good.with_name("bad.keras"), parts(good))
+    content = bytearray(path.read_bytes())
+    at = content.rfind(b"PK\x01\x02")
+    content[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+    path.write_bytes(content)
+    assert "holds less than it says" in refused(path)
+
+
+def test_a_file_of_holes_is_larger_than_memory(tmp_path):
+    for name in ("a.keras", "a.h5"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**42)
+        assert "the model would need 8.8 TB of memory" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, '{"a":' * 100_000, '{"a": "' + "x" * 2**26 + '"}'])
+def test_descriptions_without_end_are_refused(config, good, tmp_path):
+    path = written(good.with_name("bad.keras"), parts(good) | {"config.json": config})
+    assert "description of the network is too large" in refused(path)
+    with h5py.File(tmp_path / "bad.h5", "w", libver="latest") as file:
+        file.attrs["model_config"] = config
+    assert "description of the network is too large" in refused(tmp_path / "bad.h5")
+
+
+def test_networks_nested_without_end_are_refused(good):
+    def change(config):
+        inner = dict(config)
+        for _ in range(80):
+            inner = {**inner, "config": {"name": "n", "layers": [inner]}}
+        config["config"] = {"name": "n", "layers": [inner]}
+
+    assert "too large" in refused(with_config(good, change))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *("null", "3", "[]", "{}", "\x00", '{"a": NaN}', '{"class_name": "Sequential"}'),
+        *('{"class_name": [], "config": {}}', '{"class_name": 1, "module": "os"}'),
+        *('{"module": {}, "class_name": {}}', '{"class_name": "Sequential", "config": {"layers": 3}}'),
+        '{"module": "keras", "class_name": "Sequential", "config": {"layers": [{}]}}',
+        '{"class_name": "function", "config": {}, "module": "keras"}',
+    ],
+)
+def test_descriptions_of_nothing_are_refused(config, good, tmp_path):
+    assert refused(written(good.with_name("bad.keras"), parts(good) | {"config.json": config}))
+    with h5py.File(tmp_path / "bad.h5", "w") as file:
+        file.attrs["model_config"] = np.void(config.encode())
+        file.create_group("model_weights")
+    assert refused(tmp_path / "bad.h5")
+
+
+# Weights
+
+
+def kernel(file):
+    """Group and name of the first kernel."""
+    found = []
+    file.visititems(lambda name, x: found.append(name) if isinstance(x, h5py.Dataset) else None)
+    group, _, name = next(n for n in found if file[n].ndim == 4).rpartition("/")
+    return file[group], name
+
+
+def replaced(kind, secret):
+    """Puts something else where a kernel is."""
+
+    def change(file):
+        group, name = kernel(file)
+        shape = group[name].shape
+        size = int(np.prod(shape))
+        del group[name]
+        match kind:
+            case "external link":
+                group[name] = h5py.ExternalLink(str(secret), "secret")
+            case "soft link":
+                group[name] = h5py.SoftLink("/elsewhere")
+            case "external storage":
+                group.create_dataset(name, shape, "f4", external=[(str(secret), 0, 4 * size)])
+            case "virtual":
+                layout = h5py.VirtualLayout(shape, "f4")
+                layout[...] = h5py.VirtualSource(str(secret), "secret", shape)
+                group.create_virtual_dataset(name, layout)
+            case "strings":
+                group.create_dataset(name, shape, h5py.string_dtype())
+            case "references":
+                group.create_dataset(name, shape, h5py.ref_dtype)
+            case "gzip bomb":
+                group.create_dataset(name, (2**14, 2**14, 1, 4), "f4", compression="gzip", chunks=True)
+            case "nothing stored":
+                group.create_dataset(
+                    name, (2**20, 2**20, 1, 4), "f4", fillvalue=1, chunks=(1024, 1024, 1, 4)
+                )
+
+    return change
+
+
+LEADS = {
+    **dict.fromkeys(("external link", "soft link", "external storage", "virtual"), "lead elsewhere"),
+    **{"strings": "are no numbers", "references": "are no numbers"},
+    **{"gzip bomb": "are packed", "nothing stored": "are packed"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("kind", LEADS)
+def test_weights_that_are_elsewhere_or_packed_are_refused(kind, suffix, good, tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["secret"] = np.zeros((3, 3, 1, 4), np.float32)
+    if suffix == "keras":
+        path = with_weights(good, replaced(kind, secret))
+    else:
+        path = tmp_path / "bad.h5"
+        network().save(path)
+        with h5py.File(path, "r+") as file:
+            replaced(kind, secret)(file)
+    assert LEADS[kind] in refused(path)
+
+
+def test_groups_within_themselves_end_somewhere(good):
+    def change(file):
+        group = file.create_group("deep")
+        for _ in range(3000):
+            group = group.create_group("d")
+        group["round"] = file["/"]
+
+    assert len(load(with_weights(good, change)).layers) == 2
+
+
+def huge(filters):
+    def change(config):
+        layer(config, "code")["config"]["filters"] = filters
+
+    return change
+
+
+def test_layers_of_terabytes_are_never_allocated(good):
+    # 3x3x1 weights to each of 2^38 filters: 10 TB, and a file of 20 kB
+    assert "cannot be opened" in refused(with_config(good, huge(2**38)))
+
+
+def test_layers_that_would_just_fit_are_not_allocated_either(good, tmp_path):
+    """In a process whose memory is limited; TensorFlow alone takes some."""
+    path = with_config(good, huge(2**27))  # 5 GB for the first layer, as much for the next
+    code = """
+import resource, sys
+from cae_cli.anatomy import load
+from cae_cli.errors import UserError
+load(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    load(sys.argv[2])
+except UserError as error:
+    print(error.what)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, good, path], capture_output=True, text=True, env=environment()
+    )
+    said, more = done.stdout.strip().splitlines()
+    assert "cannot be opened" in said
+    assert int(more) < 2**20  # kilobytes
+
+
+def test_weights_of_other_shapes_are_refused(good):
+    def change(file):
+        group, name = kernel(file)
+        del group[name]
+        group[name] = np.zeros((3, 3, 1, 5), np.float32)
+
+    assert "cannot be opened" in refused(with_weights(good, change))
+    assert "cannot be opened" in refused(with_weights(good, lambda file: file.clear()))
+
+
+def test_a_file_cut_anywhere_or_with_flipped_bytes_opens_or_is_refused(good):
+    whole = good.read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for i in range(25):
+        flipped = bytearray(whole)
+        for at in rng.integers(0, len(whole), 30):
+            flipped[at] = rng.integers(256)
+        for content in (whole[: rng.integers(1, len(whole))], bytes(flipped)):
+            path = good.with_name(f"bad{i}.keras")
+            path.write_bytes(content)
+            try:
+                load(path)
+                outcomes.add("opened")
+            except UserError:
+                outcomes.add("refused")
+    assert "refused" in outcomes
+
+
+def test_the_trial_leaves_nothing_behind(good):
+    before = keras.src.backend.common.global_state.get_global_attribute("uninitialized_variables")
+    assert not before
+    refused(with_config(good, huge(2**38)))
+    with keras.StatelessScope():  # at its end Keras gives values to variables without one
+        pass
+    model, other = load(good), keras.saving.load_model(good, compile=False)
+    x = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(model(x), other(x))
+    assert model.variables[0].value is not None
+
+
+# The command
+
+
+def diagnosed(tmp_path, *words):
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images)
+    return subprocess.run(
+        [sys.executable, "-m", "cae_cli", "diagnose", *words, "data=npz", "data.path=x.npz"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(COLUMNS="200"), timeout=300,
+    )  # fmt: skip
+
+
+def test_the_command_refuses_code_and_runs_it_after_a_warning(tmp_path):
+    made, code = canary(tmp_path)
+    network(layers.Lambda(code, name="mine")).save(tmp_path / "model.keras")
+    made.unlink()
+    done = diagnosed(tmp_path, "model.keras")
+    assert done.returncode == 2
+    assert "error: the model holds a Lambda layer, which would run code from the file" in done.stderr
+    assert "--unsafe" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not made.exists()
+    done = diagnosed(tmp_path, "model.keras", "--unsafe")
+    assert done.returncode == 0, done.stderr
+    assert "! --unsafe: code in model.keras is run" in done.stderr
+    assert made.exists()
+
+
+def test_help_says_that_unsafe_runs_code(tmp_path):
+    done = diagnosed(tmp_path, "--help")
+    assert "--unsafe" in done.stdout
+    assert "runs that code" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["esc\x1b[2J", "new\nline", "<script>", "[red]x", "\u202ebidi", "my layer", "..", "größe"]
+)
+def test_names_that_tensorflow_cannot_use_are_shown_and_not_obeyed(name, tmp_path):
+    network(layers.ReLU(name=name)).save(tmp_path / "model.keras")
+    said = refused(tmp_path / "model.keras")
+    assert "has a name that TensorFlow cannot use" in said
+    assert ascii(name)[1:-1] in said or name in said
+
+
+def test_the_name_of_a_file_is_shown_and_not_obeyed(tmp_path):
+    network().save(tmp_path / "model.keras")
+    shutil.move(tmp_path / "model.keras", tmp_path / "[red]esc\x1b[2J\n.keras")
+    done = diagnosed(tmp_path, "[red]esc\x1b[2J\n.keras")
+    assert done.returncode == 0, done.stderr
+    assert "[red]esc\\x1b[2J\\n.keras: " in done.stderr
+    written_by_it = [p.read_text() for p in tmp_path.glob("runs/diagnose/*/*.txt")]
+    assert len(written_by_it) == 1
+    for text in (done.stdout, done.stderr, *written_by_it):
+        assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_pipe_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+    assert refused_without_hint(tmp_path / "model.keras") == "there is no such file"
+
+
+def refused_without_hint(path):
+    with pytest.raises(UserError) as caught:
+        load(path)
+    return caught.value.what
