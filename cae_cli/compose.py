@@ -11,15 +11,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, version
+from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
@@ -27,17 +26,22 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cae_cli.config import GROUPS, VARIANTS, Config, parse
 from cae_cli.errors import UserError, did_you_mean, nearest
+from cae_cli.loader import Loader
 from cae_cli.options import OptionError, describe, key_of
+from cae_cli.trust import Trust, causes, readable, refusal
 
 PACKAGE = Path(__file__).parent
 # In an installed package the configs are inside it, in a checkout they stand beside it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 
 MOST_CHECKED = 64  # jobs of a sweep that are all composed beforehand; larger grids: value by value
+MOST_JOBS = 10_000  # Hydra writes all of them down before the first one starts
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Sources:
     Attributes:
         config_name: of the primary config.
         folders: folders of the user's own configs, beside ours; ours win where names are the same.
+        trust: whom to believe, besides the overrides.
     """
 
     config_name: str = "config"
     folders: tuple[Path, ...] = ()
+    trust: Trust = field(default_factory=Trust)
 
     def find(self, group: str, name: str) -> Path | None:
         """The file of an option."""
@@ -65,7 +71,7 @@ class Sources:
         found: dict[str, Path] = {}
         for folder in (CONFIGS, *self.folders):
             for path in sorted((folder / group).glob("*.yaml")):
-                if not path.name.startswith("_"):
+                if not path.name.startswith("_") and path.is_file():
                     found.setdefault(path.stem, path)
         return found
 
@@ -92,7 +98,7 @@ def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictCo
     """
     sources = sources or Sources()
     with errors_in_words(overrides, sources):
-        return _compose(overrides, sources)
+        return _compose(overrides, sources)[0]
 
 
 def checked(overrides: Sequence[str], sources: Sources | None = None) -> tuple[DictConfig, Config]:
@@ -102,19 +108,19 @@ def checked(overrides: Sequence[str], sources: Sources | None = None) -> tuple[D
         UserError: it cannot be composed, or an option is wrong; names the file it came from.
     """
     sources = sources or Sources()
-    node = composed(overrides, sources)
-    for key in ("hydra.callbacks", "hydra.job.env_set"):
-        if OmegaConf.select(node, key):
-            raise UserError(
-                f"{key} may run anything and is refused",
-                where=origin(key, node, overrides, sources),
-                hint=f"leave {key} out",
-            )
+    with errors_in_words(overrides, sources):
+        node, loader = _compose(overrides, sources)
     try:
         return node, parse(node)
     except OptionError as error:
-        error.where = origin(error.key, node, overrides, sources)
+        if said := refusal(error):
+            raise said from error
+        error.where = loader.origin(error.key)
         raise
+    except OmegaConfBaseException as error:
+        told = rephrase(error, overrides, sources)
+        told.where = told.where or loader.origin(error.full_key or "")
+        raise told from error
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -146,8 +152,15 @@ def _choices(overrides: Sequence[str]) -> list[list[str]]:
             choices.append([override.input_line or ""])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            values = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+            choices.append([f"{key}={value}" for value in values])
         # an interval is for sweepers that draw from it
+    if math.prod(map(len, choices)) > MOST_JOBS:
+        raise UserError(
+            f"the sweep has more than {MOST_JOBS:,} jobs",
+            where=f"its keys: {', '.join(swept_keys(overrides))}",
+            hint="fewer values, or several sweeps",
+        )
     return choices
 
 
@@ -170,83 +183,26 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     Raises:
         UserError: one cannot be read.
     """
+    readable(overrides)
     with errors_in_words(overrides, Sources()):
         result: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
         return result
 
 
-def origin(key: str, node: DictConfig, overrides: Sequence[str], sources: Sources) -> str | None:
-    """Where the value of ``key`` was given: on the command line, or the file that has it."""
-    for override in reversed(overrides):
-        own = key_of(override)
-        if own in (key, key.partition("[")[0]) or own.startswith(f"{key}."):
-            return f"command line: {override}"
-    group, _, rest = key.partition("[")[0].partition(".")
-    choices = OmegaConf.select(node, "hydra.runtime.choices") or {}
-    candidates: list[tuple[Path | None, str]] = []
-    for deviation in ("debug", "experiment"):
-        if choices.get(deviation):
-            candidates.append((sources.find(deviation, choices[deviation]), key))
-    chosen = choices.get(group) or rest.partition(".")[0]  # a list of choices is not recorded
-    option_file = sources.find(group, str(chosen))
-    candidates.append((option_file, rest))
-    candidates.append((sources.find(".", sources.config_name), key))
-    for path, path_key in candidates:
-        for file in _bases(path):
-            if _has(file, path_key):
-                return _short(file)
-    return _short(option_file) if option_file else None
-
-
-def _bases(path: Path | None) -> Iterator[Path]:
-    """A config file and the files beside it that its defaults list names."""
-    if path is None or not path.is_file():
-        return
-    yield path
-    try:
-        content = OmegaConf.load(path)
-    except Exception:
-        return
-    for entry in (content.get("defaults") or []) if isinstance(content, DictConfig) else []:
-        if isinstance(entry, str) and entry != "_self_":
-            yield from _bases(path.with_name(f"{entry}.yaml"))
-
-
-def _has(file: Path, key: str) -> bool:
-    """Whether a file gives ``key`` a value, or something else to what it is a part of."""
-    try:
-        node: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception:
-        return False
-    for part in key.split(".") if key else ():
-        if not isinstance(node, dict):
-            return True
-        if part not in node:
-            return False
-        node = node[part]
-    return bool(key)
-
-
-def _short(path: Path) -> str:
-    """Relative to the current folder where that is shorter."""
-    resolved = path.resolve()
-    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(path)
-
-
-def _compose(overrides: Sequence[str], sources: Sources) -> DictConfig:
+def _compose(overrides: Sequence[str], sources: Sources) -> tuple[DictConfig, Loader]:
     # What hydra.initialize_config_dir does, and the user's folders where Hydra's --config-dir puts them.
-    GlobalHydra.instance().clear()
     version.setbase("1.3")
     search_path = create_config_search_path(str(CONFIGS))
     for folder in sources.folders:
         search_path.prepend(
             "command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema")
         )
-    Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
-    try:
-        return compose(sources.config_name, overrides=with_new_keys(overrides), return_hydra_config=True)
-    finally:
-        GlobalHydra.instance().clear()
+    loader = Loader(search_path, sources.trust)
+    node = Hydra("train", loader).compose_config(
+        sources.config_name, with_new_keys(overrides), RunMode.RUN, from_shell=False
+    )
+    loader.overrides = overrides  # as they were typed, for messages
+    return node, loader
 
 
 @contextmanager
@@ -262,7 +218,10 @@ def errors_in_words(overrides: Sequence[str], sources: Sources) -> Iterator[None
         raise
     # Whatever Hydra trips over while it composes, it is something that the user wrote.
     except Exception as error:
-        raise rephrase(error, overrides, sources) from error
+        told = rephrase(error, overrides, sources)
+        notes = (note for cause in causes(error) for note in getattr(cause, "__notes__", ()))
+        told.where = told.where or next(notes, None)
+        raise told from error
 
 
 def _yaml_error(error: Exception) -> UserError:
@@ -274,6 +233,8 @@ def _yaml_error(error: Exception) -> UserError:
 
 def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> UserError:
     """What Hydra, OmegaConf or the YAML reader raised, in words, with the nearest name."""
+    if said := refusal(error):
+        return said
     text = str(error)
     if isinstance(error, OSError) and error.filename:
         return UserError(f"cannot read a config: {error.strerror}", where=error.filename)
@@ -306,7 +267,7 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
             hint="leave out all but one; several values of a sweep are written group=a,b with -m",
         )
     if isinstance(error, RecursionError):
-        return UserError("a config names itself in its defaults list")
+        return UserError("an override or a config is nested too deeply, or stands for itself")
     if "Ambiguous value" in text or "Sweep parameters" in text:
         match = re.search(r"'([^']+)'", text)
         given = match.group(1) if match else "an override"
@@ -319,7 +280,12 @@ def rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> Us
         return _yaml_error(cause)
     if cause is not None and cause is not error:
         text = str(cause) or text  # Hydra's own line only says that there was an error
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    first = lines[0]
+    match = re.match(r"In '([^']+)': \w+ raised while composing config:$", first)
+    if match and len(lines) > 1:  # which config, and below what was wrong
+        found = sources.find(*match.group(1).rpartition("/")[::2])
+        return UserError(lines[1][0].lower() + lines[1][1:], where=found or match.group(1))
     return UserError(
         f"{key}: {first}" if key else first[0].lower() + first[1:],
         hint="HYDRA_FULL_ERROR=1 shows the whole error",
@@ -332,6 +298,10 @@ def _missing(file: str, overrides: Sequence[str], sources: Sources) -> UserError
     if not group:
         names = [path.stem for folder in (CONFIGS, *sources.folders) for path in folder.glob("*.yaml")]
         return UserError(f"there is no config {name!r}", hint=did_you_mean(name, names))
+    for folder in (CONFIGS, *sources.folders):
+        path = folder / group / f"{name}.yaml"
+        if path.is_symlink() or path.exists():
+            return UserError("a config must be a file", where=path)
     hint = "it may be a plugin that is not installed"
     if not group.startswith("hydra/"):
         hint = did_you_mean(name, sources.options(group), f"the options of {group} are")
@@ -367,7 +337,7 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
         return UserError(f"there is no option {key!r}", where=where, hint=did_you_mean(group, GROUPS))
     others = [o for o in overrides if key_of(o) != key]
     try:
-        node = _compose(others, sources)
+        node, _ = _compose(others, sources)
     except Exception:
         return UserError(f"{key} is not an option", where=where, hint=f"cae options {group}")
     parent, _, name = key.rpartition(".")
@@ -378,7 +348,7 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
         have = [n for n, cls in VARIANTS[group].items() if name in {o.name for o in describe(cls)}]
         if have:
             return UserError(
-                f"{key} is not an option of {group}={node[group].name}",
+                f"{key} is not an option of {group}={OmegaConf.select(node, f'{group}.name')}",
                 where=where,
                 hint=f"it belongs to {', '.join(f'{group}={n}' for n in have)}",
             )

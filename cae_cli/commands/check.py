@@ -18,7 +18,7 @@ likely to go wrong, without training and without TensorFlow. cae train does the
 same before it starts.
 
 flags:
-{line.HELP}\
+{line.HELP}{line.COMPOSING}\
   --json                  the findings as JSON
 """
 
@@ -31,9 +31,12 @@ def main(arguments: list[str]) -> int:
         return 0
     _, options = compose.checked(flags.overrides, line.sources(flags))
     experiment.check_early(options)
-    with terminal.Screen().doing("reading images …"):
+    screen = terminal.Screen()
+    with screen.doing("reading images …"):
         images = experiment.read(options)
         diagnosis = experiment.foresee(options, images, experiment.look_at(images))
+    for note in images.notes:
+        screen.say(f"  {note}")
     if flags.json:
         json.dump(plain({"schema": SCHEMA_VERSION, "diagnosis": diagnosis}), sys.stdout, indent=2)
         print()

@@ -15,10 +15,11 @@ from typing import Any
 from cae_cli import compose, experiment, interrupts
 from cae_cli.commands import line
 from cae_cli.config import Config
+from cae_cli.durable import claim, writing
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
-from cae_cli.run import Run, claim, writing
+from cae_cli.run import Run
 
 MODELS = (".keras", ".h5", ".hdf5")
 
@@ -40,10 +41,12 @@ a model:
   --code LAYER            the layer whose output is the code, if it is not found
   --custom FILE           a Python file with the classes of its own layers (it is
                           run)
+  --unsafe                also opens a file that holds code (Lambda layers), and
+                          runs that code, which can do all that you can
   --range=LOW,HIGH        the values it was trained on; 0,1 if nothing is said
 
 both:
-{line.HELP}\
+{line.HELP}{line.COMPOSING}\
   --json                  the content of summary.json on standard output
 """
 
@@ -162,9 +165,10 @@ def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
     run.write_trials(found)
 
 
-def _options(words: Sequence[str], *, trusted: bool) -> Config:
+def _options(words: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
     """The config of a command's words behind ``cae train``; those of a run's files are not trusted."""
     flags = line.parse("cae train", list(words), trusted=trusted)
+    flags.trust_configs = trust_configs
     return compose.checked(flags.overrides, line.sources(flags))[1]
 
 
@@ -195,11 +199,11 @@ def _model(
             where="command line: cae diagnose",
             hint="leave out --probe and --control",
         )
-    options = _options(overrides, trusted=True)
+    options = _options(overrides, trusted=True, trust_configs=flags.trust_configs)
     with terminal.Screen().doing("reading images …"):
         images = data.load(options.data)
     run = Run(claim(Path("runs/diagnose")))
-    asked = examine.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0))
+    asked = examine.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
     try:
         return run, examine.file(path, images, asked, run, _rules(overrides))
     except UserError:

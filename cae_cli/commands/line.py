@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +14,10 @@ from cae_cli.diagnosis import Diagnosis, Severity
 from cae_cli.diagnosis.rule import load_rules
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.options import key_of
+from cae_cli.report import terminal
 from cae_cli.run import Run
 from cae_cli.sweep import Sweep
+from cae_cli.trust import Trust, readable
 
 # Flags that every command with a diagnosis has.
 HELP = """\
@@ -22,14 +25,21 @@ HELP = """\
   --fail-on LEVEL         exit code 1 from this finding on: error, warning or note
   --rules FILE            a Python file with rules of your own (it is run)
 """
+# And those that compose one.
+COMPOSING = """\
+  --trust-configs         config files may read environment variables and set
+                          Hydra's own keys, which can run commands
+"""
 
 
 # What each command has of its own beside Hydra's flags.
 FLAGS = {
-    "cae train": ("verbose", "fail-on", "rules"),
-    "cae check": ("verbose", "fail-on", "rules", "json"),
+    "cae train": ("verbose", "fail-on", "rules", "trust-configs"),
+    "cae resume": ("verbose", "fail-on", "rules"),
+    "cae check": ("verbose", "fail-on", "rules", "trust-configs", "json"),
     "cae diagnose": (
-        "verbose", "fail-on", "rules", "json", "code", "custom", "range", "probe", "control",
+        "verbose", "fail-on", "rules", "trust-configs", "json", "code", "custom", "range", "probe",
+        "control", "unsafe",
     ),
 }  # fmt: skip
 
@@ -40,7 +50,8 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
     Args:
         command: for the hint of an error ("cae train").
         arguments: behind it.
-        trusted: a person typed them. Words from a file get no flags of ours: ``--rules`` runs code.
+        trusted: a person typed them. Words from a file get no flags of ours: ``--rules`` runs code,
+            ``--trust-configs`` lets others do so.
 
     Raises:
         UserError: an unknown flag, or one that is refused.
@@ -52,8 +63,10 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "json": {"action": "store_true"},
         "fail-on": {"choices": [s.value for s in Severity]},
         "rules": {"type": Path},
+        "trust-configs": {"action": "store_true"},
         "code": {},
         "custom": {"type": Path},
+        "unsafe": {"action": "store_true"},
         "range": {"type": _span},
         "probe": {"action": "store_true"},
         "control": {"action": "store_true"},
@@ -66,6 +79,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_intermixed_args(arguments)
+    flags.trusted = trusted
     if flags.experimental_rerun:
         raise UserError(
             "--experimental-rerun loads a pickle, which may run anything", where="command line"
@@ -97,7 +111,7 @@ def sources(flags: argparse.Namespace) -> compose.Sources:
     """Where configs are read from.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, or a word that cannot be read.
     """
     if flags.config_path is not None:
         raise UserError(
@@ -105,6 +119,7 @@ def sources(flags: argparse.Namespace) -> compose.Sources:
             where=f"command line: {flags.config_path}",
             hint=f"--config-dir {flags.config_path} adds a folder to them",
         )
+    readable([*flags.overrides, flags.config_dir or "", flags.config_name or ""])
     folders = []
     if flags.config_dir is not None:
         folder = Path(flags.config_dir).expanduser().resolve()
@@ -115,7 +130,10 @@ def sources(flags: argparse.Namespace) -> compose.Sources:
                 hint="a folder laid out like configs/: its sub-folders are groups",
             )
         folders.append(folder)
-    return compose.Sources(flags.config_name or "config", tuple(folders))
+    trust = Trust(words=False)
+    if flags.trusted:
+        trust = Trust.in_words(flags.overrides, files=flags.trust_configs)
+    return compose.Sources(flags.config_name or "config", tuple(folders), trust)
 
 
 def again(flags: argparse.Namespace) -> list[str]:
@@ -125,6 +143,8 @@ def again(flags: argparse.Namespace) -> list[str]:
         words += ["-cd", flags.config_dir]
     if flags.config_name is not None:
         words += ["-cn", flags.config_name]
+    if flags.trust_configs:
+        words += ["--trust-configs"]
     words += flags.overrides
     return words
 
@@ -142,6 +162,12 @@ def unforeseen(error: Exception, run: Run) -> RunFailed:
         failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")
     failure.__cause__ = error
     return failure
+
+
+def tell_how_to_go_on(run: Run) -> None:
+    """Says how, if a run that ended early can."""
+    if run.can_go_on():
+        terminal.Screen().say(f"it can go on: {shlex.join(['cae', 'resume', str(run.folder)])}")
 
 
 def exit_code(flags: argparse.Namespace, found: Diagnosis | Sweep) -> int:
