@@ -112,6 +112,7 @@ class Cae(Contestant):
         from cae_cli import engine, model, training
         from cae_cli.compose import checked
         from cae_cli.data import Images
+        from cae_cli.loop import Loop
         from cae_cli.probe import Probe
         from cae_cli.recorder import Recorder
 
@@ -127,7 +128,7 @@ class Cae(Contestant):
         self.network.model.set_weights(weights)
         probe = Probe(self.network, all_images)
         self.training, self.images, self.batch, self.epochs = training, images, batch, 0
-        self.loop = training.Loop(
+        self.loop = Loop(
             self.network,
             all_images,
             options.loss,

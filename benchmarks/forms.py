@@ -24,6 +24,7 @@ from speed import spread
 
 from cae_cli import data, engine, forward, model, training
 from cae_cli.compose import checked
+from cae_cli.loop import Loop
 from cae_cli.probe import Probe
 
 FORMS = {
@@ -42,7 +43,7 @@ def form(options, images, fused: bool, parts: int):
     if not fused:
         forward._convolved_next = lambda graph, step: None
     batch = options.training.batch_size
-    loop = training.Loop(
+    loop = Loop(
         network, images, options.loss, options.optimizer, options.augmentation, 0, batch,
         Nothing(network.model, Probe(network, images).spreads), parts,
     )  # fmt: skip

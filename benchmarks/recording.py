@@ -15,7 +15,7 @@ import time
 import numpy as np
 from interval import half_width
 
-from cae_cli import data, engine, model, training
+from cae_cli import data, engine, loop, model, training
 from cae_cli.compose import checked
 from cae_cli.probe import Probe
 from cae_cli.recorder import Recorder
@@ -65,20 +65,20 @@ def seconds(options, images, kind, parts) -> tuple[float, float]:
     engine.seed(options.seed)
     network = model.build(images.shape, options.model, tuple(options.regularization.values()))
     probe = Probe(network, images)
-    kernels = training.kernels
+    kernels = loop.kernels
     if kind is Nothing:
-        training.kernels = lambda model: []
+        loop.kernels = lambda model: []
     times: list[float] = []
     try:
         began = time.perf_counter()
         training.fit(
             network, images, options=options.training, loss=options.loss, optimizer=options.optimizer,
             schedule=options.schedule, augmentation=options.augmentation, seed=options.seed,
-            watcher=training.Watcher(on_epoch=lambda epoch, best: times.append(time.perf_counter())),
+            watcher=training.Watcher(on_epoch=lambda history: times.append(time.perf_counter())),
             recorder=kind(network.model, probe.spreads), parts=parts,
         )  # fmt: skip
     finally:
-        training.kernels = kernels
+        loop.kernels = kernels
     return time.perf_counter() - began, times[-1] - times[1]
 
 

@@ -367,6 +367,7 @@ class Bench:
         from cae_cli import data, engine, model, training
         from cae_cli.compose import checked
         from cae_cli.data import spool
+        from cae_cli.loop import CHUNK, Loop
         from cae_cli.recorder import Recorder
 
         folder = self.folder / "photos"
@@ -388,7 +389,7 @@ class Bench:
             engine.seed(0)
             network = model.build(images.shape, options.model)
             recorder = Recorder(network.model, dict)
-            loop = training.Loop(
+            loop = Loop(
                 network, images, options.loss, options.optimizer, options.augmentation, 0, 32,
                 recorder, device.parts,
             )  # fmt: skip
@@ -403,8 +404,8 @@ class Bench:
             for epoch in range(self.arguments.repeats):
                 order = training.image_order(0, epoch, len(images.train))
                 began = time.perf_counter()
-                for start in range(0, len(order), 32 * training.CHUNK):
-                    images.train[order[start : start + 32 * training.CHUNK]]
+                for start in range(0, len(order), 32 * CHUNK):
+                    images.train[order[start : start + 32 * CHUNK]]
                 gathering.append(time.perf_counter() - began)
             shares[name] = float(np.median(gathering) / np.median(epochs[1:]))
             rows.append(

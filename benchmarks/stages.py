@@ -17,7 +17,7 @@ from pathlib import Path
 def main() -> None:
     file, start = Path(sys.argv[1]), float(sys.argv[2])
     sys.argv = ["cae", *sys.argv[3:]]
-    from cae_cli import cli, engine, experiment, probe, training
+    from cae_cli import cli, engine, experiment, loop, probe, training
 
     found: dict[str, float] = {}
 
@@ -38,8 +38,8 @@ def main() -> None:
     timed(experiment, "read", "reading images")
     timed(experiment, "look_at", "looking at images")
     timed(engine, "start", "starting TensorFlow")
-    timed(training.Loop, "before_training", "validation before training")
-    timed(training.Loop, "epoch", "steps")
+    timed(training, "_before_training", "validation before training")
+    timed(loop.Loop, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
     timed(experiment, "judge", "judging and drawing")
     try:

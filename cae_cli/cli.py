@@ -35,6 +35,9 @@ COMMANDS = {
     ),
     "rules": Command("list what the diagnosis looks for", "cae_cli.commands.rules"),
     "explain": Command("tell all of one rule", "cae_cli.commands.explain"),
+    "resume": Command(
+        "go on with a run that was cut short, or train it for longer", "cae_cli.commands.resume"
+    ),
     "report": Command("draw and judge a finished run again", "cae_cli.commands.report"),
 }
 

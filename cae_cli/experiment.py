@@ -20,13 +20,13 @@ from cae_cli import config, data, diagnosis, engine, interrupts, model, training
 from cae_cli.config import Config
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
-from cae_cli.errors import Interrupted
+from cae_cli.errors import Interrupted, UserError
 from cae_cli.measures.measured import Measures, measure
 from cae_cli.measures.survey import Survey, repeats, survey, surveyed
 from cae_cli.probe import Probe
 from cae_cli.recorder import Recorder
 from cae_cli.report import figures, terminal
-from cae_cli.run import Run, surroundings, writing
+from cae_cli.run import Run, surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -57,36 +57,37 @@ class Outcome:
         )
 
 
-def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
+def run(options: Config, command: Sequence[str], folder: Run, *, again: bool = False) -> Outcome:
     """Trains an autoencoder and says what it learned.
 
     Args:
         options: the checked config.
         command: words of the command line that lead to it.
         folder: the run's.
+        again: the run goes on from its last checkpoint.
 
     Returns:
         The outcome; all of it is in the folder. If the training diverged, the status says failed.
 
     Raises:
-        UserError: the data, or their combination with the options, is of no use; cannot write.
+        UserError: the data, or their combination with the options, is of no use; cannot write; the
+            images are no longer those that the run began with.
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
-    with folder.running(), writing(folder.folder):
+    with folder.running(again=again):
+        before = folder.setup() if again else surroundings()
+        setup = {**before, "command": list(command), "config": config.plain(options)}
+        if not again:
+            folder.write_setup(setup)  # enough to begin once more
         with engine.quiet(folder.log), screen.doing("reading images …"):
             images = read(options)
             seen = look_at(images)
         foreseen = foresee(options, images, seen)
-        folder.write_setup(
-            {
-                **surroundings(),
-                "command": list(command),
-                "config": config.plain(options),
-                "data": described(images),
-                "foreseen": foreseen,
-            }
-        )
+        setup |= {"data": described(images), "foreseen": foreseen}
+        if again:
+            _check_same(before, setup)
+        folder.write_setup(setup)
         screen.warn(foreseen)
         with engine.quiet(folder.log):
             train(options, images, seen, folder, screen)
@@ -94,8 +95,33 @@ def run(options: Config, command: Sequence[str], folder: Run) -> Outcome:
         outcome = judge(folder)
         interrupts.check()
         if outcome.failed:
-            folder.set_status("failed", "the training diverged")
+            folder.set_status("failed", _why(outcome, folder.training()))
         return outcome
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Says so if a run would go on with other images.
+
+    Raises:
+        UserError: it would.
+    """
+    known = before.get("data")
+    if known and known["fingerprint"] != now["data"]["fingerprint"]:
+        raise UserError(
+            f"the images are not those that the run began with: {known['train']:,} for training then, "
+            f"{now['data']['train']:,} now, and other pixels",
+            where=(now["config"]["data"].get("path") or f"data={known['source']}"),
+            hint="put the old images back, or begin anew with cae train",
+        )
+
+
+def _why(outcome: Outcome, trained: Mapping[str, Any]) -> str:
+    """Why a training diverged, as far as it is known."""
+    what = (
+        f"the training diverged: {trained['diverged_in']} not finite at step {trained['diverged_at']:,}"
+    )
+    causes = [f.problem for f in outcome.diagnosis.findings if f.consequence_of is None]
+    return f"{what}; likely cause: {causes[0]}" if causes else what
 
 
 def check_early(options: Config) -> None:
@@ -171,18 +197,28 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
     training.freeze(autoencoder, options.training.frozen)
     probe = Probe(autoencoder, images)
     recorder = Recorder(autoencoder.model, probe.spreads)
+    folder.keep_snapshots(options.training.snapshots)
+    checkpoint = _checkpoint(folder, screen)
 
-    def on_epoch(epoch: training.Epoch, best: bool) -> None:
+    def on_epoch(history: training.History) -> None:
         interrupts.check()
-        folder.append_metrics(epoch.row())
-        if epoch.epoch > 0:
-            folder.save_model(autoencoder.model, best=best)
-        if epoch.epoch in options.training.snapshots:
-            folder.write_arrays(folder.snapshot(epoch.epoch), probe.snapshot())
-        screen.epoch(epoch.row(), len(images.train))
+        epoch = history.left_at
+        if epoch in options.training.snapshots:
+            folder.write_arrays(folder.snapshot(epoch), probe.snapshot())
+        if epoch > 0:
+            folder.save_model(autoencoder.model, best=history.best_epoch == epoch)
+        folder.write_metrics([e.row() for e in history.epochs])
+        screen.epoch(history.epochs[-1].row(), len(images.train))
 
+    def on_checkpoint(taken: training.Checkpoint) -> None:
+        # The last file of an epoch: before it is there, the epoch is trained again.
+        folder.write_checkpoint(taken.epochs[-1].epoch, taken.arrays())
+
+    done = checkpoint.epochs[-1].epoch if checkpoint else 0
     try:
-        with screen.training(options.training.epochs, len(images.train), options.training.batch_size):
+        with screen.training(
+            options.training.epochs, len(images.train), options.training.batch_size, done
+        ):
             history = training.fit(
                 autoencoder,
                 images,
@@ -192,9 +228,10 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
                 schedule=options.schedule,
                 augmentation=options.augmentation,
                 seed=options.seed,
-                watcher=training.Watcher(on_steps=screen.steps, on_epoch=on_epoch),
+                watcher=training.Watcher(screen.steps, on_epoch, on_checkpoint),
                 recorder=recorder,
                 parts=device.parts,
+                checkpoint=checkpoint,
             )
     except Interrupted:
         folder.save_model(autoencoder.model, best=False)
@@ -208,6 +245,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
                 "measured_epoch": history.left_at,
                 "stopped_early": history.stopped_early,
                 "diverged_at": history.diverged_at,
+                "diverged_in": history.diverged_in,
                 "loss": config.plain(options)["loss"]["name"],
                 "network": autoencoder.facts(),
                 "weights": autoencoder.weight_count,
@@ -219,6 +257,21 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         folder.write_arrays(
             folder.arrays, {**probe.record(), **recorder.record(), **survey_arrays(seen)}
         )
+
+
+def _checkpoint(folder: Run, screen: terminal.Screen) -> training.Checkpoint | None:
+    """Where an earlier process of this run came to, None for a new run."""
+    arrays = folder.checkpoint()
+    if arrays is None:
+        return None
+    try:
+        checkpoint = training.Checkpoint.of(arrays)
+    except ValueError as error:
+        raise UserError(
+            f"the run cannot go on: {error}", where=folder.last.parent, hint="cae train begins anew"
+        ) from error
+    screen.say(f"going on after epoch {checkpoint.epochs[-1].epoch}")
+    return checkpoint
 
 
 def judge(folder: Run, rules: Mapping[str, Any] | None = None, *, silent: bool = False) -> Outcome:

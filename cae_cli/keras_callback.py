@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from cae_cli import examine, experiment
 from cae_cli.data import Images
+from cae_cli.durable import claim
 from cae_cli.errors import UserError
 from cae_cli.probe import Probe
 from cae_cli.recorder import EARLY, Recorder
 from cae_cli.report import terminal
-from cae_cli.run import Run, claim
+from cae_cli.run import Run
 
 HELD_OUT = 0.1  # share of the images where no others are given: the last ones, as Keras' fit takes them
 # Epochs after which the maps are looked at.
@@ -141,8 +142,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         arrays = {**self.probe.record(), **self.recorder.record()}
         self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
         self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
-        for row in self._rows:
-            self.run.append_metrics(row)
+        self.run.write_metrics(self._rows)
         loss = _loss_name(self.model)
         settings: dict[str, Any] = {"loss": {"name": loss}}
         if self._rate is not None:
@@ -204,7 +204,6 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 "val/psnr": nan,
                 "val/ssim": nan,
                 "learning_rate": nan if rate is None else rate,
-                "seconds": nan,
             }
         )
 

@@ -58,7 +58,8 @@ class Recorder:
         self._gradients: list[Array] = []
         self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
         self._epochs = 0
-        self._fed: list[tuple[Array, Array]] = []
+        self._batches: list[tuple[Array, Array]] = []  # of the first steps, until they are measured
+        self._fed: dict[str, NDArray[Any]] = {}
 
     @staticmethod
     def cuts(first: int, count: int) -> list[int]:
@@ -80,20 +81,21 @@ class Recorder:
         """What a step was fed: the network's inputs and what its outputs were compared with."""
         if inputs.size:
             count = max(2, self._room // inputs[0].size)
-            self._fed.append((np.array(inputs[:count]), np.array(targets[:count])))
+            self._batches.append((np.array(inputs[:count]), np.array(targets[:count])))
 
     @property
     def _room(self) -> int:
         """Pixels of what was fed that may still be kept."""
-        return MOST_FED - sum(inputs.size for inputs, _ in self._fed)
+        return MOST_FED - sum(inputs.size for inputs, _ in self._batches)
 
     def before(self, step: int, *, first_of_epoch: bool) -> None:
         """A step is about to be made."""
         if step == 0:
-            self._look(0)
+            self.look(0)
         if step < EARLY or first_of_epoch:
             self._before = [np.array(kernel) for kernel in self.kernels]
 
+    @np.errstate(all="ignore")  # networks that diverge
     def after(self, step: int, *, first_of_epoch: bool, data_loss: float, penalty: float) -> None:
         """A step was made; ``step`` is its number."""
         if self._before:
@@ -108,7 +110,7 @@ class Recorder:
             if first_of_epoch:
                 self._updates.append(ratios)
         if step + 1 in LOOKS:
-            self._look(step + 1)
+            self.look(step + 1)
 
     def losses(self, values: Array) -> None:
         """Data losses of steps, in order."""
@@ -123,21 +125,31 @@ class Recorder:
             look: whether to look at the maps.
         """
         self._epochs += 1
+        self._measure_batches()
         if gradients is not None:
             self._gradients.append(gradients)
         if look:
-            self._look(step)
+            self.look(step)
 
     def record(self) -> dict[str, NDArray[Any]]:
         """Everything that the table at the top of this file lists, as far as it happened."""
+        notes = self.notes()
+        return {
+            "course/kernels": np.array([kernel.path for kernel in self.kernels]),
+            **notes,
+            "course/losses": _in_parts(notes["course/losses"]),
+        }
+
+    def notes(self) -> dict[str, NDArray[Any]]:
+        """What was written down so far; `go_on` takes it."""
+        self._measure_batches()
         m = len(self.kernels)
         steps = sorted(self._looks)
         arrays: dict[str, NDArray[Any]] = {
-            "course/kernels": np.array([kernel.path for kernel in self.kernels]),
             "course/early_updates": _rows(self._early, m),
             "course/updates": _rows(self._updates, m),
             "course/early_losses": _rows(self._early_losses, 2),
-            "course/losses": _in_parts(self._losses),
+            "course/losses": np.concatenate([np.zeros(0, np.float32), *self._losses]),
             "course/gradients": _rows(self._gradients, m),
             "course/look_steps": np.array(steps, np.int64),
         }
@@ -145,15 +157,42 @@ class Recorder:
             looks = [self._looks[step][layer] for step in steps]
             arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
             arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
-        if self._fed:
-            inputs, targets = (np.concatenate(parts) for parts in zip(*self._fed, strict=True))
-            arrays |= {f"fed/{k}": np.array(v) for k, v in asdict(fed(inputs, targets)).items()}
-        return arrays
+        return {**arrays, **{f"fed/{name}": value for name, value in self._fed.items()}}
 
-    def _look(self, step: int) -> None:
+    def go_on(self, notes: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what `notes` gave after a whole epoch.
+
+        Raises:
+            KeyError: it is something else.
+        """
+        self._early = list(notes["course/early_updates"])
+        self._updates = list(notes["course/updates"])
+        self._early_losses = list(notes["course/early_losses"])
+        self._losses = [notes["course/losses"]]
+        self._gradients = list(notes["course/gradients"])
+        self._epochs = len(self._updates)
+        layers = [name.removeprefix("look_std/") for name in notes if name.startswith("look_std/")]
+        self._looks = {
+            int(step): {
+                layer: (notes[f"look_std/{layer}"][i], notes[f"look_image_std/{layer}"][i])
+                for layer in layers
+            }
+            for i, step in enumerate(notes["course/look_steps"])
+        }
+        self._fed = {k.removeprefix("fed/"): v for k, v in notes.items() if k.startswith("fed/")}
+
+    def look(self, step: int) -> None:
+        """Looks at the maps as they are after so many steps, once."""
         if step not in self._looks:
             spreads = self._spreads().items()
             self._looks[step] = {name: (s.std(), s.image_std()) for name, s in spreads}
+
+    def _measure_batches(self) -> None:
+        """Brings the batches of the first steps down to a few numbers."""
+        if self._batches:
+            inputs, targets = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
+            self._fed = {name: np.array(value) for name, value in asdict(fed(inputs, targets)).items()}
+            self._batches = []
 
 
 def kernels(model: Any) -> list[Any]:
@@ -166,11 +205,10 @@ def _rows(rows: Sequence[Any], width: int) -> Array:
     return np.array(rows, np.float32).reshape(len(rows), width)
 
 
-def _in_parts(losses: Sequence[Array]) -> Array:
+def _in_parts(values: Array) -> Array:
     """All losses, or means over `MOST_LOSSES` parts where there are more."""
-    values = np.concatenate(losses) if losses else np.zeros(0, np.float32)
     if len(values) <= MOST_LOSSES:
-        return np.asarray(values, np.float32)
+        return values
     edges = np.arange(MOST_LOSSES) * len(values) // MOST_LOSSES
     sums = np.add.reduceat(values.astype(np.float64), edges)
     return np.asarray(sums / np.diff([*edges, len(values)]), np.float32)

@@ -9,23 +9,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import errno
 import json
 import logging
 import math
 import os
 import platform
-import secrets
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,83 +30,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.durable import CANNOT_WRITE, UNFINISHED, at_work, atomic, cannot_write, is_in_use, writing
 from cae_cli.errors import Interrupted, RunFailed, UserError
+
+logger = logging.getLogger(__name__)
 
 # Of the JSON files of a run, and of the arrays beside them. Raised when a reader would misread them.
 SCHEMA_VERSION = 2
 
 PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "numpy", "pillow", "scikit-learn")
 
-
-_CANNOT_WRITE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOTDIR,
-}
-
-
-def claim(parent: Path, *, now: datetime | None = None) -> Path:
-    """Makes a new folder ``<date>_<time>_<suffix>`` below ``parent``.
-
-    The folder is claimed by making it, so that two processes never get the same one.
-
-    Raises:
-        UserError: the folder cannot be made.
-    """
-    stamp = f"{now or datetime.now():%Y-%m-%d_%H-%M-%S}"
-    make(parent)
-    while True:
-        folder = parent / f"{stamp}_{_suffix()}"
-        with contextlib.suppress(FileExistsError), writing(parent):
-            folder.mkdir()
-            return folder
-
-
-def make(folder: Path) -> None:
-    """Makes a folder and those above it, if they are not there.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(error, folder) from error
-
-
-def _suffix() -> str:
-    """Four letters and digits that cannot be misread for one another (some 700,000 of them)."""
-    return "".join(secrets.choice("23456789abcdefghjkmnpqrstvwxyz") for _ in range(4))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write into an error a person can use; other errors pass.
-
-    Raises:
-        UserError: no permission, read-only file system, disk or quota full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        raise _cannot_write(error, path) from error
-
-
-def _cannot_write(error: OSError, path: Path) -> UserError:
-    reason = (error.strerror or str(error)).lower()
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    elsewhere = "write elsewhere: hydra.run.dir=<folder> (in a multirun hydra.sweep.dir=<folder>)"
-    return UserError(
-        f"cannot write the run: {reason}",
-        where=error.filename or path,
-        hint=f"free some space, or {elsewhere}" if full else elsewhere,
-    )
+RESERVE = 2**16  # bytes that are kept for the status of a run whose disk is full
+MOST_JSON = 2**26  # bytes of a JSON file of a run
 
 
 class Run:
@@ -159,6 +90,12 @@ class Run:
         found = sorted((self.folder / "snapshots").glob("epoch_*.npz"))
         return {int(path.stem.removeprefix("epoch_")): path for path in found}
 
+    def keep_snapshots(self, epochs: Container[int]) -> None:
+        """Removes all others: a training that goes on may have ended at an epoch of no interest."""
+        for epoch, path in self.snapshots().items():
+            if epoch not in epochs:
+                path.unlink(missing_ok=True)
+
     # -- status ----------------------------------------------------------------------------------
 
     def set_status(self, status: str, reason: str | None = None) -> None:
@@ -179,48 +116,91 @@ class Run:
         )
 
     def status(self) -> dict[str, Any]:
-        """The status as written, {} if there is none yet."""
-        return self._read_json("status.json", {})
+        """The status as written, {} if there is none yet.
+
+        A run whose process is gone is not running, whatever it wrote last.
+        """
+        status = self._read_json("status.json", {})
+        here = status.get("status") == "running" and status.get("host") == socket.gethostname()
+        if not here or is_in_use(self.folder) is not False:
+            return status
+        status = self._read_json("status.json", {})  # it may have ended just now
+        if status.get("status") != "running":
+            return status
+        reason = "its process ended without a word: killed, a crash, or a power cut"
+        return {**status, "status": "interrupted", "reason": reason}
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, *, again: bool = False) -> Iterator[None]:
         """The status from the first second to the last: running, then how the block ended.
 
         Logs to train.log meanwhile. A block that ends normally may have set another status.
+
+        Args:
+            again: there was a run in this folder, and it goes on.
+
+        Raises:
+            UserError: another run is or was in this folder; it cannot be written.
         """
-        with writing(self.folder):
+        with at_work(self.folder), writing(self.folder):
+            if self._read_json("status.json", {}) and not again:
+                raise UserError(
+                    "another run is in this folder already",
+                    where=self.folder,
+                    hint="leave out hydra.run.dir; hydra.sweep.subdir must give every job a folder of "
+                    "its own",
+                )
+            for left in self.folder.rglob(f"{UNFINISHED}*"):
+                left.unlink(missing_ok=True)
+            # Room for the last word, whatever fills the disk.
+            reserve = self.folder / f"{UNFINISHED}reserve"
+            reserve.write_bytes(bytes(RESERVE))
             self.set_status("running")
-            handler = logging.FileHandler(self.log, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger = logging.getLogger("cae_cli")
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        try:
-            yield
-            if self.status().get("status") == "running":
-                self.set_status("ok")
-        except BaseException as error:
-            # The disk may be full: the first error is the one to show, not that its trace is lost.
-            with contextlib.suppress(OSError):
-                if isinstance(error, Interrupted | KeyboardInterrupt):
-                    self.set_status("interrupted", str(error) or "interrupted by the keyboard")
-                else:
-                    if not isinstance(error, UserError | RunFailed):
-                        logger.error("%s", traceback.format_exc())
-                    reason = getattr(error, "what", None) or f"{type(error).__name__}: {error}"
-                    self.set_status("failed", reason)
-            raise
-        finally:
-            logger.removeHandler(handler)
-            with contextlib.suppress(OSError):
-                handler.close()
+            handler = _Log(self.log, encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            package = logging.getLogger("cae_cli")
+            package.addHandler(handler)
+            package.setLevel(logging.INFO)
+            package.propagate = False
+            for name in logging.root.manager.loggerDict:  # Hydra has switched off all there were
+                if name.partition(".")[0] == "cae_cli":
+                    logging.getLogger(name).disabled = False
+            try:
+                yield
+                if self.status().get("status") == "running":
+                    self.set_status("ok")
+            except BaseException as error:
+                # The disk may be full: the first error is the one to show, not that its trace is lost.
+                with contextlib.suppress(OSError, UserError):
+                    reserve.unlink(missing_ok=True)
+                    self._set_status_of(error)
+                raise
+            finally:
+                with contextlib.suppress(OSError):
+                    reserve.unlink(missing_ok=True)
+                package.removeHandler(handler)
+                with contextlib.suppress(OSError):
+                    handler.close()
+
+    def _set_status_of(self, error: BaseException) -> None:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            self.set_status("interrupted", str(error) or "interrupted by the keyboard")
+            return
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            error = cannot_write(error, self.folder)
+        if not isinstance(error, UserError | RunFailed):
+            logger.error("%s", "".join(traceback.format_exception(error)))
+        self.set_status("failed", getattr(error, "what", None) or f"{type(error).__name__}: {error}")
 
     # -- what was run ----------------------------------------------------------------------------
 
     def is_set_up(self) -> bool:
-        """Whether the run got as far as `write_setup`: its data and options were of use."""
+        """Whether the run got as far as `write_setup`."""
         return (self.folder / "run.json").exists()
+
+    def has_trained(self) -> bool:
+        """Whether there is anything of a training."""
+        return self.metrics.exists()
 
     def write_setup(self, setup: Mapping[str, Any]) -> None:
         """run.json: what was run, where, with what."""
@@ -237,6 +217,10 @@ class Run:
     def training(self) -> dict[str, Any]:
         """What `write_training` wrote."""
         return self._read_json("training.json")
+
+    def has_ended(self) -> bool:
+        """Whether a training came to its end here; it may have gone on since."""
+        return (self.folder / "training.json").exists()
 
     def write_control(self, explained: float) -> None:
         """control.json: what the same network explains with a frozen encoder."""
@@ -257,15 +241,13 @@ class Run:
 
     # -- figures -----------------------------------------------------------------------------------
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Adds a line to metrics.csv; a number that is not there is left empty."""
-        is_new = not self.metrics.exists()
-        values = ["" if math.isnan(value) else f"{value:.8g}" for value in row.values()]
-        with self.metrics.open("a", newline="") as file:
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """metrics.csv: a line for each row; a number that is not there is left empty."""
+        with atomic(self.metrics) as path, path.open("w", newline="") as file:
             writer = csv.writer(file)
-            if is_new:
-                writer.writerow(row)
-            writer.writerow(values)
+            writer.writerow(rows[0])
+            for row in rows:
+                writer.writerow("" if math.isnan(v) else f"{v:.8g}" for v in row.values())
 
     def read_metrics(self) -> dict[str, NDArray[np.float64]]:
         """Columns of metrics.csv; NaN where a line has no number.
@@ -280,7 +262,7 @@ class Run:
                 name: np.array([float(line[name] or "nan") for line in lines], np.float64)
                 for name in (lines[0] if lines else ())
             }
-        except (OSError, ValueError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
             raise _unreadable(self.metrics) from error
 
     def write_summary(self, summary: Mapping[str, Any], text: str) -> None:
@@ -307,7 +289,7 @@ class Run:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib and NumPy each raise their own at a damaged file
             raise _unreadable(path) from error
 
     def save_model(self, model: Any, *, best: bool) -> None:
@@ -318,28 +300,49 @@ class Run:
             with atomic(self.best) as path:
                 shutil.copyfile(self.last, path)
 
+    def write_checkpoint(self, epoch: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """What training needs to go on after an epoch. That of the epoch before it is kept too."""
+        self.write_arrays(self._checkpoint(epoch), arrays)
+        for path in self._checkpoints()[:-2]:
+            path.unlink(missing_ok=True)
+
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return bool(self._checkpoints())
+
+    def checkpoint(self) -> dict[str, NDArray[Any]] | None:
+        """What `write_checkpoint` wrote last, as far as it can be read; None if nothing can."""
+        for path in reversed(self._checkpoints()):
+            try:
+                return self.read_arrays(path)
+            except UserError as error:
+                logger.warning("%s: %s", path.name, error.what)
+        return None
+
+    def _checkpoint(self, epoch: int) -> Path:
+        return self.last.with_name(f"state_{epoch:06d}.npz")
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.last.parent.glob("state_*.npz"))
+
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        if any("\ud800" <= c <= "\udfff" for c in text):  # of a file's name that is not UTF-8
+            text = json.dumps(plain(content), indent=2, allow_nan=False)
         with atomic(self.folder / name) as path:
             path.write_text(text + "\n", encoding="utf-8")
 
     def _read_json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            if default is not None:
-                return default
-            raise UserError(
-                f"{name} is missing", where=self.folder, hint="is this the folder of a run?"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{name} is not valid JSON", where=path) from error
-        if not isinstance(content, dict) or content.get("schema", 0) > SCHEMA_VERSION:
+        if default is not None and not os.path.lexists(path):
+            return default
+        content = _parsed(path)
+        schema = content.get("schema", 0)
+        if not isinstance(schema, int) or schema > SCHEMA_VERSION:
             raise UserError(
                 f"{name} was written by a newer version of cae", where=path, hint="update cae"
             )
-        if content.get("schema", 0) < SCHEMA_VERSION:
+        if schema < SCHEMA_VERSION:
             command = content.get("command")
             again = shlex.join(map(str, command)) if isinstance(command, list) else "cae train …"
             raise UserError(
@@ -350,26 +353,40 @@ class Run:
         return content
 
 
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Keras and NumPy look at the suffix, so it stays.
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+class _Log(logging.FileHandler):
+    """train.log, which a full disk may cut short without a word: the run itself says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """A JSON file of a run.
+
+    Raises:
+        UserError: it is missing, or no such file.
+    """
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        if not path.is_file():  # nor a pipe, which would be waited for
+            raise FileNotFoundError
+        if path.stat().st_size > MOST_JSON:
+            raise UserError(
+                f"{path.name} is larger than any that cae writes", where=path, hint="is it a run's?"
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path.name} is missing", where=path.parent, hint="is this the folder of a run?"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path.name} is not valid JSON", where=path, hint="the file is damaged or incomplete"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
+    return content
 
 
 def _unreadable(path: Path) -> UserError:

@@ -10,32 +10,22 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.anatomy import Autoencoder
-from cae_cli.data import Images, images_at_a_time
+from cae_cli.data import Images
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.errors import UserError
-from cae_cli.forward import cut, forward, may_be_cut
-from cae_cli.losses import Loss, StructuralSimilarity
-from cae_cli.measures.quality import MSE_FLOOR
-from cae_cli.measures.similarity import K1, K2, SIGMA, fitting_window
+from cae_cli.loop import Loop
+from cae_cli.losses import Loss
 from cae_cli.optimizers import Optimizer, Schedule
 from cae_cli.options import option
-from cae_cli.recorder import Recorder, kernels
-
-Tensor = Any
-
-# Steps that run in TensorFlow without coming back to Python: enough to make the way back cheap,
-# few enough that the display moves and a signal is seen soon.
-CHUNK = 32
-CHUNK_BYTES = 2**26  # of large images there are fewer steps
+from cae_cli.recorder import Recorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +64,6 @@ class Epoch:
     val_psnr: float
     val_ssim: float
     learning_rate: float
-    seconds: float
 
     def row(self) -> dict[str, float]:
         """Values by the names that metrics.csv uses ("train/loss")."""
@@ -85,21 +74,14 @@ class Epoch:
 
 
 @dataclass
-class Watcher:
-    """What the caller wants to hear of while training runs. Each may be replaced."""
-
-    on_steps: Callable[[int, int, float], None] = lambda epoch, step, loss: None
-    on_epoch: Callable[[Epoch, bool], None] = lambda epoch, best: None
-
-
-@dataclass
 class History:
     """What happened.
 
     Attributes:
         epochs: one entry per finished epoch, the first for the network before training.
         stopped_early: training ended before ``training.epochs``.
-        diverged_at: the step whose loss or gradient was not finite, or None.
+        diverged_at: the step at which something was not finite, from 1, or None.
+        diverged_in: what was not: "loss", "penalty", "gradient", "weights" or "validation loss".
         left_at: the epoch whose weights the network was left with; of a training that diverged, the
             last whole one before them.
     """
@@ -107,6 +89,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     stopped_early: bool = False
     diverged_at: int | None = None
+    diverged_in: str | None = None
     left_at: int = 0
 
     @property
@@ -117,8 +100,78 @@ class History:
     @property
     def best_epoch(self) -> int:
         """The trained epoch of the lowest validation loss; 0 if there is none."""
-        finite = [e for e in self.epochs if e.epoch > 0 and math.isfinite(e.val_loss)]
-        return min(finite, key=lambda e: e.val_loss).epoch if finite else 0
+        trained = [e for e in self.epochs if e.epoch > 0]
+        return min(trained, key=lambda e: e.val_loss).epoch if trained else 0
+
+    def waited(self, patience: int | None) -> bool:
+        """Whether so many epochs have passed without a lower validation loss."""
+        return patience is not None and self.epochs[-1].epoch - self.best_epoch >= patience
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a training needs to go on after a whole epoch as if it had never stopped.
+
+    The order of the images and the learning rate are functions of the epoch and of the losses so far,
+    and need no place here.
+
+    Attributes:
+        epochs: so far.
+        state: of the loop, and where early stopping is on, the ``best`` weights.
+        recorder: its notes.
+    """
+
+    epochs: tuple[Epoch, ...]
+    state: Mapping[str, list[NDArray[Any]]]
+    recorder: Mapping[str, NDArray[Any]]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The same by names, as a file holds it."""
+        return {
+            "epochs": np.array([astuple(epoch) for epoch in self.epochs], np.float64),
+            **{f"{k}/{i:04d}": v for k, values in self.state.items() for i, v in enumerate(values)},
+            **{f"recorder/{k}": v for k, v in self.recorder.items()},
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
+        """From what `arrays` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        state: dict[str, list[NDArray[Any]]] = {}
+        recorder = {}
+        for name in arrays:  # in the order in which they were written
+            kind, _, rest = name.partition("/")
+            if kind == "recorder":
+                recorder[rest] = arrays[name]
+            elif rest:
+                state.setdefault(kind, []).append(arrays[name])
+        rows = arrays.get("epochs", np.zeros(0))
+        if (
+            rows.ndim != 2
+            or rows.shape[1] != len(fields(Epoch))
+            or not {"network", "optimizer"} <= {*state}
+        ):
+            raise ValueError("not a checkpoint of a training")
+        epochs = tuple(Epoch(int(row[0]), int(row[1]), *map(float, row[2:])) for row in rows)
+        return cls(epochs, state, recorder)
+
+
+@dataclass
+class Watcher:
+    """What the caller wants to hear of while training runs. Each may be replaced.
+
+    Attributes:
+        on_steps: (epoch, step of it, loss) after some steps.
+        on_epoch: the history so far; the first time for the network before training.
+        on_checkpoint: after a whole epoch. None: no checkpoint is taken.
+    """
+
+    on_steps: Callable[[int, int, float], None] = lambda epoch, step, loss: None
+    on_epoch: Callable[[History], None] = lambda history: None
+    on_checkpoint: Callable[[Checkpoint], None] | None = None
 
 
 def image_order(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
@@ -139,11 +192,13 @@ def fit(
     watcher: Watcher,
     recorder: Recorder,
     parts: int,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Trains the autoencoder in place.
 
     A step whose loss or gradient is not finite is not applied: training ends there and the weights
-    stay those of the last good step.
+    stay those of the last good step. If a step left weights that are not finite, or weights whose
+    validation loss is not, they are put back to those of the last whole epoch.
 
     Args:
         autoencoder: the network; left with the weights of the last epoch, or of the best one where
@@ -158,9 +213,14 @@ def fit(
         watcher: hears of steps and epochs.
         recorder: writes down what cannot be seen afterwards.
         parts: of a batch, computed side by side.
+        checkpoint: of an earlier training with the same arguments, which goes on from there;
+            ``options.epochs`` and ``options.steps`` may be others.
 
     Returns:
-        The history.
+        The history, with that of the earlier training.
+
+    Raises:
+        UserError: the checkpoint is of another network or optimizer.
     """
     loop = Loop(
         autoencoder, images, loss, optimizer, augmentation, seed, options.batch_size, recorder, parts
@@ -168,13 +228,18 @@ def fit(
     count = len(images.train)
     steps_per_epoch = math.ceil(count / options.batch_size)
     total = min(steps_per_epoch * options.epochs, options.steps or sys.maxsize)
-    history = History()
-    history.epochs.append(loop.before_training(optimizer.learning_rate))
-    watcher.on_epoch(history.epochs[0], False)
-    best_weights: list[NDArray[np.float32]] = []
+    best: list[NDArray[Any]] = []
+    if checkpoint is None:
+        history = History([_before_training(loop, optimizer)])
+        watcher.on_epoch(history)
+    else:
+        history = _history_of(checkpoint, loop, recorder)
+        best = checkpoint.state.get("best", [])
+    whole = loop.state()
 
-    for epoch in range(1, math.ceil(total / steps_per_epoch) + 1):
-        began = time.perf_counter()
+    for epoch in range(history.left_at + 1, math.ceil(total / steps_per_epoch) + 1):
+        if history.waited(options.early_stopping):
+            break
         first = (epoch - 1) * steps_per_epoch
         steps = min(steps_per_epoch, total - first)
         rates = [
@@ -187,8 +252,15 @@ def fit(
             first,
             functools.partial(watcher.on_steps, epoch),
         )
-        if not trained.finite:
+        history.diverged_in = trained.broken
+        if trained.broken is None:
+            validation = loop.validate()
+            if not math.isfinite(validation["val_loss"]):
+                history.diverged_in = "validation loss"
+        if history.diverged_in is not None:
             history.diverged_at = first + trained.steps
+            if history.diverged_in in ("weights", "validation loss"):
+                loop.put_back(whole)
             return history
         record = Epoch(
             epoch=epoch,
@@ -198,28 +270,61 @@ def fit(
             train_penalty=trained.penalty,
             train_gradient_norm=trained.gradient_norm,
             learning_rate=rates[-1],
-            seconds=time.perf_counter() - began,
-            **loop.validate(),
+            **validation,
         )
         history.epochs.append(record)
         history.left_at = epoch
-        recorder.epoch(
-            record.step,
-            trained.kernel_norms,
-            look=epoch in options.snapshots or record.step == total,
-        )
-        is_best = history.best_epoch == epoch
-        if is_best and options.early_stopping:
-            best_weights = [np.array(v) for v in autoencoder.model.weights]
-        watcher.on_epoch(record, is_best)
-        if options.early_stopping and epoch - history.best_epoch >= options.early_stopping:
-            history.stopped_early = epoch < options.epochs
-            break
-    if best_weights:
+        recorder.epoch(record.step, trained.kernel_norms, look=epoch in options.snapshots)
+        whole = loop.state()
+        if history.best_epoch == epoch and options.early_stopping:
+            best = [np.array(v) for v in autoencoder.model.weights]
+        watcher.on_epoch(history)
+        # In the middle of an epoch, where ``steps`` may end a training, none can go on.
+        if watcher.on_checkpoint is not None and steps == steps_per_epoch:
+            state = {**whole, **({"best": best} if best else {})}
+            watcher.on_checkpoint(Checkpoint(tuple(history.epochs), state, recorder.notes()))
+    # After the checkpoint: a training that goes on from it has not ended here.
+    if history.epochs[-1].step == total:
+        recorder.look(total)
+    history.stopped_early = history.waited(options.early_stopping) and history.left_at < options.epochs
+    if best:
         history.left_at = history.best_epoch
-        for variable, value in zip(autoencoder.model.weights, best_weights, strict=True):
+        for variable, value in zip(autoencoder.model.weights, best, strict=True):
             variable.assign(value)
     return history
+
+
+def _before_training(loop: Loop, optimizer: Optimizer) -> Epoch:
+    """The line of epoch 0: nothing trained yet, validation measured."""
+    nothing = float("nan")
+    return Epoch(
+        epoch=0,
+        step=0,
+        train_loss=nothing,
+        train_data_loss=nothing,
+        train_penalty=nothing,
+        train_gradient_norm=nothing,
+        learning_rate=optimizer.learning_rate,
+        **loop.validate(),
+    )
+
+
+def _history_of(checkpoint: Checkpoint, loop: Loop, recorder: Recorder) -> History:
+    """The history of a checkpoint, when loop and recorder are where it was taken.
+
+    Raises:
+        UserError: it is of another network or optimizer.
+    """
+    try:
+        loop.put_back({name: checkpoint.state[name] for name in ("network", "optimizer")})
+        recorder.go_on(checkpoint.recorder)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint is of another network or optimizer: {error}",
+            hint="it may come from another version of cae or Keras; cae train begins anew",
+        ) from error
+    epochs = list(checkpoint.epochs)
+    return History(epochs, left_at=epochs[-1].epoch)
 
 
 def check(options: TrainingOptions, images: Images) -> None:
@@ -254,307 +359,3 @@ def freeze(autoencoder: Autoencoder, part: str) -> None:
     for layer in autoencoder.model.layers:
         if part != "none" and (layer.name in encoder) == (part == "encoder"):
             layer.trainable = False
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """Means over the steps of an epoch; ``finite`` is False if it ended at a bad step."""
-
-    steps: int
-    data_loss: float
-    penalty: float
-    gradient_norm: float
-    kernel_norms: NDArray[np.float32]
-    finite: bool
-
-    @classmethod
-    def of(cls, steps: int, means: NDArray[np.float64], *, finite: bool) -> _Trained:
-        """From the means of what `Loop._step` returns."""
-        data_loss, penalty, gradient_norm = map(float, means[:3])
-        kernel_norms = means[3:].astype(np.float32)
-        return cls(steps, data_loss, penalty, gradient_norm, kernel_norms, finite)
-
-
-class Loop:
-    """The compiled training and validation steps of one network."""
-
-    def __init__(
-        self,
-        autoencoder: Autoencoder,
-        images: Images,
-        loss: Loss,
-        optimizer: Optimizer,
-        augmentation: Augmentation,
-        seed: int,
-        batch_size: int,
-        recorder: Recorder,
-        parts: int,
-    ) -> None:
-        import tensorflow as tf
-
-        self.model = autoencoder.model
-        self.loss = loss
-        self.augmentation = augmentation
-        self.seed = seed
-        self.batch_size = batch_size
-        self.recorder = recorder
-        kernel_ids = {id(kernel) for kernel in kernels(self.model)}
-        self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
-        plain = optimizer.build()
-        self.learning_rate = plain.learning_rate  # a variable
-        self.optimizer = _scaled(plain)
-        self.scales_loss = self.optimizer is not plain
-        self.optimizer.build(self.model.trainable_variables)
-        self.forward = forward(self.model)
-        self.parts = parts if may_be_cut(self.model) else 1
-        self.images = images
-        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * batch_size), 1, CHUNK))
-        self.window = fitting_window(min(images.shape[:2]))
-        self.run_steps = self._compiled(
-            self._run_steps,
-            tf.TensorSpec((None, None, *images.shape), images.train.dtype),
-            tf.TensorSpec((None,), tf.float32),
-            tf.TensorSpec((), tf.int32),
-        )
-        self.run_validation = self._compiled(
-            self._run_validation, tf.TensorSpec((None, *images.shape), images.validation.dtype)
-        )
-
-    def _compiled(self, function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-        """The function with its first argument, the number of parts, bound to that of the batch.
-
-        Chunks and batches of any length use the same trace; a last batch with fewer images than
-        parts has one of its own, made when it comes.
-        """
-        import tensorflow as tf
-
-        compiled = {
-            parts: tf.function(
-                functools.partial(function, parts), input_signature=signature, autograph=False
-            )
-            for parts in (1, self.parts)
-        }
-
-        def call(images: NDArray[np.generic], *others: Any) -> Any:
-            batch = images.shape[-4]
-            return compiled[self.parts if batch >= self.parts else 1](images, *others)
-
-        return call
-
-    def epoch(
-        self,
-        order: NDArray[np.int32],
-        rates: Sequence[float],
-        first: int,
-        on_steps: Callable[[int, float], None],
-    ) -> _Trained:
-        """One pass over the images in ``order``; the last batch may be smaller.
-
-        Args:
-            order: (n,) indices.
-            rates: the learning rate of each step.
-            first: number of steps made before this epoch.
-            on_steps: called with the step of the epoch and its loss after every chunk.
-        """
-        width = 3 + sum(self.is_kernel)
-        sums, seen = np.zeros(width), 0  # weighted by images, as the mean over an epoch should be
-        for indices, start in self._pieces(order, first):
-            step = first + start
-            pixels = self.images.train[indices]
-            if self.recorder.wants_batch(step):
-                self.recorder.fed(*self._fed(pixels[0], step))
-            self.recorder.before(step, first_of_epoch=start == 0)
-            values, finite = self.run_steps(
-                pixels,
-                np.array(rates[start : start + len(indices)], np.float32),
-                np.int32(step),
-            )
-            values = values.numpy()  # (steps, width): data loss, penalty, gradient norm, each kernel's
-            self.recorder.losses(values[:, 0])
-            self.recorder.after(
-                step + len(values) - 1,
-                first_of_epoch=start == 0,
-                data_loss=float(values[-1, 0]),
-                penalty=float(values[-1, 1]),
-            )
-            if not finite:
-                return _Trained.of(start + len(values), sums / max(1, seen), finite=False)
-            sums += values.sum(axis=0, dtype=np.float64) * indices.shape[1]
-            seen += indices.size
-            on_steps(start + len(values), float(values[-1, :2].sum()))
-        return _Trained.of(len(rates), sums / seen, finite=True)
-
-    def _pieces(self, order: NDArray[np.int32], first: int) -> list[tuple[NDArray[np.int32], int]]:
-        """An epoch's order as (steps, batch) indices, each with the step that it begins at."""
-        batch = self.batch_size
-        whole = len(order) // batch
-        starts = sorted({0, *range(0, whole, self.chunk), *self.recorder.cuts(first, whole)})
-        pieces = [
-            (order[start * batch : end * batch].reshape(-1, batch), start)
-            for start, end in zip(starts, [*starts[1:], whole], strict=True)
-            if end > start
-        ]
-        if len(order) > whole * batch:
-            pieces.append((order[whole * batch :][None], whole))
-        return pieces
-
-    def _fed(
-        self, pixels: NDArray[np.generic], step: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Inputs and targets of a step, as the network and the loss get them."""
-        (inputs,), (targets,) = self._batch(1, pixels, np.int32(step))
-        return np.asarray(inputs), np.asarray(targets)
-
-    def validate(self) -> dict[str, float]:
-        """Loss (without penalties) and yardsticks of the validation images."""
-        images = self.images.validation
-        count = len(images)
-        batch = images_at_a_time(self.model.input_shape[1:])
-        sums = np.zeros(4)
-        for start in range(0, count, batch):
-            part = images[start : start + batch]
-            sums += self.run_validation(part).numpy().astype(np.float64) * len(part)
-        loss, mse, psnr, ssim = sums / count
-        return {
-            "val_loss": float(loss),
-            "val_mse": float(mse),
-            "val_psnr": float(psnr),
-            "val_ssim": float(ssim),
-        }
-
-    def before_training(self, learning_rate: float) -> Epoch:
-        """The line of epoch 0: nothing trained yet, validation measured."""
-        nothing = float("nan")
-        began = time.perf_counter()
-        values = self.validate()
-        return Epoch(
-            epoch=0,
-            step=0,
-            train_loss=nothing,
-            train_data_loss=nothing,
-            train_penalty=nothing,
-            train_gradient_norm=nothing,
-            learning_rate=learning_rate,
-            seconds=time.perf_counter() - began,
-            **values,
-        )
-
-    def _run_steps(
-        self, parts: int, pixels: Tensor, rates: Tensor, first: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Steps over (steps, batch, h, w, c) pixels; ends early at a step that is not finite."""
-        import tensorflow as tf
-
-        count = tf.shape(pixels)[0]
-
-        def body(step: Tensor, values: Any, _: Tensor) -> tuple[Tensor, Any, Tensor]:
-            taken = self._step(parts, pixels[step], rates[step], first + step)
-            return step + 1, values.write(step, taken), tf.reduce_all(tf.math.is_finite(taken))
-
-        values = tf.TensorArray(tf.float32, count, element_shape=(3 + sum(self.is_kernel),))
-        done, values, finite = tf.while_loop(
-            lambda step, _, finite: tf.logical_and(step < count, finite),
-            body,
-            (tf.constant(0), values, tf.constant(True)),
-        )
-        return values.stack()[:done], finite
-
-    def _batch(self, parts: int, pixels: Tensor, number: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Inputs and targets of the step ``number``, in parts."""
-        import tensorflow as tf
-
-        inputs = targets = [_as_float(part) for part in cut(pixels, parts)]
-        if self.augmentation.active:
-            draws = self.augmentation.draws(tf.shape(pixels)[0], tf.stack([self.seed, number]))
-            inputs = list(map(self.augmentation.transformed, inputs, cut(draws, parts)))
-            if self.augmentation.target == "same":
-                targets = inputs
-        return inputs, targets
-
-    def _step(self, parts: int, pixels: Tensor, rate: Tensor, number: Tensor) -> Tensor:
-        """One training step; returns data loss, penalty, gradient norm, and each kernel's norm."""
-        import tensorflow as tf
-
-        inputs, targets = self._batch(parts, pixels, number)
-        # Batch normalisation moves its averages while it looks, before the step is known to be good.
-        state = self.model.non_trainable_variables
-        before = [tf.identity(variable.value) for variable in state]
-        with tf.GradientTape() as tape:
-            outputs = self.forward(inputs, training=True)
-            data_loss = _mean_over(self.loss, targets, outputs)
-            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
-            penalty = tf.cast(penalty, tf.float32)
-            scaled = self.optimizer.scale_loss(data_loss + penalty)
-        variables = self.model.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        # A loss scale that is too large makes infinite gradients, and the optimizer skips the step
-        # and lowers it: that is no divergence, and such gradients have no norm to speak of.
-        squares = [2 * tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
-        norms = [tf.sqrt(s) for s, chosen in zip(squares, self.is_kernel, strict=True) if chosen]
-        norm = tf.sqrt(tf.add_n(squares))
-        if self.scales_loss:
-            norm, norms = tf.zeros(()), [tf.zeros(()) for _ in norms]
-        taken = tf.stack([data_loss, penalty, norm, *norms])
-
-        def apply() -> None:
-            self.learning_rate.assign(rate)
-            self.optimizer.apply(gradients, variables)
-
-        def undo() -> None:
-            for variable, value in zip(state, before, strict=True):
-                variable.assign(value)
-
-        tf.cond(tf.reduce_all(tf.math.is_finite(taken)), apply, undo)
-        return taken
-
-    def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:
-        """Means over a batch: loss, MSE, PSNR, SSIM."""
-        targets = cut(_as_float(pixels), parts)
-        return _mean_over(self._yardsticks, targets, self.forward(targets, training=False))
-
-    def _yardsticks(self, targets: Tensor, outputs: Tensor) -> Tensor:
-        """Loss, MSE, PSNR and SSIM, means over images."""
-        import tensorflow as tf
-
-        similarity = StructuralSimilarity(window=self.window, sigma=SIGMA, k1=K1, k2=K2)
-        mse = tf.reduce_mean(tf.square(targets - outputs), axis=(1, 2, 3))  # (n,)
-        psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, MSE_FLOOR))
-        return tf.stack(
-            [
-                self.loss(targets, outputs),
-                tf.reduce_mean(mse),
-                tf.reduce_mean(psnr),
-                1 - similarity(targets, outputs),
-            ]
-        )
-
-
-def _mean_over(
-    mean: Callable[[Tensor, Tensor], Tensor], targets: list[Tensor], outputs: list[Tensor]
-) -> Tensor:
-    """A mean over the images of a batch, from the means over its parts."""
-    import tensorflow as tf
-
-    if len(targets) == 1:
-        return mean(targets[0], outputs[0])
-    sizes = [tf.cast(tf.shape(target)[0], tf.float32) for target in targets]
-    sums = [n * mean(t, o) for n, t, o in zip(sizes, targets, outputs, strict=True)]
-    return tf.add_n(sums) / tf.add_n(sizes)
-
-
-def _as_float(images: Tensor) -> Tensor:
-    """`data.as_float` for tensors."""
-    import tensorflow as tf
-
-    if images.dtype == tf.uint8:
-        return tf.cast(images, tf.float32) * (1 / 255)
-    return images
-
-
-def _scaled(optimizer: Any) -> Any:
-    """The optimizer, with loss scaling where gradients are computed in float16."""
-    import keras
-
-    if keras.mixed_precision.global_policy().compute_dtype == "float16":
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer

@@ -72,8 +72,8 @@ def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3)
     for epoch in (0, 1):
         kernels = {k: v for k, v in arrays.items() if k.startswith("kernel/")}
         run.write_arrays(run.snapshot(epoch), {**kernels, "outputs": seen})
-    for epoch in range(3):
-        run.append_metrics(
+    run.write_metrics(
+        [
             {
                 "epoch": epoch,
                 "step": 100 * epoch,
@@ -83,7 +83,9 @@ def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3)
                 "val/psnr": 10.0 + epoch,
                 "val/ssim": 0.3,
             }
-        )
+            for epoch in range(3)
+        ]
+    )
     return run
 
 

@@ -1,5 +1,11 @@
+import contextlib
 import json
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -7,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cae_cli.durable import UNFINISHED, atomic, claim, is_in_use, writing
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.run import Run, atomic, claim, plain, surroundings, writing
+from cae_cli.run import Run, plain, surroundings
+from tests.conftest import environment
 
 
 def test_folders_claimed_in_the_same_second_differ(tmp_path):
@@ -28,7 +36,7 @@ def test_folders_claimed_in_the_same_second_differ(tmp_path):
 
 def test_a_taken_name_is_passed_over(tmp_path, monkeypatch):
     suffixes = iter(["aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr("cae_cli.run._suffix", lambda: next(suffixes))
+    monkeypatch.setattr("cae_cli.durable._suffix", lambda: next(suffixes))
     now = datetime(2026, 1, 2, 3, 4, 5)
     assert claim(tmp_path, now=now).name.endswith("aaaa")
     assert claim(tmp_path, now=now).name.endswith("bbbb")
@@ -100,8 +108,7 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path):
 
 def test_metrics_are_read_as_they_were_written(tmp_path):
     run = Run(tmp_path)
-    run.append_metrics({"epoch": 0, "train/loss": math.nan})
-    run.append_metrics({"epoch": 1, "train/loss": 0.25})
+    run.write_metrics([{"epoch": 0, "train/loss": math.nan}, {"epoch": 1, "train/loss": 0.25}])
     columns = run.read_metrics()
     assert columns["epoch"].tolist() == [0, 1]
     assert math.isnan(columns["train/loss"][0]) and columns["train/loss"][1] == 0.25
@@ -132,7 +139,12 @@ def test_damaged_files_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "missing"), ("{", "not valid JSON"), ('{"schema": 99}', "newer version"), ("[]", "newer")],
+    [
+        (None, "missing"),
+        ("{", "not valid JSON"),
+        ('{"schema": 99}', "newer version"),
+        ("[]", "not a file of cae"),
+    ],
 )
 def test_a_summary_that_cannot_be_read_is_named(tmp_path, content, complaint):
     if content is not None:
@@ -177,3 +189,149 @@ def test_a_layers_name_is_no_way_out_of_the_folder(tmp_path, layer):
     for path_of in (Run(tmp_path).filters, Run(tmp_path).maps):
         with pytest.raises(UserError, match="cannot be read"):
             path_of(layer)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cae_cli.run import Run
+with Run(Path(sys.argv[1])).running(again=True):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another_process_in(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert process.stdout.readline() == "at work\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_are_never_in_one_run(tmp_path):
+    with another_process_in(tmp_path):
+        assert Run(tmp_path).status()["status"] == "running" and is_in_use(tmp_path)
+        with pytest.raises(UserError, match="another process is at work"):
+            Run(tmp_path).running(again=True).__enter__()
+        assert Run(tmp_path).status()["status"] == "running"
+
+
+def test_what_a_killed_process_leaves_keeps_nobody_out(tmp_path):
+    with another_process_in(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        status = Run(tmp_path).status()
+        assert status["status"] == "interrupted" and "killed" in status["reason"]
+        assert json.loads((tmp_path / "status.json").read_text())["status"] == "running"
+    with Run(tmp_path).running(again=True):
+        assert Run(tmp_path).status()["status"] == "running"
+    assert Run(tmp_path).status()["status"] == "ok"
+
+
+def test_a_reader_in_between_keeps_nobody_out(tmp_path):
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            is_in_use(tmp_path)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(3):
+            with another_process_in(tmp_path):
+                pass
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+
+
+def test_a_run_is_not_begun_twice(tmp_path):
+    with Run(tmp_path).running():
+        pass
+    with pytest.raises(UserError, match="another run is in this folder"):
+        Run(tmp_path).running().__enter__()
+    assert Run(tmp_path).status()["status"] == "ok"
+
+
+def test_what_was_half_written_is_cleared_away(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    half = tmp_path / "checkpoints" / f"{UNFINISHED}abc.npz"
+    half.write_bytes(b"PK")
+    with Run(tmp_path).running(again=True):
+        assert not half.exists()
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"status.json", "train.log"}
+
+
+def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor):
+        calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").resolve()))
+        sync(descriptor)
+
+    def replaced(self, target):
+        calls.append(("replace", self))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    with atomic(tmp_path / "f.txt") as temporary:
+        temporary.write_text("new")
+    assert calls == [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path)]
+
+
+def test_of_two_checkpoints_the_newest_that_is_whole_is_taken(tmp_path):
+    run = Run(tmp_path)
+    assert run.checkpoint() is None
+    for epoch in (1, 2, 3):
+        run.write_checkpoint(epoch, {"epochs": np.array([[epoch]]), "network/0000": np.ones(1000)})
+    states = sorted((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in states] == ["state_000002.npz", "state_000003.npz"]
+    assert run.checkpoint()["epochs"] == 3
+    content = bytearray(states[1].read_bytes())
+    for damage in ("cut", "flipped", "empty"):
+        damaged = bytearray(content)
+        if damage == "flipped":
+            damaged[len(damaged) // 2] ^= 1  # in the middle of an array
+        states[1].write_bytes({"cut": damaged[:-100], "empty": b""}.get(damage, damaged))
+        assert run.checkpoint()["epochs"] == 2, damage
+    states[0].write_bytes(b"")
+    assert run.checkpoint() is None
+
+
+def test_names_that_are_not_utf_8_are_written_and_read(tmp_path):
+    run = Run(tmp_path)
+    run.write_setup({"path": "a\udcff", "more": "…"})
+    assert run.setup()["path"] == "a\udcff" and run.setup()["more"] == "…"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\xfe", b"[" * 200_000, b'{"schema": "2"}', b"null", b'{"schema": null}',
+        b'{"schema": 2, "a": 1e999}x', b"{}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["status.json", "run.json", "summary.json", "training.json"])
+def test_a_foreign_json_file_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    run = Run(tmp_path)
+    read = {"status.json": run.status, "run.json": run.setup, "summary.json": run.summary}
+    with pytest.raises(UserError, match=re.escape(name)):
+        read.get(name, run.training)()
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(UserError, match=r"run\.json is missing"):
+        Run(tmp_path).setup()

@@ -16,13 +16,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, experiment, interrupts, sweep
+from cae_cli import compose, experiment, interrupts, loader, sweep
 from cae_cli.commands import line
 from cae_cli.config import parse
+from cae_cli.durable import at_work, claim, make
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
-from cae_cli.run import Run, claim, make
+from cae_cli.run import Run
 
 HELP = (
     """\
@@ -51,6 +52,7 @@ flags:
   -i, --info              print how the config is composed
 """
     + line.HELP
+    + line.COMPOSING
     + """\
   --hydra-help            flags and groups of Hydra itself
 """
@@ -88,19 +90,24 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     node, config = compose.checked(flags.overrides, sources)
     experiment.check_early(config)
     folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
+    run = Run(folder)
     _outcome.clear()
-    try:
-        _run_hydra(flags, sources, f"hydra.run.dir={_quoted(folder)}")
-        [outcome] = _outcome
-        if isinstance(outcome, Exception):
-            raise outcome
-    except UserError:
-        if is_new and not Run(folder).is_set_up():  # nothing happened that is worth a folder
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    except (RunFailed, Interrupted):
-        terminal.show([terminal.folder(folder)])
-        raise
+    with at_work(folder):
+        _check_empty(folder, "hydra.run.dir")
+        try:
+            _run_hydra(flags, sources, f"hydra.run.dir={_quoted(folder)}")
+            [outcome] = _outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+        except UserError:
+            if is_new and not run.has_trained():  # nothing happened that is worth a folder
+                shutil.rmtree(folder, ignore_errors=True)
+            line.tell_how_to_go_on(run)
+            raise
+        except (RunFailed, Interrupted):
+            terminal.show([terminal.folder(folder)])
+            line.tell_how_to_go_on(run)
+            raise
     terminal.show(outcome.summary(verbose=flags.verbose))
     terminal.show([terminal.folder(folder)])
     return 1 if outcome.failed else line.exit_code(flags, outcome.diagnosis)
@@ -110,24 +117,28 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     overrides = compose.with_sweeper_params(flags.overrides, sources)
     jobs = compose.jobs(overrides)
     with terminal.Screen().doing(f"checking {len(jobs)} jobs …"):
-        nodes = [_checked_job(job, sources) for job in jobs]
+        nodes = [_checked_job(job, number, sources) for number, job in enumerate(jobs)]
     folder, _ = _folder(nodes[0], flags.overrides, "hydra.sweep.dir")
     swept = set(compose.swept_keys(overrides))
     fixed = {o.key_or_group for o in compose.parsed(overrides)} - swept
     unnamed = sorted(key for key in fixed if not key.startswith("hydra"))
     exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]"
-    try:
-        _run_hydra(flags, sources, f"hydra.sweep.dir={_quoted(folder)}", exclude)
-    finally:
-        done = sweep.read(folder, compose.count(overrides))
-        terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
+    with at_work(folder):
+        _check_empty(folder, "hydra.sweep.dir")
+        try:
+            _run_hydra(flags, sources, f"hydra.sweep.dir={_quoted(folder)}", exclude)
+        finally:
+            done = sweep.read(folder, compose.count(overrides))
+            terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
     return line.exit_code(flags, done) if done.all_ok else 1
 
 
-def _checked_job(overrides: list[str], sources: compose.Sources) -> DictConfig:
+def _checked_job(overrides: list[str], number: int, sources: compose.Sources) -> DictConfig:
     try:
         node, config = compose.checked(overrides, sources)
         experiment.check_early(config)
+        with compose.errors_in_words(overrides, sources):
+            loader.check_subdir(node, number)
     except UserError as error:
         error.where = error.where or f"job: {' '.join(overrides)}"
         raise
@@ -153,12 +164,6 @@ def job(node: DictConfig) -> float | None:
         screen.console.print()
         screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
     try:
-        if run.status():
-            raise UserError(
-                "another run is in this folder already",
-                where=run.folder,
-                hint="hydra.sweep.subdir must give every job a folder of its own",
-            )
         outcome = experiment.run(parse(node), _command(context), run)
     except Exception as error:
         if not isinstance(error, UserError | RunFailed):
@@ -224,7 +229,7 @@ def _run_hydra(flags: argparse.Namespace, sources: compose.Sources, *more: str) 
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
     try:
-        with compose.errors_in_words(flags.overrides, sources):
+        with compose.errors_in_words(flags.overrides, sources), loader.guarding(sources.trust):
             decorated(job)()
     finally:
         sys.argv = argv
@@ -243,15 +248,16 @@ def _folder(node: DictConfig, overrides: list[str], key: str) -> tuple[Path, boo
     folder = Path(asked)
     if key not in map(key_of, overrides):
         return claim(folder), True
-    is_new = not folder.exists()
-    make(folder)
+    return folder, make(folder)
+
+
+def _check_empty(folder: Path, key: str) -> None:
     if any(folder.iterdir()):
         raise UserError(
             f"{key} is not empty, and a run never writes over another",
             where=folder,
-            hint=f"leave {key} out for a new folder",
+            hint=f"leave {key} out for a new folder, or cae resume {folder}",
         )
-    return folder, is_new
 
 
 def _quoted(path: Path) -> str:

@@ -62,7 +62,8 @@ class Screen:
         self._epochs = 0
         self._count = 0
         self._batch = 0
-        self._began = 0.0
+        self._began = self._epoch_began = 0.0
+        self._done = 0
 
     def say(self, text: str) -> None:
         """A line of talk."""
@@ -89,16 +90,17 @@ class Screen:
             yield
 
     @contextmanager
-    def training(self, epochs: int, images: int, batch: int) -> Iterator[None]:
+    def training(self, epochs: int, images: int, batch: int, done: int = 0) -> Iterator[None]:
         """The progress of a training.
 
         Args:
             epochs: to be trained.
             images: of an epoch.
             batch: images of a step.
+            done: epochs that an earlier process has trained.
         """
-        self._epochs, self._count, self._batch = epochs, images, batch
-        self._began = time.perf_counter()
+        self._epochs, self._count, self._batch, self._done = epochs, images, batch, done
+        self._began = self._epoch_began = time.perf_counter()
         if not self.live:
             yield
             return
@@ -114,7 +116,11 @@ class Screen:
         ) as progress:
             self._progress = progress
             self._task = progress.add_task(
-                f"epoch 1/{epochs}", total=epochs * images, speed="", losses=""
+                f"epoch {done + 1}/{epochs}",
+                total=epochs * images,
+                completed=done * images,
+                speed="",
+                losses="",
             )
             try:
                 yield
@@ -132,7 +138,7 @@ class Screen:
         if self._progress is None:
             return
         done = (epoch - 1) * self._count + min(step * self._batch, self._count)
-        speed = done / max(1e-9, time.perf_counter() - self._began)
+        speed = (done - self._done * self._count) / max(1e-9, time.perf_counter() - self._began)
         self._progress.update(
             self._task,
             completed=done,
@@ -144,10 +150,12 @@ class Screen:
     def epoch(self, row: Mapping[str, float], images: int) -> None:
         """An epoch was finished; ``row`` as in metrics.csv."""
         number = int(row["epoch"])
+        seconds = time.perf_counter() - self._epoch_began
+        self._epoch_began += seconds
         if number == 0:
             return
-        left = (self._epochs - number) * row["seconds"]
-        speed = images / max(1e-9, row["seconds"])
+        left = (self._epochs - number) * seconds
+        speed = images / max(1e-9, seconds)
         line = (
             f"epoch {number}/{self._epochs}  loss {row['train/loss']:.4f}  "
             f"val {row['val/loss']:.4f}  {row['val/psnr']:.2f} dB  "

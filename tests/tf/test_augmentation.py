@@ -97,8 +97,8 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     from cae_cli import engine
     from cae_cli.compose import checked
     from cae_cli.data import Images
+    from cae_cli.loop import Loop
     from cae_cli.recorder import Recorder
-    from cae_cli.training import Loop
 
     keras = pytest.importorskip("keras")
     config = checked(["augmentation=light", f"augmentation.target={target}", "optimizer=sgd"])[1]

@@ -191,6 +191,36 @@ def test_a_training_that_diverges_ends_at_that_step_with_its_last_good_weights()
     assert all(np.isfinite(w).all() for w in weights(network))
 
 
+def test_weights_that_are_not_finite_end_the_training_at_that_step():
+    # A finite gradient and a finite loss, but a step so large that float32 cannot hold the weights.
+    linear = "model.output_activation=linear"
+    network = build(IMAGES.shape, checked([linear])[1].model)
+    start = weights(network)
+    bright = Images(train=1e3 * as_float(IMAGES.train), validation=IMAGES.validation)
+    overrides = [linear, "optimizer=sgd", "optimizer.learning_rate=1e38"]
+    _, history = trained(*overrides, network=network, images=bright)
+    assert (history.diverged_at, history.diverged_in) == (1, "weights")
+    assert all(np.array_equal(a, b) for a, b in zip(weights(network), start, strict=True))
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training_with_the_epoch():
+    held_out = as_float(IMAGES.validation).copy()
+    held_out[3] = np.nan
+    _, history = trained(images=Images(train=IMAGES.train, validation=held_out))
+    assert (history.diverged_at, history.diverged_in) == (7, "validation loss")
+    assert history.left_at == 0 and len(history.epochs) == 1
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "loss"), (np.inf, "loss"), (1e14, "gradient")])
+def test_what_was_not_finite_is_said(value, what):
+    bad = as_float(IMAGES.train).copy()
+    bad[image_order(0, 1, 200)[40]] = value  # in the second step
+    network = build(IMAGES.shape, checked(["model.output_activation=linear"])[1].model)
+    _, history = trained(network=network, images=Images(train=bad, validation=IMAGES.validation))
+    assert (history.diverged_at, history.diverged_in) == (2, what)
+    assert all(np.isfinite(w).all() for w in weights(network))
+
+
 def test_a_refused_step_leaves_batch_normalisation_as_it_was():
     # It moves its averages while it looks at a batch, before the loss is known not to be finite.
     bad = as_float(IMAGES.train).copy()
@@ -212,8 +242,8 @@ def test_early_stopping_ends_with_the_weights_of_the_best_epoch():
     saved = {}
     network = None
 
-    def remember(epoch, best):
-        saved[epoch.epoch] = weights(network)
+    def remember(history):
+        saved[history.left_at] = weights(network)
 
     config = checked([])[1]
     engine.seed(0)
@@ -282,10 +312,10 @@ def test_the_watcher_hears_of_every_epoch_and_of_progress():
     trained(
         watcher=Watcher(
             on_steps=lambda epoch, step, loss: heard.append((epoch, step)),
-            on_epoch=lambda epoch, best: heard.append((epoch.epoch, best)),
+            on_epoch=lambda history: heard.append((history.left_at, history.best_epoch)),
         )
     )
-    assert heard[0] == (0, False) and heard[-1][0] == 2
+    assert heard[0] == (0, 0) and heard[-1][0] == 2
     assert [h for h in heard if h[1] == 7] == [(1, 7), (2, 7)]  # 6 whole batches and a smaller one
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cae_cli.durable import atomic
 from cae_cli.report.figures import charts, pictures
 from cae_cli.report.figures.tiles import DPI, mosaic
-from cae_cli.run import Run, atomic
+from cae_cli.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

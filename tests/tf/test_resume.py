@@ -1,0 +1,201 @@
+"""Going on with a run: exactly, only where it makes sense, and never two processes at once."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cae_cli import cli, interrupts, training
+from cae_cli.errors import Interrupted
+from cae_cli.run import Run
+from tests.conftest import environment
+from tests.tf.alike import differences
+
+pytestmark = pytest.mark.tf
+
+SMALL = ("data=digits", "data.train=192", "training.epochs=4", "regularization=[dropout,batchnorm]")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(folder, *words):
+    return cli.run(["train", *SMALL, f"hydra.run.dir={folder}", *words])
+
+
+def interrupted_in(monkeypatch, epoch):
+    """A training that is interrupted as soon as an epoch has ended."""
+    original = training.Checkpoint.arrays
+
+    def arrays(self):
+        if self.epochs[-1].epoch == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    monkeypatch.setattr(training.Checkpoint, "arrays", arrays)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of four epochs that several tests compare with; it is not to be changed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(folder) == 0
+    return folder
+
+
+def test_a_killed_training_ends_as_if_nothing_had_happened():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tf.kills", "--kills", "25"],
+        capture_output=True, text=True, env=environment(), cwd=Path(__file__).parents[2], timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert counts["kills"] >= 25 and any("checkpoint" in kind for kind in counts)
+
+
+def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, capfd):
+    assert train("run", "training.epochs=2") == 0
+    assert cli.run(["resume", "run", "training.epochs=4"]) == 0
+    assert "going on after epoch 2" in capfd.readouterr().err
+    assert set(differences(undisturbed, here / "run")) <= {"summary.txt"}  # names the command
+    assert Run(here / "run").setup()["command"][-1] == "training.epochs=4"
+    assert Run(here / "run").setup()["config"] == Run(undisturbed).setup()["config"]
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(here, undisturbed, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        interrupted_in(patch, 3)
+        with pytest.raises(Interrupted):
+            train("run")
+    states = sorted((here / "run" / "checkpoints").glob("state_*"))
+    assert [s.name for s in states] == ["state_000001.npz", "state_000002.npz"]
+    states[-1].write_bytes(states[-1].read_bytes()[:-1000])
+    assert cli.run(["resume", "run"]) == 0
+    assert "going on after epoch 1" in capfd.readouterr().err
+    assert "state_000002.npz cannot be read" in (here / "run" / "train.log").read_text()
+    assert not differences(undisturbed, here / "run")
+
+
+def test_a_run_of_before_its_first_checkpoint_begins_again(here, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupted_in(patch, 1)
+        with pytest.raises(Interrupted):
+            train("run")
+    assert not list((here / "run" / "checkpoints").glob("state_*"))
+    assert cli.run(["resume", "run"]) == 0
+    assert not differences(undisturbed, here / "run")
+
+
+def test_a_finished_run_is_shown_and_not_trained(here, undisturbed, capsys):
+    shutil.copytree(undisturbed, "run")
+    before = Run(here / "run").status()
+    assert cli.run(["resume", "run"]) == 0
+    shown = capsys.readouterr()
+    assert "finished already" in shown.err and "summary diagnosis" in shown.out
+    assert Run(here / "run").status() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["loss=mae"], "loss cannot change in the middle of a run"),
+        (["optimizer.learning_rate=1"], "optimizer.learning_rate cannot change"),
+        (["training.epochs=3"], "training.epochs must be at least 4: so many are trained already"),
+        (["training.epochs=4,5"], "training.epochs needs one value"),
+        (["training.epochs=many"], "training.epochs must be a whole number"),
+        (["training.early_stopping=3"], "training.early_stopping cannot begin or end"),
+        (["training.epochz=9"], "training.epochz cannot change"),
+        (["+x.y=1"], "x.y cannot change"),
+        (["~training.epochs"], "training.epochs needs one value"),
+        (["rules.CAE999.silent=true"], "rules.CAE999 is not a rule"),
+    ],
+)
+def test_only_the_length_of_a_run_can_change(here, undisturbed, capsys, words, complaint):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+    assert cli.run(["resume", str(undisturbed), *words]) == 2
+    assert f"error: {complaint}" in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+
+
+def test_other_images_are_refused(here, monkeypatch, capsys):
+    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    np.save("x.npy", x)
+    words = ("data=npy", "data.path=x.npy", "training.epochs=2", "hydra.run.dir=run")
+    assert cli.run(["train", *words]) == 0
+    np.save("x.npy", x[::-1])
+    assert cli.run(["resume", "run", "training.epochs=3"]) == 2
+    error = capsys.readouterr().err
+    assert "the images are not those that the run began with" in error and "--> x.npy" in error
+    np.save("x.npy", x)
+    assert cli.run(["resume", "run", "training.epochs=3"]) == 0
+
+
+def test_a_training_that_diverged_is_not_resumed(here, capsys):
+    assert train("run", "optimizer=sgd", "optimizer.learning_rate=1e12",
+                 "model.output_activation=linear", "regularization=none") == 1  # fmt: skip
+    reason = Run(here / "run").status()["reason"]
+    assert re.match(
+        r"the training diverged: (loss|gradient|weights) not finite at step \d+; likely", reason
+    )
+    assert cli.run(["resume", "run"]) == 2
+    assert "the training diverged, and would do so again" in capsys.readouterr().err
+
+
+def test_a_cosine_that_was_planned_shorter_is_said(here, capsys):
+    assert train("run", "training.epochs=2", "schedule=cosine") == 0
+    assert cli.run(["resume", "run", "training.epochs=4"]) == 0
+    error = capsys.readouterr().err
+    assert "the learning rate of the first 2 epochs was planned for 2" in error
+
+
+def test_what_was_not_trained_here_is_refused(here, capsys):
+    Run(here).write_setup({"command": [], "config": {}})
+    assert cli.run(["resume", "."]) == 2
+    assert "this tool did not train that model" in capsys.readouterr().err
+    assert cli.run(["resume", "nowhere"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_the_second_process_of_a_run_is_refused_and_a_killed_job_of_a_sweep_goes_on(tmp_path):
+    words = ["train", "-m", *SMALL, "data.train=1024", "training.epochs=30", "seed=0,1"]
+    command = [sys.executable, "-m", "cae_cli"]
+    options = {"cwd": tmp_path, "env": environment(), "text": True, "capture_output": True}
+    sweep = subprocess.Popen(
+        [*command, *words, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    job = tmp_path / "sweep" / "1_seed=1"
+    while sweep.poll() is None and len(list(job.glob("checkpoints/state_*"))) < 2:
+        time.sleep(0.02)
+    second = subprocess.run([*command, "resume", str(job)], **options, check=False)
+    sweep.kill()
+    sweep.wait()
+    assert second.returncode == 2 and "the run is still at work" in second.stderr
+    assert Run(job).status()["status"] == "interrupted"
+    resumed = subprocess.run([*command, "resume", str(job)], **options, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    alone = [*command, *words[:1], *words[2:-1], "seed=1", "hydra.run.dir=alone"]
+    assert subprocess.run(alone, **options, check=False).returncode == 0
+    assert set(differences(tmp_path / "alone", job)) <= {"summary.txt"}
+
+
+def test_a_signal_during_a_checkpoint_leaves_no_half_file(here, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupted_in(patch, 2)
+        with pytest.raises(Interrupted):
+            train("run")
+    assert not [p for p in (here / "run").rglob("*") if p.name.startswith(".unfinished")]
+    status = Run(here / "run").status()
+    assert status["status"] == "interrupted" and "signal 15" in status["reason"]
+    interrupts._received.clear()
