@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SEED ?= 0
 
 # The first Python that TensorFlow has packages for.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check bench format docs clean
+.PHONY: help setup train test soak fuzz check bench format docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,15 @@ train: $(VENV)/.done ## Train and diagnose the default experiment; ARGS="model=l
 test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/tf
+
+soak: $(VENV)/.done ## Kill, crowd and resume for long (half an hour); SEED=1 for other moments
+	@$(BIN)/python -m tests.tf.kills --kills 200 --seed $(SEED)
+	@$(BIN)/python -m tests.tf.crowd --runs 20 --sweeps 3
+
+fuzz: $(VENV)/.done ## Try thousands of command lines, configs and files, other ones every time (half an hour)
+	@CAE_FUZZ=500 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py
+	@CAE_FUZZ=100 $(BIN)/python -m pytest -q tests/tf/test_fuzz.py
+	@$(BIN)/python -m tests.tf.trainings --cases 60 --seed $(SEED)
 
 check: $(VENV)/.done ## Check format, style, types and layers
 	@$(BIN)/ruff format --check .

@@ -59,6 +59,9 @@ class Nothing(Recorder):
     def epoch(self, step: int, gradients: object, *, look: bool) -> None:
         pass
 
+    def look(self, step: int) -> None:
+        pass
+
 
 def seconds(options, images, kind, parts) -> tuple[float, float]:
     """Of a whole training, and of its epochs after the first."""

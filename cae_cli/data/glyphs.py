@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.errors import UserError
@@ -90,13 +91,16 @@ class Glyphs(DataOptions):
         validation: a larger ``train`` adds images, and moves none from one part to the other.
 
         Raises:
-            UserError: matplotlib's fonts are not where they should be.
+            UserError: matplotlib's fonts are not where they should be; so many do not fit into memory.
         """
         if self.train is None:
             held_out = max(1, round(self.validation * MANY))
             train = MANY - held_out
         else:
             train, held_out = self.train, self.held_out_beside(self.train)
+        count = train + held_out
+        needed = count * (self.size**2 + 2 * 12 * 8)  # pixels; and numbers, twice
+        memory.check(needed, f"{count:,} glyphs", f"data.train={self.train}", "a smaller data.train")
         # One row of numbers for each image, in order: (n, 12)
         draws = np.concatenate(
             [self.rng("glyphs").random((train, 12)), self.rng("held out").random((held_out, 12))]

@@ -1,6 +1,5 @@
 """Going on with a run: exactly, only where it makes sense, and never two processes at once."""
 
-import json
 import os
 import re
 import shutil
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,16 +50,6 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert train(folder) == 0
     return folder
-
-
-def test_a_killed_training_ends_as_if_nothing_had_happened():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tf.kills", "--kills", "25"],
-        capture_output=True, text=True, env=environment(), cwd=Path(__file__).parents[2], timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    assert counts["kills"] >= 25 and any("checkpoint" in kind for kind in counts)
 
 
 def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, capfd):
