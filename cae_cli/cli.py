@@ -38,7 +38,14 @@ COMMANDS = {
     "resume": Command(
         "go on with a run that was cut short, or train it for longer", "cae_cli.commands.resume"
     ),
+    "rerun": Command("train with the config of a run again, with changes", "cae_cli.commands.rerun"),
     "report": Command("draw and judge a finished run again", "cae_cli.commands.report"),
+    "runs": Command("list, show, tag and remove what was run", "cae_cli.commands.runs"),
+    "compare": Command(
+        "put runs, or the jobs of a sweep, beside each other", "cae_cli.commands.compare"
+    ),
+    "sweep": Command("say how a sweep stands", "cae_cli.commands.sweep"),
+    "diff": Command("say what differs between two runs", "cae_cli.commands.diff"),
 }
 
 HELP = """\
@@ -56,6 +63,7 @@ examples:
   cae train -m model=baseline,l2 loss=mse,ssim    every combination
   cae train data=image_folder data.path=photos data.image_size=64
   cae options loss                what there is to choose
+  cae runs ls 'psnr>20'           what was run
 
   cae COMMAND --help                          more about a command
   cae --version

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cae_cli.config import GROUPS, VARIANTS, Config, parse
-from cae_cli.errors import UserError, did_you_mean, nearest
+from cae_cli.errors import RunFailed, UserError, did_you_mean, nearest
 from cae_cli.loader import Loader
 from cae_cli.options import OptionError, describe, key_of
 from cae_cli.trust import Trust, causes, readable, refusal
@@ -39,6 +39,15 @@ from cae_cli.trust import Trust, causes, readable, refusal
 PACKAGE = Path(__file__).parent
 # In an installed package the configs are inside it, in a checkout they stand beside it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+# Hydra's plugins, and the extra of this package that brings each.
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/ray": "ray",
+    "hydra/sweeper/optuna": "optuna",
+}
 
 MOST_CHECKED = 64  # jobs of a sweep that are all composed beforehand; larger grids: value by value
 MOST_JOBS = 10_000  # Hydra writes all of them down before the first one starts
@@ -214,7 +223,7 @@ def errors_in_words(overrides: Sequence[str], sources: Sources) -> Iterator[None
     """
     try:
         yield
-    except UserError:
+    except (UserError, RunFailed):
         raise
     # Whatever Hydra trips over while it composes, it is something that the user wrote.
     except Exception as error:
@@ -303,7 +312,9 @@ def _missing(file: str, overrides: Sequence[str], sources: Sources) -> UserError
         if path.is_symlink() or path.exists():
             return UserError("a config must be a file", where=path)
     hint = "it may be a plugin that is not installed"
-    if not group.startswith("hydra/"):
+    if extra := EXTRAS.get(file.strip("/")):
+        hint = f"it is a plugin that is not installed: pip install 'cae-cli[{extra}]'"
+    elif not group.startswith("hydra/"):
         hint = did_you_mean(name, sources.options(group), f"the options of {group} are")
     return UserError(
         f"{group} has no option {name!r}",

@@ -25,6 +25,9 @@ from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
 from cae_cli.regularization import REGULARIZERS, Regularizer
 from cae_cli.training import TrainingOptions
 
+# What a sweep may be made for, and whether more of it is better. All of images that were held out.
+METRICS = {"val/psnr": "max", "val/ssim": "max", "val/mse": "min", "val/loss": "min", "explained": "max"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class General:
@@ -37,6 +40,7 @@ class General:
     )
     task_name: str = option("folder below runs/")
     tags: list[str] = option("words to find the run by")
+    optimized_metric: str | None = option("what sweepers that search look for", choices=tuple(METRICS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +112,9 @@ def parse(node: DictConfig) -> Config:
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
     elsewhere = (*groups, *DEVIATIONS, "rules", "hydra")
     keys = [str(key) for key in node if key not in elsewhere]
-    general = build(General, OmegaConf.masked_copy(node, keys), "")
+    said = OmegaConf.masked_copy(node, keys)
+    # Runs of before there was such a key go on without it.
+    general = build(General, OmegaConf.merge({"optimized_metric": None}, said), "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
         raise OptionError(
             "task_name",

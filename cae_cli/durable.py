@@ -37,6 +37,14 @@ CANNOT_WRITE = {
 }
 
 
+def typed(word: str | Path) -> Path:
+    """A path as people type it: ``~`` is the home folder, and ``~nobody`` stays what it is."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
 def claim(parent: Path, *, now: datetime | None = None) -> Path:
     """Makes a new folder ``<date>_<time>_<suffix>`` below ``parent``.
 

@@ -13,12 +13,17 @@ _received: list[int] = []
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Inside the block, SIGINT and SIGTERM raise `Interrupted`."""
+def raised(*, once: bool = False) -> Iterator[None]:
+    """Inside the block, SIGINT and SIGTERM raise `Interrupted`.
+
+    Args:
+        once: only the first does. A job gets Ctrl-C from the terminal, and from the sweep once more.
+    """
 
     def handle(number: int, frame: Any) -> None:
         _received.append(number)
-        raise Interrupted(number)
+        if not once or len(_received) == 1:
+            raise Interrupted(number)
 
     _received.clear()
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -27,6 +32,15 @@ def raised() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _received.clear()
+
+
+def behind(error: BaseException) -> BaseException:
+    """What is behind an error: the signal, if one came.
+
+    Libraries in C++ that call back into Python make an error of their own of whatever is raised there.
+    """
+    return Interrupted(_received[0]) if _received and isinstance(error, Exception) else error
 
 
 def check() -> None:

@@ -7,9 +7,11 @@ also in the worker processes of a launcher, and every time through here.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import os
+import pickle
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -156,6 +158,7 @@ class Loader(ConfigLoaderImpl):
         self.trust = trust
         self.overrides: Sequence[str] = ()
         self.files: list[tuple[Path, dict[Any, Any]]] = []  # in the order in which they were merged
+        self._jobs: dict[tuple[str, ...], bytes] = {}  # configs, pickled: a tenth of their size
 
     def load_configuration(
         self,
@@ -182,6 +185,21 @@ class Loader(ConfigLoaderImpl):
         self._check_names(node)
         self._check_folders(node)
         return node
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """As Hydra does. Its sweeper asks for every job to see that none is wrong, a launcher again."""
+        key = tuple(sweep_overrides)
+        if kept := self._jobs.pop(key, None):
+            again: DictConfig = pickle.loads(kept)  # of this process
+            return again
+        node = super().load_sweep_config(master_config, sweep_overrides)
+        with contextlib.suppress(pickle.PicklingError):  # of some plugins' options
+            self._jobs[key] = pickle.dumps(node)
+        return node
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers of a launcher get no configs but their own."""
+        return {**vars(self), "_jobs": {}}
 
     def origin(self, key: str) -> str | None:
         """Where the value of ``key`` was given: on the command line, or the file that has it."""
@@ -367,6 +385,12 @@ def check_subdir(node: DictConfig, number: int) -> None:
 
 # The loader that composed last: it knows which variables may be read, and which file asks for one.
 _last: Loader | None = None
+
+
+def adopt(loader: Loader) -> None:
+    """Lets a job's process ask the loader that composed its config, in another process."""
+    global _last
+    _last = loader
 
 
 def _environment(name: str, *default: Any, _node_: Node) -> str | None:

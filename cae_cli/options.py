@@ -53,7 +53,7 @@ class Range:
             return f"must be one of {', '.join(map(str, self.choices))}"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return "must be a finite number"
         if self.least is not None and value < self.least:
             return f"must be at least {_short(self.least)}"

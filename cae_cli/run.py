@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli import interrupts
 from cae_cli.durable import CANNOT_WRITE, UNFINISHED, at_work, atomic, cannot_write, is_in_use, writing
 from cae_cli.errors import Interrupted, RunFailed, UserError
 
@@ -40,7 +41,7 @@ SCHEMA_VERSION = 2
 
 PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "numpy", "pillow", "scikit-learn")
 
-RESERVE = 2**16  # bytes that are kept for the status of a run whose disk is full
+RESERVE = 2**14  # bytes that are kept for the status of a run whose disk is full
 MOST_JSON = 2**26  # bytes of a JSON file of a run
 
 
@@ -53,6 +54,10 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.status_file = folder / "status.json"
+        self.setup_file = folder / "run.json"
+        self.summary_file = folder / "summary.json"
+        self.tags_file = folder / "tags.json"
         self.log = folder / "train.log"
         self.metrics = folder / "metrics.csv"
         self.arrays = folder / "arrays.npz"
@@ -170,10 +175,13 @@ class Run:
                 if self.status().get("status") == "running":
                     self.set_status("ok")
             except BaseException as error:
+                told = interrupts.behind(error)
                 # The disk may be full: the first error is the one to show, not that its trace is lost.
                 with contextlib.suppress(OSError, UserError):
                     reserve.unlink(missing_ok=True)
-                    self._set_status_of(error)
+                    self._set_status_of(told)
+                if told is not error:
+                    raise told from error
                 raise
             finally:
                 with contextlib.suppress(OSError):
@@ -239,6 +247,10 @@ class Run:
         found: list[dict[str, Any]] = self._read_json("trials.json", {}).get("trials", [])
         return found
 
+    def write_tags(self, tags: Sequence[str]) -> None:
+        """tags.json: words to find the run by, in the place of those of its config."""
+        self._write_json("tags.json", {"schema": SCHEMA_VERSION, "tags": list(tags)})
+
     # -- figures -----------------------------------------------------------------------------------
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -280,15 +292,19 @@ class Run:
         with atomic(path) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
-    def read_arrays(self, path: Path) -> dict[str, NDArray[Any]]:
+    def read_arrays(self, path: Path, only: Container[str] | None = None) -> dict[str, NDArray[Any]]:
         """Reads an npz file of named arrays.
+
+        Args:
+            path: of the file.
+            only: names of those to read; None for all.
 
         Raises:
             UserError: it is missing, damaged, or holds pickles.
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                return {name: arrays[name] for name in arrays.files if only is None or name in only}
         except Exception as error:  # zipfile, zlib and NumPy each raise their own at a damaged file
             raise _unreadable(path) from error
 
@@ -326,17 +342,13 @@ class Run:
         return sorted(self.last.parent.glob("state_*.npz"))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-        if any("\ud800" <= c <= "\udfff" for c in text):  # of a file's name that is not UTF-8
-            text = json.dumps(plain(content), indent=2, allow_nan=False)
-        with atomic(self.folder / name) as path:
-            path.write_text(text + "\n", encoding="utf-8")
+        write_json(self.folder / name, content)
 
     def _read_json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         path = self.folder / name
         if default is not None and not os.path.lexists(path):
             return default
-        content = _parsed(path)
+        content = read_json(path)
         schema = content.get("schema", 0)
         if not isinstance(schema, int) or schema > SCHEMA_VERSION:
             raise UserError(
@@ -360,8 +372,17 @@ class _Log(logging.FileHandler):
         pass
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    """A JSON file of a run.
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, of a run or of a sweep; what `plain` cannot keep is kept as text."""
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    if any("\ud800" <= c <= "\udfff" for c in text):  # of a file's name that is not UTF-8
+        text = json.dumps(plain(content), indent=2, allow_nan=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, whatever its schema.
 
     Raises:
         UserError: it is missing, or no such file.

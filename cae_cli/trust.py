@@ -89,7 +89,7 @@ def readable(words: Sequence[str]) -> None:
 # -- what a file may say of Hydra ------------------------------------------------------------------
 
 OUR_FOLDER = "runs/${task_name}"  # `config.parse` checks task_name
-_OUR_SUBDIR = "${job_folder:${hydra.job.num},${hydra.job.override_dirname}}"
+_OUR_SUBDIR = "${job_folder:${hydra.job.override_dirname}}"
 
 
 def _is_number(value: Any) -> bool:

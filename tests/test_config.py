@@ -229,7 +229,16 @@ def test_a_checked_config_is_written_in_the_form_of_yaml():
     assert content["loss"] == {"name": "ssim", "window": 11, "sigma": 1.5, "k1": 0.01, "k2": 0.03}
     assert content["regularization"] == {"l2": {"strength": 0.001}}
     assert content["optimizer"]["learning_rate"] == 0.01
-    assert set(content) == {*ONE, *VARIANTS, *SEVERAL, "seed", "task_name", "tags", "rules"}
+    assert set(content) == {
+        *ONE,
+        *VARIANTS,
+        *SEVERAL,
+        "seed",
+        "task_name",
+        "tags",
+        "optimized_metric",
+        "rules",
+    }
 
 
 @pytest.mark.parametrize("key", ["hydra.callbacks.x={_target_: os.system}", "hydra.job.env_set.A=b"])

@@ -10,6 +10,7 @@ import pytest
 from cae_cli.cli import COMMANDS
 from cae_cli.compose import Sources, checked, jobs
 from cae_cli.diagnosis import RULES
+from cae_cli.grid import taken_out
 from tests.conftest import ROOT
 
 PAGES = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
@@ -36,8 +37,8 @@ def test_every_command_that_is_written_down_is_valid(command):
     words = [word for word in shlex.split(command)[2:] if word != "…"]
     if any(word.startswith("--") for word in words):
         words = [word for word in words if "=" in word]
-    overrides = [word for word in words if word != "-m"]
-    for job in jobs(overrides):
+    overrides, grid, _ = taken_out([word for word in words if word != "-m"])
+    for job in grid.jobs(jobs(overrides)):
         checked(job)
 
 

@@ -112,7 +112,7 @@ KEYS = sorted(
     }
 )
 CHOICES = {group: sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")) for group in GROUPS}
-text = st.text(st.characters(codec="utf-8"), max_size=12) | st.text(
+text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12) | st.text(
     "a0_-.,=[]{}()'\"\\$:!&*#%@|> \n\t~+/", max_size=12
 )
 numbers = st.integers() | st.floats() | st.sampled_from([0, -1, 1e308, 1e-320, 2**31, 2**63, 10**30])

@@ -147,9 +147,9 @@ def test_no_package_leads_to_hydra(here, theirs, text):
     assert "hydra" in refused(["experiment=mine"], Sources(folders=(theirs,))).what
 
 
-@pytest.mark.parametrize("name", ["launcher/basic", "sweeper/basic", "config", "launcher/mine"])
+@pytest.mark.parametrize("name", ["launcher/process", "sweeper/basic", "config", "launcher/mine"])
 def test_a_folder_has_no_options_of_hydras_own(here, theirs, name):
-    # Hydra prefers the folder's file to its own hydra/launcher/basic, though nobody chose it
+    # Hydra prefers the folder's file to its own hydra/sweeper/basic, though nobody chose it
     written(theirs, f"hydra/{name}.yaml", f"x: {CALL}\n")
     overrides = ["hydra/launcher=mine"] if "mine" in name else []
     error = refused(overrides, Sources(folders=(theirs,)))
@@ -479,8 +479,8 @@ def test_hydras_own_logs_may_be_chosen_anywhere(here, theirs, logging):
 
 
 def test_a_key_that_a_launcher_does_not_have_is_named_with_its_file(here, theirs):
-    error = refused(*experiment(theirs, "hydra: {launcher: {n_jobs: 2}}\n"))
-    assert "n_jobs" in error.what and "mine.yaml" in (error.where or "")
+    error = refused(*experiment(theirs, "hydra: {launcher: {max_nbytes: 2}}\n"))
+    assert "max_nbytes" in error.what and "mine.yaml" in (error.where or "")
 
 
 def test_a_copy_of_our_primary_config_works(here, theirs):

@@ -6,6 +6,7 @@ import pytest
 
 from cae_cli import interrupts
 from cae_cli.errors import Interrupted
+from cae_cli.run import Run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -15,6 +16,22 @@ def test_a_signal_is_raised_and_the_handlers_are_put_back(number, code):
         os.kill(os.getpid(), number)
     assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_the_signals(tmp_path):
+    def call_back():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:  # as C++ does that calls back into Python
+            raise ValueError("exception encountered in a call") from error
+
+    with pytest.raises(Interrupted) as caught, interrupts.raised(), Run(tmp_path).running():
+        call_back()
+    assert caught.value.exit_code == 143
+    assert Run(tmp_path).status()["status"] == "interrupted"
+    with pytest.raises(ValueError, match="real"), Run(tmp_path).running(again=True):
+        raise ValueError("a real one")
+    assert Run(tmp_path).status()["status"] == "failed"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

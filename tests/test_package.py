@@ -26,7 +26,8 @@ def test_the_wheel_holds_every_config_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     configs = {f"cae_cli/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "cae_cli").rglob("*.py")}
+    packages = (ROOT / "cae_cli", ROOT / "hydra_plugins")
+    code = {str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")}
     assert names == configs | code
 
 

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cae_cli import compose, experiment, interrupts
+from cae_cli import compose, experiment, interrupts, registry
 from cae_cli.commands import line
+from cae_cli.commands.flags import RUN_WORDS, RUNS
 from cae_cli.config import Config
-from cae_cli.durable import claim, writing
+from cae_cli.durable import claim, typed, writing
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
@@ -48,7 +49,8 @@ a model:
 both:
 {line.HELP}{line.COMPOSING}\
   --json                  the content of summary.json on standard output
-"""
+{RUNS}
+{RUN_WORDS}"""
 
 
 def main(arguments: list[str]) -> int:
@@ -57,21 +59,19 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    # The folder of a sweep's job has the job's overrides in its name.
-    subjects = [w for w in flags.overrides if "=" not in w or Path(w).expanduser().exists()]
+    subjects, overrides = registry.split(flags.overrides)
     if len(subjects) != 1:
         raise UserError(
             f"one run's folder or one model file, got {len(subjects)}",
             where="command line: cae diagnose",
-            hint="cae diagnose runs/…/… or cae diagnose model.keras data=npz data.path=x.npz",
+            hint="cae diagnose last or cae diagnose model.keras data=npz data.path=x.npz",
         )
-    path = Path(subjects[0]).expanduser()
-    overrides = [word for word in flags.overrides if word not in subjects]
+    path = typed(subjects[0])
     with interrupts.raised():
         if path.suffix.lower() in MODELS and not path.is_dir():
             run, outcome = _model(path, overrides, flags)
         else:
-            run, outcome = _run(path, overrides, flags)
+            run, outcome = _run(registry.find(subjects[0], flags.runs), overrides, flags)
     if flags.json:
         json.dump(run.summary(), sys.stdout, indent=2)
         print()
@@ -81,15 +81,14 @@ def main(arguments: list[str]) -> int:
     return line.exit_code(flags, outcome.diagnosis)
 
 
-def opened(folder: Path) -> Run:
-    """A run's folder.
+def opened(run: Run) -> Run:
+    """A run that has something in its folder.
 
     Raises:
-        UserError: it is none.
+        UserError: it has not.
     """
-    run = Run(folder)
     if not run.folder.is_dir():
-        raise UserError("no such folder", where=run.folder, hint="ls runs/*")
+        raise UserError("no such folder", where=run.folder, hint="cae runs ls")
     if not run.is_set_up():
         raise UserError("run.json is missing", where=run.folder, hint="is this the folder of a run?")
     return run
@@ -117,9 +116,9 @@ def judged(
 
 
 def _run(
-    path: Path, overrides: Sequence[str], flags: argparse.Namespace
+    run: Run, overrides: Sequence[str], flags: argparse.Namespace
 ) -> tuple[Run, experiment.Outcome]:
-    run = opened(path)
+    opened(run)
     others = [word for word in overrides if not key_of(word).startswith("rules.")]
     if others:
         raise UserError(

@@ -12,6 +12,7 @@ from hydra._internal.utils import get_args_parser
 from cae_cli import compose
 from cae_cli.diagnosis import Diagnosis, Severity
 from cae_cli.diagnosis.rule import load_rules
+from cae_cli.durable import typed
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
@@ -35,11 +36,12 @@ COMPOSING = """\
 # What each command has of its own beside Hydra's flags.
 FLAGS = {
     "cae train": ("verbose", "fail-on", "rules", "trust-configs"),
-    "cae resume": ("verbose", "fail-on", "rules"),
+    "cae resume": ("verbose", "fail-on", "rules", "runs"),
+    "cae rerun": ("verbose", "fail-on", "rules", "trust-configs", "runs"),
     "cae check": ("verbose", "fail-on", "rules", "trust-configs", "json"),
     "cae diagnose": (
         "verbose", "fail-on", "rules", "trust-configs", "json", "code", "custom", "range", "probe",
-        "control", "unsafe",
+        "control", "unsafe", "runs",
     ),
 }  # fmt: skip
 
@@ -63,6 +65,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "json": {"action": "store_true"},
         "fail-on": {"choices": [s.value for s in Severity]},
         "rules": {"type": Path},
+        "runs": {"type": Path},
         "trust-configs": {"action": "store_true"},
         "code": {},
         "custom": {"type": Path},
@@ -122,7 +125,7 @@ def sources(flags: argparse.Namespace) -> compose.Sources:
     readable([*flags.overrides, flags.config_dir or "", flags.config_name or ""])
     folders = []
     if flags.config_dir is not None:
-        folder = Path(flags.config_dir).expanduser().resolve()
+        folder = typed(flags.config_dir).resolve()
         if not folder.is_dir():
             raise UserError(
                 f"no such folder: {flags.config_dir}",

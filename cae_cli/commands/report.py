@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from cae_cli import registry
 from cae_cli.commands.diagnose import judged, opened
+from cae_cli.commands.flags import RUN_WORDS, RUNS, parsed
 from cae_cli.diagnosis.rule import with_own_rules
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 
-HELP = """\
+HELP = f"""\
 usage: cae report RUN
 
-Draws the pictures of a finished run again and prints its summary diagnosis. RUN is a run's folder.
+Draws the pictures of a finished run again and prints its summary diagnosis.
 cae diagnose can do more.
-"""
+
+{RUN_WORDS}
+flags:
+  --rules FILE            a Python file with rules of your own (it is run)
+{RUNS}"""
 
 
 def main(arguments: list[str]) -> int:
@@ -22,10 +26,10 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    arguments = with_own_rules(arguments)
-    if len(arguments) != 1:
-        raise UserError(f"one run's folder, got {len(arguments)}", hint="cae report runs/…/…")
-    run = opened(Path(arguments[0]).expanduser())
+    flags = parsed("cae report", with_own_rules(arguments))
+    if len(flags.words) != 1:
+        raise UserError(f"one run's folder, got {len(flags.words)}", hint="cae report last")
+    run = opened(registry.find(flags.words[0], flags.runs))
     outcome = judged(run)
     terminal.show(outcome.summary())
     terminal.show([terminal.folder(run.folder)])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from cae_cli import compose, experiment, interrupts
+from cae_cli import compose, experiment, interrupts, registry
 from cae_cli.commands import line
 from cae_cli.commands.diagnose import judged, opened
+from cae_cli.commands.flags import RUN_WORDS, RUNS
 from cae_cli.config import Config, parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import OptionError, key_of
@@ -26,15 +26,16 @@ usage: cae resume RUN [training.epochs=N]
 
 Goes on with a run that was interrupted or killed, from the end of its last whole
 epoch. What comes out is what would have come out had nothing happened, to the
-bit, on the same machine with the same packages. RUN is the run's folder.
+bit, on the same machine with the same packages.
 
   training.epochs=N       trains so many epochs in all; of a finished run too
   training.steps=N        the same in steps
   training.early_stopping=N    if the run has early stopping: its patience
   rules.CODE.threshold=…  as in cae train
 
+{RUN_WORDS}
 flags:
-{line.HELP}"""
+{line.HELP}{RUNS}"""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,15 +44,14 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    subjects = [w for w in flags.overrides if "=" not in w or Path(w).expanduser().exists()]
+    subjects, overrides = registry.split(flags.overrides)
     if len(subjects) != 1:
         raise UserError(
             f"one run's folder, got {len(subjects)}",
             where="command line: cae resume",
-            hint="cae resume runs/…/… training.epochs=40",
+            hint="cae resume last training.epochs=40",
         )
-    run = opened(Path(subjects[0]).expanduser())
-    overrides = [word for word in flags.overrides if word not in subjects]
+    run = opened(registry.find(subjects[0], flags.runs))
     setup, status = run.setup(), run.status().get("status")
     options, command = _changed(setup, overrides, run)
     before = _options(setup["config"], run)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +20,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, experiment, interrupts, loader, sweep
+from cae_cli import compose, experiment, grid, interrupts, launcher, loader, sweep
 from cae_cli.commands import line
-from cae_cli.config import parse
-from cae_cli.durable import at_work, claim, make
+from cae_cli.config import METRICS, Config, parse
+from cae_cli.durable import at_work, claim, is_in_use, make
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run
+from cae_cli.sweep import SweepFile, SweepFolder, Target
+from cae_cli.sweep.jobs import found
 
 HELP = (
     """\
@@ -41,11 +47,16 @@ examples:
   cae train loss=ssim loss.window=7 training.epochs=20 seed=3
   cae train 'regularization=[l2,dropout]' regularization.dropout.rate=0.2
   cae train -m model=baseline,l2 loss=mse,ssim    one run for each combination
+  cae train -m 'sweep.pairs=[{{model:baseline,loss:mse}},{{model:l2,loss:ssim}}]'
+                                                  values that belong together
+  cae train -m model=baseline,l2 loss=mse,ssim 'sweep.exclude=[{{model:l2,loss:mse}}]'
+                                                  and combinations left out
   cae train data=image_folder data.path=photos data.image_size=64
   cae train experiment=reference_3_ssim data=npz data.path=mine.npz
 
 flags:
-  -m, --multirun          a sweep: keys may have several values, a,b or range(0,5)
+  -m, --multirun          a sweep: keys may have several values, a,b or range(0,5);
+                          the same command again goes on with it
   -c, --cfg job           print the composed config and stop (also: hydra, all)
   -cd, --config-dir DIR   a folder with configs of your own, laid out like configs/
   -cn, --config-name N    another primary config
@@ -77,8 +88,9 @@ def main(arguments: list[str]) -> int:
         return 0
     if flags.hydra_help or flags.cfg or flags.info:
         if flags.multirun:  # of a sweep, the first job is shown
-            flags.multirun, flags.overrides = False, compose.jobs(flags.overrides)[0]
-        _run_hydra(flags, sources)
+            words, own, _ = grid.taken_out(flags.overrides)
+            flags.multirun, flags.overrides = False, own.jobs(compose.jobs(words))[0]
+        _run_hydra(flags, flags.overrides, sources)
         return 0
     with interrupts.raised():
         if flags.multirun:
@@ -87,6 +99,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
+    for word in flags.overrides:
+        if key_of(word) in (grid.PAIRS, grid.EXCLUDE):
+            raise UserError(
+                f"{key_of(word)} is for sweeps", where=f"command line: {word}", hint="cae train -m …"
+            )
     node, config = compose.checked(flags.overrides, sources)
     experiment.check_early(config)
     folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
@@ -95,7 +112,7 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     with at_work(folder):
         _check_empty(folder, "hydra.run.dir")
         try:
-            _run_hydra(flags, sources, f"hydra.run.dir={_quoted(folder)}")
+            _run_hydra(flags, flags.overrides, sources, f"hydra.run.dir={_quoted(folder)}")
             [outcome] = _outcome
             if isinstance(outcome, Exception):
                 raise outcome
@@ -114,35 +131,211 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
 
 
 def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
-    overrides = compose.with_sweeper_params(flags.overrides, sources)
+    words, own, for_sweeper = grid.taken_out(flags.overrides)
+    overrides = compose.with_sweeper_params(words, sources)
     jobs = compose.jobs(overrides)
+    own.check(overrides, jobs)
+    jobs = own.jobs(jobs)
     with terminal.Screen().doing(f"checking {len(jobs)} jobs …"):
-        nodes = [_checked_job(job, number, sources) for number, job in enumerate(jobs)]
-    folder, _ = _folder(nodes[0], flags.overrides, "hydra.sweep.dir")
-    swept = set(compose.swept_keys(overrides))
-    fixed = {o.key_or_group for o in compose.parsed(overrides)} - swept
+        checked = [_checked_job(job, number, sources) for number, job in enumerate(jobs)]
+    node, config = checked[0]
+    swept = [*compose.swept_keys(overrides), *own.keys]
+    fixed = {o.key_or_group for o in compose.parsed(overrides)} - set(swept)
     unnamed = sorted(key for key in fixed if not key.startswith("hydra"))
-    exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]"
-    with at_work(folder):
-        _check_empty(folder, "hydra.sweep.dir")
+    target = None
+    if config.optimized_metric is not None:
+        target = Target(config.optimized_metric, METRICS[config.optimized_metric])
+    more = [
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]",
+        *for_sweeper,
+        *_for_a_search(node, target, words),
+    ]
+    if Path.cwd() not in [Path(folder).resolve() for folder in sys.path]:
+        # Python's own processes would look for modules in the current folder, whoever made it.
+        os.environ["PYTHONSAFEPATH"] = "1"
+    launcher.rules = flags.rules
+    launcher.asked.clear()
+    is_ours = launcher.is_chosen(node)
+    if not is_ours and "hydra.sweep.subdir" not in map(key_of, words):
+        # Others do not see that two jobs are the same, as sweepers that search may want.
+        subdir = "${hydra.job.num}_${job_folder:${hydra.job.override_dirname}}"
+        more.append(f"hydra.sweep.subdir='{subdir}'")
+    command = _sweep_command(flags)
+    status = "failed"
+    with _sweep_folder(node, words, command, goes_on=is_ours) as place:
+        before = place.read() if place.is_written() else None
+        content = SweepFile(
+            tuple(command), tuple(swept), "running", target, before.jobs if before else ()
+        )
+        early = before is None or before.status != "ok"  # else there may be nothing to do
+        place.write(content)
         try:
-            _run_hydra(flags, sources, f"hydra.sweep.dir={_quoted(folder)}", exclude)
+            with launcher.serving(place, early=early) if is_ours else contextlib.nullcontext():
+                _run_hydra(flags, words, sources, f"hydra.sweep.dir={_quoted(place.folder)}", *more)
+            if not is_ours:
+                place.write(dataclasses.replace(content, jobs=found(place.folder)[1]))
+            done = sweep.read(place.folder)
+            asked = {folder.name for folder in launcher.asked}
+            ended = [job for job in done.jobs if not is_ours or job.folder.name in asked]
+            # Workers of another launcher may have died before their folders were made.
+            planned = len(asked) if is_ours else len(jobs) * (_sweeper(node) in GRIDS)
+            if len(ended) >= planned and all(job.status == "ok" for job in ended):
+                status = "ok"
+                (place.folder / launcher.SERVER_LOG).unlink(missing_ok=True)
+        except Interrupted:
+            status = "interrupted"
+            raise
         finally:
-            done = sweep.read(folder, compose.count(overrides))
-            terminal.show([*terminal.jobs(done.rows(), done.planned), terminal.folder(folder)])
-    return line.exit_code(flags, done) if done.all_ok else 1
+            place.write(dataclasses.replace(place.read(), status=status))
+            done = sweep.read(place.folder)
+            if done.jobs:
+                terminal.show([*sweep.show(done), terminal.folder(place.folder)])
+            if status == "interrupted" and is_ours:
+                terminal.Screen().say("the same command goes on with it")
+    return line.exit_code(flags, done) if status == "ok" else 1
 
 
-def _checked_job(overrides: list[str], number: int, sources: compose.Sources) -> DictConfig:
+GRIDS = ("basic", "grid")  # sweepers that have all combinations
+
+
+def _sweeper(node: DictConfig) -> str:
+    return str(node.hydra.runtime.choices["hydra/sweeper"])
+
+
+def _for_a_search(node: DictConfig, target: Target | None, words: Sequence[str]) -> list[str]:
+    """Tells a sweeper that searches which way to go, and to go on when a job fails.
+
+    Raises:
+        UserError: it would go the other way, or does not know what for.
+    """
+    sweeper = _sweeper(node)
+    if sweeper in GRIDS:
+        return []
+    if target is None:
+        raise UserError(
+            f"hydra/sweeper={sweeper} has to know what it looks for",
+            hint=f"optimized_metric=val/psnr, or {', '.join(m for m in METRICS if m != 'val/psnr')}",
+        )
+    right = {"max": "maximize", "min": "minimize"}[target.goal]
+    more = []
+    if launcher.wants_errors(node.hydra) and "hydra.sweeper.max_failure_rate" not in map(key_of, words):
+        more.append("hydra.sweeper.max_failure_rate=1.0")  # the others go on
+    if "direction" not in node.hydra.sweeper:
+        return more
+    given = next((word for word in words if key_of(word) == "hydra.sweeper.direction"), None)
+    if given is None:
+        return [*more, f"hydra.sweeper.direction={right}"]
+    if right not in given:
+        raise UserError(
+            f"{target.name} is better the {'higher' if target.goal == 'max' else 'lower'} it is",
+            where=f"command line: {given}",
+            hint=f"leave it out, or hydra.sweeper.direction={right}",
+        )
+    return more
+
+
+def _sweep_command(flags: argparse.Namespace) -> list[str]:
+    cae, train, *words = line.again(flags)
+    return [cae, train, "-m", *words]
+
+
+@contextlib.contextmanager
+def _sweep_folder(
+    node: DictConfig, words: list[str], command: Sequence[str], *, goes_on: bool
+) -> Iterator[SweepFolder]:
+    """The folder of the newest sweep that is the same, else a new one; kept from others meanwhile.
+
+    Args:
+        node: a job's config.
+        words: overrides of the command line.
+        command: the whole.
+        goes_on: the launcher can go on with a sweep.
+
+    Raises:
+        UserError: the folder that was asked for holds something else.
+    """
+    key = "hydra.sweep.dir"
+    if goes_on and key not in map(key_of, words):
+        for place in _earlier(Path(str(OmegaConf.select(node, key))), command):
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(at_work(place.folder))
+                except UserError:  # somebody else has just gone on with it
+                    continue
+                terminal.Screen().say(f"going on with {place.folder}; {key}=FOLDER begins another sweep")
+                yield place
+                return
+    folder, is_new = _folder(node, words, key)
+    place = SweepFolder(folder)
+    with at_work(folder):
+        if not (goes_on and place.is_written()):
+            _check_empty(folder, key)
+        elif _identity(place.read().command) != _identity(command):
+            raise UserError(
+                "another sweep is in this folder",
+                where=folder,
+                hint=f"its command: {shlex.join(place.read().command)}",
+            )
+        try:
+            yield place
+        except UserError:
+            if is_new and not any(path.is_dir() for path in folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)  # no job was begun
+            raise
+
+
+def _earlier(parent: Path, command: Sequence[str]) -> Iterator[SweepFolder]:
+    """Sweeps of the same command that nobody is at work in, the newest first."""
+    wanted = _identity(command)
+    for folder in sorted(parent.glob("*/"), reverse=True):
+        place = SweepFolder(folder)
+        if not place.is_written() or is_in_use(folder):
+            continue
+        try:
+            content = place.read()
+            if _identity(content.command) != wanted:
+                continue
+        except UserError:  # damaged, or not a sweep's
+            continue
+        if content.status != "running" or is_in_use(folder) is False:
+            yield place
+
+
+def _identity(command: Sequence[str]) -> tuple[Any, ...]:
+    """What two sweeps have in common that are the same: flags, fixed overrides, swept keys.
+
+    Raises:
+        UserError: it is no command of a sweep.
+    """
+    words = list(command[3:])
+    flags = []
+    while words and words[0].startswith("-"):
+        flags += [words.pop(0) for _ in range(1 if words[0].startswith("--") else 2) if words]
+    words, own, _ = grid.taken_out(words)
+    overrides = compose.parsed(words)
+    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+    apart = re.compile(r"hydra[./]launcher\b.*|hydra\.sweep\.dir|optimized_metric")
+    fixed = {
+        o.input_line
+        for o in overrides
+        if o.key_or_group not in swept and not apart.fullmatch(o.key_or_group)
+    }
+    return tuple(flags), frozenset(fixed), frozenset(swept | set(own.keys))
+
+
+def _checked_job(
+    overrides: list[str], number: int, sources: compose.Sources
+) -> tuple[DictConfig, Config]:
     try:
         node, config = compose.checked(overrides, sources)
         experiment.check_early(config)
         with compose.errors_in_words(overrides, sources):
             loader.check_subdir(node, number)
+            launcher.check(node)
     except UserError as error:
         error.where = error.where or f"job: {' '.join(overrides)}"
         raise
-    return node
+    return node, config
 
 
 # What the job of a single run came to. Hydra would print a line of its own about an exception, and
@@ -154,7 +347,7 @@ def job(node: DictConfig) -> float | None:
     """One run; called by Hydra, once for each job of a sweep.
 
     A failing job of a sweep does not stop the others: its error is shown and written into its
-    folder, and its result is NaN.
+    folder, and its result is NaN. That of one that finishes is the optimized metric.
     """
     context = HydraConfig.get()
     run = Run(Path(context.runtime.output_dir))
@@ -164,20 +357,26 @@ def job(node: DictConfig) -> float | None:
         screen.console.print()
         screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
     try:
-        outcome = experiment.run(parse(node), _command(context), run)
+        # Only `launcher` gives a job the folder of one that was cut short.
+        again = is_sweep and run.status().get("status") == "interrupted" and run.is_set_up()
+        outcome = experiment.run(parse(node), _command(context), run, again=again)
     except Exception as error:
         if not isinstance(error, UserError | RunFailed):
             error = line.unforeseen(error, run)
         if is_sweep:
             terminal.show_error(error)
+            if launcher.wants_errors(context):
+                raise error from error.__cause__
         else:
             _outcome.append(error)
         return float("nan")
     if is_sweep:
         terminal.show([terminal.verdict(outcome.diagnosis)])
-    else:
-        _outcome.append(outcome)
-    return float("nan") if outcome.failed else None
+        if outcome.failed and launcher.wants_errors(context):
+            raise RunFailed(str(run.status().get("reason")))
+        return launcher.value_of(run, node.get("optimized_metric"))
+    _outcome.append(outcome)
+    return None
 
 
 def _command(context: Any) -> list[str]:
@@ -191,19 +390,22 @@ def _command(context: Any) -> list[str]:
     return [*words, *map(compose.as_typed, context.overrides.task)]
 
 
-def job_folder(number: int, overrides: str) -> str:
-    """Name of a job's folder: its number and what was swept, at most some 70 characters."""
-    slug = re.sub(r"[^\w=.,+-]+", "-", overrides).strip("-")
-    if len(slug) > 60:
-        slug = f"{slug[:60]}_{hashlib.sha256(slug.encode()).hexdigest()[:6]}"
-    return f"{number}_{slug}" if slug else str(number)
+def job_folder(overrides: str) -> str:
+    """Name of a job's folder: what was swept, in at most some 70 characters.
+
+    The same values have the same folder, however many others there are.
+    """
+    slug = re.sub(r"[^\w=.,+-]+", "-", overrides).strip("-.")
+    if slug != overrides or len(slug) > 60:  # two that differ must not be called the same
+        slug = f"{slug[:60]}_{hashlib.sha256(overrides.encode()).hexdigest()[:6]}"
+    return slug if overrides else "job"
 
 
 # Here, where every process that unpickles `job` comes by.
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
-def _words(flags: argparse.Namespace) -> list[str]:
+def _words(flags: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
     """The command line again, flags first."""
     words: list[str] = []
     for name in ("multirun", "hydra_help", "resolve"):
@@ -212,24 +414,26 @@ def _words(flags: argparse.Namespace) -> list[str]:
     for name in ("cfg", "info", "package"):
         if getattr(flags, name):
             words += [f"--{name}", getattr(flags, name)]
-    return [*words, *flags.overrides]
+    return [*words, *overrides]
 
 
-def _run_hydra(flags: argparse.Namespace, sources: compose.Sources, *more: str) -> None:
-    """Calls Hydra's own main with the command line, and ``more`` overrides of ours.
+def _run_hydra(
+    flags: argparse.Namespace, overrides: Sequence[str], sources: compose.Sources, *more: str
+) -> None:
+    """Calls Hydra's own main with flags and overrides, and ``more`` of ours.
 
     Raises:
         UserError: what Hydra itself objects to.
     """
     folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["cae", *folders, *compose.with_new_keys(_words(flags)), *more]
+    sys.argv = ["cae", *folders, *compose.with_new_keys(_words(flags, overrides)), *more]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     decorated = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
     try:
-        with compose.errors_in_words(flags.overrides, sources), loader.guarding(sources.trust):
+        with compose.errors_in_words(overrides, sources), loader.guarding(sources.trust):
             decorated(job)()
     finally:
         sys.argv = argv

@@ -161,10 +161,11 @@ class Screen:
             f"val {row['val/loss']:.4f}  {row['val/psnr']:.2f} dB  "
             f"SSIM {row['val/ssim']:.3f}  {speed:,.0f} images/s"
         )
-        self.say(line if self.live else f"{line}  {_duration(left)} left")
+        self.say(line if self.live else f"{line}  {duration(left)} left")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: "12 s", "3:07"."""
     seconds = round(seconds)
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
 
@@ -508,27 +509,6 @@ def _finding(
     for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
         if others:
             yield _indented(f"{what}: {', '.join(_named(code, verbose) for code in others)}")
-
-
-def jobs(rows: Sequence[Sequence[str]], planned: int) -> list[RenderableType]:
-    """A table of a sweep's jobs.
-
-    Args:
-        rows: (job, status, PSNR, SSIM, explained, problem) of each that began.
-        planned: how many there should be.
-    """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column("job", overflow="fold")
-    table.add_column("status", no_wrap=True)
-    for title in ("PSNR / dB", "SSIM", "explained"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("problem", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    done = sum(row[1] == "ok" for row in rows)
-    count = f"{planned} job{'' if planned == 1 else 's'}"
-    outcome = "all finished" if done == planned else f"{planned - done} not finished"
-    return [Text(), Text(f"{count}, {outcome}"), table]
 
 
 def folder(path: Path) -> Text:

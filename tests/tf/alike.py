@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-# Says when and where it was run, and with what command.
-APART = {"status.json", "run.json", "train.log"}
+# Says when and where it was run, and with what command; the last two only a job of a sweep has.
+APART = {"status.json", "run.json", "train.log", "job.log", "fingerprint.json"}
 
 
 def contents(folder: Path) -> dict[str, str]:

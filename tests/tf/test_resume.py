@@ -163,13 +163,15 @@ def test_the_second_process_of_a_run_is_refused_and_a_killed_job_of_a_sweep_goes
         [*command, *words, "hydra.sweep.dir=sweep"],
         cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    job = tmp_path / "sweep" / "1_seed=1"
+    job = tmp_path / "sweep" / "seed=1"
     while sweep.poll() is None and len(list(job.glob("checkpoints/state_*"))) < 2:
         time.sleep(0.02)
     second = subprocess.run([*command, "resume", str(job)], **options, check=False)
     sweep.kill()
     sweep.wait()
     assert second.returncode == 2 and "the run is still at work" in second.stderr
+    while Run(job).status()["status"] == "running":  # the job notices that the sweep is gone
+        time.sleep(0.02)
     assert Run(job).status()["status"] == "interrupted"
     resumed = subprocess.run([*command, "resume", str(job)], **options, check=False)
     assert resumed.returncode == 0, resumed.stderr

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["draw", "mosaic"]
+__all__ = ["draw", "mosaic", "write"]
 
 
 def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
@@ -36,9 +36,14 @@ def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
     with np.errstate(all="ignore"):
         figures = _figures(run, frozen)
     for path, figure in figures.items():
-        with atomic(path) as temporary:
-            _save(figure, temporary)
+        write(figure, path)
     return list(figures)
+
+
+def write(figure: Figure | Image.Image, path: Path) -> None:
+    """Writes a figure; at every moment its file is whole."""
+    with atomic(path) as temporary:
+        _save(figure, temporary)
 
 
 def _save(figure: Figure | Image.Image, path: Path) -> None:

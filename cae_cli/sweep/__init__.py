@@ -1,0 +1,173 @@
+"""Many runs: what became of the jobs of a sweep, which is best, and what made the difference.
+
+Everything is read from the folders of the jobs, and can be read again at any time: `rebuild` after a
+job, after a crash, or years later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+from rich.text import Text
+
+from cae_cli.diagnosis.finding import Severity
+from cae_cli.errors import UserError, printable
+from cae_cli.report import figures, terminal
+from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
+from cae_cli.run import Run
+from cae_cli.sweep.board import Board, short, yardstick_of
+from cae_cli.sweep.folder import PlannedJob, SweepFile, SweepFolder, Target
+from cae_cli.sweep.jobs import Job, found, read_job
+
+__all__ = ["Job", "PlannedJob", "Sweep", "SweepFile", "SweepFolder", "Target", "read", "rebuild"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its folder has it.
+
+    Attributes:
+        folder: the sweep's.
+        swept: keys with several values.
+        target: what it is made for, None for nothing in particular.
+        jobs: all that there should be, begun or not.
+        notes: what is wrong with the folder itself.
+    """
+
+    folder: Path
+    swept: tuple[str, ...]
+    target: Target | None
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_ok(self) -> bool:
+        """Whether every job began and finished."""
+        return all(job.status == "ok" for job in self.jobs)
+
+    def reaches(self, severity: Severity) -> bool:
+        """Whether a job has a finding at least this severe."""
+        known = {Severity(name) for job in self.jobs for name in job.severities}
+        return any(other.rank <= severity.rank for other in known)
+
+
+def read(folder: Path) -> Sweep:
+    """Reads a sweep's folder. What is damaged in a job is told of that job.
+
+    Args:
+        folder: the sweep's; without a sweep.json that can be read its jobs are the runs in it.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    place = SweepFolder(folder)
+    notes: list[str] = []
+    target: Target | None = None
+    try:
+        if not folder.is_dir():
+            raise UserError("no such folder", where=folder, hint="the folder of a sweep is needed")
+        swept, planned = None, None
+        if place.is_written():
+            try:
+                file = place.read()
+                swept, planned, target = file.swept, file.jobs, file.optimized_metric
+            except UserError as error:
+                notes.append(f"{error.what}: the jobs are the runs that are in the folder")
+        if swept is None or planned is None:
+            swept, planned = found(folder)
+        jobs = tuple(read_job(folder, job, swept) for job in planned)
+    except OSError as error:
+        raise UserError(f"the folder cannot be read: {error.strerror}", where=folder) from error
+    return Sweep(folder, swept, target, jobs, tuple(notes))
+
+
+def rebuild(folder: Path) -> list[RenderableType]:
+    """Writes leaderboard.csv, leaderboard.json, effects.json and contact.png from the jobs' folders.
+
+    Args:
+        folder: the sweep's.
+
+    Returns:
+        What is shown: how many jobs finished, the leaderboard, what made the differences.
+
+    Raises:
+        UserError: the folder cannot be read or written.
+    """
+    return show(read(folder))
+
+
+def show(sweep: Sweep) -> list[RenderableType]:
+    """What `rebuild` does, of a sweep that was read already."""
+    place = SweepFolder(sweep.folder)
+    yardstick, note = yardstick_of(sweep.target)
+    board = Board(sweep.jobs, sweep.swept, yardstick)
+    notes = [*sweep.notes, *([note] if note else [])]
+    try:
+        board.write(place, notes)
+        is_drawn = _draw(place, board.in_order())
+    except OSError as error:
+        raise UserError(
+            f"cannot write the leaderboard: {(error.strerror or str(error)).lower()}",
+            where=error.filename2 or error.filename or sweep.folder,
+            hint="the jobs are whole: once it can be written, it is made from their folders",
+        ) from error
+    parts = [*board.shown(), *(Text(printable(note)) for note in notes)]
+    if is_drawn:
+        parts += [Text(), terminal.folder(place.contact)]
+    return parts
+
+
+def _draw(place: SweepFolder, jobs: Sequence[Job]) -> bool:
+    """Writes contact.png, and says whether there is anything on it."""
+    sheets = [_sheet(job) for job in jobs[:MOST_JOBS]]
+    with np.errstate(all="ignore"):  # networks that diverged
+        picture = contact(sheets, max(0, len(jobs) - MOST_JOBS))
+    if picture is None:
+        place.contact.unlink(missing_ok=True)
+        return False
+    figures.write(picture, place.contact)
+    return True
+
+
+def _sheet(job: Job) -> Sheet:
+    keys = list(job.values)
+    name = ", ".join(f"{short(key, keys)}={value}" for key, value in job.values.items()) or job.name
+    lines = [printable(name)]
+    if job.status != "ok":
+        return Sheet((*lines, printable(f"{job.status}: {job.problem}".removesuffix(": "))))
+    if "psnr" in job.figures:
+        lines.append(f"{job.figures['psnr']:.2f} dB")
+    kernel, spread = f"kernel/{job.layer}", f"map_std/{job.layer}"
+    run = Run(job.folder)
+    with contextlib.suppress(UserError):
+        arrays = run.read_arrays(run.arrays, {kernel, spread, "example_images", "example_outputs"})
+        images, outputs = (_picture(arrays.get(f"example_{what}")) for what in ("images", "outputs"))
+        if images is not None and outputs is not None and images.shape == outputs.shape:
+            filters = _ordered(_picture(arrays.get(kernel)), arrays.get(spread))
+            return Sheet(tuple(lines), filters, images, outputs)
+    return Sheet((*lines, "arrays.npz cannot be read"))
+
+
+def _picture(values: NDArray[Any] | None) -> NDArray[np.float32] | None:
+    """(n, h, w, c) numbers as a run keeps them; None for anything else."""
+    if values is None or values.ndim != 4 or values.dtype != np.float32 or not values.size:
+        return None
+    return values
+
+
+def _ordered(
+    kernel: NDArray[np.float32] | None, spread: NDArray[Any] | None
+) -> NDArray[np.float32] | None:
+    """The filters of a kernel, most used first."""
+    if kernel is None or spread is None or spread.shape != kernel.shape[3:]:
+        return kernel
+    if spread.dtype != np.float32:
+        return kernel
+    return kernel[..., np.argsort(-spread, kind="stable")]

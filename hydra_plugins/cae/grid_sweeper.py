@@ -1,0 +1,52 @@
+"""Hydra's own sweeper with values in pairs and combinations left out. The work is in `cae_cli.grid`."""
+
+# No postponed annotations: Hydra runs this file before the module is known, and dataclasses look there.
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+
+
+@dataclass
+class GridSweeperConf(BasicSweeperConf):
+    """The keys below ``hydra.sweeper``; ``sweep.pairs`` and ``sweep.exclude`` set the last two."""
+
+    _target_: str = "hydra_plugins.cae.grid_sweeper.GridSweeper"
+    pairs: list[Any] = field(default_factory=list)
+    exclude: list[Any] = field(default_factory=list)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="cae")
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination, of pairs too, but for those left out.
+
+    Args:
+        max_batch_size: as of Hydra's.
+        params: as of Hydra's.
+        pairs: overrides that belong together.
+        exclude: combinations that are left out.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None = None,
+        pairs: Any = (),
+        exclude: Any = (),
+    ) -> None:
+        from cae_cli.grid import Grid
+
+        super().__init__(max_batch_size, params)
+        self.grid = Grid.of(pairs, exclude)
+
+    def split_arguments(  # type: ignore[override]  # Hydra's is static, and called on the instance
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The jobs, in batches."""
+        [jobs] = BasicSweeper.split_arguments(overrides, None)
+        return list(self.split_overrides_to_chunks(self.grid.jobs(jobs), max_batch_size))

@@ -1,0 +1,278 @@
+"""The parts of sweeps that need no process: which jobs there are, where they go, where they run."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cae_cli import cli, compose, engine, fingerprint, grid, interrupts, launcher
+from cae_cli.commands.train import _identity, job_folder
+from cae_cli.compose import checked
+from cae_cli.errors import Interrupted, UserError
+from cae_cli.fingerprint import Fingerprint, place
+from cae_cli.run import Run
+
+# -- which jobs there are --------------------------------------------------------------------------
+
+
+def jobs(*words):
+    others, own, _ = grid.taken_out(words)
+    found = compose.jobs(others)
+    own.check(others, found)
+    return [set(job) for job in own.jobs(found)]
+
+
+def test_pairs_belong_together_and_combine_with_other_keys():
+    found = jobs(
+        "sweep.pairs=[{model:baseline,loss:mse},{model:l2,loss:ssim}]", "seed=0,1", "data=digits"
+    )
+    assert len(found) == 4
+    assert {"model=l2", "loss=ssim", "seed=1", "data=digits"} in found
+    assert not [job for job in found if {"model=l2", "loss=mse"} <= job]
+
+
+def test_values_of_pairs_may_be_lists_numbers_and_texts():
+    [job] = jobs("sweep.pairs=[{regularization:[l2,dropout],optimizer.learning_rate:1e-3,tags:['a b']}]")
+    _, config = checked(sorted(job))
+    assert set(config.regularization) == {"l2", "dropout"} and config.tags == ["a b"]
+    assert config.optimizer.learning_rate == 0.001
+
+
+def test_combinations_can_be_left_out():
+    found = jobs("model=baseline,l2", "loss=mse,ssim", "seed=0,1", "sweep.exclude=[{model:l2,loss:mse}]")
+    assert len(found) == 6 and not [job for job in found if {"model=l2", "loss=mse"} <= job]
+    found = jobs("optimizer.learning_rate=0.1,1e-3", "seed=0,1",
+                 "sweep.exclude=[{optimizer.learning_rate:0.001,seed:1},{seed:0}]")  # fmt: skip
+    assert found == [{"optimizer.learning_rate=0.1", "seed=1"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint", "hint"),
+    [
+        (["sweep.pairs=model"], "sweep.pairs needs groups of key:value", "sweep.pairs=[{model:"),
+        (["sweep.pairs=[model=l2 loss=mse]"], "sweep.pairs needs groups", "colon"),
+        (["sweep.pairs=[{model:l2},{loss:mse}]"], "every pair has the same keys", "model:baseline"),
+        (["model=l2", "sweep.pairs=[{model:l2}]"], "model is in sweep.pairs and beside it", ""),
+        (["seed=0,1", "sweep.exclude=[{sead:1}]"], "no job says sead", "did you mean seed?"),
+        (["loss=mse,mae", "sweep.exclude=[{loss:msee}]"], "no job has loss=msee", "did you mean mse?"),
+        (["seed=0", "sweep.exclude=[{seed:0}]"], "leaves no job", ""),
+        (["hydra/sweeper=optuna", "sweep.pairs=[{seed:0}]"], "are for grids", "leave out one"),
+        (["seed=0,1", "sweep.exclude=[]", "sweep.pairs=a,b"], "sweep.pairs needs groups", ""),
+    ],
+)
+def test_what_cannot_be_is_said_with_the_nearest_name(words, complaint, hint):
+    with pytest.raises(UserError) as caught:
+        jobs(*words)
+    assert complaint in caught.value.what and hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint", "hint"),
+    [
+        (["-m", "sweep.pairs=[{model:baselin,seed:0}]"], "model has no option 'baselin'", "baseline"),
+        (["-m", "sweep.pairs=[{optimizer.learning_rat:1}]"], "optimizer.learning_rat", "learning_rate"),
+        (["sweep.pairs=[{seed:0}]"], "sweep.pairs is for sweeps", "-m"),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be at least 1", ""),
+        (["-m", "seed=0,1", "hydra.launcher.timeout=0"], "hydra.launcher.timeout must be greater", ""),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=a/b"], "hydra.sweep.subdir must be the name", ""),
+        (["-m", "optimized_metric=val/psn"], "optimized_metric must be one of val/psnr", ""),
+        (["-m", "hydra/launcher=joblib"], "hydra/launcher has no option 'joblib'", "cae-cli[joblib]'"),
+        (["-m", "hydra/launcher=ray"], "has no option 'ray'", "pip install 'cae-cli[ray]'"),
+        (["-m", "hydra/sweeper=optuna"], "has no option 'optuna'", "pip install 'cae-cli[optuna]'"),
+    ],
+)
+def test_a_sweep_is_checked_before_its_first_job(tmp_path, monkeypatch, capsys, words, complaint, hint):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", *words]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and hint in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_job_of_pairs_can_be_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", "-m", "--cfg", "job", "sweep.pairs=[{loss:mae,seed:7}]"]) == 0
+    assert "name: mae" in capsys.readouterr().out
+
+
+# -- the same sweep, the same job ------------------------------------------------------------------
+
+
+def sweep(*words):
+    return ["cae", "train", "-m", *words]
+
+
+def test_the_same_sweep_has_the_same_fixed_words_and_the_same_swept_keys():
+    one = _identity(sweep("data=digits", "seed=0,1", "loss=mse,mae"))
+    assert one == _identity(sweep("loss=mse,mae,ssim", "seed=range(0,9)", "data=digits"))
+    for same in ("hydra.launcher.n_jobs=1", "optimized_metric=val/psnr", "hydra.sweep.dir=x"):
+        assert one == _identity(sweep("data=digits", "seed=0,1", "loss=mse,mae", same))
+    for others in (
+        ("data=digits", "seed=0,1"),
+        ("data=digits", "seed=0,1", "loss=mse"),
+        ("data=digits", "seed=0,1", "loss=mse,mae", "training.epochs=3"),
+        ("-cd", "mine", "data=digits", "seed=0,1", "loss=mse,mae"),
+    ):
+        assert one != _identity(sweep(*others))
+
+
+def test_a_folder_is_named_by_what_was_swept_and_never_shared_by_two():
+    assert job_folder("loss=mse,seed=0") == "loss=mse,seed=0"
+    assert job_folder("") == "job"
+    names = [job_folder(f"tags=[a{end}]") for end in ("/", "-", " ", "]")]
+    assert len(set(names)) == 4 and not [n for n in names if "/" in n or n.startswith(".")]
+    longer = [job_folder("x" * 80 + end) for end in "ab"]
+    assert len(set(longer)) == 2 and max(map(len, longer)) < 70
+
+
+@pytest.fixture
+def mark(tmp_path, monkeypatch):
+    """The fingerprint of a job whose images are in a file."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((64, 8, 8), np.uint8))
+    fingerprint._signature.cache_clear()
+
+    def of(*words):
+        fingerprint._signature.cache_clear()
+        return Fingerprint.of(checked(["data=npy", "data.path=x.npy", *words])[1])
+
+    return of
+
+
+def finished(run, status="ok", reason=None):
+    run.set_status("running")
+    run.set_status(status, reason)
+
+
+def test_a_finished_job_stays_and_one_that_differs_goes_beside_it(tmp_path, mark):
+    first = place(tmp_path / "job", mark())
+    assert not first.finished and first.note is None
+    finished(first.run)
+    assert place(tmp_path / "job", mark()).finished
+    assert place(tmp_path / "job", mark("optimized_metric=val/psnr")).finished  # changes no result
+    second = place(tmp_path / "job", mark("seed=3"))
+    assert second.run.folder.name == "job-2" and not second.finished
+    assert second.note == "the options have changed since job"
+    finished(second.run)
+    assert place(tmp_path / "job", mark("seed=3")).run.folder.name == "job-2"
+    assert place(tmp_path / "job", mark()).run.folder.name == "job"
+    os.utime("x.npy", ns=(1, 1))
+    third = place(tmp_path / "job", mark())
+    assert third.run.folder.name == "job-3" and "the files of the data have changed" in third.note
+    code = place(tmp_path / "job", replace(mark(), code="other"))
+    assert code.run.folder.name == "job-4" and code.note == "the code has changed since job-3"
+
+
+def test_what_failed_is_set_aside_and_what_was_cut_short_is_left(tmp_path, mark):
+    run = place(tmp_path / "job", mark()).run
+    run.write_setup({"config": compose_config(mark), "command": []})
+    finished(run, "failed", "it was so")
+    again = place(tmp_path / "job", mark())
+    assert again.run.folder == run.folder and not again.run.status()
+    assert Run(tmp_path / "job.failed-1").status()["reason"] == "it was so"
+    again.run.write_setup({"config": compose_config(mark), "command": []})
+    finished(again.run, "interrupted", "by a signal")
+    kept = place(tmp_path / "job", mark())
+    assert kept.run.status()["status"] == "interrupted" and kept.run.is_set_up()
+    finished(kept.run, "failed", "once more")
+    place(tmp_path / "job", mark())
+    assert Run(tmp_path / "job.failed-2").status()["reason"] == "once more"
+
+
+def compose_config(_):
+    from cae_cli.config import plain
+
+    return plain(checked(["data=npy", "data.path=x.npy"])[1])
+
+
+def test_a_job_that_was_trained_for_longer_by_hand_is_another_one(tmp_path, mark):
+    run = place(tmp_path / "job", mark()).run
+    longer = compose_config(mark)
+    longer["training"]["epochs"] += 1
+    run.write_setup({"config": longer, "command": []})
+    finished(run)
+    assert place(tmp_path / "job", mark()).run.folder.name == "job-2"
+    assert place(tmp_path / "job", mark(f"training.epochs={longer['training']['epochs']}")).finished
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, mark):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "mine.txt").write_text("mine")
+    found = place(tmp_path / "job", mark())
+    assert found.run.folder.name == "job-2" and "job holds something else" in found.note
+    assert (tmp_path / "job" / "mine.txt").read_text() == "mine"
+
+
+def test_files_of_a_folder_are_known_by_name_size_and_time(tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a" / "1.png").write_bytes(b"one")
+    (tmp_path / "images" / "loop").symlink_to(tmp_path / "images")
+    data = checked(["data=image_folder", f"data.path={tmp_path}/images"])[1].data
+    seen = [data.signature()]
+    (tmp_path / "images" / "a" / "2.png").write_bytes(b"two")
+    seen.append(data.signature())
+    (tmp_path / "images" / "a" / "2.png").rename(tmp_path / "images" / "3.png")
+    seen.append(data.signature())
+    os.utime(tmp_path / "images" / "3.png", ns=(1, 1))
+    seen.append(data.signature())
+    assert len(set(seen)) == 4 and data.signature() == seen[-1]
+    assert checked(["data=digits"])[1].data.signature() == ""
+
+
+# -- where jobs run --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    def have(*numbers):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(numbers), raising=False)
+
+    return have
+
+
+def test_cores_are_divided_among_jobs(cores):
+    cores(2, 3, 5, 8)
+    assert [slot.cores for slot in launcher.slots_for(2, 9, [])] == [(2, 5), (3, 8)]
+    assert [slot.cores for slot in launcher.slots_for(6, 9, [])] == [(2,), (3,), (5,), (8,), (2,), (3,)]
+    assert [slot.cores for slot in launcher.slots_for(1, 9, [])] == [()]  # all of them
+    assert len(launcher.slots_for(4, 3, [])) == 3 and len(launcher.slots_for(None, 9, [])) <= 4
+
+
+def test_a_gpu_has_one_job_unless_more_are_asked_for(cores):
+    cores(0, 1)
+    assert [slot.gpu for slot in launcher.slots_for(None, 9, ["0", "1", "2"])] == ["0", "1", "2"]
+    assert [slot.gpu for slot in launcher.slots_for(4, 9, ["0", "1"])] == ["0", "1", "0", "1"]
+
+
+def test_gpus_are_found_without_tensorflow(tmp_path):
+    driver = tmp_path / "gpus"
+    assert launcher.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, driver) == []
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (driver / name).mkdir(parents=True)
+    assert launcher.visible_gpus({}, driver) == ["0", "1"]
+    for value, found in (("1", ["1"]), ("", []), ("-1", []), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"]),
+                         ("0,-1,1", ["0"])):  # fmt: skip
+        assert launcher.visible_gpus({"CUDA_VISIBLE_DEVICES": value}, driver) == found
+
+
+def test_fewer_cores_leave_batches_and_threads_what_they_are(cores, monkeypatch):
+    cores(0, 1, 2, 3)
+    monkeypatch.setattr(engine, "_cores", None)
+    kept = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, some: kept.append(some), raising=False)
+    engine.keep_to((1,))
+    cores(1)
+    assert kept == [(1,)] and engine.cores() == 4
+
+
+def test_a_job_is_interrupted_once_however_many_signals_come():
+    with interrupts.raised(once=True):
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):  # the first is remembered
+            interrupts.check()
+    interrupts._received.clear()

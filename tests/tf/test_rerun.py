@@ -1,0 +1,75 @@
+"""A run once more: the same bits, or one change and nothing else; words for runs in other commands."""
+
+import shutil
+
+import pytest
+
+from cae_cli import cli
+from cae_cli.registry import Registry, find, flat
+from cae_cli.run import Run
+from tests.tf.alike import differences
+
+pytestmark = pytest.mark.tf
+
+WORDS = ("data=digits", "data.train=192", "training.epochs=2", "regularization=[dropout,batchnorm]",
+         "loss=huber", "seed=3", "tags=[first]")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run below runs/ that several tests begin with; its folder is not to be changed."""
+    home = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert cli.run(["train", *WORDS]) == 0
+    return home
+
+
+@pytest.fixture
+def here(first, tmp_path, monkeypatch):
+    shutil.copytree(first / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_once_more_gives_the_same_bits(here, capfd):
+    old = find("last")
+    assert cli.run(["rerun", "last"]) == 0
+    new = find("last")
+    assert new.folder != old.folder and new.folder.parent == old.folder.parent
+    assert capfd.readouterr().out.splitlines()[-1] == str(new.folder)
+    assert new.setup()["config"] == old.setup()["config"]
+    # The words of the command have another order, and are a part of the text.
+    assert set(differences(old.folder, new.folder)) <= {"summary.txt"}
+    assert cli.run(["diff", "1", "2"]) == 0
+
+
+def test_a_change_is_the_only_difference_of_the_config(here, capfd):
+    assert cli.run(["rerun", "1", "loss=mse", "seed=4", "--runs", "runs"]) == 0
+    old, new = (find(word) for word in ("1", "last"))
+    a, b = (flat(run.setup()["config"]) for run in (old, new))
+    assert {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)} == {
+        "loss.name", "loss.delta", "seed",
+    }  # fmt: skip
+    assert b["loss.name"] == "mse" and b["seed"] == 4
+    assert differences(old.folder, new.folder)
+    alone = [w for w in WORDS if not w.startswith(("loss", "seed"))]
+    assert cli.run(["train", *alone, "loss=mse", "seed=4", "hydra.run.dir=alone"]) == 0
+    assert set(differences(new.folder, here / "alone")) <= {"summary.txt"}
+    capfd.readouterr()
+    assert cli.run(["compare", "1", "2", "--picture", "side.png"]) == 0
+    assert "val/loss is not comparable: loss=huber" in capfd.readouterr().out
+    assert (here / "side.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_commands_take_a_word_for_a_run(here, capfd):
+    [entry] = Registry().entries
+    for words in (["report", "last"], ["diagnose", entry.id, "rules.CAE303.silent=true"],
+                  ["resume", "1"]):  # fmt: skip
+        assert cli.run(words) == 0
+        assert capfd.readouterr().out.splitlines()[-1] == str(entry.folder)
+    assert cli.run(["resume", entry.id[:3], "training.epochs=3"]) == 0
+    assert Run(entry.folder).setup()["config"]["training"]["epochs"] == 3
+    assert cli.run(["runs", "show", "last"]) == 0
+    shown = capfd.readouterr().out
+    assert "loss=huber" in shown and "regularization=[dropout,batchnorm]" in shown
