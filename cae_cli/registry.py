@@ -382,7 +382,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for place, word in enumerate(words):
         before, equals, _ = word.partition("=")
         is_id = place == 0 and "/" in before and not re.match(r"[+~]*/?hydra/", before)
-        if not equals or is_id or _exists(typed(word)):
+        is_plain = not equals and not word.startswith("~")  # ~key takes a key away
+        if is_plain or is_id or _exists(typed(word)):
             runs.append(word)
     return runs, [word for word in words if word not in runs]
 

@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 
 @given(st.integers(0, 2**32))
-@settings(fuzzed, max_examples=CASES or 20)  # each draws all pictures
+@settings(fuzzed, max_examples=CASES or 12)  # each draws all pictures
 def test_any_run_folder(finished, seed):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as copy:
