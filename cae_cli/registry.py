@@ -388,6 +388,20 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return runs, [word for word in words if word not in runs]
 
 
+def split_one(
+    words: Sequence[str], command: str, hint: str, what: str = "one run's folder"
+) -> tuple[str, list[str]]:
+    """The one word that names a run, and the overrides, of a command that takes one.
+
+    Raises:
+        UserError: there is none, or more than one; ``what`` says what is wanted.
+    """
+    runs, overrides = split(words)
+    if len(runs) != 1:
+        raise UserError(f"{what}, got {len(runs)}", where=f"command line: {command}", hint=hint)
+    return runs[0], overrides
+
+
 def setup(run: Run) -> dict[str, Any]:
     """run.json, of an older version too.
 

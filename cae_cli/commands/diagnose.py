@@ -59,19 +59,18 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    subjects, overrides = registry.split(flags.overrides)
-    if len(subjects) != 1:
-        raise UserError(
-            f"one run's folder or one model file, got {len(subjects)}",
-            where="command line: cae diagnose",
-            hint="cae diagnose last or cae diagnose model.keras data=npz data.path=x.npz",
-        )
-    path = typed(subjects[0])
+    subject, overrides = registry.split_one(
+        flags.overrides,
+        "cae diagnose",
+        "cae diagnose last or cae diagnose model.keras data=npz data.path=x.npz",
+        "one run's folder or one model file",
+    )
+    path = typed(subject)
     with interrupts.raised():
         if path.suffix.lower() in MODELS and not path.is_dir():
             run, outcome = _model(path, overrides, flags)
         else:
-            run, outcome = _run(registry.find(subjects[0], flags.runs), overrides, flags)
+            run, outcome = _run(registry.find(subject, flags.runs), overrides, flags)
     if flags.json:
         json.dump(run.summary(), sys.stdout, indent=2)
         print()

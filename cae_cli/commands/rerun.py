@@ -70,14 +70,10 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    subjects, changes = registry.split(flags.overrides)
-    if len(subjects) != 1:
-        raise UserError(
-            f"one run, got {len(subjects)}",
-            where="command line: cae rerun",
-            hint="cae rerun last seed=1",
-        )
-    run = opened(registry.find(subjects[0], flags.runs))
+    subject, changes = registry.split_one(
+        flags.overrides, "cae rerun", "cae rerun last seed=1", "one run"
+    )
+    run = opened(registry.find(subject, flags.runs))
     setup = registry.setup(run)
     config = setup.get("config")
     if not setup.get("command") or not isinstance(config, dict):

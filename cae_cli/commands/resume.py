@@ -44,14 +44,10 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    subjects, overrides = registry.split(flags.overrides)
-    if len(subjects) != 1:
-        raise UserError(
-            f"one run's folder, got {len(subjects)}",
-            where="command line: cae resume",
-            hint="cae resume last training.epochs=40",
-        )
-    run = opened(registry.find(subjects[0], flags.runs))
+    subject, overrides = registry.split_one(
+        flags.overrides, "cae resume", "cae resume last training.epochs=40"
+    )
+    run = opened(registry.find(subject, flags.runs))
     setup, status = run.setup(), run.status().get("status")
     options, command = _changed(setup, overrides, run)
     before = _options(setup["config"], run)
