@@ -199,6 +199,16 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 
 def _compose(overrides: Sequence[str], sources: Sources) -> tuple[DictConfig, Loader]:
+    loader = loader_of(sources)
+    node = Hydra("train", loader).compose_config(
+        sources.config_name, with_new_keys(overrides), RunMode.RUN, from_shell=False
+    )
+    loader.overrides = overrides  # as they were typed, for messages
+    return node, loader
+
+
+def loader_of(sources: Sources) -> Loader:
+    """Hydra's loader of configs for our folders and the user's."""
     # What hydra.initialize_config_dir does, and the user's folders where Hydra's --config-dir puts them.
     version.setbase("1.3")
     search_path = create_config_search_path(str(CONFIGS))
@@ -206,12 +216,13 @@ def _compose(overrides: Sequence[str], sources: Sources) -> tuple[DictConfig, Lo
         search_path.prepend(
             "command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema")
         )
-    loader = Loader(search_path, sources.trust)
-    node = Hydra("train", loader).compose_config(
-        sources.config_name, with_new_keys(overrides), RunMode.RUN, from_shell=False
-    )
-    loader.overrides = overrides  # as they were typed, for messages
-    return node, loader
+    return Loader(search_path, sources.trust)
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of an override: backslashes count only before a quote, and at the end."""
+    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(path))
+    return f"'{text}'"
 
 
 @contextmanager

@@ -57,7 +57,9 @@ class Outcome:
         )
 
 
-def run(options: Config, command: Sequence[str], folder: Run, *, again: bool = False) -> Outcome:
+def run(
+    options: Config, command: Sequence[str], folder: Run, *, again: bool = False, pictures: bool = True
+) -> Outcome:
     """Trains an autoencoder and says what it learned.
 
     Args:
@@ -65,6 +67,7 @@ def run(options: Config, command: Sequence[str], folder: Run, *, again: bool = F
         command: words of the command line that lead to it.
         folder: the run's.
         again: the run goes on from its last checkpoint.
+        pictures: are drawn.
 
     Returns:
         The outcome; all of it is in the folder. If the training diverged, the status says failed.
@@ -92,7 +95,7 @@ def run(options: Config, command: Sequence[str], folder: Run, *, again: bool = F
         with engine.quiet(folder.log):
             train(options, images, seen, folder, screen)
         interrupts.check()
-        outcome = judge(folder)
+        outcome = judge(folder, pictures=pictures)
         interrupts.check()
         if outcome.failed:
             folder.set_status("failed", _why(outcome, folder.training()))
@@ -274,17 +277,25 @@ def _checkpoint(folder: Run, screen: terminal.Screen) -> training.Checkpoint | N
     return checkpoint
 
 
-def judge(folder: Run, rules: Mapping[str, Any] | None = None, *, silent: bool = False) -> Outcome:
+def judge(
+    folder: Run,
+    rules: Mapping[str, Any] | None = None,
+    *,
+    silent: bool = False,
+    pictures: bool = True,
+) -> Outcome:
     """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow.
 
     Args:
         folder: of a run whose training is over.
         rules: what single rules are to do, beside what the run's own config says.
         silent: nothing is said on the way.
+        pictures: are drawn.
     """
     outcome = assess(folder, rules)
-    with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
-        figures.draw(folder, frozen=outcome.measures.frozen)
+    if pictures:
+        with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
+            figures.draw(folder, frozen=outcome.measures.frozen)
     folder.write_summary(
         {
             "verdict": outcome.diagnosis.verdict,

@@ -6,6 +6,7 @@ again; one that was cut short goes on; one whose fingerprint differs gets a fold
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
@@ -33,7 +34,7 @@ class Fingerprint:
     Attributes:
         config: the checked options.
         data: names, sizes and times of the files with the images.
-        code: versions of this package and of others, and the commit where there is one.
+        code: versions of other packages, and the text of this one.
     """
 
     config: str
@@ -41,12 +42,18 @@ class Fingerprint:
     code: str
 
     @classmethod
-    def of(cls, options: Config) -> Fingerprint:
-        """The fingerprint that a run with these options would have now."""
-        return cls(_options(config.plain(options)), _hash(_signature(options.data)), _code())
+    def of(cls, options: Config, *, judged: bool = True) -> Fingerprint:
+        """The fingerprint that a run with these options would have now.
+
+        Args:
+            options: of the run.
+            judged: the verdict is part of the result; otherwise only what the training gives.
+        """
+        content = _options(config.plain(options), judged=judged)
+        return cls(content, _hash(_signature(options.data)), _code(judged))
 
     @classmethod
-    def read(cls, run: Run) -> Fingerprint | None:
+    def read(cls, run: Run, *, judged: bool = True) -> Fingerprint | None:
         """What `write` wrote; None where there is nothing that can be read.
 
         The options are those of the run itself where it got so far: ``cae resume`` may have trained
@@ -55,7 +62,9 @@ class Fingerprint:
         try:
             content = read_json(run.folder / FILE)
             known = cls(**{f.name: str(content[f.name]) for f in fields(cls)})
-            return replace(known, config=_options(run.setup()["config"])) if run.is_set_up() else known
+            if not run.is_set_up():
+                return known
+            return replace(known, config=_options(run.setup()["config"], judged=judged))
         except (UserError, KeyError):
             return None
 
@@ -79,9 +88,10 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _options(content: Mapping[str, Any]) -> str:
+def _options(content: Mapping[str, Any], *, judged: bool) -> str:
     """A hash of a config without what changes no result."""
-    return _hash({key: value for key, value in content.items() if key != "optimized_metric"})
+    idle = ("optimized_metric",) if judged else ("optimized_metric", "rules", "tags", "task_name")
+    return _hash({key: value for key, value in content.items() if key not in idle})
 
 
 @functools.lru_cache(256)
@@ -90,13 +100,55 @@ def _signature(data: DataOptions) -> str:
     return data.signature()
 
 
+# What trains and records, left of the run folder; with all that these import.
+TRAINS = ("training", "probe", "recorder", "model", "data")
+
+
 @functools.cache
-def _code() -> str:
-    around: Mapping[str, Any] = surroundings()
-    checkout = Path(__file__).parents[1]
-    # Of an installed package surroundings() tells the commit of the current folder, which is no code.
-    git = around["git"] if (checkout / ".git").exists() else None
-    return _hash({"git": git, "packages": around["packages"]})
+def _code(judged: bool) -> str:
+    """A hash of the code: of all of this package, or of what trains.
+
+    Its text and not the commit: an edit that is not committed counts, a commit that edits nothing
+    does not.
+    """
+    package = Path(__file__).parent
+    files = package.rglob("*.py") if judged else trained_by()
+    texts = {
+        file.relative_to(package).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+    return _hash({"text": texts, "packages": surroundings()["packages"]})
+
+
+def trained_by() -> set[Path]:
+    """The files of this package that a training depends on, found by their imports."""
+    package = Path(__file__).parent
+    waiting = [f"{package.name}.{name}" for name in TRAINS]
+    found = {package / "experiment.py"}  # its own text: it imports what judges, too
+    while waiting:
+        module = waiting.pop()
+        file = _file(module)
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting.append(module.rpartition(".")[0])  # its package is imported with it
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+    return found
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this package, None of anything else."""
+    package = Path(__file__).parent
+    name, *parts = module.split(".")
+    if name != package.name:
+        return None
+    path = package.joinpath(*parts)
+    found = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in found if file.is_file() and file != package / "__init__.py"), None)
 
 
 @dataclass(frozen=True)
@@ -116,7 +168,7 @@ class Place:
     note: str | None = None
 
 
-def place(folder: Path, fingerprint: Fingerprint) -> Place:
+def place(folder: Path, fingerprint: Fingerprint, *, judged: bool = True) -> Place:
     """Finds or makes the folder of a job.
 
     What failed is set aside and begins again; a run that was cut short is left as it is, to go on.
@@ -124,6 +176,8 @@ def place(folder: Path, fingerprint: Fingerprint) -> Place:
     Args:
         folder: the one to have; with -2, -3 … behind it where there is another job's result.
         fingerprint: of the job.
+        judged: as it was made with. If only the training counts, one that diverged is finished: it would
+            diverge again.
 
     Raises:
         UserError: the folder cannot be made.
@@ -134,9 +188,9 @@ def place(folder: Path, fingerprint: Fingerprint) -> Place:
         run = Run(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
         if make(run.folder):
             break
-        known = Fingerprint.read(run)
+        known = Fingerprint.read(run, judged=judged)
         if known == fingerprint:
-            return _known(run, fingerprint, note)
+            return _known(run, fingerprint, note, judged=judged)
         if known is None:
             note = f"{run.folder.name} holds something else"
         else:
@@ -146,11 +200,13 @@ def place(folder: Path, fingerprint: Fingerprint) -> Place:
     return Place(run, note=note)
 
 
-def _known(run: Run, fingerprint: Fingerprint, note: str | None) -> Place:
+def _known(run: Run, fingerprint: Fingerprint, note: str | None, *, judged: bool) -> Place:
     try:
         status = run.status().get("status")
     except UserError:
         status = "failed"
+    if status == "failed" and not judged and run.has_ended():
+        return Place(run, finished=True, note=note)
     if status in ("ok", "running"):
         return Place(run, finished=status == "ok", busy=status == "running", note=note)
     if status == "failed":

@@ -45,7 +45,7 @@ from cae_cli.sweep import PlannedJob, SweepFolder
 PLUGIN = "hydra_plugins.cae.process_launcher.ProcessLauncher"
 GRACE = 5.0  # seconds that a job has to end in when it is asked to
 TICK = 0.5  # seconds between two looks at the jobs
-PRELOADED = ["keras", "cae_cli.commands.train", "matplotlib.figure", "sklearn.datasets"]
+PRELOADED = ["keras", "cae_cli.job", "matplotlib.figure", "sklearn.datasets"]
 JOB_LOG = "job.log"
 SERVER_LOG = "launcher.log"
 MEMORY = 2**31  # bytes that a job is taken to need
@@ -61,11 +61,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Work:
-    """What all jobs have in common, from Hydra."""
+    """What all jobs have in common, from Hydra.
+
+    Attributes:
+        context, task, config: as Hydra gives them to launchers.
+        is_judged: the verdict is part of what a finished job is kept for, and a job that failed begins
+            again; otherwise only the training is, and one that diverged is finished.
+    """
 
     context: HydraContext
     task: TaskFunction
     config: DictConfig
+    is_judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Slot:
 
 
 @dataclass
-class _Job:
+class Job:
     """A job on its way."""
 
     overrides: tuple[str, ...]
@@ -96,13 +103,16 @@ class _Job:
 
     @property
     def run(self) -> Run:
+        """Its files."""
         return self.place.run
 
     @property
     def name(self) -> str:
+        """Of its folder."""
         return self.run.folder.name
 
     def running(self) -> Running:
+        """As the display wants it."""
         return Running(self.name, self.epochs, self.began, self.run.folder)
 
 
@@ -129,27 +139,40 @@ def launch(
         Interrupted: by a signal, after all jobs have ended.
     """
     folder = SweepFolder(Path(str(work.config.hydra.sweep.dir)))
-    jobs: dict[Path, _Job] = {}
+    jobs: dict[Path, Job] = {}
     folders = []
-    notes = []
     for number, overrides in enumerate(job_overrides, first):
-        job = _prepared(work, folder.folder, tuple(overrides), number)
+        job = prepared(work, folder.folder, tuple(overrides), number)
         folders.append(job.run.folder)
-        if job.run.folder not in jobs:  # the same job twice is run once
-            jobs[job.run.folder] = job
-            notes += [f"{job.name}: begun anew: {job.place.note}"] if job.place.note else []
+        jobs.setdefault(job.run.folder, job)  # the same job twice is run once
     asked.extend(jobs)
     _write_down(folder, list(jobs.values()), begins=first == 0)
-    todo = [job for job in jobs.values() if not job.place.finished]
+    run(options, work, folder, list(jobs.values()))
+    return [_returned(jobs[folder], work) for folder in folders]
+
+
+def run(options: Options, work: Work, folder: SweepFolder, jobs: Sequence[Job]) -> None:
+    """Runs the jobs that are not finished yet, and says how it goes.
+
+    Args:
+        options: of the launcher.
+        work: what they have in common.
+        folder: theirs.
+        jobs: no two of one folder.
+
+    Raises:
+        Interrupted: by a signal, after all jobs have ended.
+    """
+    todo = [job for job in jobs if not job.place.finished]
     slots = slots_for(options.n_jobs, len(todo), visible_gpus())
     progress = Progress(len(jobs), len(slots))
-    for note in notes:
-        progress.say(note)
+    for job in jobs:
+        if job.place.note:
+            progress.say(f"{job.name}: begun anew: {job.place.note}")
     progress.skipped(len(jobs) - len(todo))
     if todo:
         with progress.shown():
             _Pool(options, work, folder, slots, progress).run(todo)
-    return [_returned(jobs[folder], work) for folder in folders]
 
 
 def is_chosen(node: DictConfig) -> bool:
@@ -189,8 +212,18 @@ def value_of(run: Run, metric: str | None) -> float | None:
         return math.nan
 
 
-def _prepared(work: Work, folder: Path, overrides: tuple[str, ...], number: int) -> _Job:
-    """A job with its config and its folder."""
+def prepared(
+    work: Work, folder: Path, overrides: tuple[str, ...], number: int, name: str | None = None
+) -> Job:
+    """A job with its config and its folder.
+
+    Args:
+        work: what all jobs have in common.
+        folder: theirs.
+        overrides: of this one.
+        number: of this one.
+        name: of its own folder; None: as the config says.
+    """
     config = work.context.config_loader.load_sweep_config(work.config, list(overrides))
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.num, config.hydra.job.id = number, str(number)
@@ -198,13 +231,17 @@ def _prepared(work: Work, folder: Path, overrides: tuple[str, ...], number: int)
             config.hydra[plugin] = OmegaConf.to_container(config.hydra[plugin])
     HydraConfig.instance().set_config(config)  # ${hydra:job.num}; makes it read-only
     options = parse(config)
-    where = place(folder / str(config.hydra.sweep.subdir), Fingerprint.of(options))
+    where = place(
+        folder / (name or str(config.hydra.sweep.subdir)),
+        Fingerprint.of(options, judged=work.is_judged),
+        judged=work.is_judged,
+    )
     with read_write(config.hydra):
         config.hydra.sweep.subdir = where.run.folder.name
-    return _Job(overrides, config, where, options.training.epochs)
+    return Job(overrides, config, where, options.training.epochs)
 
 
-def _write_down(folder: SweepFolder, jobs: Sequence[_Job], *, begins: bool) -> None:
+def _write_down(folder: SweepFolder, jobs: Sequence[Job], *, begins: bool) -> None:
     """Into sweep.json: these jobs, and those of earlier calls that are none of them."""
     content = folder.read()
     own = [
@@ -216,7 +253,7 @@ def _write_down(folder: SweepFolder, jobs: Sequence[_Job], *, begins: bool) -> N
     folder.write(replace(content, jobs=(*own, *others) if begins else (*others, *own)))
 
 
-def _returned(job: _Job, work: Work) -> JobReturn:
+def _returned(job: Job, work: Work) -> JobReturn:
     config = copy.deepcopy(job.config)
     hydra_config = OmegaConf.create({"hydra": config.hydra})
     with open_dict(config):
@@ -257,11 +294,11 @@ class _Pool:
     ) -> None:
         self.options, self.work, self.folder, self.progress = options, work, folder, progress
         self.free = deque(slots)
-        self.running: list[_Job] = []
+        self.running: list[Job] = []
         self.log = folder.folder / SERVER_LOG
         self.context: Any = multiprocessing.get_context("forkserver" if _forks() else "spawn")
 
-    def run(self, jobs: Sequence[_Job]) -> None:
+    def run(self, jobs: Sequence[Job]) -> None:
         """Runs jobs, and leaves no process behind.
 
         Raises:
@@ -278,7 +315,8 @@ class _Pool:
                 interrupts.check()
                 for job in [job for job in self.running if job.process.exitcode is not None]:
                     self._end(job)
-                    if waiting or self.running:  # at the end whoever called does it
+                    # At the end whoever called does it.
+                    if self.work.is_judged and (waiting or self.running):
                         self._rebuild()
                 self._stop_the_late()
                 self.progress.update([job.running() for job in self.running], len(waiting))
@@ -288,7 +326,7 @@ class _Pool:
         finally:
             self._stop(number)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         job.slot = self.free.popleft()
         loader = self.work.context.config_loader
         job.process = self.context.Process(
@@ -308,7 +346,7 @@ class _Pool:
         self.running.append(job)
         self.progress.started(job.name)
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: Job) -> None:
         job.process.join()
         self.running.remove(job)
         self.free.append(job.slot)
@@ -385,7 +423,7 @@ def serving(folder: SweepFolder, *, early: bool) -> Iterator[None]:
             server._stop()
 
 
-def _tell_how_it_ended(job: _Job, timeout: float | None) -> None:
+def _tell_how_it_ended(job: Job, timeout: float | None) -> None:
     """Writes into the folder of a job whose process could not do so itself."""
     run, code = job.run, job.process.exitcode
     with contextlib.suppress(UserError):

@@ -2,16 +2,19 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cae_cli import cli, compose, engine, fingerprint, grid, interrupts, launcher
-from cae_cli.commands.train import _identity, job_folder
+from cae_cli.commands.train import _identity
 from cae_cli.compose import checked
 from cae_cli.errors import Interrupted, UserError
-from cae_cli.fingerprint import Fingerprint, place
+from cae_cli.fingerprint import Fingerprint, place, trained_by
+from cae_cli.job import job_folder
 from cae_cli.run import Run
 
 # -- which jobs there are --------------------------------------------------------------------------
@@ -276,3 +279,39 @@ def test_a_job_is_interrupted_once_however_many_signals_come():
         with pytest.raises(Interrupted):  # the first is remembered
             interrupts.check()
     interrupts._received.clear()
+
+
+# -- what is kept where only the training counts ------------------------------------------------------
+
+
+def test_what_a_training_imports_is_what_its_fingerprint_reads():
+    code = (
+        "import sys; import cae_cli.training, cae_cli.probe, cae_cli.recorder, cae_cli.model\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('cae_cli.')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    read = {str(file) for file in trained_by()}
+    assert set(ran.stdout.split()) <= read
+    assert not [file for file in read if "diagnosis" in file or "report" in file]
+
+
+def test_a_training_is_kept_when_only_the_verdict_may_differ(tmp_path):
+    def mark(*words):
+        return Fingerprint.of(compose.checked(words)[1], judged=False)
+
+    first = place(tmp_path / "job", mark(), judged=False)
+    first.run.set_status("ok")
+    same = mark("rules.CAE401.threshold=.5", "task_name=other", "tags=[a]")
+    assert place(tmp_path / "job", same, judged=False).finished
+    assert not place(tmp_path / "job", mark("seed=1"), judged=False).finished
+    assert Fingerprint.of(compose.checked([])[1]) != mark()
+
+
+def test_a_training_that_diverged_is_finished_where_only_the_training_counts(tmp_path):
+    config = compose.checked([])[1]
+    for judged in (True, False):
+        mark = Fingerprint.of(config, judged=judged)
+        run = place(tmp_path / str(judged), mark, judged=judged).run
+        run.write_training({"diverged_at": 3})
+        run.set_status("failed", "the training diverged")
+        assert place(tmp_path / str(judged), mark, judged=judged).finished is not judged

@@ -18,6 +18,7 @@ from cae_cli.commands.flags import RUN_WORDS, RUNS
 from cae_cli.config import Config
 from cae_cli.durable import claim, typed, writing
 from cae_cli.errors import UserError
+from cae_cli.job import unforeseen
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run
@@ -208,4 +209,4 @@ def _model(
         shutil.rmtree(run.folder, ignore_errors=True)  # nothing happened that is worth a folder
         raise
     except Exception as error:
-        raise line.unforeseen(error, run) from error
+        raise unforeseen(error, run) from error

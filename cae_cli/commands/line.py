@@ -13,7 +13,7 @@ from cae_cli import compose
 from cae_cli.diagnosis import Diagnosis, Severity
 from cae_cli.diagnosis.rule import load_rules
 from cae_cli.durable import typed
-from cae_cli.errors import RunFailed, UserError
+from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run
@@ -150,21 +150,6 @@ def again(flags: argparse.Namespace) -> list[str]:
         words += ["--trust-configs"]
     words += flags.overrides
     return words
-
-
-def unforeseen(error: Exception, run: Run) -> RunFailed:
-    """What to say of an error that nobody foresaw."""
-    name = type(error).__name__
-    message = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
-        failure = RunFailed(
-            f"not enough memory: {message}",
-            hint="fewer or smaller images, a smaller training.batch_size, or a smaller model",
-        )
-    else:
-        failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")
-    failure.__cause__ = error
-    return failure
 
 
 def tell_how_to_go_on(run: Run) -> None:

@@ -14,6 +14,7 @@ from cae_cli.commands.diagnose import judged, opened
 from cae_cli.commands.flags import RUN_WORDS, RUNS
 from cae_cli.config import Config, parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
+from cae_cli.job import unforeseen
 from cae_cli.options import OptionError, key_of
 from cae_cli.report import terminal
 from cae_cli.run import Run
@@ -81,7 +82,7 @@ def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Ou
         line.tell_how_to_go_on(run)
         raise
     except Exception as error:
-        raise line.unforeseen(error, run) from error
+        raise unforeseen(error, run) from error
 
 
 def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple[Config, list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import os
 import re
 import shlex
@@ -17,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, experiment, grid, interrupts, launcher, loader, sweep
+from cae_cli import compose, experiment, grid, interrupts, job, launcher, loader, sweep
 from cae_cli.commands import line
-from cae_cli.config import METRICS, Config, parse
+from cae_cli.config import METRICS, Config
 from cae_cli.durable import at_work, claim, is_in_use, make
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
@@ -108,12 +106,12 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     experiment.check_early(config)
     folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
     run = Run(folder)
-    _outcome.clear()
+    job.outcomes.clear()
     with at_work(folder):
         _check_empty(folder, "hydra.run.dir")
         try:
-            _run_hydra(flags, flags.overrides, sources, f"hydra.run.dir={_quoted(folder)}")
-            [outcome] = _outcome
+            _run_hydra(flags, flags.overrides, sources, f"hydra.run.dir={compose.quoted(folder)}")
+            [outcome] = job.outcomes
             if isinstance(outcome, Exception):
                 raise outcome
         except UserError:
@@ -171,7 +169,9 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
         place.write(content)
         try:
             with launcher.serving(place, early=early) if is_ours else contextlib.nullcontext():
-                _run_hydra(flags, words, sources, f"hydra.sweep.dir={_quoted(place.folder)}", *more)
+                _run_hydra(
+                    flags, words, sources, f"hydra.sweep.dir={compose.quoted(place.folder)}", *more
+                )
             if not is_ours:
                 place.write(dataclasses.replace(content, jobs=found(place.folder)[1]))
             done = sweep.read(place.folder)
@@ -338,73 +338,6 @@ def _checked_job(
     return node, config
 
 
-# What the job of a single run came to. Hydra would print a line of its own about an exception, and
-# drop a result.
-_outcome: list[experiment.Outcome | Exception] = []
-
-
-def job(node: DictConfig) -> float | None:
-    """One run; called by Hydra, once for each job of a sweep.
-
-    A failing job of a sweep does not stop the others: its error is shown and written into its
-    folder, and its result is NaN. That of one that finishes is the optimized metric.
-    """
-    context = HydraConfig.get()
-    run = Run(Path(context.runtime.output_dir))
-    is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
-    screen = terminal.Screen()
-    if is_sweep:
-        screen.console.print()
-        screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
-    try:
-        # Only `launcher` gives a job the folder of one that was cut short.
-        again = is_sweep and run.status().get("status") == "interrupted" and run.is_set_up()
-        outcome = experiment.run(parse(node), _command(context), run, again=again)
-    except Exception as error:
-        if not isinstance(error, UserError | RunFailed):
-            error = line.unforeseen(error, run)
-        if is_sweep:
-            terminal.show_error(error)
-            if launcher.wants_errors(context):
-                raise error from error.__cause__
-        else:
-            _outcome.append(error)
-        return float("nan")
-    if is_sweep:
-        terminal.show([terminal.verdict(outcome.diagnosis)])
-        if outcome.failed and launcher.wants_errors(context):
-            raise RunFailed(str(run.status().get("reason")))
-        return launcher.value_of(run, node.get("optimized_metric"))
-    _outcome.append(outcome)
-    return None
-
-
-def _command(context: Any) -> list[str]:
-    """The words that make a job again by itself."""
-    words = ["cae", "train"]
-    for source in context.runtime.config_sources:
-        if source.provider == "command-line":
-            words += ["-cd", source.path]
-    if context.job.config_name != "config":
-        words += ["-cn", context.job.config_name]
-    return [*words, *map(compose.as_typed, context.overrides.task)]
-
-
-def job_folder(overrides: str) -> str:
-    """Name of a job's folder: what was swept, in at most some 70 characters.
-
-    The same values have the same folder, however many others there are.
-    """
-    slug = re.sub(r"[^\w=.,+-]+", "-", overrides).strip("-.")
-    if slug != overrides or len(slug) > 60:  # two that differ must not be called the same
-        slug = f"{slug[:60]}_{hashlib.sha256(overrides.encode()).hexdigest()[:6]}"
-    return slug if overrides else "job"
-
-
-# Here, where every process that unpickles `job` comes by.
-OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-
-
 def _words(flags: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
     """The command line again, flags first."""
     words: list[str] = []
@@ -434,7 +367,7 @@ def _run_hydra(
     )
     try:
         with compose.errors_in_words(overrides, sources), loader.guarding(sources.trust):
-            decorated(job)()
+            decorated(job.run)()
     finally:
         sys.argv = argv
         if full_error is None:
@@ -462,12 +395,6 @@ def _check_empty(folder: Path, key: str) -> None:
             where=folder,
             hint=f"leave {key} out for a new folder, or cae resume {folder}",
         )
-
-
-def _quoted(path: Path) -> str:
-    """A path as the value of an override: backslashes count only before a quote, and at the end."""
-    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(path))
-    return f"'{text}'"
 
 
 def _groups(sources: compose.Sources) -> str:

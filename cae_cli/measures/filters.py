@@ -29,7 +29,8 @@ def displacement(kernel: Array, initial: Array) -> float:
     Returns:
         At least 0; infinite if the kernel began at zero and moved.
     """
-    moved = float(np.linalg.norm(kernel - initial))
+    # Of weights that burst, the squares are beyond float32.
+    moved = float(np.linalg.norm(kernel.astype(np.float64) - initial))
     began = float(np.linalg.norm(initial))
     return moved / began if began else (float("inf") if moved else 0.0)
 
