@@ -30,6 +30,10 @@ COMMANDS = {
     "diagnose": Command(
         "judge a run, or any Keras autoencoder, and find out what helps", "cae_cli.commands.diagnose"
     ),
+    "clinic": Command("say how good the diagnosis and its cures are", "cae_cli.commands.clinic"),
+    "treat": Command(
+        "train again with what the diagnosis prescribes, beside a placebo", "cae_cli.commands.treat"
+    ),
     "options": Command(
         "list the config groups, their options and their keys", "cae_cli.commands.options"
     ),

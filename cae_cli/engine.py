@@ -112,6 +112,20 @@ def keep_to(some: Collection[int]) -> None:
         os.sched_setaffinity(0, some)
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """In the block NumPy's linear algebra computes on one thread, however many cores there are.
+
+    Its threads wait for one another by turning in circles: two of them on one core, as in a job that
+    keeps to its own, take many times as long as one. And the bits would depend on their number.
+    """
+    import sklearn.linear_model  # noqa: F401  (only the libraries that are loaded are told)
+    import threadpoolctl
+
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def seed(number: int) -> None:
     """Forgets all earlier networks and sets every random generator, Python's and NumPy's too."""
     import keras

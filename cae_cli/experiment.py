@@ -78,7 +78,7 @@ def run(
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
-    with folder.running(again=again):
+    with folder.running(again=again), engine.one_blas_thread():
         before = folder.setup() if again else surroundings()
         setup = {**before, "command": list(command), "config": config.plain(options)}
         if not again:

@@ -171,7 +171,7 @@ def test_own_configs_are_used(cae, tmp_path):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("cae tr", "train"),
+        ("cae tra", "train"),
         ("cae train model=res", "model=residual"),
         ("cae train optimizer.le", "optimizer.learning_rate="),
         ("cae options loss/ss", "loss/ssim"),

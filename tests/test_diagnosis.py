@@ -19,6 +19,7 @@ from cae_cli.measures.maps import MapHealth
 from cae_cli.measures.measured import Labels, Layer, Measures
 from cae_cli.measures.network import Network
 from cae_cli.measures.quality import Mean, Quality
+from cae_cli.measures.relapse import Relapse
 from cae_cli.measures.score import score
 from cae_cli.measures.spectrum import Spectrum
 from cae_cli.measures.survey import Survey
@@ -85,6 +86,7 @@ def healthy():
             early_update=-1.9, early_peak=-1.8, last_update=-2.3, penalty_share=0.0, slope=0.01,
             gradient_ratio=0.4,
         ),
+        relapse=Relapse(0.3, 0.05),
         network=Network(
             (28, 28, 1), (7, 7, 8), "sigmoid", "relu", normalised=True, skips=False,
             receptive_field=10.0, depth=5, narrowest=8,
@@ -180,7 +182,7 @@ CASES = {
         replace(healthy(), layers=(layer(moved=0.001), layer("output", 1))),
     ),
     "CAE210": (with_causal(training_mode=0.3), with_causal(training_mode=0.05)),
-    "CAE211": (poor(healthy(), slope=0.2), with_course(slope=0.2)),
+    "CAE211": (poor(healthy(), slope=0.2), with_course(slope=0.07)),
     "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
     "CAE302": (
         with_quality(explained_variance=0.05, train_explained_variance=0.06),
@@ -268,8 +270,8 @@ def case(config):
     return Case(measures.survey, measures.network, config, measures)
 
 
-def codes(measures):
-    return [f.code for f in diagnose(measures, CONFIG).findings]
+def codes(measures, config=CONFIG):
+    return [f.code for f in diagnose(measures, config).findings]
 
 
 # What these look at does not depend on how many images are held out, or on the steps made.
@@ -506,6 +508,52 @@ def test_a_gap_that_a_linear_decoder_has_too_is_no_memory():
     assert codes(replace(harder, causal=replace(harder.causal, linear_train=0.84))) == []
     unknown = replace(harder.causal, linear=float("nan"), linear_train=float("nan"))
     assert codes(replace(harder, causal=unknown)) == ["CAE501"]
+
+
+def relapsed(at=0.1, blank_at=None, dead=8, **course):
+    """A run that lost at some time all it had gained, and half of its maps with it."""
+    blank_at = {0: 0.0, 128: 0.0, 256: 0.0, 512: 0.5} if blank_at is None else blank_at
+    return replace(
+        with_course(**course),
+        relapse=Relapse(1.4, at),
+        layers=(layer(dead=dead, blank_at=blank_at), layer("output", 1)),
+    )
+
+
+def test_a_rate_that_undoes_what_was_learned_and_kills_is_too_high_however_it_began():
+    diagnosis = diagnose(relapsed(), CONFIG)
+    assert diagnosis.findings[0].code == "CAE207"
+    assert "at about step 256 the loss rose by 140%" in diagnosis.findings[0].message
+    # Maps that live, that had died before, or that died later: it was not this.
+    assert "CAE207" not in codes(relapsed(dead=2))
+    assert "CAE207" not in codes(relapsed(blank_at={0: 0.0, 128: 0.5, 512: 0.5}))
+    assert "CAE207" not in codes(relapsed(at=0.01))
+    assert "CAE207" not in codes(replace(relapsed(), relapse=Relapse(0.9, 0.1)))
+    # A penalty that outweighs the images raises their loss, too.
+    assert codes(relapsed(penalty_share=0.9))[0] == "CAE206"
+    assert "CAE207" not in codes(relapsed(penalty_share=0.9))
+
+
+def test_a_loss_that_still_falls_faster_than_any_healthy_one_needs_more_time():
+    assert codes(with_course(slope=0.09)) == ["CAE211"]
+    assert codes(with_course(slope=0.07)) == []
+    assert codes(with_course(slope=0.09), {**CONFIG, "rules": {"CAE211": {"threshold": 0.03}}}) == []
+
+
+def test_constants_beyond_the_contrast_are_wrong_where_the_loss_cannot_be_computed_anew():
+    def said(k2):
+        config = {**CONFIG, "loss": {"name": "ms_ssim", "k1": 0.01, "k2": k2}}
+        return codes(with_course(reported_loss=0.1, recomputed_loss=NAN), config)
+
+    assert said(7.65) == ["CAE204"] and said(0.03) == []
+
+
+def test_without_a_bottleneck_less_copying_counts():
+    copying = with_causal(pixel_copy=0.2)
+    large = replace(healthy().network, code_shape=(14, 14, 16))  # four times the image
+    assert codes(copying) == []
+    assert codes(replace(copying, network=large)) == ["CAE503"]
+    assert codes(replace(with_causal(pixel_copy=0.05), network=large)) == []
 
 
 def test_a_note_is_no_problem():

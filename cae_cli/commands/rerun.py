@@ -271,7 +271,12 @@ def _word(key: str, value: Any) -> str:
             where=key,
             hint=f"give it a value behind RUN: {key}=…",
         )
-    if re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in ("null", "true", "false", "nan"):
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*", text) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+        "nan",
+    ):
         return text
     # Backslashes count only before a quote, and at the end.
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"

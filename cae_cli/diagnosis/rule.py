@@ -54,6 +54,8 @@ USUAL_SKILL = (-0.01, 0.38)
 USUAL_BLANK = (0.0, 0.25)
 # What any cause that keeps a network from learning leads to.
 SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE402")
+# What a network that never came to learn shows as well.
+NEVER_LEARNED = (*SYMPTOMS, "CAE211", "CAE602")
 
 # Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
 USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}

@@ -1,4 +1,4 @@
-"""Means of few values with the interval that their spread leaves open."""
+"""Means of few values, and shares of few cases, with the interval that is left open."""
 
 from __future__ import annotations
 
@@ -53,6 +53,35 @@ def interval(values: ArrayLike, comparisons: int = 1) -> Interval:
     std = float(known.std(ddof=1))
     t = t_quantile(1 - (1 - CONFIDENCE) / max(1, comparisons), n - 1)
     return Interval(float(known.mean()), std, t * std / math.sqrt(n), n)
+
+
+NORMAL = (
+    1.959964  # the standard normal distribution stays within it, on both sides of 0, 95 % of the time
+)
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share, by Wilson's score.
+
+    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.96. Unlike the normal interval it stays
+    within [0, 1], and says something where the share is 0 or 1: 0 of 60 is 0 to 6 %. (Wilson, Probable
+    inference, the law of succession, and statistical inference, JASA 1927.)
+
+    Args:
+        count: how many, 0 to ``of``.
+        of: of how many.
+
+    Returns:
+        Both ends; (0, 1) of nothing.
+    """
+    if not of:
+        return 0.0, 1.0
+    share, square = count / of, NORMAL**2
+    middle = share + square / (2 * of)
+    margin = NORMAL * math.sqrt(share * (1 - share) / of + square / (4 * of**2))
+    whole = 1 + square / of
+    low = 0.0 if count == 0 else (middle - margin) / whole  # rounding leaves 1e-18
+    return low, 1.0 if count == of else (middle + margin) / whole
 
 
 @cache

@@ -18,6 +18,7 @@ from cae_cli.measures.filters import displacement, p_value, structure
 from cae_cli.measures.maps import MapHealth, map_health
 from cae_cli.measures.network import Network, network
 from cae_cli.measures.quality import Quality, quality
+from cae_cli.measures.relapse import Relapse, relapse
 from cae_cli.measures.score import Score, score
 from cae_cli.measures.spectrum import Spectrum
 from cae_cli.measures.survey import Survey
@@ -85,6 +86,7 @@ class Measures:
     causal: Causal
     layers: tuple[Layer, ...]
     course: Course
+    relapse: Relapse
     network: Network
     survey: Survey
     spectrum: Spectrum
@@ -134,6 +136,7 @@ def measure(
         causal=answers,
         layers=layers,
         course=_course(arrays, metrics, training),
+        relapse=relapse(arrays.get("course/losses", np.zeros(0))),
         network=network(training["network"]),
         survey=_gathered(Survey, _below("survey/", arrays)),
         spectrum=_gathered(Spectrum, _below("spectrum/", arrays)),

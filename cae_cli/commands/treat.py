@@ -1,0 +1,250 @@
+"""``cae treat RUN``: trains again with what the diagnosis prescribes, beside a placebo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from cae_cli import batch, casebook, experiment, interrupts, registry
+from cae_cli.commands.diagnose import judged, opened
+from cae_cli.commands.flags import RUN_WORDS, RUNS, count, parsed
+from cae_cli.commands.rerun import overrides_of
+from cae_cli.durable import claim
+from cae_cli.errors import Interrupted, UserError
+from cae_cli.report import terminal
+from cae_cli.report.treatment import treatment as table
+from cae_cli.rounds import FILE, Plan, Rounds
+from cae_cli.run import Run, plain, read_json
+from cae_cli.treatment import Prescriptions, Result, result
+
+HELP = f"""\
+usage: cae treat RUN [--rounds 3] [--budget 10m] [--seeds 3]
+
+A prescription is a hypothesis. This tests it: the run is trained again with what
+its diagnosis prescribes, and beside it with a random change of the same kind (a
+placebo). What helps is kept, and the next round begins with it. The run itself is
+not touched; what was trained is below runs/treat/, with a table, a picture
+(treatment.png) and, if anything helped, an experiment file to train it again.
+
+  --rounds N              prescriptions that are tried at most, one after the
+                          other; 3 if nothing is said
+  --budget TIME           no round is begun that would take longer than this in
+                          all: 90s, 10m, 2h
+  --seeds N               trains each with N seeds, the run itself too, and gives
+                          the interval that their spread leaves open
+  --no-placebo            only what is prescribed, in half the time
+  --json                  the content of treatment.json on standard output
+{RUNS}
+Exit code: 0 whatever came of it, 1 if a training could not be run.
+
+{RUN_WORDS}"""
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def main(arguments: list[str]) -> int:
+    """Treats the run that is given.
+
+    Returns:
+        0; 1 if a training could not be run.
+
+    Raises:
+        UserError: no such run, or none that can be treated.
+        Interrupted: by a signal; what was done is written and shown.
+    """
+    own: dict[str, dict[str, Any]] = {
+        "rounds": {"type": count, "default": 3},
+        "budget": {"type": duration},
+        "seeds": {"type": count, "default": 1},
+        "no-placebo": {"action": "store_true"},
+        "json": {"action": "store_true"},
+    }
+    flags = parsed("cae treat", arguments, **own)
+    if flags.help:
+        print(HELP, end="")
+        return 0
+    run = _chosen(flags)
+    before = _judged(run)
+    if before.healthy:
+        _say_healthy(before, flags)
+        return 0
+    with interrupts.raised():
+        plan = _plan(run, before, flags)
+        first = plan.arm("treatment", [before], Prescriptions()).wanted()
+        if not first:
+            _say_what_else(before, flags)
+            return 0
+        _announce(plan, plan.cost(first[0].words))
+        return _treated(plan, ["cae", "treat", *arguments], flags)
+
+
+def duration(text: str) -> float:
+    """A time like 30s, 10m or 2h, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smh])", text)
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a time like 90s, 10m or 2h, got {text!r}")
+    return seconds
+
+
+# -- before anything is trained --------------------------------------------------------------------
+
+
+def _chosen(flags: argparse.Namespace) -> Run:
+    """The run that was named, if it can be trained again."""
+    subject, overrides = registry.split_one(flags.words, "cae treat", "cae treat last", "one run")
+    if overrides:
+        raise UserError(
+            "a run is treated as it was run",
+            where=f"command line: {overrides[0]}",
+            hint="cae rerun makes a run with a change, which can be treated then",
+        )
+    run = opened(registry.find(subject, flags.runs))
+    setup = registry.setup(run)
+    if not setup.get("command") or not isinstance(setup.get("config"), dict):
+        raise UserError(
+            "this tool did not train that model, so it cannot train it again",
+            where=run.folder,
+            hint="cae train makes runs that can be treated",
+        )
+    return run
+
+
+def _judged(run: Run) -> Result:
+    """The run as it is.
+
+    Raises:
+        UserError: it did not get far enough to be judged.
+    """
+    before = result(run)
+    if before.diagnosis is None:
+        judged(run, how=experiment.assess)  # says better what is wrong with the files
+        raise UserError(
+            f"there is nothing to judge: {before.reason}", where=run.folder, hint="cae resume RUN"
+        )
+    return before
+
+
+def _say_healthy(before: Result, flags: argparse.Namespace) -> None:
+    said = "the run is healthy, and needs no treatment"
+    assert before.diagnosis is not None
+    if flags.json:
+        content = {"schema": casebook.SCHEMA_VERSION, "run": before.run.folder, "outcome": "healthy"}
+        _print_json({**content, "verdict": before.diagnosis.verdict})
+    else:
+        terminal.show([terminal.verdict(before.diagnosis), Text(said, no_wrap=True)])
+
+
+def _say_what_else(before: Result, flags: argparse.Namespace) -> None:
+    """What a person can do where no override helps."""
+    assert before.diagnosis is not None
+    advice = [f"{f.code} {f.problem}: {f.advice}" for f in before.causes if f.advice]
+    said = "no option can mend it" if before.causes else "nothing was found that could be mended"
+    if flags.json:
+        content = {"schema": casebook.SCHEMA_VERSION, "run": before.run.folder, "outcome": "advice"}
+        _print_json({**content, "verdict": before.diagnosis.verdict, "advice": advice})
+        return
+    fails = [f"fails: {', '.join(before.failing)}"] if before.failing else []
+    lines = [f"{said}, so nothing was trained", *fails, *(f"advice: {text}" for text in advice)]
+    terminal.show([terminal.verdict(before.diagnosis), *(Text(line, no_wrap=True) for line in lines)])
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    json.dump(plain(content), sys.stdout, indent=2)
+    print()
+
+
+# -- what is trained -------------------------------------------------------------------------------
+
+
+def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
+    """What is to be treated, and how."""
+    setup = registry.setup(run)
+    try:
+        again = overrides_of(setup["config"])
+    except UserError as error:
+        error.where = f"{run.setup_file}: {error.where}" if error.where else str(run.setup_file)
+        raise
+    screen = terminal.Screen()
+    if again.unknown:
+        screen.say(f"! these keys are no longer options, and are left out: {', '.join(again.unknown)}")
+    if again.new:
+        values = ", ".join(f"{key}={value}" for key, value in again.new.items())
+        screen.say(f"! the run did not know these, which get today's defaults: {values}")
+    seed = batch.checked(again.words).seed
+    way = 1 if seed + flags.seeds <= 2**31 else -1
+    return Plan(
+        before=before,
+        words=tuple(word for word in again.words if not word.startswith("seed=")),
+        seeds=tuple(seed + way * k for k in range(flags.seeds)),
+        rounds=flags.rounds,
+        budget=flags.budget or math.inf,
+        with_placebo=not vars(flags)["no_placebo"],
+    )
+
+
+def _announce(plan: Plan, cost: float) -> None:
+    """Says how long it will take at most.
+
+    Raises:
+        UserError: the budget does not last for the first round.
+    """
+    if plan.first(cost) > plan.budget:
+        raise UserError(
+            f"the first round takes about {terminal.duration(plan.first(cost))}, and --budget is "
+            f"{terminal.duration(plan.budget)}",
+            where="command line: --budget",
+            hint="a larger --budget, or --no-placebo, or fewer --seeds",
+        )
+    rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
+    trainings = f"{plan.trainings} training{'' if plan.trainings == 1 else 's'}"
+    terminal.Screen().say(
+        f"{rounds} of {trainings} at most, each of about {terminal.duration(plan.seconds)}: "
+        f"{terminal.duration(plan.most(cost))} at most"
+    )
+
+
+def _treated(plan: Plan, command: Sequence[str], flags: argparse.Namespace) -> int:
+    """Trains round by round, and shows what came of it."""
+    rounds = Rounds(plan, claim(Path("runs/treat")), command)
+    try:
+        with batch.opened(rounds.folder, command) as trained:
+            rounds.go(trained)
+    except Interrupted:
+        rounds.cut_short()
+        _show(rounds, flags)
+        raise
+    _show(rounds, flags)
+    return int(bool(rounds.lost))
+
+
+def _show(rounds: Rounds, flags: argparse.Namespace) -> None:
+    """Writes everything, and prints the table and what came of it."""
+    screen = terminal.Screen()
+    rounds.write()
+    with screen.doing("drawing …"):
+        rounds.draw()
+    for one in rounds.lost:
+        screen.say(f"! {one.run.folder} could not be trained: {one.reason}")
+    if flags.json:
+        _print_json(read_json(rounds.folder / FILE))
+        return
+    book = rounds.casebook
+    parts = [table(book.rows())]
+    if shorts := rounds.shorts():
+        parts.append(Text(shorts))
+    parts += [Text(), Text(book.verdict(), "bold")]
+    if book.outcome != "none":
+        parts += [
+            Text(book.reproduce, no_wrap=True),
+            Text(f"cae train -cd {rounds.folder} experiment={book.outcome}", no_wrap=True),
+        ]
+    terminal.show([*parts, terminal.folder(rounds.folder)])

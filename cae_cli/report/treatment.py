@@ -1,0 +1,73 @@
+"""The table of a treatment: the run before, after each step, and after random changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from cae_cli.measures.interval import Interval
+from cae_cli.report.comparison import Column, table
+
+DIGITS = {"score": 2, "explained": 3, "skill": 2}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change, trained with one seed or more.
+
+    Attributes:
+        name: "before", "step 1", "placebo 1".
+        change: its overrides.
+        kept: "kept", "no", or "" where there was nothing to be kept.
+        verdict: what is wrong, in a few words.
+        healthy: whether it is, for every seed.
+        figures: score, explained variance and skill, over seeds.
+        failing: names of the yardsticks that fail.
+        cleared: codes of causes that the change took away.
+        new: codes of causes that it brought.
+    """
+
+    name: str
+    change: str
+    kept: str
+    verdict: str
+    healthy: bool
+    figures: Mapping[str, Interval]
+    failing: tuple[str, ...]
+    cleared: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def treatment(rows: Sequence[Row]) -> Text:
+    """The rows as a table."""
+    known = [row.figures["score"].value for row in rows]
+    best = frozenset(i for i, value in enumerate(known) if value == max(known) and len(rows) > 1)
+    return table(
+        [
+            Column("", [row.name for row in rows]),
+            Column("change", [row.change for row in rows], cut=True),
+            Column("kept", [row.kept for row in rows]),
+            Column("verdict", [row.verdict for row in rows], cut=True),
+            Column("score", [_number(row, "score") for row in rows], right=True, best=best),
+            Column("explained", [_number(row, "explained") for row in rows], right=True),
+            Column("skill", [_number(row, "skill") for row in rows], right=True),
+            Column("fails", [", ".join(row.failing) for row in rows], cut=True, spare=True),
+            Column("cleared", [" ".join(row.cleared) for row in rows], cut=True, spare=True),
+            Column("new", [" ".join(row.new) for row in rows], cut=True, spare=True),
+        ]
+    )
+
+
+def _number(row: Row, name: str) -> str:
+    """A mean with its margin, where there is one."""
+    found = row.figures[name]
+    if math.isnan(found.value):
+        return "–"
+    digits = DIGITS[name]
+    margin = f" ± {found.margin:.{digits}f}" if math.isfinite(found.margin) else ""
+    if abs(found.value) >= 1000:
+        return f"{found.value:.0e}{margin}"
+    return f"{round(found.value, digits) + 0:.{digits}f}{margin}"  # + 0: no negative zero

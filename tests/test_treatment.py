@@ -1,0 +1,594 @@
+"""Yardsticks, placebos, arms step by step on results made by hand; the command without a training."""
+
+import functools
+import json
+import math
+import shlex
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cae_cli import batch, cli, rounds, treatment
+from cae_cli.casebook import experiment
+from cae_cli.commands import treat
+from cae_cli.compose import Sources, checked
+from cae_cli.config import GROUPS, plain
+from cae_cli.diagnosis import diagnose
+from cae_cli.diagnosis.health import causes, is_healthy, yardsticks
+from cae_cli.errors import Interrupted
+from cae_cli.measures.score import score
+from cae_cli.options import key_of
+from cae_cli.placebo import CHANGED, Placebo, _options, treated
+from cae_cli.registry import flat
+from cae_cli.run import Run
+from cae_cli.treatment import Arm, Placebos, Prescriptions, Proposal, judged, result
+from tests.test_diagnosis import (
+    BLACK,
+    CASES,
+    CONFIG,
+    INF,
+    NAN,
+    changed,
+    healthy,
+    layer,
+    with_causal,
+    with_course,
+    with_quality,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def composed_once():
+    """The same words are composed once."""
+    once = functools.cache(batch.checked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "checked", lambda words: once(tuple(words)))
+        yield
+
+
+SICK_WORDS = ("data=glyphs", "regularization=[l2]", "regularization.l2.strength=0.3")
+OTHERS_SIGN = {
+    "finite": with_course(diverged_at=17),
+    "explained": with_quality(explained_variance=0.05, train_explained_variance=0.05),
+    "skill": with_causal(skill=-0.3),
+    "code used": with_causal(code_shuffle=0.3),
+    "blank maps": replace(healthy(), layers=(layer(dead=6), layer("output", 1))),
+    "copied": with_causal(pixel_copy=0.3),
+    "gap": with_quality(train_explained_variance=0.9),
+}
+
+
+def failing(measures, config=CONFIG):
+    return [yardstick.name for yardstick in yardsticks(measures, config) if not yardstick.holds]
+
+
+def test_a_healthy_run_is_healthy_by_every_yardstick():
+    assert failing(healthy()) == []
+    assert is_healthy(diagnose(healthy(), CONFIG), healthy(), CONFIG)
+
+
+@pytest.mark.parametrize("name", OTHERS_SIGN)
+def test_each_yardstick_fails_alone_and_no_rule_can_talk_it_well(name):
+    measures = OTHERS_SIGN[name]
+    assert failing(measures) == [name]
+    deaf = CONFIG | {"rules": {code: {"silent": True} for code in CASES}}
+    diagnosis = diagnose(measures, deaf)
+    assert diagnosis.findings == () and not is_healthy(diagnosis, measures, deaf)
+
+
+def test_a_finding_or_an_open_verdict_is_not_healthy_though_every_yardstick_holds():
+    for measures in (with_course(penalty_share=0.9), with_course(steps=96)):
+        assert failing(measures) == []
+        assert not is_healthy(diagnose(measures, CONFIG), measures, CONFIG)
+
+
+def test_what_is_not_known_does_not_fail():
+    unknown = with_causal(skill=NAN, code_shuffle=NAN, pixel_copy=NAN, linear=NAN, linear_train=NAN)
+    assert failing(unknown) == []
+    nowhere = with_quality(explained_variance=NAN, train_explained_variance=NAN)
+    assert failing(nowhere) == ["finite"]
+
+
+def test_similarity_and_harder_held_out_images_are_allowed_for():
+    poor = with_causal(skill=-0.6)
+    assert failing(poor) == ["skill"] and failing(poor, CONFIG | {"loss": {"name": "ssim"}}) == []
+    harder = replace(
+        with_quality(train_explained_variance=0.92), causal=with_causal(linear_train=0.87).causal
+    )
+    assert failing(harder) == []
+
+
+# -- placebo -------------------------------------------------------------------------------------
+
+
+def beside(overrides, seed=0, place=1, words=SICK_WORDS):
+    return Placebo(seed).beside(overrides, words, place, batch.checked)
+
+
+def test_a_placebo_is_the_same_for_a_seed_and_a_place_and_another_for_others():
+    drawn = {(s, p): beside(("optimizer.learning_rate=.1",), s, p) for s in range(3) for p in (1, 2)}
+    again = {(s, p): beside(("optimizer.learning_rate=.1",), s, p) for s in range(3) for p in (1, 2)}
+    assert drawn == again and len(set(drawn.values())) > 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("loss=bce",), ("optimizer.learning_rate=.1",), ("model.filters=[64,32]", "model.code_channels=8"),
+     ("regularization=[l2,batchnorm]", "loss.k1=.01")],
+)  # fmt: skip
+def test_a_placebo_has_as_many_overrides_of_the_same_kinds_and_changes_the_run(overrides):
+    kinds = [key_of(word) in GROUPS for word in overrides]
+    before = batch.checked(SICK_WORDS)
+    for seed in range(3):
+        drawn = beside(overrides, seed)
+        assert [key_of(word) in GROUPS for word in drawn] == kinds
+        assert batch.checked(treated(SICK_WORDS, drawn)) != before
+
+
+def test_placebos_leave_the_budget_and_the_images_alone():
+    keys = Counter()
+    before = flat(vars(batch.checked(SICK_WORDS)))
+    for seed in range(6):
+        [drawn] = beside(("optimizer.learning_rate=.1",), seed)
+        after = batch.checked(treated(SICK_WORDS, (drawn,)))
+        keys[key_of(drawn).partition(".")[0]] += 1
+        assert after.training == before["training"] and after.seed == before["seed"]
+        assert key_of(drawn).partition(".")[0] != "data" or key_of(drawn) in ("data.scale", "data.noise")
+    assert len(keys) > 1
+    assert {key_of(beside(("loss=bce",), seed)[0]) for seed in range(5)} <= set(CHANGED)
+
+
+def test_a_placebo_is_no_option_that_does_nothing_beside_the_others():
+    idle = {"augmentation.target", "model.sampling_kernel", "optimizer.nesterov"}
+    words = ("optimizer=sgd", "optimizer.momentum=0")
+    assert not idle & {option.key for option in _options(batch.checked(words))}
+    busy = (
+        "optimizer=sgd",
+        "optimizer.momentum=.9",
+        "model.upsampling=transposed",
+        "augmentation.flip=true",
+    )
+    assert idle <= {option.key for option in _options(batch.checked(busy))}
+
+
+# -- arms ----------------------------------------------------------------------------------------
+
+
+def made(measures, config=CONFIG, name="run"):
+    return judged(Run(Path(name)), diagnose(measures, config), measures, config)
+
+
+def arm(before, proposer=None, rounds=3, words=SICK_WORDS, seeds=(0,), name="a"):
+    return Arm(name, words, before, seeds, proposer or Prescriptions(), rounds, batch.checked)
+
+
+PENALTY = CONFIG | {"regularization": {"l2": {"strength": 0.3}}}
+SICK = with_course(penalty_share=0.9)
+SICKER = replace(BLACK, course=SICK.course)
+
+
+def test_burden_counts_causes_and_yardsticks_and_an_open_verdict():
+    assert made(healthy()).burden == 0 and made(healthy()).healthy
+    assert made(SICK).burden == 1 and not made(SICK).healthy
+    assert made(with_course(steps=96)).burden == 1
+    sicker = made(SICKER)
+    assert sicker.burden == 1 + len(sicker.failing) and "explained" in sicker.failing
+
+
+def test_the_first_prescription_of_the_first_cause_comes_first_and_ends_it_if_it_cures():
+    one = arm([made(SICK, PENALTY)])
+    first = causes(diagnose(SICK, PENALTY))[0]
+    [wanted] = one.wanted()
+    assert wanted.name == "a_1_s0" and wanted.words[-1] == "seed=0"
+    assert wanted.words[:-1] == (*SICK_WORDS[:2], *first.prescriptions[0].overrides)
+    assert one.wanted() == [wanted] and not one.is_over
+    one.take_results([made(healthy())])
+    assert one.is_cured and one.first_cured and one.is_over and one.wanted() == []
+    [step] = one.steps
+    assert step.kept and step.code == "CAE206" and one.words == step.words and one.trainings == 1
+
+
+def test_what_does_not_help_is_left_and_the_next_prescription_is_tried_on_the_old_base():
+    one = arm([made(SICK, PENALTY)])
+    tried = []
+    while wanted := one.wanted():
+        tried.append(wanted[0].words)
+        one.take_results([made(SICKER, PENALTY)])
+    prescribed = [p.overrides for p in causes(diagnose(SICK, PENALTY))[0].prescriptions]
+    assert [step.overrides for step in one.steps] == prescribed and len(set(tried)) == len(tried)
+    assert not any(step.kept for step in one.steps) and one.words == SICK_WORDS
+    assert one.is_over and not one.is_cured and not one.first_cured
+
+
+def test_what_helps_is_the_base_of_the_next_step_even_if_it_does_not_cure():
+    one = arm([made(SICKER, PENALTY)])
+    one.wanted()
+    one.take_results([made(SICK, PENALTY)])
+    assert one.steps[0].kept
+    [wanted] = one.wanted()
+    # The weaker penalty stands, and what is prescribed next goes on top.
+    assert wanted.words[:-1] == treated(one.steps[0].words, one.asked[1])
+    assert one.asked[1] == ("regularization=none",)
+
+
+def test_as_much_wrong_and_a_clearly_higher_score_is_kept_and_a_little_is_not():
+    def scored(value):
+        return replace(SICK, score=replace(SICK.score, value=value))
+
+    for after, kept in ((0.56, True), (0.54, False), (0.3, False), (NAN, False)):
+        one = arm([made(scored(0.5), PENALTY)])
+        one.wanted()
+        one.take_results([made(scored(after), PENALTY)])
+        assert one.steps[0].kept == kept
+
+
+def test_a_training_without_files_is_the_worst_there_is(tmp_path):
+    lost = result(Run(tmp_path))
+    assert lost.burden == INF and lost.diagnosis is None and not lost.healthy and lost.reason
+    one = arm([made(SICK, PENALTY)])
+    one.wanted()
+    one.take([Run(tmp_path)])
+    assert not one.steps[0].kept and one.wanted()
+    hopeless = arm([lost])
+    assert hopeless.wanted() == [] and hopeless.is_over and hopeless.steps == []
+
+
+def test_rounds_end_it():
+    one = arm([made(SICK, PENALTY)], rounds=1)
+    one.wanted()
+    one.take_results([made(SICKER, PENALTY)])
+    assert one.is_over and one.wanted() == []
+
+
+def test_several_seeds_are_trained_each_and_judged_by_their_mean():
+    one = arm([made(SICK, PENALTY), made(SICKER, PENALTY)], seeds=(3, 4))
+    wanted = one.wanted()
+    assert [w.name for w in wanted] == ["a_1_s3", "a_1_s4"]
+    assert [w.words[-1] for w in wanted] == ["seed=3", "seed=4"]
+    one.take_results([made(healthy()), made(SICK, PENALTY)])
+    assert one.steps[0].kept and not one.first_cured and not one.is_cured and one.trainings == 2
+    assert one.wanted()
+
+
+class Fixed:
+    """Proposes what it was given."""
+
+    def __init__(self, *overrides):
+        self.given = [Proposal(one, "") for one in overrides]
+
+    def proposals(self, arm):
+        return self.given
+
+
+def test_what_does_not_fit_or_changes_nothing_or_was_tried_is_passed_over():
+    proposer = Fixed(("loss=sssim",), ("loss.window=7",), ("loss=mse",), ("loss=mae",), ("loss=mae",))
+    one = arm([made(SICK, PENALTY)], proposer)
+    one.wanted()
+    assert one.asked == [("loss=mae",)]
+    one.take_results([made(SICKER, PENALTY)])
+    assert one.wanted() == [] and one.is_over
+
+
+def test_a_placebo_goes_beside_every_step_and_no_further():
+    first = arm([made(SICK, PENALTY)], name="rx")
+    other = arm([made(SICK, PENALTY)], Placebos(Placebo(0), first), name="placebo")
+    steps = 0
+    while other.wanted():  # though nobody has asked the first one
+        first.take_results([made(SICKER, PENALTY)])
+        other.take_results([made(SICKER, PENALTY)])
+        steps += 1
+    assert steps == len(first.steps) == len(other.steps) == 2 and other.is_over
+    for step, placebo in zip(first.steps, other.steps, strict=True):
+        assert len(step.overrides) == len(placebo.overrides)
+        assert placebo.code is None and placebo.overrides != step.overrides
+
+
+def test_short_trainings_choose_between_the_prescriptions_of_the_first_cause():
+    dead = with_course(early_peak=-0.6)
+    dead = replace(dead, layers=(layer(dead=8), layer("output", 1)))
+    fast = CONFIG | {"optimizer": {"name": "adam", "learning_rate": 0.1, "clip_norm": None}}
+    words = ("optimizer.learning_rate=0.1",)
+
+    def tried(gains):
+        proposer = Prescriptions()
+        one = arm([made(dead, fast)], proposer, words=words)
+        rivals = [p.overrides for p in proposer.rivals(one)]
+        assert rivals == [("optimizer.learning_rate=0.001",), ("optimizer.clip_norm=1",)]
+        proposer.learn(dict(zip(rivals, gains, strict=True)))
+        one.wanted()
+        return one.asked[0]
+
+    assert tried((0.1, 0.0)) == ("optimizer.learning_rate=0.001",)
+    assert tried((0.1, 0.2)) == ("optimizer.clip_norm=1",)
+    assert tried((-0.1, 0.0)) == ("optimizer.clip_norm=1",)
+    assert tried((math.nan, 0.0)) == ("optimizer.clip_norm=1",)
+    # Where all did harm, so few steps have told nothing.
+    assert tried((-0.2, -0.1)) == ("optimizer.learning_rate=0.001",)
+
+
+# -- the experiment file ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data=glyphs", "model=deep", "seed=0"),
+        (
+            "loss=ssim",
+            "loss.window=7",
+            "regularization=[l2,batchnorm]",
+            "regularization.l2.strength=.01",
+        ),
+        ("model=l2", "model.filters=[8,4]", "regularization=none", "training.steps=null"),
+        ("regularization=[dropout]", "model=l2", "augmentation=light", "optimizer.learning_rate=1e-05"),
+        ("data=npz", "data.path='a b/c=d,e [f] {g}: h.npz'", "tags=[a,'2']", "task_name='2024'"),
+        ("data=npz", r"data.path='it\'s \\ a \\\' path\\'", "rules.CAE401.threshold=.5"),
+        ("data=npz", "data.path='null'", "model.skips=true", "seed=7"),
+    ],
+    ids=str,
+)
+def test_an_experiment_file_composes_to_what_the_words_do(words, tmp_path):
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "cured.yaml").write_text(experiment(words, ["cae train x", "two\nlines"]))
+    text = (folder / "cured.yaml").read_text()
+    assert text.startswith("# @package _global_\n# cae train x\n# two\n# lines\n")
+    composed = checked(["experiment=cured"], Sources(folders=(tmp_path,)))[1]
+    assert composed == batch.checked(words) != batch.checked(())
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+FAST = ("data=digits", "optimizer.learning_rate=0.1", "training.epochs=9", "seed=3")
+DEAD = replace(
+    with_course(early_peak=-0.6, steps=1280),
+    layers=(layer(dead=8), layer("output", 1)),
+    score=score(explained=0.84, base=0.0, code_shuffle=0.9, pixel_copy=0.0, blank=0.5),
+)
+
+
+def files(folder):
+    """What the picture is drawn from."""
+    numbers = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "arrays.npz",
+        **{
+            "example_images": numbers.random((3, 8, 8, 1), np.float32),
+            "example_outputs": numbers.random((3, 8, 8, 1), np.float32),
+            "kernel/encoder_1": numbers.standard_normal((3, 3, 1, 5)).astype(np.float32),
+            "map_std/encoder_1": numbers.random(5, np.float32),
+            "mse": numbers.random(9, np.float32),
+            "mean_mse": numbers.random(9, np.float32),
+        },
+    )
+
+
+class Clinic:
+    """Stands for the trainings: what each comes to is said beforehand, by its name."""
+
+    def __init__(self, patch, home):
+        self.home, self.results, self.default = home, {}, healthy()
+        self.trained, self.interrupt_at = [], None
+        patch.setattr(treat, "result", self.result)
+        patch.setattr(rounds, "result", self.result)
+        patch.setattr(treatment, "result", self.result)
+        patch.setattr(batch, "opened", self.opened)
+
+    @contextmanager
+    def opened(self, folder, command):
+        self.folder = folder
+        yield self
+
+    def train(self, wanted):
+        runs = []
+        for number, one in enumerate(wanted):
+            if one.name == self.interrupt_at:
+                raise Interrupted(2)
+            self.trained.append(one)
+            runs.append(Run(self.folder / one.name))
+            files(runs[number].folder)
+            Run(self.folder / one.name).set_status("ok")
+        return runs
+
+    def result(self, run):
+        words = next((one.words for one in self.trained if one.name == run.folder.name), ())
+        keys = [run.folder.name, *words, run.folder.name.partition("_")[0]]
+        measures = next((self.results[key] for key in keys if key in self.results), self.default)
+        if measures is None or not run.folder.exists():
+            return treatment.Result(run, None, None, (), False, INF, "no memory")
+        config = json.loads(json.dumps(plain(batch.checked(words or FAST))))
+        return judged(run, diagnose(measures, config), measures, config)
+
+
+@pytest.fixture
+def clinic(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path / "runs" / "train" / "2026-01-01_10-00-00_aaaa")
+    files(run.folder)
+    config = json.loads(json.dumps(plain(batch.checked(FAST))))
+    run.write_setup({"command": ["cae", "train", *FAST], "config": config, "time": "2026-01-01"})
+    run.set_status("ok")
+    made = Clinic(monkeypatch, run.folder)
+    made.results[run.folder.name] = DEAD
+    return made
+
+
+def content(clinic):
+    return json.loads((clinic.folder / "treatment.json").read_text())
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")}
+
+
+def test_a_run_is_cured_beside_a_placebo_and_is_left_alone_itself(clinic, capsys):
+    clinic.results["placebo"] = DEAD
+    before = snapshot(clinic.home)
+    assert cli.run(["treat", "last"]) == 0
+    assert snapshot(clinic.home) == before
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "placebo_1_s3"]
+    assert lines[0].split()[:2] == ["change", "kept"] and "CAE207" in lines[1]
+    assert "optimizer.learning_rate=0.001" in lines[2] and " kept " in lines[2] and "healthy" in lines[2]
+    assert lines[3].startswith("placebo 1") and " no " in lines[3]
+    verdict = next(line for line in lines if line.startswith("cured by"))
+    assert "score 0.38 → 0.76, 0.38 more than a random change (0.38)" in verdict
+    assert lines[-1] == str(clinic.folder) and "at most" in told.err
+    assert (clinic.folder / "treatment.png").read_bytes().startswith(b"\x89PNG")
+    [command] = [line for line in lines if line.startswith("cae train data=digits")]
+    words = shlex.split(command)[2:]
+    assert batch.checked(words) == batch.checked((*FAST, "optimizer.learning_rate=0.001"))
+    same = checked(["experiment=cured"], Sources(folders=(clinic.folder,)))[1]
+    assert same == batch.checked(words)
+    [after] = [line for line in lines if "experiment=cured" in line]
+    assert after == f"cae train -cd {clinic.folder} experiment=cured"
+
+
+def test_treatment_json_has_all_of_it_and_json_prints_it(clinic, capsys):
+    clinic.results["placebo"] = DEAD
+    assert cli.run(["treat", "last", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == content(clinic) and printed["schema"] == 1
+    assert printed["outcome"] == "cured" and printed["changes"] == ["optimizer.learning_rate=0.001"]
+    assert printed["arms"]["treatment"]["first_cured"] and not printed["arms"]["placebo"]["cured"]
+    [step] = printed["arms"]["treatment"]["steps"]
+    assert step["code"] == "CAE207" and step["kept"] and step["results"][0]["healthy"]
+    failing = [y["name"] for y in printed["before"][0]["yardsticks"] if not y["holds"]]
+    assert failing == ["blank maps"]
+
+
+def test_what_random_changes_cure_too_is_said_to_be_chance(clinic, capsys):
+    assert cli.run(["treat", "last"]) == 0
+    assert "a random change cured it too (score 0.76): this may be chance" in capsys.readouterr().out
+
+
+def test_no_prescription_helps_and_that_is_said(clinic, capsys):
+    clinic.default = DEAD
+    assert cli.run(["treat", "last", "--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "no prescription helped, and 2 random changes did not either" in out
+    assert "cae train" not in out and not (clinic.folder / "experiment").exists()
+    assert content(clinic)["outcome"] == "none" and len(clinic.trained) == 4
+
+
+def test_better_is_not_cured(clinic, capsys):
+    clinic.default = DEAD
+    clinic.results["treatment_1_s3"] = with_course(early_peak=-0.6, penalty_share=0.9)
+    assert cli.run(["treat", "last", "--no-placebo", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "better by optimizer.learning_rate=0.001, not healthy yet" in out and "still CAE206" in out
+    assert "random" not in out and (clinic.folder / "experiment" / "better.yaml").is_file()
+    assert "cleared" in out and "new" in out
+
+
+def test_several_seeds_are_paired_and_give_an_interval(clinic, capsys):
+    clinic.results |= {"placebo": DEAD, "before_s4": DEAD, "before_s5": DEAD}
+    clinic.results["treatment_1_s5"] = changed("score", value=0.7)
+    assert cli.run(["treat", "last", "--seeds", "3"]) == 0
+    both = [f"{arm}_1_s{seed}" for arm in ("treatment", "placebo") for seed in (3, 4, 5)]
+    assert [one.name for one in clinic.trained] == ["before_s4", "before_s5", *both]
+    told = content(clinic)
+    assert told["seeds"] == [3, 4, 5] and told["advantage"]["n"] == 3
+    assert told["advantage"]["margin"] > 0 and " ± " in capsys.readouterr().out
+
+
+def test_a_training_that_could_not_be_run_is_named_and_makes_the_exit_code_1(clinic, capsys):
+    clinic.results["treatment_1_s3"] = None
+    assert cli.run(["treat", "last", "--no-placebo"]) == 1
+    told = capsys.readouterr()
+    assert "treatment_1_s3 could not be trained: no memory" in told.err
+    assert "no result: no memory" in told.out
+    assert [step["kept"] for step in content(clinic)["arms"]["treatment"]["steps"]] == [False, True]
+
+
+def test_what_is_done_before_a_signal_is_kept_and_shown(clinic, capsys):
+    clinic.results |= {"placebo": DEAD, "treatment_1_s3": DEAD}
+    clinic.interrupt_at = "placebo_2_s3"
+    with pytest.raises(Interrupted):
+        cli.run(["treat", "last"])
+    out = capsys.readouterr().out
+    # The arm whose training had ended is judged, the other is not.
+    assert "step 2" in out and "placebo 1" in out and "placebo 2" not in out
+    assert "interrupted; so far: cured by optimizer.clip_norm=1" in out
+    assert content(clinic)["cut"] == "interrupted" and (clinic.folder / "treatment.png").is_file()
+
+
+def test_short_trainings_choose_where_the_run_is_long(clinic, capsys):
+    long = replace(DEAD, course=replace(DEAD.course, steps=2560))
+    clinic.results |= {clinic.home.name: long, "placebo": DEAD}
+    for number, value in enumerate((0.3, 0.2, 0.5)):
+        clinic.results[f"short_1_{number}"] = changed("score", value=value)
+    assert cli.run(["treat", "last"]) == 0
+    names = [one.name for one in clinic.trained]
+    assert names == ["short_1_0", "short_1_1", "short_1_2", "treatment_1_s3", "placebo_1_s3"]
+    assert batch.checked(clinic.trained[0].words).training.steps == 200
+    assert content(clinic)["changes"] == ["optimizer.clip_norm=1"]
+    out = capsys.readouterr().out
+    assert "score after 200 steps: the run itself 0.30, optimizer.learning_rate=0.001 0.20" in out
+    clinic.trained.clear()
+    clinic.results[clinic.home.name] = replace(long, course=replace(long.course, steps=1999))
+    assert cli.run(["treat", str(clinic.home)]) == 0
+    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "placebo_1_s3"]
+
+
+def test_a_budget_ends_it_between_rounds_or_before_the_first(clinic, capsys, monkeypatch):
+    clinic.default = DEAD
+    assert cli.run(["treat", "last", "--budget", "1s"]) == 2
+    assert "the first round takes about 2 s, and --budget is 1 s" in capsys.readouterr().err
+    assert not (clinic.home.parents[1] / "treat").exists()
+    ticks = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(rounds.time, "monotonic", lambda: float(next(ticks)))
+    assert cli.run(["treat", "last", "--budget", "90s"]) == 0
+    assert "does not last for a round more; so far: no prescription helped" in capsys.readouterr().out
+    assert len(clinic.trained) == 2
+
+
+def test_a_healthy_run_and_one_that_only_advice_helps_are_not_trained(clinic, capsys):
+    clinic.results[clinic.home.name] = healthy()
+    assert cli.run(["treat", "last"]) == 0
+    assert "the run is healthy, and needs no treatment" in capsys.readouterr().out
+    clinic.results[clinic.home.name] = CASES["CAE101"][0]
+    assert cli.run(["treat", "last"]) == 0
+    out = capsys.readouterr().out
+    assert "no option can mend it, so nothing was trained" in out and "advice: CAE101" in out
+    assert cli.run(["treat", "last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "advice"
+    assert not clinic.trained and not (clinic.home.parents[1] / "treat").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "one run, got 0"),
+        (["last", "seed=1"], "a run is treated as it was run"),
+        (["nowhere"], "nowhere"),
+        (["last", "--budget", "soon"], "must be a time like 90s, 10m or 2h, got 'soon'"),
+        (["last", "--budget", "0s"], "must be a time"),
+        (["last", "--rounds", "0"], "must be a whole number from 1"),
+        (["last", "--seed", "3"], "unrecognized arguments: --seed"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_trained(clinic, capsys, words, said):
+    assert cli.run(["treat", *words]) == 2
+    assert said in capsys.readouterr().err and not clinic.trained
+
+
+def test_a_model_from_elsewhere_and_a_run_that_is_not_over_are_refused(clinic, capsys):
+    clinic.results[clinic.home.name] = None
+    assert cli.run(["treat", "last"]) == 2
+    assert "error: " in capsys.readouterr().err
+    setup = json.loads((clinic.home / "run.json").read_text())
+    (clinic.home / "run.json").write_text(json.dumps({**setup, "command": []}))
+    assert cli.run(["treat", "last"]) == 2
+    assert "this tool did not train that model" in capsys.readouterr().err
+    assert not clinic.trained
+
+
+def test_times_are_read():
+    assert [treat.duration(text) for text in ("30s", "1.5m", "2h")] == [30, 90, 7200]
