@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from faults import one
 from interval import half_width
+
+from cae_cli import batch, experiment, interrupts
+from cae_cli.batch import Wanted
+from cae_cli.run import Run
 
 BASE = [
     "data=fashion_mnist", "data.path={data}/fashion_mnist.npz", "data.train=4096", "data.test=1000",
@@ -55,25 +55,22 @@ COLUMNS = {
 }
 
 
-def measured(job: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
-    """Trains one network and measures it, on photographs too."""
-    folder, result = one(job)
-    if "error" in result:
-        return folder, result
-    measures = result["measures"]
-    return folder, {
-        "explained": measures["quality"]["explained_variance"],
-        "ssim": measures["quality"]["ssim"]["value"],
-        "skill": measures["causal"]["skill"],
-        "slack": measures["spectrum"]["slack"],
-        "duplicates": max(x["duplicates"] / x["filters"] for x in measures["layers"]),
-        "probe": measures["labels"]["trained"],
-        "probe_initial": measures["labels"]["initial"],
-        "foreign": on_photographs(Path(folder), Path(job[1][1].partition("=")[2]).parent / "photos"),
+def measured(run: Run, photos: Path) -> dict[str, float]:
+    """What is compared of a run, on photographs too."""
+    measures = experiment.assess(run).measures
+    return {
+        "explained": measures.quality.explained_variance,
+        "ssim": measures.quality.ssim.value,
+        "skill": measures.causal.skill,
+        "slack": measures.spectrum.slack,
+        "duplicates": max(x.duplicates / x.filters for x in measures.layers),
+        "probe": measures.labels.trained,
+        "probe_initial": measures.labels.initial,
+        "foreign": on_photographs(run, photos),
     }
 
 
-def on_photographs(folder: Path, photos: Path) -> float:
+def on_photographs(run: Run, photos: Path) -> float:
     """Explained variance of patches of photographs, around their own mean."""
     import keras
 
@@ -83,7 +80,7 @@ def on_photographs(folder: Path, photos: Path) -> float:
 
     options = checked(["data=image_folder", f"data.path={photos}", "data.patches=28", "data.train=1000"])
     patches = as_float(data.load(options[1].data).train)
-    output = keras.saving.load_model(folder / "checkpoints" / "last.keras").predict(patches, verbose=0)
+    output = keras.saving.load_model(run.last).predict(patches, verbose=0)
     variance = np.square(patches - patches.mean(axis=0)).mean()
     return float(1 - np.square(output - patches).mean() / variance)
 
@@ -94,24 +91,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     data, out = options.data.resolve(), options.out.resolve()
-    jobs = []
-    for seed in range(options.seeds):
-        for name, change in CHANGES.items():
-            words = [word.replace("{data}", str(data)) for word in BASE]
-            folder = out / f"{name.replace(' ', '_')}_{seed}"
-            jobs.append((str(folder), [*words, *change.split(), f"seed={seed}"]))
+    base = [word.replace("{data}", str(data)) for word in BASE]
+    wanted = {
+        f"{name.replace(' ', '_').replace(',', '')}_{seed}": (
+            name,
+            (*base, *change.split(), f"seed={seed}"),
+        )
+        for seed in range(options.seeds)
+        for name, change in CHANGES.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in CHANGES}
-    with get_context("spawn").Pool(options.workers, maxtasksperchild=12) as pool:
-        for (folder, _), (_, result) in zip(jobs, pool.imap(measured, jobs), strict=True):
-            if "error" in result:
-                raise SystemExit(f"{folder}: {result['error']}")
-            name = Path(folder).name.rpartition("_")[0].replace("_", " ")
-            for key, value in result.items():
+    with (
+        interrupts.raised(),
+        batch.opened(out, ["benchmarks/evidence.py"], pictures=False) as trained,
+    ):
+        runs = trained.train([Wanted(folder, words) for folder, (_, words) in wanted.items()])
+        for run, (name, _) in zip(runs, wanted.values(), strict=True):
+            for key, value in measured(run, data / "photos").items():
                 found[name].setdefault(key, []).append(value)
-            print(folder, {k: round(v, 3) for k, v in result.items()}, flush=True)
     (out / "results.json").write_text(json.dumps(found, indent=1))
     print("\n" + table(found))
 

@@ -22,6 +22,7 @@ from cae_cli import compose, job, launcher
 from cae_cli.config import Config
 from cae_cli.durable import at_work
 from cae_cli.errors import UserError
+from cae_cli.report.terminal import Screen
 from cae_cli.run import Run
 from cae_cli.sweep import SweepFile, SweepFolder
 from cae_cli.sweep.folder import PlannedJob
@@ -80,18 +81,20 @@ class Batch:
             UserError: the words of one are wrong; nothing is trained then.
             Interrupted: by a signal, after all runs have ended.
         """
-        jobs = []
-        for number, one in enumerate(wanted, self._trained):
-            _check(one)
-            with compose.errors_in_words(one.words, THEIRS):
-                words = tuple(compose.with_new_keys(one.words))
-                jobs.append(launcher.prepared(self._work, self.folder.folder, words, number, one.name))
+        with Screen().doing(f"checking {len(wanted)} run{'' if len(wanted) == 1 else 's'} …"):
+            jobs = [self._prepared(one, number) for number, one in enumerate(wanted, self._trained)]
         self._trained += len(jobs)
         content = self.folder.read()
         known = dict.fromkeys([*content.jobs, *(PlannedJob(one.name, ()) for one in jobs)])
         self.folder.write(replace(content, jobs=tuple(known)))
         launcher.run(self._options, self._work, self.folder, jobs)
         return [one.run for one in jobs]
+
+    def _prepared(self, wanted: Wanted, number: int) -> launcher.Job:
+        _check(wanted)
+        with compose.errors_in_words(wanted.words, THEIRS):
+            words = tuple(compose.with_new_keys(wanted.words))
+            return launcher.prepared(self._work, self.folder.folder, words, number, wanted.name)
 
 
 def checked(words: Sequence[str]) -> Config:

@@ -537,6 +537,12 @@ def test_a_rate_that_undoes_what_was_learned_and_kills_is_too_high_however_it_be
 def test_a_loss_that_still_falls_faster_than_any_healthy_one_needs_more_time():
     assert codes(with_course(slope=0.09)) == ["CAE211"]
     assert codes(with_course(slope=0.07)) == []
+    # A short run, or a poor result, makes less of it count; both together still less.
+    assert codes(with_course(slope=0.04, steps=200)) == ["CAE211"]
+    assert codes(with_course(slope=0.02, steps=200)) == []
+    assert "CAE211" in codes(poor(healthy(), slope=0.04))
+    assert "CAE211" not in codes(poor(healthy(), slope=0.02))
+    assert "CAE211" in codes(poor(healthy(), slope=0.02, steps=200))
     assert codes(with_course(slope=0.09), {**CONFIG, "rules": {"CAE211": {"threshold": 0.03}}}) == []
 
 

@@ -222,7 +222,7 @@ def test_keys_of_hydra_and_groups_in_a_strangers_file_do_not_reach_the_command_l
 
 
 @pytest.mark.parametrize(
-    "nonsense", [None, 3, "text", [], [[1]], {}, {"name": 3}, {"name": ["a"]}, True]
+    "nonsense", [None, "text", [[1]], {"name": 3}]
 )
 def test_a_config_with_nonsense_in_a_group_is_refused_or_said(nonsense):
     for group in ("data", "model", "loss", "regularization", "training", "rules", "seed", "tags"):

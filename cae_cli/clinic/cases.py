@@ -91,6 +91,7 @@ class Case:
         causes: codes that are right as the cause that is named first; () unless it is sick.
         also: codes of a second fault, right behind the first one, or after its cure.
         treatable: whether options can mend it.
+        blind: whether no rule was changed with such trainings of the test part in sight.
         trainings: in the order of the file.
     """
 
@@ -101,6 +102,7 @@ class Case:
     causes: tuple[str, ...]
     also: tuple[str, ...]
     treatable: bool
+    blind: bool = True
     trainings: tuple[Training, ...] = ()
 
 

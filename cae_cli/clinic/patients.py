@@ -168,4 +168,5 @@ def _blank(patient: Patient) -> Judged:
         causes=case.causes,
         also=case.also,
         treatable=case.treatable,
+        blind=case.blind,
     )

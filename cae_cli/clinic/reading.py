@@ -24,7 +24,7 @@ from cae_cli.untangle import untangled
 
 SOURCES_FILE = "data.yaml"
 
-_CASE = ("expect", "causes", "also", "treatable", "config", "variants")
+_CASE = ("expect", "causes", "also", "treatable", "blind", "config", "variants")
 _VARIANT = ("part", "data", "seeds", "config", "corrupt")
 _SOURCE = ("config", "doc")
 _NAME = r"[a-z0-9]+(?:_[a-z0-9]+)*"  # dots part what a run's folder is named by
@@ -129,7 +129,8 @@ def read_case(file: Path, sources: Mapping[str, Source]) -> Case:
     treatable = node.flag("treatable", default=sick)
     if treatable and not sick:
         raise node.wrong("nothing is to be treated here", "treatable", hint="leave it out")
-    case = Case(file.stem, file, _first_comment(file), expect, causes, also, treatable)
+    blind = node.flag("blind", default=True)
+    case = Case(file.stem, file, _first_comment(file), expect, causes, also, treatable, blind)
     trainings = tuple(
         training
         for number, variant in enumerate(node.nodes("variants"))

@@ -28,6 +28,7 @@ class Judged:
         causes: codes that are right as the first; the first of them stands for the case.
         also: codes of a second fault.
         treatable: whether options can mend it.
+        blind: whether no rule was changed with such trainings in sight.
         named: causes that were named, those above a note that follow from no other, in order.
         found: everything that was found above a note, consequences too, in order.
         confidence: of the first-named cause, "" if none was named.
@@ -51,6 +52,7 @@ class Judged:
     failed: str = ""
     amiss: tuple[str, ...] = ()
     explained: float | None = None
+    blind: bool = True
 
     @property
     def first(self) -> str:
@@ -194,6 +196,9 @@ class Diagnosing:
             a step of the treatment.
         false_alarms: healthy ones where anything was found.
         border_alarms: ones at the border where anything was found.
+        false_wrongly: of the healthy ones where every fixed yardstick holds, those where anything was
+            found.
+        border_wrongly: the same of those at the border.
         unsure: all of which nothing could be said.
         failed: all that could not be judged.
         amiss_sick: sick ones where a fixed yardstick does not hold, which no rule has a say in.
@@ -206,6 +211,8 @@ class Diagnosing:
     second: Rate
     false_alarms: Rate
     border_alarms: Rate
+    false_wrongly: Rate
+    border_wrongly: Rate
     unsure: Rate
     failed: Rate
     amiss_sick: Rate
@@ -256,6 +263,8 @@ def diagnosing(patients: Sequence[Judged], treated: Sequence[Treated] = ()) -> D
         second=rate(bool({*p.found, *later.get(p.name, ())} & set(p.also)) for p in sick if p.also),
         false_alarms=rate(p.alarmed for p in healthy),
         border_alarms=rate(p.alarmed for p in border),
+        false_wrongly=rate(p.alarmed for p in healthy if not p.amiss and not p.failed),
+        border_wrongly=rate(p.alarmed for p in border if not p.amiss and not p.failed),
         unsure=rate(p.first == UNSURE for p in patients),
         failed=rate(p.first == FAILED for p in patients),
         amiss_sick=rate(bool(p.amiss) for p in sick if not p.failed),

@@ -1,6 +1,6 @@
 """Kills a training at random moments, resumes it, and compares what comes out with an undisturbed one.
 
-    python -m tests.tf.kills --kills 25 --seed 0
+    python -m tests.tf.kills --kills 15 --seed 0
 
 Real processes and real signals. This process imports Keras, forks a child for each start of a run
 (which saves the five seconds that the import takes), and never computes anything itself. Half of the
@@ -131,7 +131,7 @@ def check_files(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     import keras  # noqa: F401  (starts no threads, so that forking stays safe)

@@ -113,13 +113,15 @@ class TightCode(_Capacity):
     @staticmethod
     def _ways_out(case: Case) -> Iterator[Prescription]:
         channels = case.network.code_shape[-1]
-        yield Prescription(
-            (f"model.code_channels={max(8, 4 * channels)}",), "a larger code", Safety.SAFE
-        )
+        larger = f"model.code_channels={max(8, 4 * channels)}"
         filters = list(case.option("model.filters") or [])
+        fewer = f"model.filters=[{','.join(map(str, filters[:-1]))}]"
         if len(filters) > 2:
-            fewer = ",".join(map(str, filters[:-1]))
-            yield Prescription((f"model.filters=[{fewer}]",), "a stage fewer", Safety.SAFE)
+            # A stage leaves a quarter of the positions: channels alone do not say where things are.
+            yield Prescription((fewer, larger), "a stage fewer, more channels", Safety.SAFE)
+        yield Prescription((larger,), "a larger code", Safety.SAFE)
+        if len(filters) > 2:
+            yield Prescription((fewer,), "a stage fewer", Safety.SAFE)
 
 
 @RULES.add

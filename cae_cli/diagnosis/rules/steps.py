@@ -68,7 +68,8 @@ class PenaltyTooStrong(Rule):
     explains = (*NEVER_LEARNED, "CAE208", "CAE209", "CAE501")
     rivals = ("CAE207", "CAE208")
     picture = "course.png"
-    right = 0.05  # share that is prescribed
+    # Shares that are prescribed. A silent map costs nothing: what falls on maps kills them sooner.
+    right, right_of_maps = 0.05, 0.01
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above one half."""
@@ -82,12 +83,13 @@ class PenaltyTooStrong(Rule):
         had = case.option("regularization") or {}
         penalties = [name for name in had if name in ("l1", "l2", "l1_l2", "activity_l1")]
         ways = []
-        # Penalty over data loss was s / (1 - s), and is proportional to the strength.
-        factor = self.right / (1 - self.right) * (1 - share) / share if share < 1 else 0.0
-        for name in penalties if factor else ():
+        for name in penalties if share < 1 else ():
+            right = self.right_of_maps if name == "activity_l1" else self.right
+            # Penalty over data loss was s / (1 - s), and is proportional to the strength.
+            factor = right / (1 - right) * (1 - share) / share
             keys = ("l1", "l2") if name == "l1_l2" else ("strength",)
             weaker = tuple(f"regularization.{name}.{key}={had[name][key] * factor:.1g}" for key in keys)
-            ways.append(Prescription(weaker, "a twentieth of the loss", Safety.SAFE))
+            ways.append(Prescription(weaker, f"{right:.0%} of the loss", Safety.SAFE))
         if penalties:
             ways.append(Prescription((case.without(penalties),), "no penalty", Safety.SAFE))
         return self.finding(
