@@ -86,7 +86,7 @@ def _goals_section(results: Results) -> str:
     ]
     words = (
         f"Missed: {'; '.join(f'{g.name} ({of(g.rate)})' for g in missed)}. Which patients these are "
-        "stands under *What was said wrong* and *Treatment*."
+        "stands below, under *What was said wrong* or *Treatment*."
         if missed
         else "Every goal that was counted is met."
     )
@@ -229,9 +229,15 @@ def _treatment(results: Results) -> str:
         return "## Treatment\n\nNobody was treated."
     by_name = {p.name: p for p in results.judged}
     rows = [
-        (t.name, ", ".join(by_name[t.name].named), "<br>".join(t.steps), "<br>".join(t.placebo_steps))
-        for t in results.treated
-        if not t.cured
+        (
+            t.name,
+            ", ".join(by_name[t.name].named),
+            "<br>".join(t.steps),
+            "<br>".join(t.placebo_steps),
+            "yes" if t.cured else "**no**",
+        )
+        for t in sorted(results.treated, key=lambda t: t.cured)
+        if not t.first
     ]
     not_found = [
         p.name
@@ -239,9 +245,10 @@ def _treatment(results: Results) -> str:
         if p.expect == "sick" and p.treatable and p.name not in {t.name for t in results.treated}
     ]
     failed = (
-        f"Not cured, with what was tried:\n\n{_rows(['patient', 'named', 'treatment', 'placebo'], rows)}"
+        "Not cured by the first prescription, with what was tried:\n\n"
+        + _rows(["patient", "named", "treatment", "placebo", "cured in the end"], rows)
         if rows
-        else "Everybody who was treated was cured."
+        else "Everybody who was treated was cured by the first prescription."
     )
     unseen = f"\n\nNot treated, because nothing was found: {', '.join(not_found)}." if not_found else ""
     return f"""\
@@ -251,7 +258,13 @@ Every patient that is sick, can be treated and was found to be sick was trained 
 prescription of the first-named cause; if it was not healthy then, with the next one, three times at
 most. Beside each stands a placebo: random changes of as many options of the same kind, as many
 trainings. Healthy means that nothing above a note is found, that enough could be looked at, and that
-every fixed yardstick holds. A treatable patient in whom nothing was found counts as not cured.
+every fixed yardstick holds. A treatable patient in whom nothing was found counts as not cured. Of two
+faults at once the first prescription can mend one.
+
+Not blind: two prescriptions (how much weaker a penalty on maps has to be, a stage fewer for tight codes)
+and the yardstick beside the linear decoder were changed after the first 109 of these treatments had been
+seen, of which the first prescription had cured 94. The placebo was judged by the same yardsticks before
+and after.
 
 By the first prescription {share(cures.first)}, by a treatment {share(cures.cured)} of {cures.cured.of}
 treatable patients; by the first random change {share(cures.placebo_first)}, by as many random changes

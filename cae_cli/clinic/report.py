@@ -89,6 +89,7 @@ def goals(results: Results) -> list[Goal]:
                 "85 % at least",
                 cures.first.share >= 0.85,
             ),
+            Goal("treatable, one fault: cured by the first prescription", cures.first_of_one),
             _goal(
                 "treatable: cured by a treatment",
                 cures.cured,

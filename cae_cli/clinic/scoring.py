@@ -168,6 +168,7 @@ class Cures:
 
     Attributes:
         first: healthy after the first prescription.
+        first_of_one: the same of those with one fault; of two a prescription mends one.
         cured: healthy within the rounds. Of all treatable ones: where nothing was found, nothing was
             cured.
         cured_of_treated: the same of those that were treated.
@@ -177,6 +178,7 @@ class Cures:
     """
 
     first: Rate
+    first_of_one: Rate
     cured: Rate
     cured_of_treated: Rate
     placebo_first: Rate
@@ -323,6 +325,7 @@ def cures(patients: Sequence[Judged], treated: Sequence[Treated]) -> Cures:
     """What treatments did; of patients that are sick and can be treated, whether found or not."""
     by_name = {t.name: t for t in treated}
     all_ = [p.name for p in patients if p.expect == "sick" and p.treatable]
+    double = {p.name for p in patients if p.also}
     seen = [by_name[name] for name in all_ if name in by_name]
 
     def over_all(is_one: Callable[[Treated], bool]) -> Rate:
@@ -330,6 +333,9 @@ def cures(patients: Sequence[Judged], treated: Sequence[Treated]) -> Cures:
 
     return Cures(
         first=over_all(lambda t: t.first),
+        first_of_one=rate(
+            name in by_name and by_name[name].first for name in all_ if name not in double
+        ),
         cured=over_all(lambda t: t.cured),
         cured_of_treated=rate(t.cured for t in seen),
         placebo_first=rate(t.placebo_first for t in seen),
