@@ -74,7 +74,8 @@ beforehand: made sick on purpose, healthy, and at the border. These are the pati
 *{results.part}*. Thresholds of the rules may have been set by the patients of the part *tuning*, which
 have other seeds, other strengths of the fault or other images; none of them is counted here. Shares
 have 95 % intervals by Wilson's score. They say how far chance can go with as many patients of these
-cases, and nothing of faults that no case has."""
+cases, and nothing of faults that no case has. Cases, rules and yardsticks have the same authors: all of
+this is an upper bound."""
 
 
 def _goals_section(results: Results) -> str:
