@@ -73,6 +73,10 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         raise RunFailed(
             f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
         ) from error
+    if _limited is not None:
+        import sklearn.linear_model  # noqa: F401  (brings SciPy's)
+
+        _limit()
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
     parts = 1 if gpus or cores() == 1 else 2
@@ -112,18 +116,31 @@ def keep_to(some: Collection[int]) -> None:
         os.sched_setaffinity(0, some)
 
 
+_limited: contextlib.ExitStack | None = None  # inside `one_blas_thread`
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """In the block NumPy's linear algebra computes on one thread, however many cores there are.
+    """In the block linear algebra computes on one thread, however many cores there are.
 
     Its threads wait for one another by turning in circles: two of them on one core, as in a job that
     keeps to its own, take many times as long as one. And the bits would depend on their number.
     """
-    import sklearn.linear_model  # noqa: F401  (only the libraries that are loaded are told)
+    global _limited
+    with contextlib.ExitStack() as _limited:
+        _limit()
+        try:
+            yield
+        finally:
+            _limited = None
+
+
+def _limit() -> None:
+    """Only libraries that are loaded can be told: NumPy's at once, SciPy's when TensorFlow starts."""
     import threadpoolctl
 
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        yield
+    if _limited is not None:
+        _limited.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
 
 
 def seed(number: int) -> None:

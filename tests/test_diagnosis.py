@@ -654,7 +654,7 @@ def test_a_longer_training_is_not_cut_short_again():
 
 
 def test_a_network_trained_for_similarity_may_give_up_squared_error():
-    sick = replace(with_course(slope=0.2), causal=replace(healthy().causal, skill=-0.3))
+    sick = replace(with_course(slope=0.05), causal=replace(healthy().causal, skill=-0.3))
     assert codes(sick)[0] == "CAE211"
     similar = diagnose(sick, {**CONFIG, "loss": {"name": "ssim"}})
     assert [f.code for f in similar.findings] == ["CAE303"]  # a note
