@@ -101,7 +101,7 @@ def _signature(data: DataOptions) -> str:
 
 
 # What trains and records, left of the run folder; with all that these import.
-TRAINS = ("training", "probe", "recorder", "model", "data")
+TRAINS = ("engine", "training", "probe", "recorder", "model", "data")
 
 
 @functools.cache

@@ -221,9 +221,7 @@ def test_keys_of_hydra_and_groups_in_a_strangers_file_do_not_reach_the_command_l
     assert made.words == () and set(made.unknown) >= {"hydra.run.dir", "--trust-configs", "+hydra"}
 
 
-@pytest.mark.parametrize(
-    "nonsense", [None, "text", [[1]], {"name": 3}]
-)
+@pytest.mark.parametrize("nonsense", [None, "text", [[1]], {"name": 3}])
 def test_a_config_with_nonsense_in_a_group_is_refused_or_said(nonsense):
     for group in ("data", "model", "loss", "regularization", "training", "rules", "seed", "tags"):
         config = copy.deepcopy(config_of())
