@@ -286,7 +286,8 @@ def test_a_job_is_interrupted_once_however_many_signals_come():
 
 def test_what_a_training_imports_is_what_its_fingerprint_reads():
     code = (
-        "import sys; import cae_cli.engine, cae_cli.training, cae_cli.probe, cae_cli.recorder, cae_cli.model\n"
+        "import sys, cae_cli.engine, cae_cli.training, cae_cli.probe, cae_cli.recorder\n"
+        "import cae_cli.model, cae_cli.data\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('cae_cli.')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -93,12 +93,12 @@ def examine(request: Request, command: Sequence[str], say: Callable[[str], None]
     asked = patients.chosen(known, request.part, request.only)
     there, left_out = patients.with_data(asked, request.data)
     for file, count in left_out.items():
-        say(f"! {count} trainings are left out: {file} is not there (--data says where images are)")
-    if not there:
-        raise UserError("none of the images are there", where=request.data, hint="--data DIR")
+        left = f"{count} training{'' if count == 1 else 's'} left out"
+        say(f"! {left}: {file} is not there (--data says where images are)")
     admitted = patients.admitted(there, request.data, request.out / "images")
     with batch.opened(request.out, command, n_jobs=request.n_jobs, pictures=False) as trainings:
-        say(f"{len(admitted)} patients of the part {request.part}, in {request.out}")
+        count = f"{len(admitted)} patient{'' if len(admitted) == 1 else 's'}"
+        say(f"{count} of the part {request.part}, in {request.out}")
         runs = trainings.train([patient.wanted for patient in admitted])
         looked = [patients.look(p, run) for p, run in zip(admitted, runs, strict=True)]
         judged = tuple(one.judged for one in looked)
