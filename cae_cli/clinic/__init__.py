@@ -95,10 +95,12 @@ def examine(request: Request, command: Sequence[str], say: Callable[[str], None]
     for file, count in left_out.items():
         left = f"{count} training{'' if count == 1 else 's'} left out"
         say(f"! {left}: {file} is not there (--data says where images are)")
+    if not there:
+        raise UserError("none of the images are there", where=request.data, hint="--data DIR")
     admitted = patients.admitted(there, request.data, request.out / "images")
     with batch.opened(request.out, command, n_jobs=request.n_jobs, pictures=False) as trainings:
-        count = f"{len(admitted)} patient{'' if len(admitted) == 1 else 's'}"
-        say(f"{count} of the part {request.part}, in {request.out}")
+        there_are = f"{len(admitted)} patient{'' if len(admitted) == 1 else 's'}"
+        say(f"{there_are} of the part {request.part}, in {request.out}")
         runs = trainings.train([patient.wanted for patient in admitted])
         looked = [patients.look(p, run) for p, run in zip(admitted, runs, strict=True)]
         judged = tuple(one.judged for one in looked)
