@@ -129,8 +129,8 @@ def _blind(results: Results) -> str:
 
 Rules were changed with trainings like those of {len(seen)} cases in sight: {", ".join(seen)}.
 What was seen and what was changed stands with them under *The cases*. Judged for the first time, before
-any of these changes, 139 of 153 sick trainings had a right cause named first, and 2 of 96 healthy ones and
-6 of 42 at the border had an alarm. Without these cases, as they are judged now:
+any of these changes, 139 of 153 sick trainings had a right cause named first, and 2 of 96 healthy ones
+and 6 of 42 at the border had an alarm. Without these cases, as they are judged now:
 
 {table}"""
 
