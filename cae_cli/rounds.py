@@ -13,7 +13,6 @@ from pathlib import Path
 from cae_cli import batch
 from cae_cli.batch import Batch, Wanted
 from cae_cli.casebook import Casebook, Short, problem
-from cae_cli.config import Config
 from cae_cli.durable import atomic, writing
 from cae_cli.placebo import Placebo, treated
 from cae_cli.report import figures, terminal
@@ -42,7 +41,6 @@ class Plan:
         rounds: steps at most.
         budget: seconds in all; infinite if nothing was said.
         with_placebo: whether random changes are trained as well.
-        configs: of words, which are composed many times.
         spent: seconds of trainings, and how long these are in trainings of the run.
         began: when, by `time.monotonic`.
     """
@@ -53,21 +51,13 @@ class Plan:
     rounds: int
     budget: float
     with_placebo: bool
-    configs: dict[tuple[str, ...], Config] = field(default_factory=dict)
     spent: tuple[float, float] = (0.0, 0.0)
     began: float = field(default_factory=lambda: time.monotonic())
-
-    def checked(self, words: Sequence[str]) -> Config:
-        """The config of words; raises UserError."""
-        key = tuple(words)
-        if key not in self.configs:
-            self.configs[key] = batch.checked(key)
-        return self.configs[key]
 
     def arm(self, name: str, before: Sequence[Result], proposer: Proposer) -> Arm:
         """A way of treating it."""
         seeds = self.seeds[: len(before)]
-        return Arm(name, self.words, before, seeds, proposer, self.rounds, self.checked)
+        return Arm(name, self.words, before, seeds, proposer, self.rounds, batch.checked)
 
     @property
     def seconds(self) -> float:
@@ -86,7 +76,7 @@ class Plan:
 
     def cost(self, words: Sequence[str]) -> float:
         """How long a training is, in trainings of the run itself."""
-        own, other = self.checked(self.words), self.checked(words)
+        own, other = batch.checked(self.words), batch.checked(words)
         measured = self.before.measures
         steps = measured.course.steps if measured else None
         cost = other.training.epochs / own.training.epochs

@@ -1,6 +1,5 @@
 """Yardsticks, placebos, arms step by step on results made by hand; the command without a training."""
 
-import functools
 import json
 import math
 import shlex
@@ -39,16 +38,6 @@ from tests.test_diagnosis import (
     with_course,
     with_quality,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def composed_once():
-    """The same words are composed once."""
-    once = functools.cache(batch.checked)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "checked", lambda words: once(tuple(words)))
-        yield
-
 
 SICK_WORDS = ("data=glyphs", "regularization=[l2]", "regularization.l2.strength=0.3")
 OTHERS_SIGN = {

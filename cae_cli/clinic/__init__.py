@@ -10,7 +10,6 @@ is what simpler tools would say (`baselines`), and what is left when some measur
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from cae_cli.batch import Batch
 from cae_cli.clinic import ablation, baselines, patients, reading, scoring
 from cae_cli.clinic.patients import Looked
 from cae_cli.clinic.scoring import Judged, Scores, Treated
-from cae_cli.config import Config
 from cae_cli.errors import UserError
 from cae_cli.placebo import Placebo
 from cae_cli.treatment import Arm, Placebos, Prescriptions, Step
@@ -147,19 +145,9 @@ def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]
 def _arms(one: Looked) -> tuple[Arm, Arm]:
     name, seed = one.judged.name, one.patient.training.seed
     words, before, seeds = one.patient.words, [one.result], [seed]
-    cure = Arm(f"{name}.treat", words, before, seeds, Prescriptions(), ROUNDS, _checked)
+    cure = Arm(f"{name}.treat", words, before, seeds, Prescriptions(), ROUNDS, batch.checked)
     chance = Placebos(Placebo(zlib.crc32(name.encode())), cure)
-    return cure, Arm(f"{name}.placebo", words, before, seeds, chance, ROUNDS, _checked)
-
-
-def _checked(words: Sequence[str]) -> Config:
-    """`batch.checked`, once for words that both arms ask for: composing takes a quarter of a second."""
-    return _composed(tuple(words))
-
-
-@functools.lru_cache(4096)
-def _composed(words: tuple[str, ...]) -> Config:
-    return batch.checked(words)
+    return cure, Arm(f"{name}.placebo", words, before, seeds, chance, ROUNDS, batch.checked)
 
 
 def _treated(name: str, cure: Arm, placebo: Arm) -> Treated:

@@ -22,6 +22,7 @@ from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
 from cae_cli.registry import flat
 from cae_cli.report import terminal
+from cae_cli.run import Run
 from cae_cli.trust import Trust
 
 HELP = f"""\
@@ -74,19 +75,49 @@ def main(arguments: list[str]) -> int:
         flags.overrides, "cae rerun", "cae rerun last seed=1", "one run"
     )
     run = opened(registry.find(subject, flags.runs))
-    setup = registry.setup(run)
-    config = setup.get("config")
-    if not setup.get("command") or not isinstance(config, dict):
-        raise UserError(
-            "this tool did not train that model, so it cannot train it again",
-            where=run.folder,
-            hint="cae train makes runs that can be run again",
-        )
+    check_trained(run, "cae train makes runs that can be run again")
     flags.overrides = changes
     sources = line.sources(flags)
     first = compose.jobs(changes)[0] if flags.multirun else changes
+    again = overrides_again(run, first, sources)
+    words = [*again.words, *changes]
+    if not (flags.cfg or flags.info):
+        terminal.Screen().say(shlex.join(["cae", "train", *(["-m"] if flags.multirun else []), *words]))
+    return train.main([*_flags(flags), *words])
+
+
+def check_trained(run: Run, hint: str) -> None:
+    """Says so if there is no command that makes a run again.
+
+    Args:
+        run: that is set up.
+        hint: which runs will do.
+
+    Raises:
+        UserError: this tool did not train its model.
+    """
+    setup = registry.setup(run)
+    if not setup.get("command") or not isinstance(setup.get("config"), dict):
+        raise UserError(
+            "this tool did not train that model, so it cannot train it again",
+            where=run.folder,
+            hint=hint,
+        )
+
+
+def overrides_again(run: Run, changes: Sequence[str] = (), sources: Sources | None = None) -> Overrides:
+    """`overrides_of` a run's config; says which of its keys are no longer there, or are new.
+
+    Args:
+        run: that `check_trained` found nothing against.
+        changes: as for `overrides_of`.
+        sources: as for `overrides_of`.
+
+    Raises:
+        UserError: as `overrides_of`; names the run's file where that is what is wrong.
+    """
     try:
-        again = overrides_of(config, first, sources)
+        again = overrides_of(registry.setup(run)["config"], changes, sources)
     except _OfTheRun as error:
         error.where = f"{run.setup_file}: {error.where}" if error.where else str(run.setup_file)
         raise
@@ -96,10 +127,7 @@ def main(arguments: list[str]) -> int:
     if again.new:
         values = ", ".join(f"{key}={value}" for key, value in again.new.items())
         screen.say(f"! the run did not know these, which get today's defaults: {values}")
-    words = [*again.words, *changes]
-    if not (flags.cfg or flags.info):
-        screen.say(shlex.join(["cae", "train", *(["-m"] if flags.multirun else []), *words]))
-    return train.main([*_flags(flags), *words])
+    return again
 
 
 def _flags(flags: argparse.Namespace) -> list[str]:

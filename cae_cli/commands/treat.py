@@ -16,7 +16,7 @@ from rich.text import Text
 from cae_cli import batch, casebook, experiment, interrupts, registry
 from cae_cli.commands.diagnose import judged, opened
 from cae_cli.commands.flags import RUN_WORDS, RUNS, count, parsed
-from cae_cli.commands.rerun import overrides_of
+from cae_cli.commands.rerun import check_trained, overrides_again
 from cae_cli.durable import claim
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.report import terminal
@@ -108,13 +108,7 @@ def _chosen(flags: argparse.Namespace) -> Run:
             hint="cae rerun makes a run with a change, which can be treated then",
         )
     run = opened(registry.find(subject, flags.runs))
-    setup = registry.setup(run)
-    if not setup.get("command") or not isinstance(setup.get("config"), dict):
-        raise UserError(
-            "this tool did not train that model, so it cannot train it again",
-            where=run.folder,
-            hint="cae train makes runs that can be treated",
-        )
+    check_trained(run, "cae train makes runs that can be treated")
     return run
 
 
@@ -167,18 +161,7 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
     """What is to be treated, and how."""
-    setup = registry.setup(run)
-    try:
-        again = overrides_of(setup["config"])
-    except UserError as error:
-        error.where = f"{run.setup_file}: {error.where}" if error.where else str(run.setup_file)
-        raise
-    screen = terminal.Screen()
-    if again.unknown:
-        screen.say(f"! these keys are no longer options, and are left out: {', '.join(again.unknown)}")
-    if again.new:
-        values = ", ".join(f"{key}={value}" for key, value in again.new.items())
-        screen.say(f"! the run did not know these, which get today's defaults: {values}")
+    again = overrides_again(run)
     seed = batch.checked(again.words).seed
     way = 1 if seed + flags.seeds <= 2**31 else -1
     return Plan(
