@@ -109,25 +109,26 @@ class Cae(Contestant):
 
     def __init__(self, images, weights, reference: str, batch: int) -> None:
         import cae_cli.experiment  # noqa: F401  (for its memory: a run has imported all of it)
-        from cae_cli import engine, model, training
-        from cae_cli.compose import checked
+        from cae_cli.config.compose import checked
         from cae_cli.data import Images
-        from cae_cli.loop import Loop
-        from cae_cli.probe import Probe
-        from cae_cli.recorder import Recorder
+        from cae_cli.introspection.probe import Probe
+        from cae_cli.model import build
+        from cae_cli.training import backend, fit
+        from cae_cli.training.recorder import Recorder
+        from cae_cli.training.step import Loop
 
         names = {"1": "1_baseline", "2": "2_l2_augmented", "3": "3_ssim"}
         plain = ["augmentation=none"] if reference.endswith("plain") else []
         options = checked([f"experiment=reference_{names[reference[0]]}", *plain])[1]
-        device = engine.start(deterministic=options.training.deterministic, mixed_precision=False)
-        engine.seed(0)
+        device = backend.start(deterministic=options.training.deterministic, mixed_precision=False)
+        backend.seed(0)
         all_images = Images(images, images[:256])
-        self.network = model.build(
+        self.network = build.build(
             all_images.shape, options.model, tuple(options.regularization.values())
         )
         self.network.model.set_weights(weights)
         probe = Probe(self.network, all_images)
-        self.training, self.images, self.batch, self.epochs = training, images, batch, 0
+        self.training, self.images, self.batch, self.epochs = fit, images, batch, 0
         self.loop = Loop(
             self.network,
             all_images,

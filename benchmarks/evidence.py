@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from interval import half_width
 
-from cae_cli import batch, experiment, interrupts
-from cae_cli.batch import Wanted
-from cae_cli.run import Run
+from cae_cli import experiment
+from cae_cli.runs.folder import Run
+from cae_cli.sweep import batch
+from cae_cli.sweep.batch import Wanted
+from cae_cli.system import signals
 
 BASE = [
     "data=fashion_mnist", "data.path={data}/fashion_mnist.npz", "data.train=4096", "data.test=1000",
@@ -75,7 +77,7 @@ def on_photographs(run: Run, photos: Path) -> float:
     import keras
 
     from cae_cli import data
-    from cae_cli.compose import checked
+    from cae_cli.config.compose import checked
     from cae_cli.data import as_float
 
     options = checked(["data=image_folder", f"data.path={photos}", "data.patches=28", "data.train=1000"])
@@ -105,7 +107,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in CHANGES}
     with (
-        interrupts.raised(),
+        signals.raised(),
         batch.opened(out, ["benchmarks/evidence.py"], pictures=False) as trained,
     ):
         runs = trained.train([Wanted(folder, words) for folder, (_, words) in wanted.items()])

@@ -22,10 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from recording import Nothing
 from speed import spread
 
-from cae_cli import data, engine, forward, model, training
-from cae_cli.compose import checked
-from cae_cli.loop import Loop
-from cae_cli.probe import Probe
+from cae_cli import data
+from cae_cli.config.compose import checked
+from cae_cli.introspection.probe import Probe
+from cae_cli.model import build
+from cae_cli.training import backend, fit, forward
+from cae_cli.training.step import Loop
 
 FORMS = {
     "layers, whole": (False, 1),
@@ -37,8 +39,8 @@ FORMS = {
 
 def form(options, images, fused: bool, parts: int):
     """A function that makes an epoch's steps in this form, warmed up."""
-    engine.seed(0)
-    network = model.build(images.shape, options.model, tuple(options.regularization.values()))
+    backend.seed(0)
+    network = build.build(images.shape, options.model, tuple(options.regularization.values()))
     convolved_next = forward._convolved_next
     if not fused:
         forward._convolved_next = lambda graph, step: None
@@ -47,7 +49,7 @@ def form(options, images, fused: bool, parts: int):
         network, images, options.loss, options.optimizer, options.augmentation, 0, batch,
         Nothing(network.model, Probe(network, images).spreads), parts,
     )  # fmt: skip
-    order = training.image_order(0, 1, len(images.train))
+    order = fit.image_order(0, 1, len(images.train))
     steps = -(-len(order) // batch)
 
     def epoch() -> float:
@@ -91,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = checked(arguments.overrides)[1]
     images = data.load(options.data)
-    engine.start(deterministic=True, mixed_precision=False)
+    backend.start(deterministic=True, mixed_precision=False)
     epochs = {name: form(options, images, *how) for name, how in FORMS.items()}
     seconds = {name: [] for name in epochs}
     for _ in range(arguments.repeats):

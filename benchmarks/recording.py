@@ -15,10 +15,13 @@ import time
 import numpy as np
 from interval import half_width
 
-from cae_cli import data, engine, loop, model, training
-from cae_cli.compose import checked
-from cae_cli.probe import Probe
-from cae_cli.recorder import Recorder
+from cae_cli import data
+from cae_cli.config.compose import checked
+from cae_cli.introspection.probe import Probe
+from cae_cli.model import build as model
+from cae_cli.training import backend, fit
+from cae_cli.training import step as loop
+from cae_cli.training.recorder import Recorder
 
 
 class Timed(Recorder):
@@ -65,7 +68,7 @@ class Nothing(Recorder):
 
 def seconds(options, images, kind, parts) -> tuple[float, float]:
     """Of a whole training, and of its epochs after the first."""
-    engine.seed(options.seed)
+    backend.seed(options.seed)
     network = model.build(images.shape, options.model, tuple(options.regularization.values()))
     probe = Probe(network, images)
     kernels = loop.kernels
@@ -74,10 +77,10 @@ def seconds(options, images, kind, parts) -> tuple[float, float]:
     times: list[float] = []
     try:
         began = time.perf_counter()
-        training.fit(
+        fit.fit(
             network, images, options=options.training, loss=options.loss, optimizer=options.optimizer,
             schedule=options.schedule, augmentation=options.augmentation, seed=options.seed,
-            watcher=training.Watcher(on_epoch=lambda history: times.append(time.perf_counter())),
+            watcher=fit.Watcher(on_epoch=lambda history: times.append(time.perf_counter())),
             recorder=kind(network.model, probe.spreads), parts=parts,
         )  # fmt: skip
     finally:
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     options = checked(arguments.overrides)[1]
-    parts = engine.start(deterministic=True, mixed_precision=False).parts
+    parts = backend.start(deterministic=True, mixed_precision=False).parts
     images = data.load(options.data)
     seconds(options, images, Nothing, parts)  # warms up
     whole, _ = seconds(options, images, Timed, parts)

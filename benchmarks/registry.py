@@ -20,9 +20,9 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cae_cli.compose import checked
-from cae_cli.config import plain
-from cae_cli.run import Run, surroundings
+from cae_cli.config.compose import checked
+from cae_cli.config.schema import plain
+from cae_cli.runs.folder import Run, surroundings
 
 COMMANDS = (
     ["--version"],

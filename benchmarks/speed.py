@@ -108,8 +108,9 @@ class Bench:
     # -- training --------------------------------------------------------------------------------
 
     def start_file(self) -> None:
-        from cae_cli import engine, model
-        from cae_cli.compose import checked
+        from cae_cli.config.compose import checked
+        from cae_cli.model import build as model
+        from cae_cli.training import backend
 
         if self.arguments.data:
             with np.load(self.arguments.data, allow_pickle=False) as file:
@@ -118,8 +119,8 @@ class Bench:
             from cae_cli import data
 
             images = data.load(checked([f"data.train={IMAGES}"])[1].data).train
-        engine.start(deterministic=True, mixed_precision=False)
-        engine.seed(0)
+        backend.start(deterministic=True, mixed_precision=False)
+        backend.seed(0)
         network = model.build((28, 28, 1), checked([])[1].model).model
         weights = {f"weight_{i}": w for i, w in enumerate(network.get_weights())}
         np.savez(self.folder / "start.npz", images=images, **weights)
@@ -364,11 +365,14 @@ class Bench:
         progress("folder: images of a folder, in memory and in a file")
         from PIL import Image
 
-        from cae_cli import data, engine, model, training
-        from cae_cli.compose import checked
+        from cae_cli import data
+        from cae_cli.config.compose import checked
         from cae_cli.data import spool
-        from cae_cli.loop import CHUNK, Loop
-        from cae_cli.recorder import Recorder
+        from cae_cli.model import build as model
+        from cae_cli.training import backend
+        from cae_cli.training import fit as training
+        from cae_cli.training.recorder import Recorder
+        from cae_cli.training.step import CHUNK, Loop
 
         folder = self.folder / "photos"
         folder.mkdir()
@@ -378,7 +382,7 @@ class Bench:
             picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
             picture.save(folder / f"{i:04}.jpg", quality=90)
         rows = []
-        device = engine.start(deterministic=True, mixed_precision=False)
+        device = backend.start(deterministic=True, mixed_precision=False)
         shares = {}
         for name, in_memory in (("in memory", 2**40), ("in a file", 0)):
             spool.Spool.__init__.__defaults__ = (in_memory,)
@@ -386,7 +390,7 @@ class Bench:
             began = time.perf_counter()
             images = data.load(options.data)
             reading = time.perf_counter() - began
-            engine.seed(0)
+            backend.seed(0)
             network = model.build(images.shape, options.model)
             recorder = Recorder(network.model, dict)
             loop = Loop(
@@ -510,10 +514,10 @@ def machine() -> str:
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
     from importlib.metadata import version
 
-    from cae_cli import engine
+    from cae_cli.training import backend
 
     return (
-        f"{engine.cores()} cores of {model}, no GPU, {platform.system()}, "
+        f"{backend.cores()} cores of {model}, no GPU, {platform.system()}, "
         f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}, "
         f"Keras {version('keras')}"
     )

@@ -17,7 +17,9 @@ from pathlib import Path
 def main() -> None:
     file, start = Path(sys.argv[1]), float(sys.argv[2])
     sys.argv = ["cae", *sys.argv[3:]]
-    from cae_cli import cli, engine, experiment, loop, probe, training
+    from cae_cli import cli, experiment
+    from cae_cli.introspection import probe
+    from cae_cli.training import backend, fit, step
 
     found: dict[str, float] = {}
 
@@ -37,9 +39,9 @@ def main() -> None:
 
     timed(experiment, "read", "reading images")
     timed(experiment, "look_at", "looking at images")
-    timed(engine, "start", "starting TensorFlow")
-    timed(training, "_before_training", "validation before training")
-    timed(loop.Loop, "epoch", "steps")
+    timed(backend, "start", "starting TensorFlow")
+    timed(fit, "_before_training", "validation before training")
+    timed(step.Loop, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
     timed(experiment, "judge", "judging and drawing")
     try:

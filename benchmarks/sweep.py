@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 
 MODELS, LOSSES, SEEDS = ("baseline", "l2"), ("mse", "ssim"), (0, 1, 2)
 

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Imports the callback, and Keras with it, only when it is asked for."""
     if name == "Diagnosis":
-        from cae_cli.keras_callback import Diagnosis
+        from cae_cli.external.keras_callback import Diagnosis
 
         return Diagnosis
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

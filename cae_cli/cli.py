@@ -30,7 +30,7 @@ COMMANDS = {
     "diagnose": Command(
         "judge a run, or any Keras autoencoder, and find out what helps", "cae_cli.commands.diagnose"
     ),
-    "clinic": Command("say how good the diagnosis and its cures are", "cae_cli.commands.clinic"),
+    "clinic": Command("say how good the diagnosis and its cures are", "benchmarks.faults.command"),
     "treat": Command(
         "train again with what the diagnosis prescribes, beside a placebo", "cae_cli.commands.treat"
     ),

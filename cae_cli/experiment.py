@@ -16,17 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli import config, data, diagnosis, engine, interrupts, model, training
-from cae_cli.config import Config
+from cae_cli import data, diagnosis
+from cae_cli.config import schema
+from cae_cli.config.schema import Config
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted, UserError
-from cae_cli.measures.measured import Measures, measure
-from cae_cli.measures.survey import Survey, repeats, survey, surveyed
-from cae_cli.probe import Probe
-from cae_cli.recorder import Recorder
+from cae_cli.introspection.probe import Probe
+from cae_cli.metrics.dataset import Survey, repeats, survey, surveyed
+from cae_cli.metrics.measured import Measures, measure
+from cae_cli.model import build
 from cae_cli.report import figures, terminal
-from cae_cli.run import Run, surroundings
+from cae_cli.runs.folder import Run, surroundings
+from cae_cli.system import signals
+from cae_cli.training import backend, fit
+from cae_cli.training.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +82,12 @@ def run(
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
-    with folder.running(again=again), engine.one_blas_thread():
+    with folder.running(again=again), backend.one_blas_thread():
         before = folder.setup() if again else surroundings()
-        setup = {**before, "command": list(command), "config": config.plain(options)}
+        setup = {**before, "command": list(command), "config": schema.plain(options)}
         if not again:
             folder.write_setup(setup)  # enough to begin once more
-        with engine.quiet(folder.log), screen.doing("reading images …"):
+        with backend.quiet(folder.log), screen.doing("reading images …"):
             images = read(options)
             seen = look_at(images)
         foreseen = foresee(options, images, seen)
@@ -92,11 +96,11 @@ def run(
             _check_same(before, setup)
         folder.write_setup(setup)
         screen.warn(foreseen)
-        with engine.quiet(folder.log):
+        with backend.quiet(folder.log):
             train(options, images, seen, folder, screen)
-        interrupts.check()
+        signals.check()
         outcome = judge(folder, pictures=pictures)
-        interrupts.check()
+        signals.check()
         if outcome.failed:
             folder.set_status("failed", _why(outcome, folder.training()))
         return outcome
@@ -136,7 +140,7 @@ def check_early(options: Config) -> None:
     shape = options.data.known_shape()
     if shape is not None:
         options.loss.check(shape, options.model.output_activation)
-        model.check(options.model, shape)
+        build.check(options.model, shape)
 
 
 def read(options: Config) -> Images:
@@ -163,8 +167,8 @@ def look_at(images: Images) -> Survey:
 
 def foresee(options: Config, images: Images, seen: Survey) -> Diagnosis:
     """What can be said of a training before it begins."""
-    planned = model.plan(images.shape, options.model, tuple(options.regularization))
-    return diagnosis.foresee(seen, planned, config.plain(options))
+    planned = build.plan(images.shape, options.model, tuple(options.regularization))
+    return diagnosis.foresee(seen, planned, schema.plain(options))
 
 
 def check(options: Config, images: Images) -> None:
@@ -173,22 +177,22 @@ def check(options: Config, images: Images) -> None:
     Raises:
         UserError: images and options do not fit together.
     """
-    training.check(options.training, images)
+    fit.check(options.training, images)
     options.loss.check(images.shape, options.model.output_activation)
-    model.check(options.model, images.shape)
+    build.check(options.model, images.shape)
 
 
 def train(options: Config, images: Images, seen: Survey, folder: Run, screen: terminal.Screen) -> None:
     """Left of the waist: from images to files."""
     with screen.doing("starting TensorFlow …"):
-        device = engine.start(
+        device = backend.start(
             deterministic=options.training.deterministic,
             mixed_precision=options.training.mixed_precision,
         )
     if options.training.mixed_precision and not device.gpus:
         screen.say("training.mixed_precision needs a GPU, and there is none: computing in float32")
-    engine.seed(options.seed)
-    autoencoder = model.build(images.shape, options.model, tuple(options.regularization.values()))
+    backend.seed(options.seed)
+    autoencoder = build.build(images.shape, options.model, tuple(options.regularization.values()))
     screen.say(
         f"{images.source}: {len(images.train):,} training images "
         f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} for validation; "
@@ -197,14 +201,14 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
     for note in images.notes:
         screen.say(f"  {note}")
         logger.info("%s", note)
-    training.freeze(autoencoder, options.training.frozen)
+    fit.freeze(autoencoder, options.training.frozen)
     probe = Probe(autoencoder, images)
     recorder = Recorder(autoencoder.model, probe.spreads)
     folder.keep_snapshots(options.training.snapshots)
     checkpoint = _checkpoint(folder, screen)
 
-    def on_epoch(history: training.History) -> None:
-        interrupts.check()
+    def on_epoch(history: fit.History) -> None:
+        signals.check()
         epoch = history.left_at
         if epoch in options.training.snapshots:
             folder.write_arrays(folder.snapshot(epoch), probe.snapshot())
@@ -213,7 +217,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         folder.write_metrics([e.row() for e in history.epochs])
         screen.epoch(history.epochs[-1].row(), len(images.train))
 
-    def on_checkpoint(taken: training.Checkpoint) -> None:
+    def on_checkpoint(taken: fit.Checkpoint) -> None:
         # The last file of an epoch: before it is there, the epoch is trained again.
         folder.write_checkpoint(taken.epochs[-1].epoch, taken.arrays())
 
@@ -222,7 +226,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         with screen.training(
             options.training.epochs, len(images.train), options.training.batch_size, done
         ):
-            history = training.fit(
+            history = fit.fit(
                 autoencoder,
                 images,
                 options=options.training,
@@ -231,7 +235,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
                 schedule=options.schedule,
                 augmentation=options.augmentation,
                 seed=options.seed,
-                watcher=training.Watcher(screen.steps, on_epoch, on_checkpoint),
+                watcher=fit.Watcher(screen.steps, on_epoch, on_checkpoint),
                 recorder=recorder,
                 parts=device.parts,
                 checkpoint=checkpoint,
@@ -249,7 +253,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
                 "stopped_early": history.stopped_early,
                 "diverged_at": history.diverged_at,
                 "diverged_in": history.diverged_in,
-                "loss": config.plain(options)["loss"]["name"],
+                "loss": schema.plain(options)["loss"]["name"],
                 "network": autoencoder.facts(),
                 "weights": autoencoder.weight_count,
                 "device": str(device),
@@ -262,13 +266,13 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         )
 
 
-def _checkpoint(folder: Run, screen: terminal.Screen) -> training.Checkpoint | None:
+def _checkpoint(folder: Run, screen: terminal.Screen) -> fit.Checkpoint | None:
     """Where an earlier process of this run came to, None for a new run."""
     arrays = folder.checkpoint()
     if arrays is None:
         return None
     try:
-        checkpoint = training.Checkpoint.of(arrays)
+        checkpoint = fit.Checkpoint.of(arrays)
     except ValueError as error:
         raise UserError(
             f"the run cannot go on: {error}", where=folder.last.parent, hint="cae train begins anew"

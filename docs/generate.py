@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from cae_cli.commands.options import keys, summary
-from cae_cli.compose import Sources
-from cae_cli.config import GROUPS, ONE, General
+from cae_cli.config.compose import Sources
+from cae_cli.config.schema import GROUPS, ONE, General
 from cae_cli.diagnosis import RULES
 from cae_cli.options import OptionInfo, describe
 

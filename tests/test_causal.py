@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.measures.causal import (
+from cae_cli.metrics.perturbation import (
     NOISE,
     Causal,
     causal,

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cae_cli import batch, clinic, data, experiment
-from cae_cli.clinic import (
+from benchmarks import faults
+from benchmarks.faults import (
     ablation,
     baselines,
     cases,
@@ -21,13 +21,15 @@ from cae_cli.clinic import (
     report,
     scoring,
 )
-from cae_cli.clinic.scoring import Judged, Treated
-from cae_cli.commands import clinic as command
+from benchmarks.faults import command as command
+from benchmarks.faults.scoring import Judged, Treated
+from cae_cli import data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
-from cae_cli.measures.interval import NORMAL, wilson
-from cae_cli.run import Run
-from cae_cli.treatment import judged as result_of
+from cae_cli.runs.folder import Run
+from cae_cli.statistics.interval import NORMAL, wilson
+from cae_cli.sweep import batch
+from cae_cli.treatment.arm import judged as result_of
 from tests.test_diagnosis import CASES, CONFIG, healthy, layer, with_course
 
 SOURCES = """\
@@ -552,7 +554,7 @@ def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, 
         measures = outcomes[run.folder.name]
         return result_of(run, diagnose(measures, config), measures, config)
 
-    monkeypatch.setattr("cae_cli.treatment.result", of)
+    monkeypatch.setattr("cae_cli.treatment.arm.result", of)
     asked = []
 
     class Trainings:
@@ -569,7 +571,7 @@ def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, 
 
     unseen = looked("y")
     unseen.judged = replace(unseen.judged, named=(), found=())
-    [told] = clinic.treat(
+    [told] = faults.treat(
         [looked("x"), unseen, looked("z", treatable=False)], Trainings(), lambda line: None
     )
     assert asked == [[f"x.treat_{n}_s7", f"x.placebo_{n}_s7"] for n in (1, 2)]
@@ -588,7 +590,7 @@ CURED = (Treated("a.1", True, True, False, False, 1, 1),)
 
 def results(judged=EXAMINED, treated=CURED):
     guesses = {name: tuple(baselines.Guess(()) for _ in judged) for name in TOOLS}
-    return clinic.Results(
+    return faults.Results(
         part="test",
         why={"a": "A penalty | too large.", "b": "Black."},
         left_out={"/somewhere/mnist.npz": 4},
@@ -672,7 +674,7 @@ def test_the_screen_has_figures_causes_tools_and_the_wrong_ones():
 
 
 def examined(monkeypatch, tmp_path, judged, *words):
-    monkeypatch.setattr(clinic, "examine", lambda request, command, say: results(judged, None))
+    monkeypatch.setattr(faults, "examine", lambda request, command, say: results(judged, None))
     monkeypatch.chdir(tmp_path)
     return command.main([str(tmp_path), *words])
 

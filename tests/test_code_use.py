@@ -7,9 +7,9 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cae_cli.measures.code import code_use
-from cae_cli.measures.labels import probe_accuracy
-from cae_cli.measures.projection import projection_mse
+from cae_cli.metrics.labels import probe_accuracy
+from cae_cli.metrics.latent import code_use
+from cae_cli.metrics.projection import projection_mse
 
 RNG = np.random.default_rng(0)
 

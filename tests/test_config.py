@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cae_cli.commands.options import keys, summary
-from cae_cli.compose import (
+from cae_cli.config.compose import (
     CONFIGS,
     MOST_CHECKED,
     Sources,
@@ -16,10 +16,10 @@ from cae_cli.compose import (
     swept_keys,
     with_sweeper_params,
 )
-from cae_cli.config import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, plain
+from cae_cli.config.schema import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, plain
 from cae_cli.errors import UserError
-from cae_cli.losses import StructuralSimilarity
-from cae_cli.regularization import L1, L2, BatchNorm
+from cae_cli.model.regularization import L1, L2, BatchNorm
+from cae_cli.training.losses import StructuralSimilarity
 
 SOURCES = Sources()
 OPTIONS = [(group, name) for group in GROUPS for name in SOURCES.options(group)]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cae_cli.measures.course import course, penalty_share, slope, update_ratio
-from cae_cli.measures.score import score
-from cae_cli.recorder import EARLY, LOOKS, MOST_LOSSES, Recorder
+from cae_cli.metrics.dynamics import course, penalty_share, slope, update_ratio
+from cae_cli.metrics.score import score
+from cae_cli.training.recorder import EARLY, LOOKS, MOST_LOSSES, Recorder
 
 RNG = np.random.default_rng(0)
 UNWATCHED = {"steps": 7, "first_val_loss": 0.5, "last_val_loss": 0.25, "diverged_at": None}

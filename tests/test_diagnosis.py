@@ -5,24 +5,24 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from cae_cli.compose import checked
-from cae_cli.config import plain
+from cae_cli.config.compose import checked
+from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee, with_trials
 from cae_cli.diagnosis.finding import Confidence, Prescription, Safety
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.diagnosis.rule import Rule, Rules, When, attach
-from cae_cli.measures.causal import Causal
-from cae_cli.measures.code import CodeUse
-from cae_cli.measures.course import Course
-from cae_cli.measures.fed import Fed
-from cae_cli.measures.maps import MapHealth
-from cae_cli.measures.measured import Labels, Layer, Measures
-from cae_cli.measures.network import Network
-from cae_cli.measures.quality import Mean, Quality
-from cae_cli.measures.relapse import Relapse
-from cae_cli.measures.score import score
-from cae_cli.measures.spectrum import Spectrum
-from cae_cli.measures.survey import Survey
+from cae_cli.metrics.batches import Fed
+from cae_cli.metrics.dataset import Survey
+from cae_cli.metrics.dynamics import Course
+from cae_cli.metrics.latent import CodeUse
+from cae_cli.metrics.maps import MapHealth
+from cae_cli.metrics.measured import Labels, Layer, Measures
+from cae_cli.metrics.network import Network
+from cae_cli.metrics.perturbation import Causal
+from cae_cli.metrics.quality import Mean, Quality
+from cae_cli.metrics.score import score
+from cae_cli.metrics.spectrum import Spectrum
+from cae_cli.metrics.spikes import Relapse
 
 NAN, INF = float("nan"), float("inf")
 CONFIG = {

@@ -8,9 +8,9 @@ import textwrap
 import pytest
 
 from cae_cli.cli import COMMANDS
-from cae_cli.compose import Sources, checked, jobs
+from cae_cli.config.compose import Sources, checked, jobs
 from cae_cli.diagnosis import RULES
-from cae_cli.grid import taken_out
+from cae_cli.sweep.grid import taken_out
 from tests.conftest import ROOT
 
 PAGES = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]

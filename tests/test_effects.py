@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from cae_cli.measures.effects import MOST_LEVELS, Factor, effects
-from cae_cli.measures.interval import interval, t_quantile
-from cae_cli.measures.ranking import places
+from cae_cli.statistics.effects import MOST_LEVELS, Factor, effects
+from cae_cli.statistics.interval import interval, t_quantile
+from cae_cli.statistics.ranking import places
 
 
 def grid(*counts):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.measures.fed import fed, neighbour_correlation
+from cae_cli.metrics.batches import fed, neighbour_correlation
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((12, 7, 5, 3)).astype(np.float32)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli.measures.filters import structure
+from cae_cli.metrics.filters import structure
 from cae_cli.report import figures
 from cae_cli.report.figures import charts, draw, mosaic, pictures
 from cae_cli.report.figures.tiles import Colours, grid
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 
 RNG = np.random.default_rng(0)
 

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from cae_cli import cli
-from cae_cli.compose import CONFIGS
-from cae_cli.config import GROUPS, ONE, SEVERAL, VARIANTS, General
+from cae_cli.config.compose import CONFIGS
+from cae_cli.config.schema import GROUPS, ONE, SEVERAL, VARIANTS, General
 from cae_cli.options import describe
 
 SECONDS = 60  # for one case; far more than any needs

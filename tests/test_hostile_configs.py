@@ -10,11 +10,11 @@ import pytest
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 
-from cae_cli.commands import line
-from cae_cli.compose import CONFIGS, Sources, checked, composed, count, jobs, with_sweeper_params
+from cae_cli.commands import composing
+from cae_cli.config.compose import CONFIGS, Sources, checked, composed, count, jobs, with_sweeper_params
+from cae_cli.config.loader import Loader, check_subdir
+from cae_cli.config.trust import Trust, forbidden
 from cae_cli.errors import UserError
-from cae_cli.loader import Loader, check_subdir
-from cae_cli.trust import Trust, forbidden
 from tests.conftest import Done, environment
 
 SECRET = "canary-7f3a91"
@@ -250,19 +250,19 @@ def test_the_person_names_what_may_be_read(here, theirs):
 
 def test_the_words_of_a_runs_folder_are_no_persons(here):
     for words in (["tags=['${oc.env:CANARY}']"], ["hydra.searchpath=[pkg://x]"], ["+hydra/launcher=x"]):
-        flags = line.parse("cae train", words, trusted=False)
-        refused(flags.overrides, line.sources(flags))
+        flags = composing.parse("cae train", words, trusted=False)
+        refused(flags.overrides, composing.sources(flags))
     with pytest.raises(UserError, match="trust-configs"):
-        line.parse("cae train", ["--trust-configs"], trusted=False)
+        composing.parse("cae train", ["--trust-configs"], trusted=False)
 
 
 def test_a_file_that_is_trusted_may_read_the_environment_and_set_hydras_keys(here, theirs):
     text = "tags: ['${oc.env:CANARY}']\nhydra: {run: {dir: /somewhere}, job: {chdir: true}}\n"
     overrides, _ = experiment(theirs, text)
-    flags = line.parse("cae train", ["-cd", str(theirs), "--trust-configs", *overrides])
-    node, config = checked(flags.overrides, line.sources(flags))
+    flags = composing.parse("cae train", ["-cd", str(theirs), "--trust-configs", *overrides])
+    node, config = checked(flags.overrides, composing.sources(flags))
     assert config.tags == [SECRET] and node.hydra.run.dir == "/somewhere"
-    assert "--trust-configs" in line.again(flags)
+    assert "--trust-configs" in composing.again(flags)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -377,8 +377,8 @@ def test_names_of_files_that_are_no_text_disturb_nobody(here, theirs, name):
     "word", ["tags=[a\udce9]", "data.path=\udcff", "tags=[" + "a," * 500_000 + "a]"]
 )
 def test_words_that_are_no_text_or_endless_are_refused(here, word):
-    flags = line.parse("cae train", [word])
-    for act in (lambda: checked([word]), lambda: jobs([word]), lambda: line.sources(flags)):
+    flags = composing.parse("cae train", [word])
+    for act in (lambda: checked([word]), lambda: jobs([word]), lambda: composing.sources(flags)):
         with pytest.raises(UserError) as caught:
             act()
         str(caught.value).encode()

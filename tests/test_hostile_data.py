@@ -21,9 +21,10 @@ import pytest
 from numpy.lib import format as npy
 from PIL import Image, PngImagePlugin
 
-from cae_cli.data import load, memory
+from cae_cli.data import load
 from cae_cli.data.folder import FORMATS, _Room
 from cae_cli.errors import UserError
+from cae_cli.system import memory
 from tests.conftest import environment
 from tests.test_data import configured, same
 from tests.test_data_sources import colour, grey, read_folder, refused, save

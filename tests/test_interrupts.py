@@ -4,15 +4,15 @@ import weakref
 
 import pytest
 
-from cae_cli import interrupts
 from cae_cli.errors import Interrupted
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.system import signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_raised_and_the_handlers_are_put_back(number, code):
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as caught, interrupts.raised():
+    with pytest.raises(Interrupted) as caught, signals.raised():
         os.kill(os.getpid(), number)
     assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
@@ -25,7 +25,7 @@ def test_an_error_that_a_library_makes_of_a_signal_is_the_signals(tmp_path):
         except BaseException as error:  # as C++ does that calls back into Python
             raise ValueError("exception encountered in a call") from error
 
-    with pytest.raises(Interrupted) as caught, interrupts.raised(), Run(tmp_path).running():
+    with pytest.raises(Interrupted) as caught, signals.raised(), Run(tmp_path).running():
         call_back()
     assert caught.value.exit_code == 143
     assert Run(tmp_path).status()["status"] == "interrupted"
@@ -41,10 +41,10 @@ def test_a_signal_that_python_drops_is_found_at_the_next_check():
 
     thing = Thing()
     weakref.finalize(thing, os.kill, os.getpid(), signal.SIGINT)
-    with interrupts.raised():
-        interrupts.check()
+    with signals.raised():
+        signals.check()
         del thing  # the exception is raised inside the finalizer, and lost
         with pytest.raises(Interrupted):
-            interrupts.check()
-    with interrupts.raised():
-        interrupts.check()  # and forgotten afterwards
+            signals.check()
+    with signals.raised():
+        signals.check()  # and forgotten afterwards

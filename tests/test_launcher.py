@@ -9,13 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cae_cli import cli, compose, engine, fingerprint, grid, interrupts, launcher
+from cae_cli import cli
 from cae_cli.commands.train import _identity
-from cae_cli.compose import checked
+from cae_cli.config import compose
+from cae_cli.config.compose import checked
 from cae_cli.errors import Interrupted, UserError
-from cae_cli.fingerprint import Fingerprint, place, trained_by
-from cae_cli.job import job_folder
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.sweep import fingerprint, grid, launcher
+from cae_cli.sweep.fingerprint import Fingerprint, place, trained_by
+from cae_cli.sweep.job import job_folder
+from cae_cli.system import signals
+from cae_cli.training import backend
 
 # -- which jobs there are --------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ def test_what_failed_is_set_aside_and_what_was_cut_short_is_left(tmp_path, mark)
 
 
 def compose_config(_):
-    from cae_cli.config import plain
+    from cae_cli.config.schema import plain
 
     return plain(checked(["data=npy", "data.path=x.npy"])[1])
 
@@ -262,23 +266,23 @@ def test_gpus_are_found_without_tensorflow(tmp_path):
 
 def test_fewer_cores_leave_batches_and_threads_what_they_are(cores, monkeypatch):
     cores(0, 1, 2, 3)
-    monkeypatch.setattr(engine, "_cores", None)
+    monkeypatch.setattr(backend, "_cores", None)
     kept = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, some: kept.append(some), raising=False)
-    engine.keep_to((1,))
+    backend.keep_to((1,))
     cores(1)
-    assert kept == [(1,)] and engine.cores() == 4
+    assert kept == [(1,)] and backend.cores() == 4
 
 
 def test_a_job_is_interrupted_once_however_many_signals_come():
-    with interrupts.raised(once=True):
+    with signals.raised(once=True):
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):  # the first is remembered
-            interrupts.check()
-    interrupts._received.clear()
+            signals.check()
+    signals._received.clear()
 
 
 # -- what is kept where only the training counts ------------------------------------------------------
@@ -286,8 +290,8 @@ def test_a_job_is_interrupted_once_however_many_signals_come():
 
 def test_what_a_training_imports_is_what_its_fingerprint_reads():
     code = (
-        "import sys, cae_cli.engine, cae_cli.training, cae_cli.probe, cae_cli.recorder\n"
-        "import cae_cli.model, cae_cli.data\n"
+        "import sys, cae_cli.training.backend, cae_cli.training.fit, cae_cli.introspection.probe\n"
+        "import cae_cli.model.build, cae_cli.data\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('cae_cli.')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

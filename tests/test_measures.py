@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cae_cli.measures.filters import displacement, morans_i, p_value, singular_entropy
-from cae_cli.measures.maps import DUPLICATE, ChannelSpread, duplicates, map_health
-from cae_cli.measures.quality import explained_variance, mean_of, psnr
-from cae_cli.measures.similarity import fitting_window, gaussian_band, ssim
+from cae_cli.metrics.filters import displacement, morans_i, p_value, singular_entropy
+from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health
+from cae_cli.metrics.quality import explained_variance, mean_of, psnr
+from cae_cli.metrics.similarity import fitting_window, gaussian_band, ssim
 
 RNG = np.random.default_rng(0)
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli import cli, selection
+from cae_cli import cli
 from cae_cli.errors import UserError
-from cae_cli.registry import Registry, find, flat, split
-from cae_cli.run import SCHEMA_VERSION, Run
-from cae_cli.sweep.folder import PlannedJob, SweepFile, SweepFolder
+from cae_cli.runs import query
+from cae_cli.runs.folder import SCHEMA_VERSION, Run
+from cae_cli.runs.registry import Registry, find, flat, split
+from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from tests.conftest import environment
 from tests.test_cli import HEAVY, imported_by
 
@@ -226,8 +227,8 @@ def test_words_of_a_command_are_told_from_runs():
 
 
 def numbers(*words, sort=None):
-    entries = selection.select(Registry().entries, [selection.Condition.of(w) for w in words])
-    return [e.number for e in (selection.ordered(entries, sort) if sort else entries)]
+    entries = query.select(Registry().entries, [query.Condition.of(w) for w in words])
+    return [e.number for e in (query.ordered(entries, sort) if sort else entries)]
 
 
 @pytest.mark.parametrize(
@@ -565,7 +566,7 @@ def test_a_tag_that_is_not_there_cannot_be_removed(here, capsys):
 def holding(folder):
     """A process that is at work in a folder until its input is closed."""
     code = (
-        "import sys; from pathlib import Path; from cae_cli.durable import at_work\n"
+        "import sys; from pathlib import Path; from cae_cli.system.files import at_work\n"
         "with at_work(Path(sys.argv[1])): print('here', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -810,7 +811,7 @@ def test_a_config_is_flat_by_dotted_paths():
 )
 def test_what_only_reads_files_imports_no_tensorflow(here, words):
     modules = imported_by(*words, folder=here)
-    assert "cae_cli.registry" in modules and not modules & set(HEAVY)
+    assert "cae_cli.runs.registry" in modules and not modules & set(HEAVY)
     if words[1] != "show":  # that composes today's defaults
         assert "hydra" not in modules
 

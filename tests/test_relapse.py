@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cae_cli.measures.relapse import NOISE, NOWHERE, WINDOW, relapse
+from cae_cli.metrics.spikes import NOISE, NOWHERE, WINDOW, relapse
 
 
 def falling(steps=200):

@@ -7,11 +7,11 @@ import pytest
 
 from cae_cli import cli
 from cae_cli.commands.rerun import overrides_of
-from cae_cli.compose import Sources, checked
-from cae_cli.config import GROUPS, plain
+from cae_cli.config.compose import Sources, checked
+from cae_cli.config.schema import GROUPS, plain
 from cae_cli.errors import UserError
-from cae_cli.registry import flat
-from cae_cli.run import SCHEMA_VERSION, Run
+from cae_cli.runs.folder import SCHEMA_VERSION, Run
+from cae_cli.runs.registry import flat
 
 SECRET = "canary-5b1e"
 

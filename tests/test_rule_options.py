@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from cae_cli.compose import checked
-from cae_cli.config import plain
+from cae_cli.config.compose import checked
+from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Severity, diagnose, foresee
 from cae_cli.diagnosis.finding import Confidence, Evidence, judged
 from cae_cli.diagnosis.rule import load_rules

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_cli.durable import UNFINISHED, atomic, claim, is_in_use, writing
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.run import Run, plain, surroundings
+from cae_cli.runs.folder import Run, plain, surroundings
+from cae_cli.system.files import UNFINISHED, atomic, claim, is_in_use, writing
 from tests.conftest import environment
 
 
@@ -36,7 +36,7 @@ def test_folders_claimed_in_the_same_second_differ(tmp_path):
 
 def test_a_taken_name_is_passed_over(tmp_path, monkeypatch):
     suffixes = iter(["aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr("cae_cli.durable._suffix", lambda: next(suffixes))
+    monkeypatch.setattr("cae_cli.system.files._suffix", lambda: next(suffixes))
     now = datetime(2026, 1, 2, 3, 4, 5)
     assert claim(tmp_path, now=now).name.endswith("aaaa")
     assert claim(tmp_path, now=now).name.endswith("bbbb")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.measures.spectrum import checkerboard, spectrum
+from cae_cli.metrics.spectrum import checkerboard, spectrum
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((20, 28, 28, 1)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cae_cli import data
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.data import spool
 from cae_cli.errors import UserError
 

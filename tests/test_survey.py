@@ -5,9 +5,9 @@ import pytest
 
 from cae_cli.data import Images, as_float
 from cae_cli.experiment import look_at
-from cae_cli.measures.network import Network, network
-from cae_cli.measures.quality import explained_variance
-from cae_cli.measures.survey import SURVEYED, survey, surveyed
+from cae_cli.metrics.dataset import SURVEYED, survey, surveyed
+from cae_cli.metrics.network import Network, network
+from cae_cli.metrics.quality import explained_variance
 
 RNG = np.random.default_rng(0)
 

@@ -15,14 +15,15 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from cae_cli import durable, sweep
+from cae_cli import sweep
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.report.figures import contact
 from cae_cli.report.tables import shortened
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 from cae_cli.sweep import PlannedJob, SweepFile, SweepFolder, Target
+from cae_cli.system import files
 
 SHAPE = (12, 12, 1)
 IMAGES = np.random.default_rng(0).random((8, *SHAPE), np.float32)
@@ -129,7 +130,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch):
     """No power is cut here, so that nobody waits for the disk."""
-    monkeypatch.setattr(durable, "_to_disk", lambda path: None)
+    monkeypatch.setattr(files, "_to_disk", lambda path: None)
 
 
 @pytest.fixture

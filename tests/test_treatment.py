@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_cli import batch, cli, rounds, treatment
-from cae_cli.casebook import experiment
+from cae_cli import cli
 from cae_cli.commands import treat
-from cae_cli.compose import Sources, checked
-from cae_cli.config import GROUPS, plain
+from cae_cli.config.compose import Sources, checked
+from cae_cli.config.schema import GROUPS, plain
 from cae_cli.diagnosis import diagnose
 from cae_cli.diagnosis.health import causes, is_healthy, yardsticks
 from cae_cli.errors import Interrupted
-from cae_cli.measures.score import score
+from cae_cli.metrics.score import score
 from cae_cli.options import key_of
-from cae_cli.placebo import CHANGED, Placebo, _options, treated
-from cae_cli.registry import flat
-from cae_cli.run import Run
-from cae_cli.treatment import Arm, Placebos, Prescriptions, Proposal, judged, result
+from cae_cli.runs.folder import Run
+from cae_cli.runs.registry import flat
+from cae_cli.sweep import batch
+from cae_cli.treatment import arm as treatment
+from cae_cli.treatment import rounds
+from cae_cli.treatment.arm import Arm, Placebos, Prescriptions, Proposal, judged, result
+from cae_cli.treatment.control import CHANGED, Placebo, _options, treated
+from cae_cli.treatment.record import experiment
 from tests.test_diagnosis import (
     BLACK,
     CASES,

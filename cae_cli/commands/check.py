@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
-from cae_cli import compose, experiment
-from cae_cli.commands import line
+from cae_cli import experiment
+from cae_cli.commands import composing
+from cae_cli.config import compose
 from cae_cli.report import terminal
-from cae_cli.run import SCHEMA_VERSION, plain
+from cae_cli.runs.folder import SCHEMA_VERSION, plain
 
 HELP = f"""\
 usage: cae check [group=option …] [key=value …]
@@ -18,18 +19,18 @@ likely to go wrong, without training and without TensorFlow. cae train does the
 same before it starts.
 
 flags:
-{line.HELP}{line.COMPOSING}\
+{composing.HELP}{composing.COMPOSING}\
   --json                  the findings as JSON
 """
 
 
 def main(arguments: list[str]) -> int:
     """Checks one experiment."""
-    flags = line.parse("cae check", arguments)
+    flags = composing.parse("cae check", arguments)
     if flags.help:
         print(HELP, end="")
         return 0
-    _, options = compose.checked(flags.overrides, line.sources(flags))
+    _, options = compose.checked(flags.overrides, composing.sources(flags))
     experiment.check_early(options)
     screen = terminal.Screen()
     with screen.doing("reading images …"):
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
         json.dump(plain({"schema": SCHEMA_VERSION, "diagnosis": diagnosis}), sys.stdout, indent=2)
         print()
     else:
-        found = terminal.findings(diagnosis, line.again(flags), verbose=flags.verbose, all_in_full=True)
+        found = terminal.findings(
+            diagnosis, composing.again(flags), verbose=flags.verbose, all_in_full=True
+        )
         terminal.show([terminal.verdict(diagnosis), *found])
-    return line.exit_code(flags, diagnosis)
+    return composing.exit_code(flags, diagnosis)

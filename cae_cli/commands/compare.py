@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from cae_cli import selection
-from cae_cli.commands.flags import RUN_WORDS, RUNS, count, parsed
+from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.errors import UserError
-from cae_cli.measures.ranking import YARDSTICKS
-from cae_cli.registry import Entry, Registry, flat
 from cae_cli.report import comparison, terminal
 from cae_cli.report.comparison import Column
+from cae_cli.runs import query
+from cae_cli.runs.registry import Entry, Registry, flat
+from cae_cli.statistics.ranking import YARDSTICKS
 
 # Of no interest where runs are told apart.
 APART = ("tags", "task_name")
@@ -29,8 +29,8 @@ Puts runs beside each other: quality on held-out images, health of the filters,
 the diagnosis and the time. The best of a column has a star. Says so where
 figures must not be compared, because the images are not the same.
 
-  --by METRIC             the best first: {", ".join(selection.FIGURES[:5])},
-                          {", ".join(selection.FIGURES[5:])}; of a sweep by psnr
+  --by METRIC             the best first: {", ".join(query.FIGURES[:5])},
+                          {", ".join(query.FIGURES[5:])}; of a sweep by psnr
   --top N                 the first N
   --csv                   full numbers, for other programs
   --picture FILE.png      what the networks make of the same images, as a picture
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    by = selection.checked_metric(flags.by) if flags.by else None
+    by = query.checked_metric(flags.by) if flags.by else None
     registry = Registry(flags.runs)
     found: list[Entry] = []
     for word in flags.words:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
             hint="cae compare last-1 last",
         )
     if by:
-        found = selection.ordered(found, by)
+        found = query.ordered(found, by)
     found = found[: flags.top]
     differs = _differing(found)
     losses = [_val_loss(entry) for entry in found]
@@ -134,13 +134,13 @@ def _compared(
     ]
     if any(entry.status != "ok" for entry in found):
         columns.append(Column("status", [entry.status for entry in found]))
-    figures = {name: [e.figures.get(name) for e in found] for name in selection.RISES}
+    figures = {name: [e.figures.get(name) for e in found] for name in query.RISES}
     for name, values in figures.items():
         yardstick = YARDSTICKS.get(name)
         is_share = name in ("explained", "blank", "repeats", "useless")
         digits = yardstick.digits if yardstick else 3
         texts = [comparison.share(v) if is_share else comparison.number(v, digits) for v in values]
-        best = _best(values, texts, rises=selection.RISES[name]) if same_images else frozenset()
+        best = _best(values, texts, rises=query.RISES[name]) if same_images else frozenset()
         title = "blank" if name == "blank" else yardstick.title if yardstick else name
         spare = name in ("mse", "repeats", "useless")
         columns.append(Column(title, texts, right=True, best=best, spare=spare))
@@ -206,14 +206,14 @@ def _loss(entry: Entry) -> str:
 
 
 def _csv(found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]) -> str:
-    header = ["run", "folder", "differs", "status", *selection.FIGURES, "val/loss", "loss"]
+    header = ["run", "folder", "differs", "status", *query.FIGURES, "val/loss", "loss"]
     rows = [
         [
             entry.id,
             str(entry.folder),
             differ,
             entry.status,
-            *(entry.figures.get(name) for name in selection.FIGURES),
+            *(entry.figures.get(name) for name in query.FIGURES),
             loss,
             _loss(entry),
             *entry.held_out,

@@ -7,8 +7,8 @@ import io
 import os
 import sys
 
-from cae_cli import compose
-from cae_cli.config import GROUPS
+from cae_cli.config import compose
+from cae_cli.config.schema import GROUPS
 from cae_cli.errors import UserError
 
 

@@ -12,16 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cae_cli import compose, experiment, interrupts, registry
-from cae_cli.commands import line
-from cae_cli.commands.flags import RUN_WORDS, RUNS
-from cae_cli.config import Config
-from cae_cli.durable import claim, typed, writing
+from cae_cli import experiment
+from cae_cli.commands import composing
+from cae_cli.commands.args import RUN_WORDS, RUNS
+from cae_cli.config import compose
+from cae_cli.config.schema import Config
 from cae_cli.errors import UserError
-from cae_cli.job import unforeseen
 from cae_cli.options import key_of
 from cae_cli.report import terminal
-from cae_cli.run import Run
+from cae_cli.runs import registry
+from cae_cli.runs.folder import Run
+from cae_cli.sweep.job import unforeseen
+from cae_cli.system import signals
+from cae_cli.system.files import claim, typed, writing
 
 MODELS = (".keras", ".h5", ".hdf5")
 
@@ -48,7 +51,7 @@ a model:
   --range=LOW,HIGH        the values it was trained on; 0,1 if nothing is said
 
 both:
-{line.HELP}{line.COMPOSING}\
+{composing.HELP}{composing.COMPOSING}\
   --json                  the content of summary.json on standard output
 {RUNS}
 {RUN_WORDS}"""
@@ -56,7 +59,7 @@ both:
 
 def main(arguments: list[str]) -> int:
     """Judges the run or the model that comes first."""
-    flags = line.parse("cae diagnose", arguments)
+    flags = composing.parse("cae diagnose", arguments)
     if flags.help:
         print(HELP, end="")
         return 0
@@ -67,7 +70,7 @@ def main(arguments: list[str]) -> int:
         "one run's folder or one model file",
     )
     path = typed(subject)
-    with interrupts.raised():
+    with signals.raised():
         if path.suffix.lower() in MODELS and not path.is_dir():
             run, outcome = _model(path, overrides, flags)
         else:
@@ -78,7 +81,7 @@ def main(arguments: list[str]) -> int:
     else:
         terminal.show(outcome.summary(verbose=flags.verbose))
         terminal.show([terminal.folder(run.folder)])
-    return line.exit_code(flags, outcome.diagnosis)
+    return composing.exit_code(flags, outcome.diagnosis)
 
 
 def opened(run: Run) -> Run:
@@ -150,11 +153,11 @@ def _run(
 
 def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
     """Makes the short trainings and writes them into the run's folder."""
-    from cae_cli import engine
-    from cae_cli.counterfactual import trials
+    from cae_cli.training import backend
+    from cae_cli.treatment.trials import trials
 
     screen = terminal.Screen()
-    with engine.quiet(run.log):
+    with backend.quiet(run.log):
         found = trials(
             words,
             outcome.diagnosis,
@@ -166,9 +169,9 @@ def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
 
 def _options(words: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
     """The config of a command's words behind ``cae train``; those of a run's files are not trusted."""
-    flags = line.parse("cae train", list(words), trusted=trusted)
+    flags = composing.parse("cae train", list(words), trusted=trusted)
     flags.trust_configs = trust_configs
-    return compose.checked(flags.overrides, line.sources(flags))[1]
+    return compose.checked(flags.overrides, composing.sources(flags))[1]
 
 
 def _rules(overrides: Sequence[str]) -> dict[str, Any]:
@@ -182,7 +185,8 @@ def _rules(overrides: Sequence[str]) -> dict[str, Any]:
 def _model(
     path: Path, overrides: Sequence[str], flags: argparse.Namespace
 ) -> tuple[Run, experiment.Outcome]:
-    from cae_cli import data, examine
+    from cae_cli import data
+    from cae_cli.external import model
 
     if not path.is_file():
         raise UserError("no such file", where=path, hint="a .keras or .h5 file that Keras saved")
@@ -202,9 +206,9 @@ def _model(
     with terminal.Screen().doing("reading images …"):
         images = data.load(options.data)
     run = Run(claim(Path("runs/diagnose")))
-    asked = examine.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    asked = model.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
     try:
-        return run, examine.file(path, images, asked, run, _rules(overrides))
+        return run, model.file(path, images, asked, run, _rules(overrides))
     except UserError:
         shutil.rmtree(run.folder, ignore_errors=True)  # nothing happened that is worth a folder
         raise

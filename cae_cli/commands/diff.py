@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cae_cli import selection
-from cae_cli.commands.flags import RUN_WORDS, RUNS, parsed
+from cae_cli.commands.args import RUN_WORDS, RUNS, parsed
 from cae_cli.errors import UserError
-from cae_cli.registry import Entry, Registry, flat
 from cae_cli.report import comparison, terminal
+from cae_cli.runs import query
+from cae_cli.runs.registry import Entry, Registry, flat
 
 HELP = f"""\
 usage: cae diff A B
@@ -68,7 +68,7 @@ def _sections(entry: Entry) -> dict[str, Mapping[str, Any]]:
     setup = entry.setup
     config = {key.removesuffix(".name"): value for key, value in flat(entry.config).items()}
     data = flat({key: value for key, value in entry.data.items() if key != "notes"})
-    figures: dict[str, Any] = {n: v for n, v in entry.figures.items() if n in selection.RISES}
+    figures: dict[str, Any] = {n: v for n, v in entry.figures.items() if n in query.RISES}
     if entry.verdict:
         figures["verdict"] = entry.verdict
     return {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cae_cli import compose
-from cae_cli.config import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, General
+from cae_cli.config import compose
+from cae_cli.config.schema import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, General
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import OptionInfo, describe
 

@@ -11,19 +11,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, registry
-from cae_cli.commands import line, train
+from cae_cli.commands import composing, train
+from cae_cli.commands.args import RUN_WORDS, RUNS
 from cae_cli.commands.diagnose import opened
-from cae_cli.commands.flags import RUN_WORDS, RUNS
-from cae_cli.compose import Sources
-from cae_cli.config import DEVIATIONS, GROUPS, SEVERAL, VARIANTS, plain
+from cae_cli.config import compose
+from cae_cli.config.compose import Sources
+from cae_cli.config.schema import DEVIATIONS, GROUPS, SEVERAL, VARIANTS, plain
+from cae_cli.config.trust import Trust
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
-from cae_cli.registry import flat
 from cae_cli.report import terminal
-from cae_cli.run import Run
-from cae_cli.trust import Trust
+from cae_cli.runs import registry
+from cae_cli.runs.folder import Run
+from cae_cli.runs.registry import flat
 
 HELP = f"""\
 usage: cae rerun RUN [group=option …] [key=value …]
@@ -45,7 +46,7 @@ the old run was written (hydra.run.dir) is not.
 
 {RUN_WORDS}
 flags:
-{line.HELP}{line.COMPOSING}{RUNS}"""
+{composing.HELP}{composing.COMPOSING}{RUNS}"""
 
 ABSENT = object()
 
@@ -67,7 +68,7 @@ class Overrides:
 
 def main(arguments: list[str]) -> int:
     """Runs the run that comes first again."""
-    flags = line.parse("cae rerun", arguments)
+    flags = composing.parse("cae rerun", arguments)
     if flags.help:
         print(HELP, end="")
         return 0
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
     run = opened(registry.find(subject, flags.runs))
     check_trained(run, "cae train makes runs that can be run again")
     flags.overrides = changes
-    sources = line.sources(flags)
+    sources = composing.sources(flags)
     first = compose.jobs(changes)[0] if flags.multirun else changes
     again = overrides_again(run, first, sources)
     words = [*again.words, *changes]

@@ -8,16 +8,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from cae_cli import compose, experiment, interrupts, registry
-from cae_cli.commands import line
+from cae_cli import experiment
+from cae_cli.commands import composing
+from cae_cli.commands.args import RUN_WORDS, RUNS
 from cae_cli.commands.diagnose import judged, opened
-from cae_cli.commands.flags import RUN_WORDS, RUNS
-from cae_cli.config import Config, parse
+from cae_cli.config import compose
+from cae_cli.config.schema import Config, parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.job import unforeseen
 from cae_cli.options import OptionError, key_of
 from cae_cli.report import terminal
-from cae_cli.run import Run
+from cae_cli.runs import registry
+from cae_cli.runs.folder import Run
+from cae_cli.sweep.job import unforeseen
+from cae_cli.system import signals
 
 # What may change: the steps that are made already stay what they were.
 LONGER = ("training.epochs", "training.steps", "training.early_stopping")
@@ -36,12 +39,12 @@ bit, on the same machine with the same packages.
 
 {RUN_WORDS}
 flags:
-{line.HELP}{RUNS}"""
+{composing.HELP}{RUNS}"""
 
 
 def main(arguments: list[str]) -> int:
     """Goes on with the run that comes first."""
-    flags = line.parse("cae resume", arguments)
+    flags = composing.parse("cae resume", arguments)
     if flags.help:
         print(HELP, end="")
         return 0
@@ -63,11 +66,11 @@ def main(arguments: list[str]) -> int:
         outcome = judged(run)
     else:
         _check(run, options, before)
-        with interrupts.raised():
+        with signals.raised():
             outcome = _resumed(run, options, command)
     terminal.show(outcome.summary(verbose=flags.verbose))
     terminal.show([terminal.folder(run.folder)])
-    return 1 if outcome.failed else line.exit_code(flags, outcome.diagnosis)
+    return 1 if outcome.failed else composing.exit_code(flags, outcome.diagnosis)
 
 
 def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Outcome:
@@ -75,11 +78,11 @@ def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Ou
         experiment.check_early(options)
         return experiment.run(options, command, run, again=True)
     except UserError:
-        line.tell_how_to_go_on(run)
+        composing.tell_how_to_go_on(run)
         raise
     except (RunFailed, Interrupted):
         terminal.show([terminal.folder(run.folder)])
-        line.tell_how_to_go_on(run)
+        composing.tell_how_to_go_on(run)
         raise
     except Exception as error:
         raise unforeseen(error, run) from error

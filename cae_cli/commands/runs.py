@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from cae_cli import selection
-from cae_cli.commands.flags import RUN_WORDS, RUNS, count, parsed
+from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.errors import UserError, did_you_mean, printable
-from cae_cli.registry import Entry, Registry, check_removable, remove
 from cae_cli.report import comparison, terminal
 from cae_cli.report.comparison import Column
+from cae_cli.runs import query
+from cae_cli.runs.registry import Entry, Registry, check_removable, remove
 
 LONGEST_TAG = 60  # letters
 
@@ -37,8 +37,8 @@ filters, all of which must hold (quote < and >):
   since=2d                begun since: 30m, 12h, 2d, 1w, 2026-01-31
   loss=ssim  model=l2     the option of a group; != for all others
   'loss.window>7'         a key of the config: = != < > <= >=
-  'psnr>20'               a metric: {", ".join(selection.FIGURES[:5])},
-                          {", ".join(selection.FIGURES[5:])}
+  'psnr>20'               a metric: {", ".join(query.FIGURES[:5])},
+                          {", ".join(query.FIGURES[5:])}
   photos                  any text: in the command, the tags, the diagnosis …
 
   --sort METRIC           the best first
@@ -79,11 +79,11 @@ def _ls(arguments: list[str]) -> int:
     flags = parsed(
         "cae runs", arguments, sort={}, limit={"type": count}, json=switch, csv=switch
     )  # fmt: skip
-    conditions = [selection.Condition.of(word) for word in flags.words]
+    conditions = [query.Condition.of(word) for word in flags.words]
     registry = Registry(flags.runs)
-    found = selection.select(registry.entries, conditions)
+    found = query.select(registry.entries, conditions)
     if flags.sort:
-        found = selection.ordered(found, flags.sort)
+        found = query.ordered(found, flags.sort)
         found = found[: flags.limit]
     elif flags.limit:
         found = found[-flags.limit :]
@@ -155,9 +155,9 @@ def _csv(found: Sequence[Entry]) -> str:
     for entry in found:
         plain = _plain(entry)
         command, tags = shlex.join(entry.command), ",".join(entry.tags)
-        figures = [entry.figures.get(name) for name in selection.FIGURES]
+        figures = [entry.figures.get(name) for name in query.FIGURES]
         rows.append([*(plain[name] for name in names), *figures, entry.verdict, tags, command])
-    return comparison.as_csv([*names, *selection.FIGURES, "verdict", "tags", "command"], rows)
+    return comparison.as_csv([*names, *query.FIGURES, "verdict", "tags", "command"], rows)
 
 
 def _tell_problems(found: Sequence[Entry]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from rich.text import Text
 
 from cae_cli import sweep
-from cae_cli.commands import flags
-from cae_cli.durable import is_in_use, typed
+from cae_cli.commands import args
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.report import terminal
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.system.files import is_in_use, typed
 
 HELP = """\
 usage: cae sweep status DIR
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         0; 1 if a job failed.
     """
-    said = flags.parsed("cae sweep", arguments)
+    said = args.parsed("cae sweep", arguments)
     if said.help or not said.words:
         print(HELP, end="")
         return 0

@@ -18,16 +18,18 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli import compose, experiment, grid, interrupts, job, launcher, loader, sweep
-from cae_cli.commands import line
-from cae_cli.config import METRICS, Config
-from cae_cli.durable import at_work, claim, is_in_use, make
+from cae_cli import experiment, sweep
+from cae_cli.commands import composing
+from cae_cli.config import compose, loader
+from cae_cli.config.schema import METRICS, Config
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
-from cae_cli.run import Run
-from cae_cli.sweep import SweepFile, SweepFolder, Target
+from cae_cli.runs.folder import Run
+from cae_cli.sweep import SweepFile, SweepFolder, Target, grid, job, launcher
 from cae_cli.sweep.jobs import found
+from cae_cli.system import signals
+from cae_cli.system.files import at_work, claim, is_in_use, make
 
 HELP = (
     """\
@@ -60,8 +62,8 @@ flags:
   -cn, --config-name N    another primary config
   -i, --info              print how the config is composed
 """
-    + line.HELP
-    + line.COMPOSING
+    + composing.HELP
+    + composing.COMPOSING
     + """\
   --hydra-help            flags and groups of Hydra itself
 """
@@ -79,8 +81,8 @@ def main(arguments: list[str]) -> int:
         RunFailed: the run could not be finished.
         Interrupted: SIGINT or SIGTERM.
     """
-    flags = line.parse("cae train", arguments)
-    sources = line.sources(flags)
+    flags = composing.parse("cae train", arguments)
+    sources = composing.sources(flags)
     if flags.help:
         print(HELP.format(groups=_groups(sources)), end="")
         return 0
@@ -90,7 +92,7 @@ def main(arguments: list[str]) -> int:
             flags.multirun, flags.overrides = False, own.jobs(compose.jobs(words))[0]
         _run_hydra(flags, flags.overrides, sources)
         return 0
-    with interrupts.raised():
+    with signals.raised():
         if flags.multirun:
             return _sweep(flags, sources)
         return _single(flags, sources)
@@ -117,15 +119,15 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
         except UserError:
             if is_new and not run.has_trained():  # nothing happened that is worth a folder
                 shutil.rmtree(folder, ignore_errors=True)
-            line.tell_how_to_go_on(run)
+            composing.tell_how_to_go_on(run)
             raise
         except (RunFailed, Interrupted):
             terminal.show([terminal.folder(folder)])
-            line.tell_how_to_go_on(run)
+            composing.tell_how_to_go_on(run)
             raise
     terminal.show(outcome.summary(verbose=flags.verbose))
     terminal.show([terminal.folder(folder)])
-    return 1 if outcome.failed else line.exit_code(flags, outcome.diagnosis)
+    return 1 if outcome.failed else composing.exit_code(flags, outcome.diagnosis)
 
 
 def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
@@ -192,7 +194,7 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
                 terminal.show([*sweep.show(done), terminal.folder(place.folder)])
             if status == "interrupted" and is_ours:
                 terminal.Screen().say("the same command goes on with it")
-    return line.exit_code(flags, done) if status == "ok" else 1
+    return composing.exit_code(flags, done) if status == "ok" else 1
 
 
 GRIDS = ("basic", "grid")  # sweepers that have all combinations
@@ -235,7 +237,7 @@ def _for_a_search(node: DictConfig, target: Target | None, words: Sequence[str])
 
 
 def _sweep_command(flags: argparse.Namespace) -> list[str]:
-    cae, train, *words = line.again(flags)
+    cae, train, *words = composing.again(flags)
     return [cae, train, "-m", *words]
 
 
@@ -398,7 +400,7 @@ def _check_empty(folder: Path, key: str) -> None:
 
 
 def _groups(sources: compose.Sources) -> str:
-    from cae_cli.config import GROUPS
+    from cae_cli.config.schema import GROUPS
 
     width = max(map(len, GROUPS))
     lines = []

@@ -13,17 +13,21 @@ from typing import Any
 
 from rich.text import Text
 
-from cae_cli import batch, casebook, experiment, interrupts, registry
+from cae_cli import experiment
+from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.commands.diagnose import judged, opened
-from cae_cli.commands.flags import RUN_WORDS, RUNS, count, parsed
 from cae_cli.commands.rerun import check_trained, overrides_again
-from cae_cli.durable import claim
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.report import terminal
 from cae_cli.report.treatment import treatment as table
-from cae_cli.rounds import FILE, Plan, Rounds
-from cae_cli.run import Run, plain, read_json
-from cae_cli.treatment import Prescriptions, Result, result
+from cae_cli.runs import registry
+from cae_cli.runs.folder import Run, plain, read_json
+from cae_cli.sweep import batch
+from cae_cli.system import signals
+from cae_cli.system.files import claim
+from cae_cli.treatment import record
+from cae_cli.treatment.arm import Prescriptions, Result, result
+from cae_cli.treatment.rounds import FILE, Plan, Rounds
 
 HELP = f"""\
 usage: cae treat RUN [--rounds 3] [--budget 10m] [--seeds 3]
@@ -76,7 +80,7 @@ def main(arguments: list[str]) -> int:
     if before.healthy:
         _say_healthy(before, flags)
         return 0
-    with interrupts.raised():
+    with signals.raised():
         plan = _plan(run, before, flags)
         first = plan.arm("treatment", [before], Prescriptions()).wanted()
         if not first:
@@ -131,7 +135,7 @@ def _say_healthy(before: Result, flags: argparse.Namespace) -> None:
     said = "the run is healthy, and needs no treatment"
     assert before.diagnosis is not None
     if flags.json:
-        content = {"schema": casebook.SCHEMA_VERSION, "run": before.run.folder, "outcome": "healthy"}
+        content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": "healthy"}
         _print_json({**content, "verdict": before.diagnosis.verdict})
     else:
         terminal.show([terminal.verdict(before.diagnosis), Text(said, no_wrap=True)])
@@ -143,7 +147,7 @@ def _say_what_else(before: Result, flags: argparse.Namespace) -> None:
     advice = [f"{f.code} {f.problem}: {f.advice}" for f in before.causes if f.advice]
     said = "no option can mend it" if before.causes else "nothing was found that could be mended"
     if flags.json:
-        content = {"schema": casebook.SCHEMA_VERSION, "run": before.run.folder, "outcome": "advice"}
+        content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": "advice"}
         _print_json({**content, "verdict": before.diagnosis.verdict, "advice": advice})
         return
     fails = [f"fails: {', '.join(before.failing)}"] if before.failing else []

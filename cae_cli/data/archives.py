@@ -17,11 +17,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, file_at
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.options import option
+from cae_cli.system import memory
 
 Array = NDArray[Any]
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
 from cae_cli.data.spool import Spool
 from cae_cli.errors import UserError, printable
 from cae_cli.options import OptionError, option
+from cae_cli.system import memory
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import memory
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.errors import UserError
 from cae_cli.options import option
+from cae_cli.system import memory
 
 CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 

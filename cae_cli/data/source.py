@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from cae_cli.data.images import Pool
-from cae_cli.durable import typed
 from cae_cli.errors import UserError, nearest
 from cae_cli.options import Catalogue, OptionError, option
+from cae_cli.system.files import typed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
 from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Severity, Skipped, Trial
 from cae_cli.diagnosis.rule import RULES, Case, RuleOptions, When, attach
-from cae_cli.measures.measured import Measures
-from cae_cli.measures.network import Network
-from cae_cli.measures.survey import Survey
+from cae_cli.metrics.dataset import Survey
+from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.network import Network
 
 __all__ = [
     "RULES",

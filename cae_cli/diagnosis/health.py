@@ -13,7 +13,7 @@ from typing import Any
 
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, Case
-from cae_cli.measures.measured import Measures
+from cae_cli.metrics.measured import Measures
 
 SIMILARITY = ("ssim", "ms_ssim")  # losses that give up squared error
 

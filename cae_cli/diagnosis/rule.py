@@ -23,9 +23,9 @@ from cae_cli.diagnosis.finding import (
     judged,
 )
 from cae_cli.errors import UserError
-from cae_cli.measures.measured import Layer, Measures
-from cae_cli.measures.network import Network
-from cae_cli.measures.survey import Survey
+from cae_cli.metrics.dataset import Survey
+from cae_cli.metrics.measured import Layer, Measures
+from cae_cli.metrics.network import Network
 from cae_cli.options import option
 
 FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some

@@ -18,8 +18,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import RenderableType
 from rich.text import Span, Text
 
-from cae_cli.durable import atomic
 from cae_cli.errors import UserError, printable
+from cae_cli.system.files import atomic
 
 MOST_LETTERS = 60  # of a cell that is cut; --csv and --json have the whole
 MOST_PICTURED = 8  # images of a picture

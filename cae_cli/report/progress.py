@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cae_cli.errors import UserError, printable
 from cae_cli.report import terminal
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 
 MOST_ROWS = 16  # of running jobs on a terminal
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cae_cli.errors import printable
-from cae_cli.measures.effects import Effects, Factor, KeyEffect
-from cae_cli.measures.interval import Interval
-from cae_cli.measures.ranking import YARDSTICKS, Place, Yardstick
+from cae_cli.statistics.effects import Effects, Factor, KeyEffect
+from cae_cli.statistics.interval import Interval
+from cae_cli.statistics.ranking import YARDSTICKS, Place, Yardstick
 
 WIDTH = 80  # columns of a terminal, also where there is none: the table is the same everywhere
 NARROWEST = 6  # columns of a value

@@ -22,8 +22,8 @@ from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.errors import RunFailed, UserError, printable
-from cae_cli.measures.measured import Measures
-from cae_cli.measures.quality import Mean
+from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
 TABLE_WIDTH = 76

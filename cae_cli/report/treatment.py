@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from cae_cli.measures.interval import Interval
 from cae_cli.report.comparison import Column, table
+from cae_cli.statistics.interval import Interval
 
 DIGITS = {"score": 2, "explained": 3, "skill": 2}
 

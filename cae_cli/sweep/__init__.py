@@ -21,10 +21,10 @@ from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError, printable
 from cae_cli.report import figures, terminal
 from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
-from cae_cli.run import Run
-from cae_cli.sweep.board import Board, short, yardstick_of
-from cae_cli.sweep.folder import PlannedJob, SweepFile, SweepFolder, Target
+from cae_cli.runs.folder import Run
+from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder, Target
 from cae_cli.sweep.jobs import Job, found, read_job
+from cae_cli.sweep.leaderboard import Board, short, yardstick_of
 
 __all__ = ["Job", "PlannedJob", "Sweep", "SweepFile", "SweepFolder", "Target", "read", "rebuild"]
 

@@ -13,8 +13,8 @@ from typing import Any
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
-from cae_cli.run import Run
-from cae_cli.sweep.folder import PlannedJob
+from cae_cli.runs.folder import Run
+from cae_cli.runs.sweep_folder import PlannedJob
 
 SEEDS = ("seed", "data.seed")  # keys whose values are draws of the same configuration
 

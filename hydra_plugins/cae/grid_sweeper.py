@@ -1,4 +1,4 @@
-"""Hydra's own sweeper with values in pairs and combinations left out. The work is in `cae_cli.grid`."""
+"""Hydra's own sweeper with values in pairs and combinations left out, by `cae_cli.sweep.grid`."""
 
 # No postponed annotations: Hydra runs this file before the module is known, and dataclasses look there.
 
@@ -39,7 +39,7 @@ class GridSweeper(BasicSweeper):
         pairs: Any = (),
         exclude: Any = (),
     ) -> None:
-        from cae_cli.grid import Grid
+        from cae_cli.sweep.grid import Grid
 
         super().__init__(max_batch_size, params)
         self.grid = Grid.of(pairs, exclude)

@@ -1,4 +1,4 @@
-"""``hydra/launcher=process``: each job of a sweep in a fresh process, by `cae_cli.launcher`."""
+"""``hydra/launcher=process``: each job of a sweep in a fresh process, by `cae_cli.sweep.launcher`."""
 
 # No postponed annotations: Hydra runs this file before the module is known, and dataclasses look there.
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class ProcessLauncherConf:
-    """The keys below ``hydra.launcher``; `cae_cli.launcher.Options` says what they mean."""
+    """The keys below ``hydra.launcher``; `cae_cli.sweep.launcher.Options` says what they mean."""
 
     _target_: str = "hydra_plugins.cae.process_launcher.ProcessLauncher"
     n_jobs: int | None = None
@@ -50,7 +50,7 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Runs jobs; the result of one that failed is NaN."""
-        from cae_cli import launcher  # not on the way to every command
+        from cae_cli.sweep import launcher  # not on the way to every command
 
         return launcher.launch(
             launcher.Options(n_jobs=self.n_jobs, timeout=self.timeout),

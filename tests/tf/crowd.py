@@ -13,7 +13,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 from tests.tf.alike import differences
 from tests.tf.kills import check_files, start
 

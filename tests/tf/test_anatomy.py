@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from cae_cli.anatomy import Autoencoder, dissect, load
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.errors import UserError
-from cae_cli.model import build
+from cae_cli.introspection import Autoencoder, dissect, load
+from cae_cli.model.build import build
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402

@@ -94,15 +94,15 @@ def test_values_stay_in_their_range():
 @pytest.mark.parametrize("target", ["same", "original"])
 def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     # A network that copies its input has no error if the target is the same, and has one if not.
-    from cae_cli import engine
-    from cae_cli.compose import checked
+    from cae_cli.config.compose import checked
     from cae_cli.data import Images
-    from cae_cli.loop import Loop
-    from cae_cli.recorder import Recorder
+    from cae_cli.training import backend
+    from cae_cli.training.recorder import Recorder
+    from cae_cli.training.step import Loop
 
     keras = pytest.importorskip("keras")
     config = checked(["augmentation=light", f"augmentation.target={target}", "optimizer=sgd"])[1]
-    engine.seed(0)
+    backend.seed(0)
     inputs = keras.Input((16, 16, 1))
     copy = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones")(inputs)
     images = np.random.default_rng(0).random((32, 16, 16, 1), dtype=np.float32)

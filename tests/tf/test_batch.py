@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from cae_cli import batch, experiment
+from cae_cli import experiment
 from cae_cli.errors import UserError
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.sweep import batch
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cae_cli.recorder import Recorder
-from cae_cli.training import freeze
+from cae_cli.training.fit import freeze
+from cae_cli.training.recorder import Recorder
 from tests.tf.test_recorder import new, recorded
 from tests.tf.test_training import trained
 

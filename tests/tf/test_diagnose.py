@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cae_cli import data
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.data import as_float
 from tests.conftest import environment
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from cae_cli import cli
-from cae_cli.durable import UNFINISHED
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.system.files import UNFINISHED
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf

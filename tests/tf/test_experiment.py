@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli.run import SCHEMA_VERSION, Run
+from cae_cli.runs.folder import SCHEMA_VERSION, Run
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cae_cli.anatomy import load
 from cae_cli.errors import UserError
+from cae_cli.introspection import load
 from tests.conftest import environment
 
 CUSTOM = """

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.errors import UserError
-from cae_cli.losses import LOSSES, MultiScaleSimilarity, StructuralSimilarity
-from cae_cli.measures.similarity import ssim
+from cae_cli.metrics.similarity import ssim
+from cae_cli.training.losses import LOSSES, MultiScaleSimilarity, StructuralSimilarity
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402

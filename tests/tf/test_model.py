@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cae_cli.compose import Sources, checked
-from cae_cli.model import build
+from cae_cli.config.compose import Sources, checked
+from cae_cli.model.build import build
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402

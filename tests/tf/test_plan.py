@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from cae_cli.compose import checked
-from cae_cli.measures.network import network
-from cae_cli.model import plan
+from cae_cli.config.compose import checked
+from cae_cli.metrics.network import network
+from cae_cli.model.build import plan
 from tests.tf.test_model import MODELS, make
 
 pytestmark = pytest.mark.tf

@@ -7,16 +7,17 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from cae_cli import engine, probe
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
-from cae_cli.measures.causal import causal
-from cae_cli.measures.code import CodeUse
-from cae_cli.measures.filters import structure
-from cae_cli.measures.labels import probe_accuracy
-from cae_cli.measures.spectrum import Spectrum
-from cae_cli.model import build
-from cae_cli.probe import Probe
+from cae_cli.introspection import probe
+from cae_cli.introspection.probe import Probe
+from cae_cli.metrics.filters import structure
+from cae_cli.metrics.labels import probe_accuracy
+from cae_cli.metrics.latent import CodeUse
+from cae_cli.metrics.perturbation import causal
+from cae_cli.metrics.spectrum import Spectrum
+from cae_cli.model.build import build
+from cae_cli.training import backend
 from tests.tf.test_training import blobs, trained, weights
 
 tf = pytest.importorskip("tensorflow")
@@ -40,7 +41,7 @@ UNLABELLED = replace(IMAGES, train_labels=None, validation_labels=None)
 
 def new(*overrides):
     config = checked(overrides)[1]
-    engine.seed(config.seed)
+    backend.seed(config.seed)
     return build(IMAGES.shape, config.model, tuple(config.regularization.values()))
 
 

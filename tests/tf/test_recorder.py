@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from cae_cli import engine, recorder
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
-from cae_cli.measures.fed import Fed
-from cae_cli.model import build
-from cae_cli.probe import WATCHED, Probe
-from cae_cli.recorder import EARLY, Recorder
-from cae_cli.training import image_order
+from cae_cli.introspection.probe import WATCHED, Probe
+from cae_cli.metrics.batches import Fed
+from cae_cli.model.build import build
+from cae_cli.training import backend, recorder
+from cae_cli.training.fit import image_order
+from cae_cli.training.recorder import EARLY, Recorder
 from tests.tf.test_model import plain_reference
 from tests.tf.test_training import EVERYTHING, IMAGES, trained, weights
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.tf
 
 def new(*overrides):
     config = checked(overrides)[1]
-    engine.seed(config.seed)
+    backend.seed(config.seed)
     return build(IMAGES.shape, config.model, tuple(config.regularization.values()))
 
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from cae_cli import cli
-from cae_cli.registry import Registry, find, flat
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.runs.registry import Registry, find, flat
 from tests.tf.alike import differences
 
 pytestmark = pytest.mark.tf

@@ -11,9 +11,11 @@ import time
 import numpy as np
 import pytest
 
-from cae_cli import cli, interrupts, training
+from cae_cli import cli
 from cae_cli.errors import Interrupted
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.system import signals
+from cae_cli.training import fit
 from tests.conftest import environment
 from tests.tf.alike import differences
 
@@ -34,14 +36,14 @@ def train(folder, *words):
 
 def interrupted_in(monkeypatch, epoch):
     """A training that is interrupted as soon as an epoch has ended."""
-    original = training.Checkpoint.arrays
+    original = fit.Checkpoint.arrays
 
     def arrays(self):
         if self.epochs[-1].epoch == epoch:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self)
 
-    monkeypatch.setattr(training.Checkpoint, "arrays", arrays)
+    monkeypatch.setattr(fit.Checkpoint, "arrays", arrays)
 
 
 @pytest.fixture(scope="module")
@@ -181,4 +183,4 @@ def test_a_signal_during_a_checkpoint_leaves_no_half_file(here, monkeypatch):
     assert not [p for p in (here / "run").rglob("*") if p.name.startswith(".unfinished")]
     status = Run(here / "run").status()
     assert status["status"] == "interrupted" and "signal 15" in status["reason"]
-    interrupts._received.clear()
+    signals._received.clear()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cae_cli.fingerprint import FILE
-from cae_cli.launcher import JOB_LOG, value_of
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 from cae_cli.sweep import SweepFolder
+from cae_cli.sweep.fingerprint import FILE
+from cae_cli.sweep.launcher import JOB_LOG, value_of
 from tests.conftest import environment
 from tests.tf.alike import differences
 

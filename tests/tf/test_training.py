@@ -6,17 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from cae_cli import engine
-from cae_cli.compose import checked
+from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
-from cae_cli.measures.causal import causal
-from cae_cli.model import build
-from cae_cli.optimizers import OPTIMIZERS, Cosine, Plateau
-from cae_cli.probe import Probe
-from cae_cli.recorder import Recorder
-from cae_cli.regularization import BatchNorm
-from cae_cli.training import Watcher, check, fit, image_order
+from cae_cli.introspection.probe import Probe
+from cae_cli.metrics.perturbation import causal
+from cae_cli.model.build import build
+from cae_cli.model.regularization import BatchNorm
+from cae_cli.training import backend
+from cae_cli.training.fit import Watcher, check, fit, image_order
+from cae_cli.training.optimizers import OPTIMIZERS, Cosine, Plateau
+from cae_cli.training.recorder import Recorder
 from tests.tf.test_model import plain_reference
 
 tf = pytest.importorskip("tensorflow")
@@ -40,7 +40,7 @@ IMAGES = Images(train=blobs(200), validation=blobs(50, 1), source="blobs")
 
 def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None, parts=2):
     config = checked(["training.epochs=2", *overrides])[1]
-    engine.seed(config.seed)
+    backend.seed(config.seed)
     network = network or build(images.shape, config.model, tuple(config.regularization.values()))
     history = fit(
         network,
@@ -67,7 +67,7 @@ def weights(network):
 def test_an_epoch_is_that_of_plain_keras(model, l2, name):
     overrides = [f"model={model}", f"optimizer={name}", "training.epochs=1"]
     config = checked(overrides)[1]
-    engine.seed(0)
+    backend.seed(0)
     ours = build((28, 28, 1), config.model, tuple(config.regularization.values()))
     plain = plain_reference(l2)
     plain.set_weights(ours.model.get_weights())
@@ -169,8 +169,8 @@ def test_the_mean_loss_of_an_epoch_weighs_images_alike():
 
 
 def test_the_yardsticks_of_an_epoch_are_those_of_the_measures():
-    from cae_cli.measures.quality import psnr
-    from cae_cli.measures.similarity import ssim
+    from cae_cli.metrics.quality import psnr
+    from cae_cli.metrics.similarity import ssim
 
     network, history = trained("loss=mae")
     target = as_float(IMAGES.validation)
@@ -246,7 +246,7 @@ def test_early_stopping_ends_with_the_weights_of_the_best_epoch():
         saved[history.left_at] = weights(network)
 
     config = checked([])[1]
-    engine.seed(0)
+    backend.seed(0)
     network = build(IMAGES.shape, config.model, ())
     _, history = trained(
         "training.epochs=30",
@@ -298,7 +298,7 @@ def test_clipping_limits_the_step():
     small = trained(
         "optimizer=sgd", "optimizer.learning_rate=1", "optimizer.clip_norm=1e-6", "training.epochs=1"
     )[0]
-    engine.seed(0)
+    backend.seed(0)
     start = weights(build(IMAGES.shape, checked([])[1].model))
 
     def moved(network):
@@ -327,7 +327,7 @@ def test_fewer_images_than_a_batch_are_refused():
 
 def test_the_probe_writes_what_the_network_does():
     config = checked([])[1]
-    engine.seed(0)
+    backend.seed(0)
     network = build(IMAGES.shape, config.model)
     probe = Probe(network, IMAGES)
     before = probe.snapshot()

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from cae_cli import cli
-from cae_cli.registry import find
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.runs.registry import find
 from cae_cli.sweep import SweepFolder
-from cae_cli.treatment import result
+from cae_cli.treatment.arm import result
 from tests.conftest import environment
 from tests.tf.alike import differences
 

@@ -21,10 +21,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cae_cli.compose import CONFIGS
-from cae_cli.config import GROUPS, ONE, SEVERAL, VARIANTS
+from cae_cli.config.compose import CONFIGS
+from cae_cli.config.schema import GROUPS, ONE, SEVERAL, VARIANTS
 from cae_cli.options import Range
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 from tests.tf.kills import check_files, ended, start
 
 SECONDS = 180  # after which a training of 100 small images hangs

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cae_cli.durable import atomic
 from cae_cli.report.figures import charts, pictures
 from cae_cli.report.figures.tiles import DPI, mosaic
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
+from cae_cli.system.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.diagnosis.rule import MANY_BLANK, USUAL_UPDATES
-from cae_cli.measures.maps import map_health
-from cae_cli.measures.quality import explained_variance
+from cae_cli.metrics.maps import map_health
+from cae_cli.metrics.quality import explained_variance
 from cae_cli.report.figures.tiles import DPI
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def course(arrays: Arrays, metrics: Columns) -> Figure | None:
     """Sizes of steps, gradients, blank maps and the loss, from the first step to the last.
 
     Args:
-        arrays: with the ``course/...`` of `cae_cli.recorder`, as far as they are there.
+        arrays: with the ``course/...`` of `cae_cli.training.recorder`, as far as they are there.
         metrics: columns of metrics.csv; {} where there is none.
     """
     from matplotlib.figure import Figure

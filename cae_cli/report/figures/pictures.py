@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.measures.filters import p_value, structure
-from cae_cli.measures.quality import psnr
+from cae_cli.metrics.filters import p_value, structure
+from cae_cli.metrics.quality import psnr
 from cae_cli.report.figures.tiles import TILE, Array, Colours, fitted, grid, photo
 
 if TYPE_CHECKING:

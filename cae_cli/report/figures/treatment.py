@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.errors import printable
-from cae_cli.measures.quality import explained_variance
+from cae_cli.metrics.quality import explained_variance
 from cae_cli.report.figures.charts import OTHERS, OWN, WORST
 from cae_cli.report.figures.tiles import DPI, Array, Colours, mosaic, photo
 

@@ -1,0 +1,147 @@
+"""What each group of measures is worth: the same patients judged without it.
+
+Nothing is trained again. The group's values become unknown, so that rules skip or pass; where a measure
+has no value that means unknown, it becomes that of a healthy run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.faults.patients import Looked, said
+from benchmarks.faults.scoring import Judged
+from cae_cli.diagnosis import diagnose
+from cae_cli.metrics.dynamics import course
+from cae_cli.metrics.maps import MapHealth
+from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.spikes import NOWHERE
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measures that are taken away together.
+
+    Attributes:
+        name: of the group.
+        doc: what belongs to it.
+        without: measures -> the same without the group.
+    """
+
+    name: str
+    doc: str
+    without: Callable[[Measures], Measures]
+
+
+def _without_ladder(measures: Measures) -> Measures:
+    causal = replace(
+        measures.causal,
+        linear=NAN,
+        linear_train=NAN,
+        skill=NAN,
+        grey=NAN,
+        zero_code=NAN,
+        mean_code=NAN,
+        projection=NAN,
+    )
+    return replace(
+        measures,
+        causal=causal,
+        quality=replace(measures.quality, black_mse=NAN),
+        survey=replace(measures.survey, black=NAN),
+    )
+
+
+def _without_history(measures: Measures) -> Measures:
+    unwatched = course({}, steps=None, first_val_loss=NAN, last_val_loss=NAN, diverged_at=None)
+    return replace(measures, course=unwatched, relapse=NOWHERE)
+
+
+def _without_data(measures: Measures) -> Measures:
+    # Without contrast within the images nothing is said of the variance over them.
+    survey = replace(
+        measures.survey,
+        low=0.0,
+        high=1.0,
+        image_std=0.0,
+        flat=0.0,
+        distinct=1.0,
+        repeated=0.0,
+        correlation=NAN,
+    )
+    return replace(measures, survey=survey, fed=None)
+
+
+def _without_beginning(measures: Measures) -> Measures:
+    layers = tuple(
+        replace(layer, displacement=NAN, p_value=NAN, blank_at={}) for layer in measures.layers
+    )
+    return replace(measures, layers=layers)
+
+
+def _without_maps(measures: Measures) -> Measures:
+    layers = tuple(
+        replace(
+            layer,
+            maps=MapHealth(np.zeros_like(layer.maps.blank), 0, 0),
+            duplicates=0,
+            useless=NAN,
+        )
+        for layer in measures.layers
+    )
+    return replace(measures, layers=layers)
+
+
+def _without_tests(measures: Measures) -> Measures:
+    causal = replace(measures.causal, code_shuffle=NAN, pixel_copy=NAN, noise_gain=NAN, repeat=NAN)
+    return replace(measures, causal=causal)
+
+
+def _without_gap(measures: Measures) -> Measures:
+    quality, causal = measures.quality, measures.causal
+    # What is not finite says that the network is of no use, not that there is a gap.
+    same = replace(quality, train_explained_variance=quality.explained_variance)
+    return replace(measures, quality=same, causal=replace(causal, linear_train=causal.linear))
+
+
+GROUPS = (
+    Group(
+        "anchors",
+        "the linear decoder, the linear autoencoder, black, grey and mean answers beside the network",
+        _without_ladder,
+    ),
+    Group(
+        "history",
+        "losses, gradients, updates and penalties over the steps, and how many there were",
+        _without_history,
+    ),
+    Group("data", "the images: repeats, range, noise, flat ones, what was fed", _without_data),
+    Group(
+        "beginning",
+        "the weights before training, and the maps after the first steps",
+        _without_beginning,
+    ),
+    Group("maps", "dead, constant and equal feature maps", _without_maps),
+    Group(
+        "tests",
+        "the decoder with another image's code, scrambled pixels, noise",
+        _without_tests,
+    ),
+    Group("gap", "training images beside held-out ones", _without_gap),
+)
+
+
+def all_judged(looked: Sequence[Looked]) -> dict[str, tuple[Judged, ...]]:
+    """The patients as they are judged without each group, by its name; in the same order."""
+    return {group.name: tuple(_judged(one, group) for one in looked) for group in GROUPS}
+
+
+def _judged(one: Looked, group: Group) -> Judged:
+    if one.result.measures is None:
+        return one.judged
+    return said(one.judged, diagnose(group.without(one.result.measures), one.config))

@@ -1,0 +1,92 @@
+"""The picture of what was named first where something else was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.faults.scoring import Confusion
+from cae_cli.diagnosis import RULES
+from cae_cli.report.figures.tiles import DPI
+from cae_cli.system.files import atomic, writing
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Patch
+
+CELL, LEFT, TOP, MARGIN = 0.32, 3.9, 0.85, 0.15  # inches
+RIGHT, WRONG = "#1f77b4", "#d62728"
+
+
+def draw(confusion: Confusion, path: Path) -> None:
+    """Draws a matrix: a row for what was expected, a column for what was named first.
+
+    The diagonal is blue, what is beside it red; the deeper, the larger the share of the row.
+
+    Args:
+        confusion: the counts.
+        path: of the PNG.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.array(confusion.counts, np.int64).reshape(len(confusion.expected), -1)
+    rows, columns = counts.shape
+    names = [
+        _row(word, int(total))
+        for word, total in zip(confusion.expected, counts.sum(axis=1), strict=True)
+    ]
+    # Square cells of one size, however many there are, and room for the longest name.
+    width, height = LEFT + CELL * columns + MARGIN, TOP + CELL * rows + MARGIN
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    place = (LEFT / width, MARGIN / height, CELL * columns / width, CELL * rows / height)
+    axis = figure.add_axes(place)
+    right = [_right(word) for word in confusion.expected]
+    for row in range(rows):
+        for column in np.flatnonzero(counts[row]).tolist():
+            is_right = confusion.named[column] == right[row]
+            share = counts[row, column] / counts[row].sum()
+            axis.add_patch(_square(column, row, RIGHT if is_right else WRONG, 0.15 + 0.7 * share))
+            axis.text(
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if share > 0.5 else "black",
+                fontweight="normal" if is_right else "bold",  # meaning never in colour alone
+            )
+    axis.set_xlim(-0.5, columns - 0.5)
+    axis.set_ylim(rows - 0.5, -0.5)
+    axis.set_xticks(range(columns), confusion.named, rotation=90, fontsize=7)
+    axis.set_yticks(range(rows), names, fontsize=7)
+    axis.xaxis.tick_top()
+    figure.text(
+        (LEFT - 0.1) / width, 1 - 0.15 / height, "named first →", ha="right", va="top", fontsize=8
+    )
+    figure.text((LEFT - 0.1) / width, 1 - 0.4 / height, "expected ↓", ha="right", va="top", fontsize=8)
+    axis.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="#dddddd", linewidth=0.5)
+    axis.tick_params(which="both", length=0)
+    with writing(path), atomic(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _square(column: int, row: int, colour: str, alpha: float) -> Patch:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
+
+
+def _row(word: str, total: int) -> str:
+    problem = next((rule.problem for rule in RULES if rule.code == word), "")
+    return f"{problem}  {word}  ({total})" if problem else f"{word}  ({total})"
+
+
+def _right(word: str) -> str:
+    return "none" if word in ("healthy", "border") else word

@@ -1,0 +1,1 @@
+"""The command line and the YAML files: to a checked `Config`, and back to overrides."""

@@ -1,0 +1,199 @@
+"""The typed schema: every config group, the dataclasses behind its options, and the check of a config.
+
+A group is of one of three kinds: *one* set of options (model), *variants* that differ in their options
+and say which they are by ``name`` (loss), or *several* at once, each under its own key
+(regularization).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cae_cli.data import SOURCES, DataOptions
+from cae_cli.data.augmentation import Augmentation
+from cae_cli.diagnosis import RULES, RuleOptions
+from cae_cli.errors import did_you_mean
+from cae_cli.model.build import ModelOptions
+from cae_cli.model.regularization import REGULARIZERS, Regularizer
+from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
+from cae_cli.training.fit import TrainingOptions
+from cae_cli.training.losses import LOSSES, Loss
+from cae_cli.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+
+# What a sweep may be made for, and whether more of it is better. All of images that were held out.
+METRICS = {"val/psnr": "max", "val/ssim": "max", "val/mse": "min", "val/loss": "min", "explained": "max"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """The keys that belong to no group."""
+
+    seed: int = option(
+        "of the initial weights, the order of the images, dropout, noise and augmentation",
+        least=0,
+        most=2**31 - 1,
+    )
+    task_name: str = option("folder below runs/")
+    tags: list[str] = option("words to find the run by")
+    optimized_metric: str | None = option("what sweepers that search look for", choices=tuple(METRICS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(General):
+    """A checked config: what `experiment.run` needs to know."""
+
+    data: DataOptions
+    augmentation: Augmentation
+    model: ModelOptions
+    regularization: Mapping[str, Regularizer]
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    training: TrainingOptions
+    rules: Mapping[str, RuleOptions]
+
+
+ONE: dict[str, type] = {
+    "augmentation": Augmentation,
+    "model": ModelOptions,
+    "training": TrainingOptions,
+}
+VARIANTS: dict[str, Catalogue[Any]] = {
+    "data": SOURCES,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+SEVERAL: dict[str, Catalogue[Any]] = {"regularization": REGULARIZERS}
+# Groups whose options are deviations of the whole config, and have no node of their own.
+DEVIATIONS = ("experiment", "debug")
+
+# What each group is for, in the order in which people read them.
+GROUPS = {
+    "model": "the network",
+    "loss": "what the training minimises",
+    "regularization": "penalties, dropout, batch normalisation, noise; several: '[l2,dropout]'",
+    "augmentation": "random transforms of the training images",
+    "data": "the images",
+    "optimizer": "how steps are made",
+    "schedule": "how the learning rate changes",
+    "training": "how long, in what steps",
+    "experiment": "named sets of deviations",
+    "debug": "quick looks",
+}
+
+
+def parse(node: DictConfig) -> Config:
+    """Checks a composed config.
+
+    Args:
+        node: what Hydra composed, without its own ``hydra`` node.
+
+    Returns:
+        The config, typed.
+
+    Raises:
+        OptionError: unknown or missing key, wrong type, value out of range.
+    """
+    for group in DEVIATIONS:
+        if node.get(group) is not None:
+            raise OptionError(
+                group,
+                "deviates from nothing: its keys went below it instead of replacing others",
+                hint=f"the first line of a file in {group}/ must be: # @package _global_",
+            )
+    parts: dict[str, Any] = {}
+    groups = (*ONE, *VARIANTS, *SEVERAL)
+    # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
+    elsewhere = (*groups, *DEVIATIONS, "rules", "hydra")
+    keys = [str(key) for key in node if key not in elsewhere]
+    said = OmegaConf.masked_copy(node, keys)
+    # Runs of before there was such a key go on without it.
+    general = build(General, OmegaConf.merge({"optimized_metric": None}, said), "")
+    if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
+        raise OptionError(
+            "task_name",
+            f"must be the name of a folder, got {general.task_name!r}",
+            hint="letters, digits, dots, dashes and underscores",
+        )
+    for group in groups:
+        if node.get(group) is None and group not in SEVERAL:
+            raise OptionError(group, "has no value", hint=f"choose one: cae options {group}")
+    for group, cls in ONE.items():
+        parts[group] = build(cls, node[group], group)
+    for group, catalogue in VARIANTS.items():
+        parts[group] = build(variant(node[group], catalogue), node[group], group, ignore=("name",))
+    for group, catalogue in SEVERAL.items():
+        parts[group] = {}
+        given = node.get(group) or {}
+        if not isinstance(given, DictConfig | dict):
+            raise not_a_group(group, given)
+        for name in map(str, given):
+            key = f"{group}.{name}"
+            if name not in catalogue:
+                raise OptionError(key, "is not an option", hint=did_you_mean(name, catalogue))
+            parts[group][name] = build(catalogue[name], node[group][name], key)
+    return Config(**vars(general), **parts, rules=_rules(node.get("rules")))
+
+
+def _rules(given: Any) -> dict[str, RuleOptions]:
+    """What a person says of single rules, by code."""
+    if given is None:
+        return {}
+    if not isinstance(given, DictConfig | dict):
+        raise OptionError(
+            "rules",
+            f"must say which rule and what of it, got {str(given)!r}",
+            hint="rules.CAE401.threshold=… or rules.CAE401.silent=true",
+        )
+    codes = [rule.code for rule in RULES]
+    options = {}
+    for code, said in ((str(code), given[code]) for code in given):
+        if code not in codes:
+            raise OptionError(
+                f"rules.{code}", "is not a rule", hint=f"{did_you_mean(code, codes)} (cae rules)"
+            )
+        if not isinstance(said, DictConfig | dict):
+            raise OptionError(
+                f"rules.{code}",
+                f"must say what of it, got {said!r}",
+                hint=f"rules.{code}.threshold=… or rules.{code}.silent=true",
+            )
+        whole = {"threshold": None, "silent": False, **{str(key): said[key] for key in said}}
+        options[code] = build(RuleOptions, whole, f"rules.{code}")
+    return options
+
+
+def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
+    """The class of a group's node, by its ``name``."""
+    if not isinstance(node, Mapping | DictConfig):
+        raise not_a_group(catalogue.group, node)
+    name = node.get("name")
+    if name is None:
+        raise OptionError(
+            f"{catalogue.group}.name",
+            "has no value",
+            hint=f"it says which {catalogue.group} this is: {', '.join(sorted(catalogue))}",
+        )
+    if name not in catalogue:
+        raise OptionError(
+            f"{catalogue.group}.name",
+            f"must be one of {', '.join(sorted(catalogue))}, got {name!r}",
+            hint=did_you_mean(str(name), catalogue),
+        )
+    return catalogue[name]
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """A checked config as plain containers, in the form that YAML gives it."""
+    content = asdict(config)
+    for group, catalogue in VARIANTS.items():
+        cls = type(getattr(config, group))
+        name = next(name for name, other in catalogue.items() if other is cls)
+        content[group] = {"name": name, **content[group]}
+    return content

@@ -1,0 +1,1 @@
+"""Models and trainings from elsewhere: files, and the Keras callback."""

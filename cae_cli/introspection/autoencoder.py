@@ -1,0 +1,271 @@
+"""The parts of a network by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cae_cli.introspection.graph import Graph, Step, free_name, plain_call, replay
+from cae_cli.introspection.layers import (
+    DROPOUTS,
+    NOISES,
+    NORMS,
+    SHAPERS,
+    Layer,
+    Model,
+    Shape,
+    Tensor,
+    activation_of,
+    hides_convolutions,
+    is_a,
+    is_convolution,
+    is_kernel_layer,
+    kernel_of,
+    own_activation,
+    weights_of,
+)
+from cae_cli.introspection.receptive_field import field_of
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A network and its parts by name.
+
+    Attributes:
+        model: (n, h, w, c) images to (n, h, w, c) reconstructions; functional, no models inside.
+        code_layer: name of the layer whose output is the code.
+    """
+
+    model: Model
+    code_layer: str
+
+    @property
+    def shape(self) -> Shape:
+        """(h, w, c) of an image."""
+        h, w, c = self.model.input_shape[1:]
+        return h, w, c
+
+    @cached_property
+    def convolutions(self) -> list[Layer]:
+        """Every layer with filters, from the input to the output."""
+        return [layer for layer in self.model.layers if is_convolution(layer)]
+
+    @cached_property
+    def maps(self) -> dict[str, Tensor]:
+        """The feature maps behind each convolution, after its activation.
+
+        Only normalisations may stand between the two. Without an activation, or with one of its own,
+        it is the convolution's output.
+        """
+        maps = {}
+        for conv in self.convolutions:
+            x = maps[conv.name] = self._graph.made_by(conv.name)
+            if activation_of(conv) != "linear":
+                continue
+            while len(users := self._graph.users.get(id(x), [])) == 1:
+                step = users[0]
+                x = step.outputs[0]
+                if is_a(step.operation, {"Activation"}) or own_activation(step.operation):
+                    maps[conv.name] = x
+                    break
+                if not is_a(step.operation, NORMS):
+                    break
+        return maps
+
+    @property
+    def code(self) -> Tensor:
+        """The code, (n, h', w', channels) or (n, values)."""
+        return self._graph.made_by(self.code_layer)
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights, trained or not."""
+        return int(self.model.count_params())
+
+    def kernels(self) -> dict[str, Any]:
+        """Kernels by convolution, (kernel, kernel, inputs, filters), copies.
+
+        Inputs are those that one filter sees: 1 for a depthwise convolution. A separable one is
+        given as the full convolution that it amounts to.
+        """
+        return {conv.name: kernel_of(conv) for conv in self.convolutions}
+
+    def encoder(self) -> Model:
+        """Images to codes."""
+        import keras
+
+        return keras.Model(self.model.input, self.code)
+
+    def decoder(self) -> Model:
+        """[images, codes] to reconstructions; the images feed skip connections only."""
+        import keras
+
+        code = self.code
+        image = keras.Input(self.shape, dtype=self._image.dtype)
+        inner = keras.Input(code.shape[1:], dtype=code.dtype)
+        output = replay([self._image, code], self._output, [image, inner], plain_call)
+        return keras.Model([image, inner], output)
+
+    def with_replaced_maps(self) -> Model:
+        """A model in which every filter's map can be replaced by a constant.
+
+        Its input is ``{"image": (n, h, w, c), "keep": {convolution: (m, filters)}, "instead": {…}}``
+        with m = n, or m = 1 for the same in all images; each map becomes
+        ``map * keep + instead * (1 - keep)``. Called with other vectors it is not traced again.
+        """
+        import keras
+
+        class Replace(keras.layers.Layer):  # type: ignore[misc]
+            """One operation a map, so that its name is the only new one."""
+
+            def call(self, inputs: list[Tensor]) -> Tensor:
+                maps, keep, instead = inputs
+                to = (-1, *[1] * (len(maps.shape) - 2), maps.shape[-1])
+                keep, instead = keras.ops.reshape(keep, to), keras.ops.reshape(instead, to)
+                return maps * keep + instead * (1 - keep)
+
+            def compute_output_shape(self, shapes: list[Any]) -> Any:
+                return shapes[0]
+
+        maps = {id(x): name for name, x in self.maps.items()}
+        vectors: dict[str, dict[str, Tensor]] = {
+            kind: {name: keras.Input((x.shape[-1],), dtype=x.dtype) for name, x in self.maps.items()}
+            for kind in ("keep", "instead")
+        }
+        taken = {step.operation.name for step in self._graph.steps}
+
+        def replaced(x: Tensor, value: Tensor) -> Tensor:
+            name = maps.get(id(x))
+            if name is None:
+                return value
+            layer = Replace(name=free_name(f"{name}_replace", taken), dtype=x.dtype)
+            return layer([value, vectors["keep"][name], vectors["instead"][name]])
+
+        image = keras.Input(self.shape, dtype=self._image.dtype, name="image")
+        output = replay([self._image], self._output, [image], plain_call, replaced)
+        return keras.Model({"image": image, **vectors}, output)
+
+    @cached_property
+    def skips(self) -> bool:
+        """Whether the image reaches the output on a path that does not pass the code."""
+        reached = {id(self._image)}
+        for step in self._graph.steps:
+            if any(id(x) in reached for x in step.inputs):
+                reached |= {id(x) for x in step.outputs if x is not self.code}
+        return id(self._output) in reached
+
+    @property
+    def encoder_layers(self) -> list[Layer]:
+        """The layers with weights between the image and the code."""
+        inside = self._graph.before(self.code)
+        return [s.operation for s in self._graph.steps if s in inside and weights_of(s.operation)]
+
+    @property
+    def output_activation(self) -> str | None:
+        """Name of the last activation; None if the last layer is none that is known."""
+        return self._last[1]
+
+    @property
+    def hidden_activation(self) -> str | None:
+        """Name of the most frequent activation but the output's; "linear" if there is none."""
+        names: Counter[str] = Counter()
+        hidden = False
+        for step in self._graph.steps:
+            if step in self._tail:
+                continue
+            hidden = hidden or is_kernel_layer(step.operation)
+            name = activation_of(step.operation)
+            if name not in (None, "linear"):
+                names[str(name)] += 1
+        return names.most_common(1)[0][0] if names else "linear" if hidden else None
+
+    @property
+    def normalised(self) -> bool:
+        """Whether there is batch normalisation."""
+        return any(is_a(step.operation, {"BatchNormalization"}) for step in self._graph.steps)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout of any kind."""
+        return any(is_a(step.operation, DROPOUTS) for step in self._graph.steps)
+
+    @cached_property
+    def receptive_field(self) -> tuple[int, int] | None:
+        """(h, w) pixels of the image that one value of the code sees at most.
+
+        Statistics that normalisations take at run time do not count. None: a layer on the way is
+        not known.
+        """
+        return field_of(self._graph, self._image, self.code)
+
+    @property
+    def depth(self) -> int:
+        """Convolutions and dense layers on the longest path from the image to the output."""
+        depth = {id(self._image): 0}
+        for step in self._graph.steps:
+            longest = max((depth.get(id(x), 0) for x in step.inputs), default=0)
+            for x in step.outputs:
+                depth[id(x)] = longest + is_kernel_layer(step.operation)
+        return depth[id(self._output)]
+
+    @property
+    def narrowest(self) -> int | None:
+        """Fewest filters of a hidden convolution."""
+        tail = {step.operation.name for step in self._tail}
+        return min((int(x.shape[-1]) for name, x in self.maps.items() if name not in tail), default=None)
+
+    @property
+    def closed(self) -> list[str]:
+        """Layers with convolutions inside that could not be opened; their filters are not seen."""
+        return [s.operation.name for s in self._graph.steps if hides_convolutions(s.operation)]
+
+    def facts(self) -> dict[str, Any]:
+        """What is known about the network, as plain values for JSON."""
+        field = self.receptive_field
+        return {
+            "code_layer": self.code_layer,
+            "code_shape": list(self.code.shape[1:]),
+            "image_shape": list(self.shape),
+            "output_activation": self.output_activation,
+            "hidden_activation": self.hidden_activation,
+            "normalised": self.normalised,
+            "drops": self.drops,
+            "skips": self.skips,
+            "receptive_field": None if field is None else list(field),
+            "depth": self.depth,
+            "narrowest": self.narrowest,
+            "closed": self.closed,
+        }
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return Graph(self.model.inputs, self.model.outputs)
+
+    @property
+    def _image(self) -> Tensor:
+        return self.model.inputs[0]
+
+    @property
+    def _output(self) -> Tensor:
+        return self.model.outputs[0]
+
+    @cached_property
+    def _last(self) -> tuple[list[Step], str | None]:
+        """Steps from the output back to the last activation, and its name."""
+        x, steps = self._output, []
+        while (step := self._graph.maker.get(id(x))) is not None:
+            steps.append(step)
+            name = activation_of(step.operation)
+            if is_kernel_layer(step.operation) or name not in (None, "linear"):
+                return steps, name
+            if len(step.inputs) != 1 or not (name == "linear" or is_a(step.operation, SHAPERS | NOISES)):
+                return steps, None
+            x = step.inputs[0]
+        return steps, None
+
+    @cached_property
+    def _tail(self) -> set[Step]:
+        """The last layer with a kernel and what follows it."""
+        return {s for s in self._graph.steps if not self._graph.kernel_follows(s)}

@@ -1,0 +1,369 @@
+"""Saved models, opened without running code from the file.
+
+A file of Keras holds its weights as they are: nothing in it is packed, and nothing leads out of it. So
+here everything may be refused that unpacks to more than the file has, before any of it is unpacked; and
+what a description asks for is compared with the weights that are there, before any of it is allocated.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import stat
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cae_cli.errors import UserError, printable
+from cae_cli.introspection.layers import Model
+from cae_cli.system import memory
+
+# Layers whose files hold code, or name code to run.
+UNSAFE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+
+# Where Keras keeps what networks are made of. Elsewhere it also has functions that load files and data.
+PARTS = {
+    *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics"),
+    *("models", "ops", "optimizers", "quantizers", "random", "regularizers", "src"),
+}
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file, beside assets/
+LARGEST_CONFIG = 2**25  # bytes
+AGAIN = "if you trust it, open it with Keras and save it again with model.save('model.keras')"
+DEEPEST_CONFIG = 200  # brackets in brackets; a network within a network takes three
+
+
+def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = False) -> Model:
+    """Opens a saved model without running code from the file.
+
+    Args:
+        path: a .keras, .h5 or .hdf5 file of a whole model.
+        custom: a Python file of the user's own with the classes that the model needs. It is run.
+        unsafe: code in the file is run after all.
+
+    Returns:
+        The Keras model, not compiled.
+
+    Raises:
+        UserError: no such file, not a whole model, damaged, with code inside, a class is unknown, or
+            something is larger than it may be.
+    """
+    import keras
+
+    path = Path(path)
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise UserError(
+            f"{printable(path.name)} is not a .keras, .h5 or .hdf5 file",
+            where=path,
+            hint="other formats can hold code; save the model with model.save('model.keras')",
+        )
+    if not path.is_file():
+        raise UserError("there is no such file", where=path)
+    config = _checked(path)
+    _refuse_names(config, path)
+    if not unsafe:
+        _refuse_code(config, path)
+    objects = {} if custom is None else _classes(Path(custom))
+    if not unsafe:
+        _refuse_strangers(config, {*objects, *keras.saving.get_custom_objects()}, path, custom)
+        _try(path, objects, custom)
+    return _opened(path, objects, custom, safe_mode=not unsafe)
+
+
+def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: bool) -> Model:
+    import keras
+
+    try:
+        return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+    except Exception as error:  # Keras raises nearly everything, by what is broken
+        text = str(error)
+        unknown = re.search(r"(?:Could not locate|Unknown) [\w ]+?:? '([^']+)'", text)
+        if unknown:
+            raise _unknown(unknown[1], path, custom) from error
+        first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        raise UserError(
+            f"the model cannot be opened: {printable(first)[:300]}",
+            where=path,
+            hint="is the file whole, and saved by Keras 3 or TensorFlow's Keras?",
+        ) from error
+
+
+def _try(path: Path, objects: Mapping[str, Any], custom: Any) -> None:
+    """Opens a model whose variables have shapes and no values: so it takes no memory, whatever it says.
+
+    Raises:
+        UserError: it cannot be opened, or it asks for other weights than are there.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            _opened(path, objects, custom, safe_mode=True)
+    except UserError as error:
+        # A class of the user's own may make a variable of a value, which is not for this scope.
+        if "stateless scope" not in str(error.__cause__):
+            raise
+    finally:
+        # Keras would give them their values at the end of the next such scope.
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def _unknown(name: str, path: Path, custom: Any) -> UserError:
+    return UserError(
+        f"the model needs the class {printable(name)[:80]}, which Keras does not know",
+        where=path,
+        hint="--custom FILE names the Python file that defines it"
+        if custom is None
+        else f"{custom} does not define it",
+    )
+
+
+# --- what is in a file -------------------------------------------------------------------------------
+
+
+def _checked(path: Path) -> Any:
+    """The description of the network in a file, read as plain JSON, if the weights are what they seem.
+
+    Raises:
+        UserError: the file is damaged, holds no model, is packed, leads elsewhere, or is too large.
+    """
+    import h5py
+
+    size = path.stat().st_size
+    # Keras reads the file into memory, and makes the weights of it.
+    memory.check(2 * size, "the model", path, "a machine with more memory")
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                _check_members(archive, size, path)
+                config = _parsed(archive.read("config.json"), path)
+                if "model.weights.h5" in archive.namelist():  # else Keras says what it misses
+                    weights = io.BytesIO(archive.read("model.weights.h5"))
+                    with h5py.File(weights, "r") as file:
+                        _check_weights(file, path)
+            return config
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+            if text is not None:
+                _check_weights(file, path)
+                return _parsed(text, path)
+    except UserError:
+        raise
+    except Exception as error:  # of two libraries that read what may be anything
+        raise UserError(
+            "the file is damaged, or not what its name says",
+            where=path,
+            hint="copy it again, or save the model again with model.save('model.keras')",
+        ) from error
+    raise UserError(
+        "the file holds weights but no model",
+        where=path,
+        hint="save the whole model: model.save('model.keras'), not save_weights",
+    )
+
+
+def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
+    """Goes through the parts of a .keras file.
+
+    Raises:
+        UserError: one is not as Keras writes it.
+    """
+    members = archive.infolist()
+    problem = None
+    if len({member.filename for member in members}) < len(members):
+        problem = "holds a part twice"
+    elif sum(member.file_size for member in members) > size:
+        problem = "holds less than it says"
+    for member in members:
+        parts = PurePosixPath(member.filename).parts
+        name = printable(member.filename)[:80]
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            problem = f"is packed or encrypted: {name}"
+        elif (
+            (member.filename not in MEMBERS and parts[:1] != ("assets",))
+            or ".." in parts
+            or stat.S_ISLNK(member.external_attr >> 16)
+        ):
+            problem = f"holds what no model of Keras has: {name}"
+    if problem:
+        raise UserError(
+            f"the file {problem}",
+            where=path,
+            hint=AGAIN,
+        )
+
+
+def _check_weights(file: Any, path: Path) -> None:
+    """Goes through all that an HDF5 file holds, without recursion: a group may lie within itself.
+
+    Raises:
+        UserError: something leads out of the file, would unpack to more than it is, or holds objects.
+    """
+    import h5py
+
+    groups, seen = [file], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            problem = None
+            link = group.get(name, getlink=True)
+            found = group[name] if isinstance(link, h5py.HardLink) else None
+            if found is None:
+                problem = "lead elsewhere"
+            elif isinstance(found, h5py.Group):
+                address = h5py.h5o.get_info(found.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    groups.append(found)
+            elif isinstance(found, h5py.Dataset):
+                if found.external or found.is_virtual:
+                    problem = "lead elsewhere"
+                elif found.dtype.hasobject:
+                    problem = "are no numbers"
+                elif found.id.get_storage_size() < found.nbytes:
+                    problem = "are packed: the file holds less than they say"
+            if problem:
+                raise UserError(
+                    f"the weights {problem}, in {printable(name)[:80]}",
+                    where=path,
+                    hint=AGAIN,
+                )
+
+
+def _parsed(text: str | bytes, path: Path) -> Any:
+    """A description from its JSON.
+
+    Raises:
+        UserError: it is too large or too deep.
+        ValueError: it is no JSON.
+    """
+    too_much = UserError(
+        "the description of the network is too large",
+        where=path,
+        hint=f"at most {memory.amount(LARGEST_CONFIG)}, and {DEEPEST_CONFIG} brackets deep",
+    )
+    if len(text) > LARGEST_CONFIG:
+        raise too_much
+    try:
+        config = json.loads(text)
+    except RecursionError as error:
+        raise too_much from error
+    if not isinstance(config, dict):
+        raise ValueError("a description is a dictionary")
+    if any(depth > DEEPEST_CONFIG for _, depth in _parts(config)):
+        raise too_much
+    return config
+
+
+# --- what a description names ------------------------------------------------------------------------
+
+
+def _parts(config: Any) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every dictionary of a description, and how deep it is."""
+    stack = [(config, 0)]
+    while stack:
+        part, depth = stack.pop()
+        if isinstance(part, dict):
+            yield part, depth
+            stack += ((value, depth + 1) for value in part.values())
+        elif isinstance(part, list):
+            stack += ((value, depth + 1) for value in part)
+
+
+def _network(config: dict[str, Any]) -> dict[str, Any]:
+    """A description without how the network was compiled: that may name anything, and is not opened."""
+    return {key: value for key, value in config.items() if key != "compile_config"}
+
+
+def _refuse_names(config: Any, path: Path) -> None:
+    """Looks for names of layers with which TensorFlow cannot compute; they are names of files, too.
+
+    Raises:
+        UserError: there is one.
+    """
+    for part, _ in _parts(_network(config)):
+        options = part.get("config")
+        name = options.get("name") if "class_name" in part and isinstance(options, dict) else None
+        if isinstance(name, str) and (
+            not re.fullmatch(r"[A-Za-z0-9_.>-]*", name) or (name and not name.strip("."))
+        ):
+            raise UserError(
+                f"the layer {printable(name)[:80]} has a name that TensorFlow cannot use",
+                where=path,
+                hint="give it a name of letters, digits, _, - and . and save the model again",
+            )
+
+
+def _refuse_code(config: Any, path: Path) -> None:
+    """Looks for layers that hold code, at any depth and under any of the names that Keras goes by.
+
+    Raises:
+        UserError: there is one.
+    """
+    named = {
+        re.split("[>.]", str(part[key]))[-1]
+        for part, _ in _parts(config)
+        for key in ("class_name", "registered_name", "config")
+        if part.get(key) and not isinstance(part[key], dict)
+    }
+    for name in sorted(named & UNSAFE):
+        kind = "Lambda" if name == "__lambda__" else name
+        raise UserError(
+            f"the model holds a {kind} layer, which would run code from the file",
+            where=path,
+            hint="write it as a class registered with keras.saving.register_keras_serializable, or "
+            "with keras.ops, and save the model again; --unsafe runs the code",
+        )
+
+
+def _refuse_strangers(config: Any, known: set[str], path: Path, custom: Any) -> None:
+    """Looks for names of what is no part of a network.
+
+    Args:
+        config: of the network.
+        known: names of classes that the user brought.
+        path: the file.
+        custom: the user's file, or None.
+
+    Raises:
+        UserError: there is one that Keras would look for outside of itself, or among its tools.
+    """
+    for part, _ in _parts(_network(config)):
+        module = part.get("module")
+        name = part.get("config") if part.get("class_name") == "function" else part.get("class_name")
+        if module is None or name is None:
+            continue
+        if module == "builtins" and part.get("class_name") == "function":
+            continue  # a name that Keras looks up among its own functions
+        package, *below = f"{module}.{name}".split(".")
+        if package != "keras":
+            if not {str(name), str(part.get("registered_name"))} & known:
+                raise _unknown(str(name), path, custom)
+        elif len(below) > 1 and below[0] not in PARTS:
+            raise UserError(
+                f"the model names {printable(f'{module}.{name}')[:80]}, which is no part of a network",
+                where=path,
+                hint="is the file from somebody you trust?",
+            )
+
+
+def _classes(path: Path) -> dict[str, Any]:
+    """Runs a Python file; the classes and functions that it defines, by name."""
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError("there is no such Python file", where=path, hint="--custom FILE.py")
+    name = f"cae_custom_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"the file fails: {type(error).__name__}: {error}", where=path) from error
+    return {
+        k: v for k, v in vars(module).items() if getattr(v, "__module__", None) == name and callable(v)
+    }

@@ -1,0 +1,234 @@
+"""Any model to a flat one: every layer inside it is called once more on a symbolic image."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from cae_cli.errors import UserError, printable
+from cae_cli.introspection.autoencoder import Autoencoder
+from cae_cli.introspection.graph import Graph, free_name, replay
+from cae_cli.introspection.latent import find_code
+from cae_cli.introspection.layers import Layer, Model, Shape, Tensor, from_keras, is_a, weights_of
+
+
+def dissect(model: Model, *, code: str | None = None, shape: Shape | None = None) -> Autoencoder:
+    """Finds the parts of any Keras autoencoder. The weights stay the model's own.
+
+    A layer whose name is taken, or that is called twice, appears under a second name (``conv_2``,
+    ``decoder_conv``) as a shallow copy that holds the same variables. Where the ``call`` of a subclassed
+    model depends on ``training``, its way in inference is taken.
+
+    Args:
+        model: Sequential, functional, nested or subclassed; built or not.
+        code: the layer (or the model inside) whose output is the code. Otherwise: a layer called code,
+            latent, bottleneck, z …; else the output of a model inside called encoder; else the
+            narrowest place between the image and the output.
+        shape: (h, w, c) of the images, for models that leave it open.
+
+    Returns:
+        The autoencoder; with several outputs the first of the input's shape counts.
+
+    Raises:
+        UserError: the model is no autoencoder of images, or Keras cannot follow its ``call``.
+    """
+    import keras
+
+    shape = _image_shape(model, shape)
+    tracer = _Tracer()
+    image = keras.Input(shape, name="image")
+    outputs = keras.tree.flatten(tracer.trace(model, image))
+    fitting = [x for x in outputs if tuple(x.shape[1:]) == shape and x is not image]
+    if not fitting:
+        shapes = ", ".join("x".join(map(str, x.shape[1:])) for x in outputs)
+        raise UserError(
+            f"no output of {printable(model.name)} has the shape of its input, "
+            f"{'x'.join(map(str, shape))}: {shapes}",
+            hint="an autoencoder gives its images back; is this the encoder or a classifier?",
+        )
+    flat = keras.Model(image, fitting[0], name="autoencoder")
+    graph = Graph(flat.inputs, flat.outputs)
+    found = find_code(graph, tracer.models, code)
+    autoencoder = Autoencoder(flat, graph.maker[id(found)].operation.name)
+    if not autoencoder.convolutions and autoencoder.closed:
+        raise _cannot_follow(", ".join(autoencoder.closed), tracer.failure)
+    return autoencoder
+
+
+def _image_shape(model: Model, shape: Shape | None) -> Shape:
+    """(h, w, c) of the model's input, open sides taken from ``shape``."""
+    name = printable(model.name)
+    inputs = _inputs(model)
+    if inputs is None and hasattr(model, "encoder"):
+        inputs = _inputs(model.encoder)
+    if inputs is None and (built := (model.get_build_config() or {}).get("input_shape")):
+        inputs = [tuple(built)] if isinstance(built[0], int | None) else [tuple(s) for s in built]
+    if inputs is not None and len(inputs) != 1:
+        raise UserError(
+            f"{name} has {len(inputs)} inputs",
+            hint="an autoencoder of images has one; wrap the model so that it takes images only",
+        )
+    if inputs is not None and len(inputs[0]) != 4:
+        raise UserError(
+            f"the input of {name} is {inputs[0]}, not images (n, height, width, channels)",
+            hint="put keras.Input((height, width, channels)) and a keras.layers.Reshape in front",
+        )
+    own = inputs[0][1:] if inputs is not None else (None, None, None)
+    if shape is not None and any(s not in (None, t) for s, t in zip(own, shape, strict=True)):
+        raise UserError(
+            f"{name} takes images of {'x'.join(map(str, own))}, not {'x'.join(map(str, shape))}",
+            hint="bring the images to the model's size",
+        )
+    h, w, c = own if shape is None else shape
+    if h is None or w is None or c is None:
+        raise UserError(
+            f"{name} does not say what size its images have", hint="give shape=(height, width, channels)"
+        )
+    return int(h), int(w), int(c)
+
+
+def _inputs(model: Model) -> list[tuple[int | None, ...]] | None:
+    """Shapes of a model's inputs, None where it has not got any yet."""
+    try:
+        inputs = model.inputs
+    except (AttributeError, ValueError):
+        # A Sequential of models knows its shape when it was called; its first model may know before.
+        layers = model.layers if is_a(model, {"Sequential"}) else []
+        return _inputs(layers[0]) if layers else None
+    return [tuple(x.shape) for x in inputs] if inputs else None
+
+
+def _cannot_follow(name: str, cause: BaseException | None) -> UserError:
+    reason = "" if cause is None else f": {printable(str(cause).strip().splitlines()[0])[:200]}"
+    return UserError(
+        f"Keras cannot follow the call of {name} with a symbolic image{reason}",
+        hint="use keras.ops in place of tf.* functions and of .numpy(), or put such code into a "
+        "keras.layers.Layer of its own; or give the model attributes encoder and decoder",
+    )
+
+
+class _Tracer:
+    """Calls the layers inside models, as deep as they are, so that one flat graph arises."""
+
+    def __init__(self) -> None:
+        self.taken = {"image"}
+        self.used: set[int] = set()  # layers, by id
+        self.models: dict[str, list[Tensor]] = {}  # outputs of the models inside, by name
+        self.failure: Exception | None = None
+        self._within: list[str] = []
+
+    def trace(self, model: Model, image: Tensor) -> Any:
+        """The outputs of the outermost model."""
+        import keras
+
+        cause: Exception
+        try:
+            if not model.built and not isinstance(model, keras.Sequential):
+                model(keras.Input(image.shape[1:]))  # makes the weights
+            return self._open(model, (image,), {})
+        except Exception as error:  # whatever a stranger's code raises
+            cause = error
+        for codes in self._codes(model, image):
+            try:
+                return self.call(model.decoder, codes)
+            except Exception as error:
+                self.failure = error
+        raise _cannot_follow(printable(model.name), cause) from cause
+
+    def _codes(self, model: Model, image: Tensor) -> Iterator[Any]:
+        """What a model's encoder gives its decoder: all, else the code among several outputs."""
+        import keras
+
+        if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
+            return
+        try:
+            codes = self.call(model.encoder, image)
+        except Exception as error:
+            self.failure = error
+            return
+        yield codes
+        flat = keras.tree.flatten(codes)
+        if len(flat) > 1:
+            yield flat[0] if len(flat) == 2 else flat[-1]  # mean, log variance[, sample]
+
+    def call(self, operation: Layer, *args: Any, **kwargs: Any) -> Any:
+        """Calls a layer; in place of a model, or of a layer made of layers, what it consists of."""
+        import keras
+
+        if isinstance(operation, keras.Model) or (
+            isinstance(operation, keras.Layer)
+            and not from_keras(type(operation).call)
+            and any(map(weights_of, operation._flatten_layers(include_self=False)))
+        ):
+            before = set(self.taken), set(self.used)
+            self._within.append(operation.name)
+            try:
+                outputs = self._open(operation, args, kwargs)
+            except Exception as error:  # stays closed
+                self.taken, self.used = before
+                self.failure = error
+            else:
+                if isinstance(operation, keras.Model):
+                    self.models[operation.name] = keras.tree.flatten(outputs)
+                return outputs
+            finally:
+                self._within.pop()
+        operation = self._once(operation)
+        outputs = operation(*args, **kwargs)
+        if isinstance(outputs, keras.KerasTensor):
+            return outputs
+        flat = keras.tree.flatten(outputs)  # one name, one tensor: each output gets a layer
+        named = [
+            keras.layers.Identity(
+                name=free_name(f"{operation.name}_output_{number}", self.taken), dtype=x.dtype
+            )(x)
+            for number, x in enumerate(flat, start=1)
+        ]
+        return keras.tree.pack_sequence_as(outputs, named)
+
+    def _open(self, outer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        import keras
+
+        keras_own = from_keras(type(outer).call)
+        if isinstance(outer, keras.Sequential) and keras_own:
+            x = args[0]
+            for layer in outer.layers:
+                x = self.call(layer, x)
+            return x
+        values = keras.tree.flatten(args[0])
+        if isinstance(outer, keras.Function) and keras_own:
+            if isinstance(args[0], dict) and not isinstance(outer.input, dict):
+                values = [args[0][x.name] for x in outer.inputs]
+            return replay(outer.inputs, outer.output, values, self.call)
+        # Two passes: its `call` makes a graph of its direct parts, whose parts are then opened.
+        given = keras.tree.flatten((args, kwargs))
+        tensors = [x for x in given if isinstance(x, keras.KerasTensor)]
+        fresh = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in tensors]
+        by_id = {id(x): y for x, y in zip(tensors, fresh, strict=True)}
+        args, kwargs = keras.tree.map_structure(lambda x: by_id.get(id(x), x), (args, kwargs))
+        if "training" in inspect.signature(outer.call).parameters:
+            kwargs.setdefault("training", False)
+        # Losses of symbolic tensors are refused outside of __call__, and not needed here.
+        outer.__dict__["add_loss"] = lambda *_, **__: None
+        try:
+            outputs = outer.call(*args, **kwargs)
+        finally:
+            del outer.__dict__["add_loss"]
+        return replay(fresh, outputs, tensors, self.call)
+
+    def _once(self, operation: Layer) -> Layer:
+        """The layer, or its twin with another name and the same variables."""
+        if operation.name not in self.taken and id(operation) not in self.used:
+            self.taken.add(operation.name)
+            self.used.add(id(operation))
+            return operation
+        name = operation.name
+        if self._within and id(operation) not in self.used:
+            name = f"{self._within[-1]}_{name}"
+        # copy.copy goes through Keras' pickling, which writes the weights to a file and reads them.
+        twin = object.__new__(type(operation))
+        twin.__dict__.update(operation.__dict__)
+        twin.__dict__.update(name=free_name(name, self.taken), _inbound_nodes=[], _outbound_nodes=[])
+        self.used.add(id(operation))
+        return twin

@@ -1,0 +1,437 @@
+"""Puts fixed images through a network and writes down what came out: the last file that sees Keras.
+
+What it writes (into arrays.npz), n held-out images, k the first of them, layers by the convolution's
+name:
+
+==============================  ================================================================
+``kernel/<layer>``              (k, k, inputs, filters) after training
+``initial_kernel/<layer>``      the same before training, where that is known
+``redraw/<layer>``              the same drawn anew from the layer's initializer
+``null/<layer>``                (r,) `measures.filters.structure` of such redraws
+``map/<layer>``                 (8, h, w, filters) feature maps of the example images
+``map_std/<layer>``             (filters,) standard deviation over images and positions
+``map_image_std/<layer>``       (filters,) standard deviation over images, mean over positions
+``map_duplicates/<layer>``      () maps that repeat another one
+``utility/<layer>``             (filters,) rise of the error without this map, see `_utilities`
+``example_images, _outputs``    (8, h, w, c) the first held-out images
+``shuffled_outputs``            (8, h, w, c) the examples with the code of the next image
+``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
+``noisy_images, _outputs``      (8, h, w, c) the examples with noise that can be seen
+``chosen_images, _outputs``     (9, h, w, c) three best, three median, three worst by MSE
+``chosen_mse``                  (9,)
+``mse, ssim``                   (n,) of the reconstructions
+``mean_mse, mean_ssim``         (n,) of the mean training image in their place
+``black_mse``                   (n,) of a black image in their place
+``train_mse, train_mean_mse``   (m,) the same for training images
+``output_variance``             () variance of a pixel of the output over images, mean over pixels
+``output_mean``                 () mean of all output pixels
+``causal/<argument>``           arguments of `measures.causal.causal`: (k,) for the first of the
+                                n images, (m,) for training images
+``spectrum/<attribute>``        () attributes of `measures.spectrum.Spectrum`
+``code/<attribute>``            () attributes of `measures.code.CodeUse`
+``labels/trained, /initial``    () accuracy of a linear probe on the code, of this encoder and of the
+                                same encoder before training; where there are labels
+==============================  ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data import Images, as_float, images_at_a_time
+from cae_cli.introspection import Autoencoder
+from cae_cli.metrics.filters import structure
+from cae_cli.metrics.labels import probe_accuracy
+from cae_cli.metrics.latent import code_use
+from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
+from cae_cli.metrics.network import network
+from cae_cli.metrics.perturbation import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
+from cae_cli.metrics.projection import projection_mse
+from cae_cli.metrics.similarity import ssim
+from cae_cli.metrics.spectrum import spectrum
+
+Array = NDArray[np.float32]
+
+EXAMPLES = 8
+CHOSEN = 3  # of the best, of the median and of the worst
+MAP_IMAGES = 512  # images whose feature maps, codes and causal answers are measured
+WATCHED = 128  # images whose maps are looked at again and again while training runs
+TRAIN_IMAGES = 2000  # training images for the gap between training and validation
+LABELLED = 1000  # held-out images that the linear probe is tested on
+MODE_IMAGES = 64  # one batch, to see what batch normalisation does in training
+MOST_CODES = 2**25  # numbers of all codes that are kept at once
+REDRAWS = 99  # of each layer's filters: p-values down to .02
+MOST_REDRAWN = 2**25  # weights that are drawn for it
+SEEN_NOISE = 0.1  # of the pictures; that of the measure cannot be seen
+ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are taken out, and images to see it on
+
+
+class Probe:
+    """The fixed images, and what becomes of them.
+
+    Args:
+        autoencoder: the network.
+        images: where the fixed images come from.
+        untrained: the network has not been trained yet: its weights are kept for comparison.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, images: Images, *, untrained: bool = True) -> None:
+
+        self.autoencoder = autoencoder
+        self.images = images
+        self.network = network(autoencoder.facts())
+        self.initial_kernels = autoencoder.kernels() if untrained else {}
+        self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
+        self.examples = as_float(images.held_out[:EXAMPLES])
+        self.batch = images_at_a_time(images.shape)
+        self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
+
+    def snapshot(self) -> dict[str, Array]:
+        """Kernels and reconstructions of the examples as they are now."""
+        kernels = {f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()}
+        return {**kernels, "outputs": self.reconstruct(self.examples)}
+
+    @np.errstate(all="ignore")  # networks that diverged
+    def record(self) -> dict[str, NDArray[Any]]:
+        """Everything that the table at the top of this file lists."""
+        held_out, train = self.images.held_out, self.images.train
+        mean_image = _mean_image(train)
+        reconstruction = self._score(held_out, mean_image)
+        training = self._score(train[:TRAIN_IMAGES], mean_image, with_ssim=False)
+        chosen = _best_median_worst(reconstruction["mse"])
+        chosen_images = as_float(held_out[chosen])
+        maps = self._maps()
+        return {
+            **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
+            **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
+            **self._redraws(),
+            **maps,
+            **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
+            **self._causal(),
+            **self._labels(),
+            "example_images": self.examples,
+            "example_outputs": self.reconstruct(self.examples),
+            "chosen_images": chosen_images,
+            "chosen_outputs": self.reconstruct(chosen_images),
+            "chosen_mse": reconstruction["mse"][chosen],
+            **reconstruction,
+            "train_mse": training["mse"],
+            "train_mean_mse": training["mean_mse"],
+        }
+
+    def reconstruct(self, images: Array) -> Array:
+        """(n, h, w, c) reconstructions."""
+        return np.asarray(self._reconstruct(images))
+
+    def spreads(self) -> dict[str, ChannelSpread]:
+        """Spread of the maps over a few images, as the network is now."""
+        return self._spreads(self.images.held_out[:WATCHED], with_products=False)
+
+    def _score(
+        self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
+    ) -> Mapping[str, NDArray[Any]]:
+        """Yardsticks of each image, batch by batch: the outputs are never all in memory."""
+        scores: dict[str, list[Array]] = {}
+        total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
+        total_square = np.zeros(mean_image.shape)
+        for start in range(0, len(images), self.batch):
+            target = as_float(images[start : start + self.batch])
+            output = self.reconstruct(target)
+            total += output.sum(axis=0, dtype=np.float64)
+            total_square += np.square(output, dtype=np.float64).sum(axis=0)
+            parts = {
+                "mse": _squares(target - output),
+                "mean_mse": _squares(target - mean_image),
+                "black_mse": _squares(target),
+            }
+            if with_ssim:
+                parts["ssim"] = ssim(target, output)
+                parts["mean_ssim"] = ssim(target, np.broadcast_to(mean_image, target.shape))
+            for name, values in parts.items():
+                scores.setdefault(name, []).append(values)
+        mean = total / len(images)
+        return {
+            **{name: np.concatenate(parts) for name, parts in scores.items()},
+            "output_variance": np.array((total_square / len(images) - mean**2).mean()),
+            "output_mean": np.array(mean.mean()),
+        }
+
+    def _causal(self) -> dict[str, NDArray[Any]]:
+        """What the network makes of other codes, shuffled pixels and noise, image by image."""
+        import tensorflow as tf
+
+        autoencoder = self.autoencoder
+        code = autoencoder.code
+        decoder = tf.function(
+            autoencoder.decoder(),
+            input_signature=[
+                [
+                    tf.TensorSpec((None, *autoencoder.shape), tf.float32),
+                    tf.TensorSpec((None, *code.shape[1:]), code.dtype),
+                ]
+            ],
+            autograph=False,
+        )
+        largest = max(self.network.code_values, self.network.image_values)
+        count = int(np.clip(MOST_CODES // largest, EXAMPLES, MAP_IMAGES))
+        images = as_float(self.images.held_out[:count])
+        signs = noise_signs(images.shape)
+        # One permutation for all images: their mean is permuted with them, and V stays what it was.
+        pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
+        scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
+        codes = self._codes(images)
+        # Every image gets the code of its neighbour: none keeps its own.
+        others = np.roll(codes, -1, axis=0)
+        mean_code = codes.mean(axis=0, keepdims=True)
+        parts: dict[str, list[Array]] = {}
+        outputs: list[Array] = []
+        for start in range(0, len(images), self.batch):
+            here = slice(start, start + self.batch)
+            batch = images[here]
+            output = np.asarray(decoder([batch, codes[here]]))
+            outputs.append(output)
+            response, pixel_count = noise_response(
+                batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
+            )
+            flat = np.broadcast_to(mean_code, codes[here].shape)
+            for name, values in {
+                "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
+                "code_shuffle_change": _squares(np.asarray(decoder([batch, others[here]])) - output),
+                "zero_code_mse": _squares(np.asarray(decoder([batch, np.zeros_like(flat)])) - batch),
+                "mean_code_mse": _squares(np.asarray(decoder([batch, flat])) - batch),
+                "repeat_change": _squares(self.reconstruct(batch) - output),
+                "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
+                "noise_response": response,
+                "noise_pixels": pixel_count,
+            }.items():
+                parts.setdefault(name, []).append(values)
+        # Of images that are too large for a linear decoder none are needed to say so.
+        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
+        train = as_float(self.images.train[:enough])
+        held_out, trained = linear_mse(train, (images, train), self.network.code_grid)
+        answers = {
+            **{name: np.concatenate(values) for name, values in parts.items()},
+            "linear_mse": held_out,
+            "linear_train_mse": trained,
+            "projection_mse": projection_mse(train, (images,), self.network.code_values)[0],
+            "training_mode_mse": self._in_training_mode(images),
+        }
+        first = slice(0, EXAMPLES)
+        noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
+        return {
+            **{f"causal/{k}": v for k, v in answers.items()},
+            **{
+                f"spectrum/{k}": np.array(v)
+                for k, v in asdict(spectrum(images, np.concatenate(outputs))).items()
+            },
+            **{f"code/{k}": np.array(v) for k, v in asdict(code_use(codes)).items()},
+            "shuffled_outputs": np.asarray(decoder([images[first], others[first]])),
+            "scrambled_images": scrambled[first],
+            "scrambled_outputs": self.reconstruct(scrambled[first]),
+            "noisy_images": noisy,
+            "noisy_outputs": self.reconstruct(noisy),
+        }
+
+    @cached_property
+    def _encode(self) -> Callable[[Array], Any]:
+        return self._traced(self.autoencoder.encoder())
+
+    def _codes(self, images: Array) -> Array:
+        return np.concatenate([np.asarray(self._encode(b)) for b in self._batches(images)])
+
+    def _in_training_mode(self, images: Array) -> Array:
+        """Error of each image with batch normalisation as in training; NaN where there is none."""
+        if not self.network.normalised:
+            return np.full(len(images), np.nan, np.float32)
+        model, few = self.autoencoder.model, images[:MODE_IMAGES]
+        state = [(v, np.array(v)) for v in model.non_trainable_variables]
+        # Dropout and noise are off in use, and would hide what normalisation does.
+        quiet = [
+            (layer, name, getattr(layer, name))
+            for layer in model.layers
+            for name in ("rate", "stddev")
+            if isinstance(getattr(layer, name, None), float)
+        ]
+        for layer, name, _ in quiet:
+            setattr(layer, name, 0.0)
+        errors = _squares(np.asarray(model(few, training=True)) - few)
+        for layer, name, value in quiet:
+            setattr(layer, name, value)
+        for variable, value in state:  # looking has moved the averages
+            variable.assign(value)
+        return errors
+
+    def _labels(self) -> dict[str, NDArray[Any]]:
+        """What a linear classifier makes of the code, and of that of the untrained encoder."""
+        images = self.images
+        labels = images.validation_labels if images.test is None else images.test_labels
+        largest = max(self.network.code_values, self.network.image_values)
+        if images.train_labels is None or labels is None:
+            return {}
+        if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_CODES:
+            return {}
+        parts = (
+            (as_float(images.train[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
+            (as_float(images.held_out[:LABELLED]), labels[:LABELLED]),
+        )
+
+        def accuracy() -> NDArray[Any]:
+            (train, train_labels), (held_out, its_labels) = parts
+            return np.array(
+                probe_accuracy(
+                    self._flat_codes(train), train_labels, self._flat_codes(held_out), its_labels
+                )
+            )
+
+        found = {"labels/trained": accuracy()}
+        if self.initial_weights:
+            variables = self.autoencoder.model.weights
+            trained = [np.array(v) for v in variables]
+            _assign(variables, self.initial_weights)
+            found["labels/initial"] = accuracy()
+            _assign(variables, trained)
+        return found
+
+    def _flat_codes(self, images: Array) -> Array:
+        return self._codes(images).reshape(len(images), -1)
+
+    def _redraws(self) -> dict[str, NDArray[Any]]:
+        """What the layers' initializers would have drawn as well."""
+        import keras
+
+        arrays: dict[str, NDArray[Any]] = {}
+        kernels = self.autoencoder.kernels()
+        for layer in self.autoencoder.convolutions:
+            initializer = getattr(layer, "kernel_initializer", None)
+            if initializer is None or layer.name not in kernels:
+                continue
+            kernel = kernels[layer.name]
+            shape = tuple(layer.kernel.shape)
+            count = int(np.clip(MOST_REDRAWN // kernel.size, 19, REDRAWS))
+
+            def draw(number: int, like: Any = initializer, shape: Any = shape) -> Array:
+                settings = like.get_config()
+                if "seed" in settings:
+                    settings["seed"] = number
+                return np.asarray(type(like).from_config(settings)(shape))
+
+            drawn = (draw(number) for number in range(count))
+            # transposed convolutions keep their inputs last, and so would their redraws
+            turned = isinstance(layer, keras.layers.Conv2DTranspose)
+            redraws = [d.swapaxes(2, 3) if turned else d for d in drawn]
+            arrays[f"redraw/{layer.name}"] = redraws[0]
+            arrays[f"null/{layer.name}"] = np.array([structure(r) for r in redraws], np.float32)
+        return arrays
+
+    def _utilities(self, stds: Mapping[str, Array]) -> dict[str, Array]:
+        """Rise of the squared error where a map is replaced by its mean, over V - MSE.
+
+        Ablation, as Morcos et al., "On the importance of single directions for generalization",
+        ICLR 2018, do it. Of many filters those whose maps vary most are looked at; the others are
+        NaN.
+        """
+        import tensorflow as tf
+
+        autoencoder = self.autoencoder
+        layers = [key.removeprefix("map_std/") for key in stds]
+        sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
+        count = max(EXAMPLES, min(64, ABLATED_PIXELS // (self.images.shape[0] * self.images.shape[1])))
+        images = as_float(self.images.held_out[:count])
+        ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
+        means = self._map_means(images)
+        keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
+        variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
+
+        def error(keep: Mapping[str, Array]) -> float:
+            output = ablated({"image": images, "keep": dict(keep), "instead": means})
+            return float(np.mean(_squares(np.asarray(output) - images)))
+
+        whole = error(keep)
+        explained = variance - whole
+        each = max(4, ABLATED_FILTERS // max(1, len(layers)))
+        arrays = {}
+        for name, std in zip(layers, stds.values(), strict=True):
+            utilities = np.full(len(std), np.nan, np.float32)
+            arrays[f"utility/{name}"] = utilities
+            if not explained > 0.1 * variance:
+                continue  # of a network that explains nothing, all is useless
+            for filter_ in np.argsort(-std, kind="stable")[:each]:
+                without = keep[name].copy()
+                without[0, filter_] = 0
+                utilities[filter_] = (error({**keep, name: without}) - whole) / explained
+        return arrays
+
+    def _traced(self, function: Callable[[Any], Any]) -> Callable[[Array], Any]:
+        """A function of images, traced once for batches of any size."""
+        import tensorflow as tf
+
+        image = tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)
+        traced: Callable[[Array], Any] = tf.function(function, input_signature=[image], autograph=False)
+        return traced
+
+    def _batches(self, images: Array) -> list[Array]:
+        return [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+
+    @cached_property
+    def _maps_of(self) -> Callable[[Array], Any]:
+        import keras
+
+        network = keras.Model(self.autoencoder.model.input, self.autoencoder.maps)
+        return self._traced(lambda x: network(x, training=False))
+
+    def _spreads(
+        self, images: NDArray[np.generic], *, with_products: bool = True
+    ) -> dict[str, ChannelSpread]:
+        spreads = {name: ChannelSpread(with_products=with_products) for name in self.autoencoder.maps}
+        for start in range(0, len(images), self.batch):
+            for name, maps in self._maps_of(as_float(images[start : start + self.batch])).items():
+                spreads[name].add(np.asarray(maps))
+        return spreads
+
+    def _map_means(self, images: Array) -> dict[str, Array]:
+        """(1, filters) mean of each map."""
+        maps = self._maps_of(images)
+        return {name: np.asarray(m).mean(axis=(0, 1, 2))[None] for name, m in maps.items()}
+
+    def _maps(self) -> dict[str, NDArray[Any]]:
+        """Feature maps of the examples, and their spread over more images."""
+        arrays: dict[str, NDArray[Any]] = {}
+        spreads = self._spreads(self.images.held_out[:MAP_IMAGES])
+        for name, maps in self._maps_of(self.examples).items():
+            std, image_std = spreads[name].std(), spreads[name].image_std()
+            blank = map_health(std, image_std).blank
+            arrays[f"map/{name}"] = np.asarray(maps)
+            arrays[f"map_std/{name}"] = std
+            arrays[f"map_image_std/{name}"] = image_std
+            arrays[f"map_duplicates/{name}"] = np.array(duplicates(spreads[name].correlation(), blank))
+        return arrays
+
+
+def _assign(variables: list[Any], values: list[Array]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _squares(difference: Array) -> Array:
+    """Mean square of each image, (n, h, w, c) to (n,)."""
+    return np.asarray(np.square(difference).mean(axis=(1, 2, 3)), np.float32)
+
+
+def _mean_image(images: NDArray[np.generic]) -> Array:
+    """The mean training image, (h, w, c): the best answer that does not look at its input."""
+    scale = 1 / 255 if images.dtype == np.uint8 else 1
+    return np.asarray(images.mean(axis=0, dtype=np.float64) * scale, np.float32)
+
+
+def _best_median_worst(mse: Array) -> NDArray[np.intp]:
+    """Indices of the best, median and worst images, `CHOSEN` of each, as far as there are any."""
+    order = np.argsort(mse, kind="stable")
+    count = min(CHOSEN, max(1, len(order) // 3))
+    middle = (len(order) - count) // 2
+    return np.concatenate([order[:count], order[middle : middle + count], order[-count:]])

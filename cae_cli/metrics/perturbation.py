@@ -1,0 +1,197 @@
+"""What a network does when its input or its code is changed, and what a linear one would do.
+
+These measures tell a network that describes images from one that copies pixels or ignores its code.
+They are computed on some hundred held-out images x with reconstructions f(x), codes z and decoder
+dec; V is the mean squared distance of the images from the mean training image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.metrics.quality import explained_variance
+
+Array = NDArray[np.float32]
+
+NOISE = 0.02  # small beside the contrast of an image, large beside rounding
+MID_TONES = (0.15, 0.85)  # a saturated pixel passes no noise on, whatever the network does
+FEWEST_MID_TONES = 1000
+# A linear decoder is fitted where it is cheap and well determined.
+MOST_PIXELS = 16_384
+SAMPLES_PER_FEATURE = 2
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Answers of a network to changes, and its place on the ladder; NaN where it was not measured.
+
+    Attributes:
+        linear: explained variance of the best linear decoder of the image averaged over the cells
+            of the code's grid.
+        linear_train: the same for the training images it was fitted on.
+        skill: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
+        code_shuffle: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
+            code, about 1 if its output is that of the other image.
+        pixel_copy: share of the contrast within images that is reproduced after their pixels were
+            permuted: about 0 or below for networks that describe images, near 1 for those that copy
+            anything. Relative to the contrast within images and not to V, because images that
+            differ in brightness differ in it after a permutation too.
+        grey: explained variance of a flat image of the right mean grey.
+        noise_gain: share of small noise that passes to the output; 1 for the identity.
+        zero_code: explained variance with a code of zeros.
+        mean_code: explained variance with the mean code in the place of each image's own.
+        repeat: mean (f(x) - f(x) again)² / 2V: above 0 for codes that are drawn at random.
+        training_mode: explained variance with batch normalisation as in training, minus that of the
+            finished network: above 0 if its running averages do not fit.
+        projection: explained variance of the best linear autoencoder with a code of the same size
+            (principal components).
+    """
+
+    linear: float
+    linear_train: float
+    skill: float
+    code_shuffle: float
+    pixel_copy: float
+    grey: float
+    noise_gain: float
+    zero_code: float
+    mean_code: float
+    repeat: float
+    training_mode: float
+    projection: float
+
+
+def causal(
+    *,
+    mse: Array,
+    mean_mse: Array,
+    linear_mse: Array,
+    linear_train_mse: Array,
+    train_mean_mse: Array,
+    code_shuffle_change: Array,
+    pixel_shuffle_mse: Array,
+    grey_mse: Array,
+    noise_response: Array,
+    noise_pixels: Array,
+    zero_code_mse: Array,
+    mean_code_mse: Array,
+    repeat_change: Array,
+    training_mode_mse: Array,
+    projection_mse: Array,
+) -> Causal:
+    """Sums up what `cae_cli.introspection.probe` recorded of each image.
+
+    All arguments are (n,), but those of training images, which are (m,), and
+    ``training_mode_mse``, which may be of fewer images. ``mse`` and ``mean_mse`` may
+    be of more held-out images: the first n are those that the others are of.
+    """
+    n = len(linear_mse)
+    mse, mean_mse = mse[:n], mean_mse[:n]
+    reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
+    pixels = float(noise_pixels.sum())
+    variance = float(mean_mse.mean())
+    return Causal(
+        linear=linear,
+        linear_train=explained_variance(linear_train_mse, train_mean_mse),
+        skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
+        # One image has no other's code.
+        code_shuffle=float(code_shuffle_change.mean()) / (2 * variance)
+        if variance and n > 1
+        else float("nan"),
+        pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
+        grey=explained_variance(grey_mse, mean_mse),
+        noise_gain=float(noise_response.sum()) / (NOISE * pixels)
+        if pixels >= FEWEST_MID_TONES
+        else float("nan"),
+        zero_code=explained_variance(zero_code_mse, mean_mse),
+        mean_code=explained_variance(mean_code_mse, mean_mse),
+        repeat=float(repeat_change.mean()) / (2 * variance) if variance else float("nan"),
+        training_mode=_gain(training_mode_mse, mse, mean_mse),
+        projection=explained_variance(projection_mse, mean_mse),
+    )
+
+
+def _gain(other: Array, mse: Array, mean_mse: Array) -> float:
+    """Explained variance of the first images with other errors, minus that with their own."""
+    k = len(other)
+    return explained_variance(other, mean_mse[:k]) - explained_variance(mse[:k], mean_mse[:k])
+
+
+def cell_means(images: Array, grid: tuple[int, int]) -> Array:
+    """Images averaged over the cells of a grid.
+
+    Args:
+        images: (n, h, w, c).
+        grid: (rows, columns), at most (h, w). Sides that they do not divide give cells whose sizes
+            differ by a pixel.
+
+    Returns:
+        (n, rows, columns, c).
+    """
+    for axis, cells in ((1, grid[0]), (2, grid[1])):
+        edges = np.arange(cells + 1) * images.shape[axis] // cells
+        sums = np.add.reduceat(images, edges[:-1], axis=axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = cells
+        images = sums / np.diff(edges).reshape(shape).astype(np.float32)
+    return images
+
+
+def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -> list[Array]:
+    """Error of the best linear decoder of the images averaged over the cells of a grid.
+
+    What can be had without learning: the encoder is a fixed average, the decoder the least-squares
+    solution on the training images.
+
+    Args:
+        train: (m, h, w, c).
+        measured: sets of images, each (n, h, w, c).
+        grid: (rows, columns) of the code.
+
+    Returns:
+        (n,) mean squared error of each image of each set; NaN where the images are too large or
+        the training images too few for a solution that means something.
+    """
+    pixels = int(np.prod(train.shape[1:]))
+    grid = min(grid[0], train.shape[1]), min(grid[1], train.shape[2])
+    features = grid[0] * grid[1] * train.shape[3] + 1
+    if pixels > MOST_PIXELS or len(train) < SAMPLES_PER_FEATURE * features:
+        return [np.full(len(images), np.nan, np.float32) for images in measured]
+
+    def design(images: Array) -> Array:
+        cells = cell_means(images, grid).reshape(len(images), -1)
+        return np.concatenate([cells, np.ones((len(images), 1), np.float32)], axis=1)
+
+    weights = np.linalg.lstsq(design(train), train.reshape(len(train), -1), rcond=None)[0]
+    errors = [design(images) @ weights - images.reshape(len(images), -1) for images in measured]
+    return [np.asarray(np.square(error).mean(axis=1), np.float32) for error in errors]
+
+
+def noise_signs(shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Random +1 and -1 of a shape: the noise for `noise_response`, before it is scaled by `NOISE`."""
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=shape)
+
+
+def noise_response(
+    images: Array, outputs: Array, noisy_outputs: Array, signs: Array
+) -> tuple[Array, Array]:
+    """How much of the noise on the mid-tones of each image comes out again.
+
+    Args:
+        images: (n, h, w, c) without noise.
+        outputs: of the network for them.
+        noisy_outputs: of the network for ``images + NOISE * signs``.
+        signs: the noise, +1 and -1.
+
+    Returns:
+        The sum of (noisy output - output) * sign over the pixels between the `MID_TONES` of each
+        image, (n,), and the number of such pixels, (n,). The sum of the first divided by `NOISE`
+        times the sum of the second is the gain.
+    """
+    mid = (images > MID_TONES[0]) & (images < MID_TONES[1])
+    response = ((noisy_outputs - outputs) * signs * mid).sum(axis=(1, 2, 3))
+    return response.astype(np.float32), mid.sum(axis=(1, 2, 3)).astype(np.float32)

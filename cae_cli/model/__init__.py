@@ -1,0 +1,1 @@
+"""Options and an image shape: to a Keras autoencoder."""

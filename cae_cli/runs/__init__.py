@@ -1,0 +1,1 @@
+"""THE WAIST: folders of runs and sweeps, and finding them again."""

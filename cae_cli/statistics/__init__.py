@@ -1,0 +1,1 @@
+"""Numbers of many runs: intervals, ranks and effects. Arrays in, numbers out."""

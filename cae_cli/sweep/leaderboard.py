@@ -1,0 +1,356 @@
+"""The leaderboard of a sweep: its jobs put together, their seeds averaged, as figures and as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+from rich.text import Text
+
+from cae_cli.errors import printable
+from cae_cli.report import tables
+from cae_cli.runs.folder import write_json
+from cae_cli.runs.sweep_folder import SCHEMA_VERSION, SweepFolder, Target
+from cae_cli.statistics.effects import Effects, Factor, effects
+from cae_cli.statistics.interval import Interval, interval
+from cae_cli.statistics.ranking import YARDSTICKS, Place, Yardstick, places
+from cae_cli.sweep.jobs import SEEDS, HeldOut, Job
+from cae_cli.system.files import atomic
+
+DEFAULT_YARDSTICK = "psnr"
+EXPLAINED = ("psnr", "ssim", "meaningful")  # yardsticks whose differences are explained
+ALIASES = {"explained_variance": "explained", "score": "meaningful"}
+
+
+def yardstick_of(target: Target | None) -> tuple[Yardstick, str]:
+    """What to rank by, and what is to be said of that.
+
+    Args:
+        target: what the sweep is made for, if anything.
+    """
+    if target is None:
+        return YARDSTICKS[DEFAULT_YARDSTICK], ""
+    name = target.name.rpartition("/")[2]
+    found = YARDSTICKS.get(ALIASES.get(name, name))
+    if found is None:
+        return YARDSTICKS[DEFAULT_YARDSTICK], (
+            f"{printable(target.name)} does not mean the same for all jobs: "
+            f"ranked by {YARDSTICKS[DEFAULT_YARDSTICK].title}"
+        )
+    return replace(found, rises=target.goal == "max"), ""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Jobs that differ in nothing but the seed.
+
+    Attributes:
+        values: of the swept keys but the seeds.
+        jobs: one for each seed.
+        place: where it stands.
+        figures: yardsticks over its seeds, by name.
+    """
+
+    values: Mapping[str, str]
+    jobs: tuple[Job, ...]
+    place: Place
+    figures: Mapping[str, Interval]
+
+    @property
+    def finding(self) -> str:
+        """What was found in most of its jobs: a code, or a word."""
+        found = [job.code or job.problem for job in self.jobs if job.status == "ok"]
+        return Counter(found).most_common(1)[0][0] if found else ""
+
+
+class Board:
+    """The jobs of a sweep in order, and what its keys change.
+
+    Args:
+        jobs: of the sweep, in the order of its grid.
+        swept: its keys.
+        yardstick: to rank by.
+    """
+
+    def __init__(self, jobs: Sequence[Job], swept: Sequence[str], yardstick: Yardstick) -> None:
+        self.jobs = jobs
+        self.swept = tuple(swept)
+        self.keys = tuple(key for key in swept if key not in SEEDS)
+        self.yardstick = yardstick
+        self._figures = {  # (n,) each, NaN where there is none
+            name: np.array([job.figures.get(name, math.nan) for job in jobs]) for name in YARDSTICKS
+        }
+        self._seeds = _codes(tuple(job.values[k] for k in swept if k in SEEDS) for job in jobs)
+        self._images = _images(jobs)
+        own = _codes(tuple(job.values[key] for key in self.keys) for job in jobs)
+        self.configurations = tuple(
+            self._configuration(place, own)
+            for place in places(
+                self._figures[yardstick.name],
+                own,
+                self._seeds,
+                self._images,
+                rises=yardstick.rises,
+            )
+        )
+        self.factors, self.values = self._factors()
+        self.effects = self._effects()
+
+    def _configuration(self, place: Place, own: NDArray[np.intp]) -> Configuration:
+        mine = np.flatnonzero(own == place.configuration).tolist()
+        jobs = tuple(self.jobs[i] for i in mine)
+        of_seeds = self._seeds[mine]
+        figures = {}
+        for name, all_jobs in self._figures.items():
+            values = all_jobs[mine]
+            per_seed = [values[of_seeds == s] for s in np.unique(of_seeds)]
+            known = [v[np.isfinite(v)] for v in per_seed]
+            figures[name] = interval([float(v.mean()) for v in known if v.size])
+        return Configuration({k: jobs[0].values[k] for k in self.keys}, jobs, place, figures)
+
+    def _factors(self) -> tuple[dict[str, Factor], dict[str, tuple[str, ...]]]:
+        """The keys that change, those that always change together as one, and their values."""
+        factors: dict[str, Factor] = {}
+        values: dict[str, tuple[str, ...]] = {}
+        together: dict[bytes, list[str]] = {}
+        for key in self.keys:
+            codes = _codes(job.values[key] for job in self.jobs)
+            if len(set(codes.tolist())) > 1:
+                together.setdefault(codes.tobytes(), []).append(key)
+        for coded, keys in together.items():
+            codes = np.frombuffer(coded, np.intp)
+            name = ",".join(keys)
+            first = [int(np.flatnonzero(codes == c)[0]) for c in range(int(codes.max()) + 1)]
+            values[name] = tuple(",".join(self.jobs[i].values[k] for k in keys) for i in first)
+            factors[name] = Factor(codes, _numbers(values[name]))
+        return factors, values
+
+    def _effects(self) -> dict[str, Effects]:
+        names = dict.fromkeys([self.yardstick.name, *EXPLAINED])
+        return {
+            name: effects(self._figures[name], self.factors, self._seeds, self._images) for name in names
+        }
+
+    # -- shown -------------------------------------------------------------------------------------
+
+    def sentences(self) -> list[str]:
+        """What each key changes, in words."""
+        return tables.sentences(self.effects, self.factors, self.values, self.yardstick)
+
+    def shown(self) -> list[RenderableType]:
+        """What is shown on the screen."""
+        rows = [
+            tables.Row(
+                place=c.place,
+                values={short(key, self.keys): c.values[key] for key in self.keys},
+                figures=c.figures,
+                planned=len({tuple(job.values[k] for k in self.swept if k in SEEDS) for job in c.jobs}),
+                finding=c.finding,
+            )
+            for c in self.configurations
+            if c.place.rank is not None
+        ]
+        shown = rows[: tables.MOST_ROWS]
+        left = [tables.Unfinished(j.name, j.status, j.problem) for j in self.jobs if j.status != "ok"]
+        parts = tables.unfinished(left, len(self.jobs))
+        parts += tables.leaderboard(shown, self._measured_on(), self.yardstick, len(rows) - len(shown))
+        words = [Text(printable(line)) for line in self.sentences()]
+        return [Text(), *parts, *([Text(), *words] if words else [])]
+
+    def _measured_on(self) -> list[str]:
+        """What each group of places was measured on."""
+        count = max((c.place.group for c in self.configurations), default=-1) + 1
+        kinds: list[list[HeldOut]] = [[] for _ in range(count)]
+        for c in self.configurations:
+            for job in c.jobs:
+                held_out = job.held_out
+                known = kinds[c.place.group]
+                if held_out is not None and not any(map(held_out.is_same, known)):
+                    known.append(held_out)
+        return [_words(own) for own in kinds]
+
+    def in_order(self) -> list[Job]:
+        """All jobs, those of the best configuration first."""
+        return [job for c in self.configurations for job in c.jobs]
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def write(self, folder: SweepFolder, notes: Sequence[str]) -> None:
+        """Writes leaderboard.csv, leaderboard.json and effects.json.
+
+        Args:
+            folder: of the sweep.
+            notes: what is to be said of all of it.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        common = {
+            "schema": SCHEMA_VERSION,
+            "yardstick": self.yardstick.name,
+            "rises": self.yardstick.rises,
+            "notes": list(notes),
+            "swept": self.swept,
+        }
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(self._lines())
+        with atomic(folder.table) as path:
+            path.write_bytes(text.getvalue().encode(errors="backslashreplace"))  # names, not UTF-8
+        write_json(
+            folder.leaderboard,
+            {
+                **common,
+                "groups": self._measured_on(),
+                "configurations": [_plain(c) for c in self.configurations],
+                "jobs": [self._plain_job(i) for i in range(len(self.jobs))],
+            },
+        )
+        write_json(
+            folder.effects,
+            {
+                **common,
+                "values": self.values,
+                "effects": self.effects,
+                "sentences": self.sentences(),
+            },
+        )
+
+    def _plain_job(self, i: int) -> dict[str, Any]:
+        job = self.jobs[i]
+        return {
+            "folder": job.name,
+            "values": job.values,
+            "status": job.status,
+            "problem": job.problem,
+            "code": job.code,
+            "figures": job.figures,
+            "held_out": self._images[i] if job.held_out else None,
+            "seconds": job.seconds,
+        }
+
+    def _lines(self) -> Iterable[list[Any]]:
+        """The lines of leaderboard.csv: a configuration, then its jobs."""
+        statistics = [f"{name}{kind}" for name in YARDSTICKS for kind in ("", "_std", "_margin")]
+        behind = [f"{self.yardstick.name}_behind{kind}" for kind in ("", "_margin", "_n")]
+        yield [
+            "row",
+            "rank",
+            "group",
+            *self.swept,
+            "seeds",
+            *statistics,
+            *behind,
+            "tied",
+            "status",
+            "code",
+            "problem",
+            "seconds",
+            "folder",
+        ]
+        for c in self.configurations:
+            place, ok = c.place, [job for job in c.jobs if job.status == "ok"]
+            seconds = interval([job.seconds for job in c.jobs if job.seconds is not None])
+            yield [
+                "configuration",
+                place.rank or "",
+                place.group if place.rank else "",
+                *(c.values.get(key, "") for key in self.swept),
+                place.value.n,
+                *(_cell(x) for f in c.figures.values() for x in (f.value, f.std, f.margin)),
+                *map(_cell, (place.behind.value, place.behind.margin)),
+                place.behind.n,
+                int(place.is_tied),
+                f"{len(ok)} of {len(c.jobs)} ok",
+                c.finding if c.finding.startswith("CAE") else "",
+                "" if c.finding.startswith("CAE") else c.finding,
+                _cell(seconds.value),
+                "",
+            ]
+            for job in c.jobs:
+                figures = [job.figures.get(name, math.nan) for name in YARDSTICKS]
+                yield [
+                    "job",
+                    "",
+                    place.group if job.held_out else "",
+                    *(job.values[key] for key in self.swept),
+                    "",
+                    *(x for value in figures for x in (_cell(value), "", "")),
+                    *[""] * 4,
+                    job.status,
+                    job.code,
+                    job.problem,
+                    _cell(math.nan if job.seconds is None else job.seconds),
+                    job.name,
+                ]
+
+
+def _plain(c: Configuration) -> dict[str, Any]:
+    return {
+        "rank": c.place.rank,
+        "group": c.place.group if c.place.rank else None,
+        "values": c.values,
+        "figures": c.figures,
+        "behind": c.place.behind,
+        "tied": c.place.is_tied,
+        "finding": c.finding,
+        "jobs": [job.name for job in c.jobs],
+    }
+
+
+def _cell(value: float) -> str:
+    return f"{value:.10g}" if math.isfinite(value) else ""
+
+
+def _codes(values: Iterable[Hashable]) -> NDArray[np.intp]:
+    """(n,) a number for each value, in the order in which they come."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], np.intp)
+
+
+def _images(jobs: Sequence[Job]) -> NDArray[np.intp]:
+    """(n,) a number for the images that each job was measured on."""
+    kinds: list[HeldOut] = []
+    codes = np.zeros(len(jobs), np.intp)
+    for i, job in enumerate(jobs):
+        if job.held_out is None:
+            continue
+        known = (k for k, kind in enumerate(kinds) if job.held_out.is_same(kind))
+        codes[i] = next(known, len(kinds))
+        if codes[i] == len(kinds):
+            kinds.append(job.held_out)
+    return codes
+
+
+def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
+    """Values as numbers, None if one is none or two are the same."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() and len(set(numbers)) == len(numbers) else None
+
+
+def short(key: str, keys: Sequence[str]) -> str:
+    """The last part of a key, if no other one ends alike."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def _words(kinds: Sequence[HeldOut]) -> str:
+    """What images these are."""
+    if not kinds:
+        return "no images"
+    parts = []
+    for kind, count in Counter((k.count, k.name, k.shape) for k in kinds).items():
+        number, name, shape = kind
+        sets = f", {count} sets of them" if count > 1 else ""
+        parts.append(f"{number:,} {printable(name)} images {'x'.join(map(str, shape))}{sets}")
+    return " and ".join(parts)

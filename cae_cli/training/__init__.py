@@ -1,0 +1,1 @@
+"""Images and an autoencoder: to a history, checkpoints and what a recorder saw on the way."""

@@ -1,0 +1,214 @@
+"""Writes down, while a network learns, what cannot be seen afterwards.
+
+It serves the training of this tool and Keras' own ``fit`` alike. What it writes (into arrays.npz), for
+the m weight tensors with two axes or more (*kernels*) in the network's order:
+
+==============================  ================================================================
+``course/kernels``              (m,) their names
+``course/early_updates``        (s, m) update ratios of the first steps, see `update_ratio`
+``course/updates``              (e, m) the same for the first step of each epoch
+``course/early_losses``         (s, 2) data loss and penalty of the first steps
+``course/losses``               (at most 1,024,) data loss of all steps, in parts of equal length
+``course/gradients``            (e, m) mean gradient norm of each kernel over the epoch
+``course/look_steps``           (k,) steps after which the maps were looked at
+``look_std/<layer>``            (k, filters) spread of the maps over images and positions
+``look_image_std/<layer>``      (k, filters) spread over images
+``fed/<attribute>``             () attributes of `measures.fed.Fed`, of what the first steps were fed
+==============================  ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.metrics.batches import fed
+from cae_cli.metrics.dynamics import update_ratio
+from cae_cli.metrics.maps import ChannelSpread
+
+Array = NDArray[np.float32]
+Spreads = Mapping[str, ChannelSpread]
+
+EARLY = 8  # steps whose updates and batches are looked at one by one
+LOOKS = (0, 32, 128)  # steps after which the maps are looked at, beside the kept epochs
+MOST_FED = 2**22  # pixels of what was fed that are kept for measuring
+MOST_LOSSES = 1024
+
+
+class Recorder:
+    """Watches the training of one network. Steps count from 0, epochs from 1.
+
+    Args:
+        model: the Keras model that is trained.
+        spreads: measures the maps of fixed images, as they are now.
+    """
+
+    def __init__(self, model: Any, spreads: Callable[[], Spreads]) -> None:
+        self.kernels = kernels(model)
+        self._spreads = spreads
+        self._before: list[Array] = []
+        self._early: list[list[float]] = []
+        self._updates: list[list[float]] = []
+        self._early_losses: list[tuple[float, float]] = []
+        self._losses: list[Array] = []
+        self._gradients: list[Array] = []
+        self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
+        self._epochs = 0
+        self._batches: list[tuple[Array, Array]] = []  # of the first steps, until they are measured
+        self._fed: dict[str, NDArray[Any]] = {}
+
+    @staticmethod
+    def cuts(first: int, count: int) -> list[int]:
+        """Where an epoch of ``count`` steps after ``first`` has to be interrupted.
+
+        Returns:
+            Numbers of steps into the epoch, ascending: after each, `after` wants to look.
+        """
+        single = range(1, EARLY + 1)
+        cuts = {1, *(step - first for step in (*single, *LOOKS))}
+        return sorted(cut for cut in cuts if 0 < cut < count)
+
+    def wants_batch(self, step: int) -> bool:
+        """Whether `fed` should be called with the batch of this step."""
+        # Later epochs show the same images again.
+        return step < EARLY and self._room > 0 and not self._epochs
+
+    def fed(self, inputs: Array, targets: Array) -> None:
+        """What a step was fed: the network's inputs and what its outputs were compared with."""
+        if inputs.size:
+            count = max(2, self._room // inputs[0].size)
+            self._batches.append((np.array(inputs[:count]), np.array(targets[:count])))
+
+    @property
+    def _room(self) -> int:
+        """Pixels of what was fed that may still be kept."""
+        return MOST_FED - sum(inputs.size for inputs, _ in self._batches)
+
+    def before(self, step: int, *, first_of_epoch: bool) -> None:
+        """A step is about to be made."""
+        if step == 0:
+            self.look(0)
+        if step < EARLY or first_of_epoch:
+            self._before = [np.array(kernel) for kernel in self.kernels]
+
+    @np.errstate(all="ignore")  # networks that diverge
+    def after(self, step: int, *, first_of_epoch: bool, data_loss: float, penalty: float) -> None:
+        """A step was made; ``step`` is its number."""
+        if self._before:
+            ratios = [
+                update_ratio(before, np.asarray(kernel))
+                for before, kernel in zip(self._before, self.kernels, strict=True)
+            ]
+            self._before = []
+            if step < EARLY:
+                self._early.append(ratios)
+                self._early_losses.append((data_loss, penalty))
+            if first_of_epoch:
+                self._updates.append(ratios)
+        if step + 1 in LOOKS:
+            self.look(step + 1)
+
+    def losses(self, values: Array) -> None:
+        """Data losses of steps, in order."""
+        self._losses.append(values)
+
+    def epoch(self, step: int, gradients: Array | None, *, look: bool) -> None:
+        """An epoch has ended after ``step`` steps.
+
+        Args:
+            step: made so far.
+            gradients: (m,) mean norms over the epoch; None where nobody knows them.
+            look: whether to look at the maps.
+        """
+        self._epochs += 1
+        self._measure_batches()
+        if gradients is not None:
+            self._gradients.append(gradients)
+        if look:
+            self.look(step)
+
+    def record(self) -> dict[str, NDArray[Any]]:
+        """Everything that the table at the top of this file lists, as far as it happened."""
+        notes = self.notes()
+        return {
+            "course/kernels": np.array([kernel.path for kernel in self.kernels]),
+            **notes,
+            "course/losses": _in_parts(notes["course/losses"]),
+        }
+
+    def notes(self) -> dict[str, NDArray[Any]]:
+        """What was written down so far; `go_on` takes it."""
+        self._measure_batches()
+        m = len(self.kernels)
+        steps = sorted(self._looks)
+        arrays: dict[str, NDArray[Any]] = {
+            "course/early_updates": _rows(self._early, m),
+            "course/updates": _rows(self._updates, m),
+            "course/early_losses": _rows(self._early_losses, 2),
+            "course/losses": np.concatenate([np.zeros(0, np.float32), *self._losses]),
+            "course/gradients": _rows(self._gradients, m),
+            "course/look_steps": np.array(steps, np.int64),
+        }
+        for layer in self._looks[steps[0]] if steps else ():
+            looks = [self._looks[step][layer] for step in steps]
+            arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
+            arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
+        return {**arrays, **{f"fed/{name}": value for name, value in self._fed.items()}}
+
+    def go_on(self, notes: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what `notes` gave after a whole epoch.
+
+        Raises:
+            KeyError: it is something else.
+        """
+        self._early = list(notes["course/early_updates"])
+        self._updates = list(notes["course/updates"])
+        self._early_losses = list(notes["course/early_losses"])
+        self._losses = [notes["course/losses"]]
+        self._gradients = list(notes["course/gradients"])
+        self._epochs = len(self._updates)
+        layers = [name.removeprefix("look_std/") for name in notes if name.startswith("look_std/")]
+        self._looks = {
+            int(step): {
+                layer: (notes[f"look_std/{layer}"][i], notes[f"look_image_std/{layer}"][i])
+                for layer in layers
+            }
+            for i, step in enumerate(notes["course/look_steps"])
+        }
+        self._fed = {k.removeprefix("fed/"): v for k, v in notes.items() if k.startswith("fed/")}
+
+    def look(self, step: int) -> None:
+        """Looks at the maps as they are after so many steps, once."""
+        if step not in self._looks:
+            spreads = self._spreads().items()
+            self._looks[step] = {name: (s.std(), s.image_std()) for name, s in spreads}
+
+    def _measure_batches(self) -> None:
+        """Brings the batches of the first steps down to a few numbers."""
+        if self._batches:
+            inputs, targets = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
+            self._fed = {name: np.array(value) for name, value in asdict(fed(inputs, targets)).items()}
+            self._batches = []
+
+
+def kernels(model: Any) -> list[Any]:
+    """The trainable variables that are kernels, in the network's order."""
+    # The biases of attention have two axes too.
+    return [v for v in model.trainable_variables if len(v.shape) >= 2 and v.name != "bias"]
+
+
+def _rows(rows: Sequence[Any], width: int) -> Array:
+    return np.array(rows, np.float32).reshape(len(rows), width)
+
+
+def _in_parts(values: Array) -> Array:
+    """All losses, or means over `MOST_LOSSES` parts where there are more."""
+    if len(values) <= MOST_LOSSES:
+        return values
+    edges = np.arange(MOST_LOSSES) * len(values) // MOST_LOSSES
+    sums = np.add.reduceat(values.astype(np.float64), edges)
+    return np.asarray(sums / np.diff([*edges, len(values)]), np.float32)

@@ -1,0 +1,350 @@
+"""The compiled steps of one network: what makes a training step, and what validates."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.data import Images, images_at_a_time
+from cae_cli.data.augmentation import Augmentation
+from cae_cli.introspection import Autoencoder
+from cae_cli.metrics.quality import MSE_FLOOR
+from cae_cli.metrics.similarity import K1, K2, SIGMA, fitting_window
+from cae_cli.training.forward import cut, forward, may_be_cut
+from cae_cli.training.losses import Loss, StructuralSimilarity
+from cae_cli.training.optimizers import Optimizer
+from cae_cli.training.recorder import Recorder, kernels
+
+Tensor = Any
+
+# Steps that run in TensorFlow without coming back to Python: enough to make the way back cheap,
+# few enough that the display moves and a signal is seen soon.
+CHUNK = 32
+CHUNK_BYTES = 2**26  # of large images there are fewer steps
+
+
+# What a step says of itself, before the gradient norm of each kernel. The sum of the weights is there
+# to see whether they are finite.
+WATCHED = ("loss", "penalty", "gradient", "weights")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Means over the steps of an epoch; ``broken``: what was not finite at the step that ended it."""
+
+    steps: int
+    data_loss: float
+    penalty: float
+    gradient_norm: float
+    kernel_norms: NDArray[np.float32]
+    broken: str | None
+
+    @classmethod
+    def of(cls, steps: int, means: NDArray[np.float64], broken: str | None = None) -> Trained:
+        """From the means of what `Loop._step` returns."""
+        data_loss, penalty, gradient_norm = map(float, means[:3])
+        kernel_norms = means[len(WATCHED) :].astype(np.float32)
+        return cls(steps, data_loss, penalty, gradient_norm, kernel_norms, broken)
+
+
+class Loop:
+    """The compiled training and validation steps of one network."""
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        images: Images,
+        loss: Loss,
+        optimizer: Optimizer,
+        augmentation: Augmentation,
+        seed: int,
+        batch_size: int,
+        recorder: Recorder,
+        parts: int,
+    ) -> None:
+        import tensorflow as tf
+
+        self.model = autoencoder.model
+        self.loss = loss
+        self.augmentation = augmentation
+        self.seed = seed
+        self.batch_size = batch_size
+        self.recorder = recorder
+        kernel_ids = {id(kernel) for kernel in kernels(self.model)}
+        self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
+        self.width = len(WATCHED) + sum(self.is_kernel)
+        plain = optimizer.build()
+        self.learning_rate = plain.learning_rate  # a variable
+        self.optimizer = _scaled(plain)
+        self.scales_loss = self.optimizer is not plain
+        self.optimizer.build(self.model.trainable_variables)
+        self.forward = forward(self.model)
+        self.parts = parts if may_be_cut(self.model) else 1
+        self.images = images
+        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * batch_size), 1, CHUNK))
+        self.window = fitting_window(min(images.shape[:2]))
+        self.run_steps = self._compiled(
+            self._run_steps,
+            tf.TensorSpec((None, None, *images.shape), images.train.dtype),
+            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((), tf.int32),
+        )
+        self.run_validation = self._compiled(
+            self._run_validation, tf.TensorSpec((None, *images.shape), images.validation.dtype)
+        )
+
+    def _compiled(self, function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+        """The function with its first argument, the number of parts, bound to that of the batch.
+
+        Chunks and batches of any length use the same trace; a last batch with fewer images than
+        parts has one of its own, made when it comes.
+        """
+        import tensorflow as tf
+
+        compiled = {
+            parts: tf.function(
+                functools.partial(function, parts), input_signature=signature, autograph=False
+            )
+            for parts in (1, self.parts)
+        }
+
+        def call(images: NDArray[np.generic], *others: Any) -> Any:
+            batch = images.shape[-4]
+            return compiled[self.parts if batch >= self.parts else 1](images, *others)
+
+        return call
+
+    def epoch(
+        self,
+        order: NDArray[np.int32],
+        rates: Sequence[float],
+        first: int,
+        on_steps: Callable[[int, float], None],
+    ) -> Trained:
+        """One pass over the images in ``order``; the last batch may be smaller.
+
+        Args:
+            order: (n,) indices.
+            rates: the learning rate of each step.
+            first: number of steps made before this epoch.
+            on_steps: called with the step of the epoch and its loss after every chunk.
+        """
+        sums, seen = np.zeros(self.width), 0  # weighted by images, as the mean over an epoch should be
+        for indices, start in self._pieces(order, first):
+            step = first + start
+            pixels = self.images.train[indices]
+            if self.recorder.wants_batch(step):
+                self.recorder.fed(*self._fed(pixels[0], step))
+            self.recorder.before(step, first_of_epoch=start == 0)
+            values, finite = self.run_steps(
+                pixels,
+                np.array(rates[start : start + len(indices)], np.float32),
+                np.int32(step),
+            )
+            values = values.numpy()  # (steps, width): what is `WATCHED`, each kernel's gradient norm
+            self.recorder.losses(values[:, 0])
+            self.recorder.after(
+                step + len(values) - 1,
+                first_of_epoch=start == 0,
+                data_loss=float(values[-1, 0]),
+                penalty=float(values[-1, 1]),
+            )
+            if not finite:
+                broken = WATCHED[int(np.argmin(np.isfinite(values[-1, : len(WATCHED)])))]
+                return Trained.of(start + len(values), sums / max(1, seen), broken)
+            sums += values.sum(axis=0, dtype=np.float64) * indices.shape[1]
+            seen += indices.size
+            on_steps(start + len(values), float(values[-1, :2].sum()))
+        return Trained.of(len(rates), sums / seen)
+
+    def _pieces(self, order: NDArray[np.int32], first: int) -> list[tuple[NDArray[np.int32], int]]:
+        """An epoch's order as (steps, batch) indices, each with the step that it begins at."""
+        batch = self.batch_size
+        whole = len(order) // batch
+        starts = sorted({0, *range(0, whole, self.chunk), *self.recorder.cuts(first, whole)})
+        pieces = [
+            (order[start * batch : end * batch].reshape(-1, batch), start)
+            for start, end in zip(starts, [*starts[1:], whole], strict=True)
+            if end > start
+        ]
+        if len(order) > whole * batch:
+            pieces.append((order[whole * batch :][None], whole))
+        return pieces
+
+    def _fed(
+        self, pixels: NDArray[np.generic], step: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Inputs and targets of a step, as the network and the loss get them."""
+        (inputs,), (targets,) = self._batch(1, pixels, np.int32(step))
+        return np.asarray(inputs), np.asarray(targets)
+
+    def state(self) -> dict[str, list[NDArray[Any]]]:
+        """Copies of everything that a step changes, the generators of dropout and noise too."""
+        return {name: [np.array(v) for v in variables] for name, variables in self._variables.items()}
+
+    def put_back(self, state: Mapping[str, list[NDArray[Any]]]) -> None:
+        """Puts back what `state` gave, or a part of it.
+
+        Raises:
+            ValueError: it is of another network or optimizer.
+        """
+        for name, values in state.items():
+            for variable, value in zip(self._variables[name], values, strict=True):
+                if tuple(variable.shape) != value.shape:
+                    raise ValueError(f"{variable.path} is {tuple(variable.shape)}, not {value.shape}")
+                variable.assign(value)
+
+    @property
+    def _variables(self) -> dict[str, list[Any]]:
+        # Keras leaves the generators out of `weights`.
+        return {"network": self.model.variables, "optimizer": self.optimizer.variables}
+
+    def validate(self) -> dict[str, float]:
+        """Loss (without penalties) and yardsticks of the validation images."""
+        images = self.images.validation
+        count = len(images)
+        batch = images_at_a_time(self.model.input_shape[1:])
+        sums = np.zeros(4)
+        for start in range(0, count, batch):
+            part = images[start : start + batch]
+            sums += self.run_validation(part).numpy().astype(np.float64) * len(part)
+        loss, mse, psnr, ssim = sums / count
+        return {
+            "val_loss": float(loss),
+            "val_mse": float(mse),
+            "val_psnr": float(psnr),
+            "val_ssim": float(ssim),
+        }
+
+    def _run_steps(
+        self, parts: int, pixels: Tensor, rates: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Steps over (steps, batch, h, w, c) pixels; ends early at a step that is not finite."""
+        import tensorflow as tf
+
+        count = tf.shape(pixels)[0]
+
+        def body(step: Tensor, values: Any, _: Tensor) -> tuple[Tensor, Any, Tensor]:
+            taken = self._step(parts, pixels[step], rates[step], first + step)
+            return step + 1, values.write(step, taken), tf.reduce_all(tf.math.is_finite(taken))
+
+        values = tf.TensorArray(tf.float32, count, element_shape=(self.width,))
+        done, values, finite = tf.while_loop(
+            lambda step, _, finite: tf.logical_and(step < count, finite),
+            body,
+            (tf.constant(0), values, tf.constant(True)),
+        )
+        return values.stack()[:done], finite
+
+    def _batch(self, parts: int, pixels: Tensor, number: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and targets of the step ``number``, in parts."""
+        import tensorflow as tf
+
+        inputs = targets = [_as_float(part) for part in cut(pixels, parts)]
+        if self.augmentation.active:
+            draws = self.augmentation.draws(tf.shape(pixels)[0], tf.stack([self.seed, number]))
+            inputs = list(map(self.augmentation.transformed, inputs, cut(draws, parts)))
+            if self.augmentation.target == "same":
+                targets = inputs
+        return inputs, targets
+
+    def _step(self, parts: int, pixels: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+        """One training step; returns what is `WATCHED`, and the norm of each kernel's gradient.
+
+        A step whose loss or gradient is not finite is not applied.
+        """
+        import tensorflow as tf
+
+        inputs, targets = self._batch(parts, pixels, number)
+        # Batch normalisation moves its averages while it looks, before the step is known to be good.
+        state = self.model.non_trainable_variables
+        before = [tf.identity(variable.value) for variable in state]
+        with tf.GradientTape() as tape:
+            outputs = self.forward(inputs, training=True)
+            data_loss = _mean_over(self.loss, targets, outputs)
+            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
+            penalty = tf.cast(penalty, tf.float32)
+            scaled = self.optimizer.scale_loss(data_loss + penalty)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        # A loss scale that is too large makes infinite gradients, and the optimizer skips the step
+        # and lowers it: that is no divergence, and such gradients have no norm to speak of.
+        squares = [2 * tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
+        norms = [tf.sqrt(s) for s, chosen in zip(squares, self.is_kernel, strict=True) if chosen]
+        norm = tf.sqrt(tf.add_n(squares))
+        if self.scales_loss:
+            norm, norms = tf.zeros(()), [tf.zeros(()) for _ in norms]
+        taken = tf.stack([data_loss, penalty, norm, *norms])
+
+        def apply() -> Tensor:
+            self.learning_rate.assign(rate)
+            self.optimizer.apply(gradients, variables)
+            floats = (v for v in self.model.variables if v.dtype.startswith("float"))
+            return tf.add_n([tf.reduce_sum(tf.cast(v.value, tf.float32)) for v in floats])
+
+        def undo() -> Tensor:
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
+            return tf.zeros(())
+
+        weights = tf.cond(tf.reduce_all(tf.math.is_finite(taken)), apply, undo)
+        split = WATCHED.index("weights")
+        return tf.concat([taken[:split], [weights], taken[split:]], axis=0)
+
+    def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:
+        """Means over a batch: loss, MSE, PSNR, SSIM."""
+        targets = cut(_as_float(pixels), parts)
+        return _mean_over(self._yardsticks, targets, self.forward(targets, training=False))
+
+    def _yardsticks(self, targets: Tensor, outputs: Tensor) -> Tensor:
+        """Loss, MSE, PSNR and SSIM, means over images."""
+        import tensorflow as tf
+
+        similarity = StructuralSimilarity(window=self.window, sigma=SIGMA, k1=K1, k2=K2)
+        mse = tf.reduce_mean(tf.square(targets - outputs), axis=(1, 2, 3))  # (n,)
+        psnr = -10 / math.log(10) * tf.math.log(tf.maximum(mse, MSE_FLOOR))
+        return tf.stack(
+            [
+                self.loss(targets, outputs),
+                tf.reduce_mean(mse),
+                tf.reduce_mean(psnr),
+                1 - similarity(targets, outputs),
+            ]
+        )
+
+
+def _mean_over(
+    mean: Callable[[Tensor, Tensor], Tensor], targets: list[Tensor], outputs: list[Tensor]
+) -> Tensor:
+    """A mean over the images of a batch, from the means over its parts."""
+    import tensorflow as tf
+
+    if len(targets) == 1:
+        return mean(targets[0], outputs[0])
+    sizes = [tf.cast(tf.shape(target)[0], tf.float32) for target in targets]
+    sums = [n * mean(t, o) for n, t, o in zip(sizes, targets, outputs, strict=True)]
+    return tf.add_n(sums) / tf.add_n(sizes)
+
+
+def _as_float(images: Tensor) -> Tensor:
+    """`data.as_float` for tensors."""
+    import tensorflow as tf
+
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) * (1 / 255)
+    return images
+
+
+def _scaled(optimizer: Any) -> Any:
+    """The optimizer, with loss scaling where gradients are computed in float16."""
+    import keras
+
+    if keras.mixed_precision.global_policy().compute_dtype == "float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

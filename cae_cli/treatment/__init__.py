@@ -1,0 +1,1 @@
+"""Tries a fix beside a random control."""
