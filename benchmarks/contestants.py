@@ -75,7 +75,7 @@ class PlainKeras(Contestant):
 
         jit = {"auto": "auto", "off": False}[xla]
         self.model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=jit)
-        self.fed = {"x": self.x, "y": self.x, "batch_size": batch}
+        self.batches = {"x": self.x, "y": self.x, "batch_size": batch}
         if reference == "2":
             augment = keras.Sequential(
                 [
@@ -90,7 +90,7 @@ class PlainKeras(Contestant):
                 return x, x
 
             data = tf.data.Dataset.from_tensor_slices(self.x).shuffle(len(self.x)).batch(batch)
-            self.fed = {"x": data.map(both, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)}
+            self.batches = {"x": data.map(both, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)}
 
     def check(self) -> list[float]:
         losses = []
@@ -101,7 +101,7 @@ class PlainKeras(Contestant):
         return losses
 
     def epoch(self) -> None:
-        self.model.fit(**self.fed, epochs=1, verbose=0)
+        self.model.fit(**self.batches, epochs=1, verbose=0)
 
 
 class Cae(Contestant):

@@ -49,8 +49,8 @@ CHANGES = {
 COLUMNS = {
     "explained": ("explained variance", 3),
     "ssim": ("SSIM", 3),
-    "skill": ("skill", 2),
-    "slack": ("slack", 2),
+    "skill_score": ("skill_score", 2),
+    "sharpening_gain": ("sharpening_gain", 2),
     "duplicates": ("repeated maps", 2),
     "probe": ("labels from the code", 3),
     "foreign": ("explained, photographs", 3),
@@ -59,15 +59,15 @@ COLUMNS = {
 
 def measured(run: Run, photos: Path) -> dict[str, float]:
     """What is compared of a run, on photographs too."""
-    measures = experiment.assess(run).measures
+    metrics = experiment.assess(run).metrics
     return {
-        "explained": measures.quality.explained_variance,
-        "ssim": measures.quality.ssim.value,
-        "skill": measures.causal.skill,
-        "slack": measures.spectrum.slack,
-        "duplicates": max(x.duplicates / x.filters for x in measures.layers),
-        "probe": measures.labels.trained,
-        "probe_initial": measures.labels.initial,
+        "explained": metrics.quality.explained_variance,
+        "ssim": metrics.quality.ssim.value,
+        "skill_score": metrics.perturbation.skill_score,
+        "sharpening_gain": metrics.spectrum.sharpening_gain,
+        "duplicates": max(x.duplicates / x.filters for x in metrics.layers),
+        "probe": metrics.labels.trained,
+        "probe_initial": metrics.labels.initial,
         "foreign": on_photographs(run, photos),
     }
 

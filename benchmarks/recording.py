@@ -31,7 +31,7 @@ class Timed(Recorder):
 
     def __getattribute__(self, name: str):
         value = super().__getattribute__(name)
-        if name not in ("before", "after", "fed", "losses", "epoch", "wants_batch"):
+        if name not in ("before", "after", "batches", "losses", "epoch", "wants_batch"):
             return value
 
         def timed(*arguments, **named):

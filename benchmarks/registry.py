@@ -63,16 +63,21 @@ def make(home: Path, asked: argparse.Namespace) -> Path:
     config = plain(checked(command[2:])[1])
     data = {"source": "digits", "shape": [8, 8, 1], "train": 1617, "fingerprint": "f00d" * 16}
     run.write_setup({**surroundings(), "command": command, "config": config, "data": data})
-    blank = [False] * asked.filters
-    layer = {"name": "encoder_1", "filters": asked.filters, "maps": {"blank": blank}, "duplicates": 1}
-    measures = {
+    inactive = [False] * asked.filters
+    layer = {
+        "name": "encoder_1",
+        "filters": asked.filters,
+        "maps": {"inactive": inactive},
+        "duplicates": 1,
+    }
+    metrics = {
         "quality": {name: {"value": 21.5, "margin": 0.1} for name in ("psnr", "ssim", "mse")},
         "layers": [layer] * asked.layers,
         "score": {"value": 0.5, "alive": 1.0},
     }
     finding = {"code": "CAE401", "severity": "warning", "problem": "a problem", "message": "x" * 400}
     diagnosis = {"findings": [finding] * 3, "undecided": False}
-    summary = {"verdict": "a problem", "held_out": "test", "measures": measures, "diagnosis": diagnosis}
+    summary = {"verdict": "a problem", "held_out": "test", "metrics": metrics, "diagnosis": diagnosis}
     run.write_summary(summary, "")
     run.set_status("ok")
     text = run.setup_file.read_text()

@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "clinic": Command("say how good the diagnosis and its cures are", "benchmarks.faults.command"),
     "treat": Command(
-        "train again with what the diagnosis prescribes, beside a placebo", "cae_cli.commands.treat"
+        "train again with what the diagnosis proposes, beside a random control", "cae_cli.commands.treat"
     ),
     "options": Command(
         "list the config groups, their options and their keys", "cae_cli.commands.options"

@@ -23,8 +23,8 @@ from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.introspection.probe import Probe
-from cae_cli.metrics.dataset import Survey, repeats, survey, surveyed
-from cae_cli.metrics.measured import Measures, measure
+from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
+from cae_cli.metrics.measured import Metrics, measure
 from cae_cli.model import build
 from cae_cli.report import figures, terminal
 from cae_cli.runs.folder import Run, surroundings
@@ -48,7 +48,7 @@ class Outcome:
         failed: the training diverged; everything else is there nevertheless.
     """
 
-    measures: Measures
+    metrics: Metrics
     diagnosis: Diagnosis
     held_out: str
     command: Sequence[str]
@@ -57,7 +57,7 @@ class Outcome:
     def summary(self, *, verbose: bool = False) -> list[Any]:
         """The summary diagnosis, to be shown."""
         return terminal.summary(
-            self.measures, self.diagnosis, self.held_out, self.command, verbose=verbose
+            self.metrics, self.diagnosis, self.held_out, self.command, verbose=verbose
         )
 
 
@@ -154,18 +154,18 @@ def read(options: Config) -> Images:
     return images
 
 
-def look_at(images: Images) -> Survey:
+def look_at(images: Images) -> DatasetStatistics:
     """What the images are like."""
-    count = surveyed(images.shape)
+    count = sample_size(images.shape)
     first = [data.as_float(part[:count]) for part in (images.train, images.held_out)]
-    return survey(
+    return dataset(
         *first,
         counts=(len(images.train), len(images.held_out)),
         repeated=repeats(images.train, images.held_out[:count]),
     )
 
 
-def foresee(options: Config, images: Images, seen: Survey) -> Diagnosis:
+def foresee(options: Config, images: Images, seen: DatasetStatistics) -> Diagnosis:
     """What can be said of a training before it begins."""
     planned = build.plan(images.shape, options.model, tuple(options.regularization))
     return diagnosis.foresee(seen, planned, schema.plain(options))
@@ -182,7 +182,9 @@ def check(options: Config, images: Images) -> None:
     build.check(options.model, images.shape)
 
 
-def train(options: Config, images: Images, seen: Survey, folder: Run, screen: terminal.Screen) -> None:
+def train(
+    options: Config, images: Images, seen: DatasetStatistics, folder: Run, screen: terminal.Screen
+) -> None:
     """Left of the waist: from images to files."""
     with screen.doing("starting TensorFlow …"):
         device = backend.start(
@@ -262,7 +264,7 @@ def train(options: Config, images: Images, seen: Survey, folder: Run, screen: te
         )
         folder.write_arrays(folder.snapshot(history.left_at), probe.snapshot())
         folder.write_arrays(
-            folder.arrays, {**probe.record(), **recorder.record(), **survey_arrays(seen)}
+            folder.arrays, {**probe.record(), **recorder.record(), **dataset_arrays(seen)}
         )
 
 
@@ -299,12 +301,12 @@ def judge(
     outcome = assess(folder, rules)
     if pictures:
         with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
-            figures.draw(folder, frozen=outcome.measures.frozen)
+            figures.draw(folder, frozen=outcome.metrics.frozen)
     folder.write_summary(
         {
             "verdict": outcome.diagnosis.verdict,
             "held_out": outcome.held_out,
-            "measures": outcome.measures,
+            "metrics": outcome.metrics,
             "diagnosis": outcome.diagnosis,
         },
         terminal.as_text(outcome.summary(verbose=True)),
@@ -315,24 +317,24 @@ def judge(
 def assess(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
     """What `judge` finds, from the files and without a trace in them; arguments as there."""
     setup, trained = folder.setup(), folder.training()
-    metrics = folder.read_metrics() if folder.metrics.exists() else {}
+    epochs = folder.read_metrics() if folder.metrics.exists() else {}
     arrays = folder.read_arrays(folder.arrays)
-    measures = measure(arrays, metrics, trained, frozen=folder.control())
+    metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
     settings = setup["config"]
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     return Outcome(
-        measures=measures,
-        diagnosis=diagnosis.with_trials(diagnosis.diagnose(measures, settings), folder.trials()),
+        metrics=metrics,
+        diagnosis=diagnosis.with_trials(diagnosis.diagnose(metrics, settings), folder.trials()),
         held_out=trained["held_out"],
         command=setup["command"],
         failed=trained["diverged_at"] is not None,
     )
 
 
-def survey_arrays(seen: Survey) -> dict[str, NDArray[Any]]:
+def dataset_arrays(seen: DatasetStatistics) -> dict[str, NDArray[Any]]:
     """The survey as arrays.npz holds it."""
-    return {f"survey/{name}": np.array(value) for name, value in asdict(seen).items()}
+    return {f"dataset/{name}": np.array(value) for name, value in asdict(seen).items()}
 
 
 def described(images: Images) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_the_json_is_strict_and_whole(dark, capsys):
     assert found["schema"] == SCHEMA_VERSION
     diagnosis = found["diagnosis"]
     finding = diagnosis["findings"][0]
-    assert finding["severity"] == "warning" and finding["message"] and finding["prescriptions"]
+    assert finding["severity"] == "warning" and finding["message"] and finding["fixes"]
     assert finding["evidence"][0]["value"] > finding["evidence"][0]["threshold"] == -1
     before = {rule.code for rule in RULES if rule.when.name != "AFTER"}
     said = {*diagnosis["passed"], *(s["code"] for s in diagnosis["skipped"]), finding["code"]}

@@ -156,7 +156,7 @@ def test_rules_are_listed_and_explained(cae):
     for rule in RULES:
         assert f"{rule.code}  {rule.severity.value}" in listed and rule.problem in listed
         told = "".join(cae("explain", rule.code.lower()).out.split())
-        for text in (rule.why, rule.source, rule.measures, f"{rule.threshold:g}"):
+        for text in (rule.why, rule.source, rule.measured, f"{rule.threshold:g}"):
             assert "".join(text.split()) in told
 
 

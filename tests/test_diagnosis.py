@@ -8,21 +8,21 @@ import pytest
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee, with_trials
-from cae_cli.diagnosis.finding import Confidence, Prescription, Safety
+from cae_cli.diagnosis.finding import Confidence, Fix, Safety
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.diagnosis.rule import Rule, Rules, When, attach
-from cae_cli.metrics.batches import Fed
-from cae_cli.metrics.dataset import Survey
-from cae_cli.metrics.dynamics import Course
-from cae_cli.metrics.latent import CodeUse
+from cae_cli.metrics.batches import BatchStatistics
+from cae_cli.metrics.dataset import DatasetStatistics
+from cae_cli.metrics.dynamics import TrainingDynamics
+from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.maps import MapHealth
-from cae_cli.metrics.measured import Labels, Layer, Measures
+from cae_cli.metrics.measured import Labels, Layer, Metrics
 from cae_cli.metrics.network import Network
-from cae_cli.metrics.perturbation import Causal
+from cae_cli.metrics.perturbation import Perturbation
 from cae_cli.metrics.quality import Mean, Quality
 from cae_cli.metrics.score import score
 from cae_cli.metrics.spectrum import Spectrum
-from cae_cli.metrics.spikes import Relapse
+from cae_cli.metrics.spikes import LossSpike
 
 NAN, INF = float("nan"), float("inf")
 CONFIG = {
@@ -30,7 +30,7 @@ CONFIG = {
     "data": {"name": "npz", "noise": 0.0, "scale": "none", "train": 4096},
     "loss": {"name": "mse"},
     "model": {
-        "filters": [16, 8], "convolutions": 1, "kernel_size": 5, "code_channels": None,
+        "filters": [16, 8], "convolutions": 1, "kernel_size": 5, "latent_channels": None,
         "block": "plain", "output_activation": "sigmoid", "activation": "relu", "skips": True,
         "upsampling": "nearest", "sampling_kernel": 4,
     },
@@ -41,17 +41,17 @@ CONFIG = {
 
 
 def layer(name="encoder_1", filters=16, dead=0, constant=0, moved=0.8, **values):
-    blank = np.arange(filters) < dead + constant
+    inactive = np.arange(filters) < dead + constant
     found = Layer(
-        name, filters, (3, 3, 1), MapHealth(blank, dead, constant), blank_at={0: 0.0, 128: 0.0},
-        duplicates=0, displacement=moved, structure=0.1, p_value=0.02, useless=0.2,
+        name, filters, (3, 3, 1), MapHealth(inactive, dead, constant), inactive_at={0: 0.0, 128: 0.0},
+        duplicates=0, weight_change=moved, structure=0.1, p_value=0.02, prunable=0.2,
     )  # fmt: skip
     return replace(found, **values)
 
 
 def healthy():
     """What a healthy run of the reference network on Fashion-MNIST measures."""
-    return Measures(
+    return Metrics(
         quality=Quality(
             images=1000,
             mse=Mean(0.012, 0.0003),
@@ -66,71 +66,71 @@ def healthy():
             output_variance_share=0.86,
             output_mean=0.29,
         ),
-        causal=Causal(
+        perturbation=Perturbation(
             linear=0.79,
             linear_train=0.792,
-            skill=0.24,
-            code_shuffle=0.9,
+            skill_score=0.24,
+            latent_swap=0.9,
             pixel_copy=0.0,
             grey=-0.24,
             noise_gain=0.08,
-            zero_code=-1.2,
-            mean_code=0.1,
+            zero_latent=-1.2,
+            mean_latent=0.1,
             repeat=0.0,
             training_mode=0.0,
             projection=0.99,
         ),
         layers=(layer(), layer("output", 1)),
-        course=Course(
+        dynamics=TrainingDynamics(
             2560, 0.17, 0.012, reported_loss=0.012, recomputed_loss=0.012, diverged_at=None,
             early_update=-1.9, early_peak=-1.8, last_update=-2.3, penalty_share=0.0, slope=0.01,
             gradient_ratio=0.4,
         ),
-        relapse=Relapse(0.3, 0.05),
+        loss_spike=LossSpike(0.3, 0.05),
         network=Network(
             (28, 28, 1), (7, 7, 8), "sigmoid", "relu", normalised=True, skips=False,
             receptive_field=10.0, depth=5, narrowest=8,
         ),
-        survey=Survey(
+        dataset=DatasetStatistics(
             4096, 1000, 0.0, 1.0, black=-1.38, variance=0.087, image_std=0.32, flat=0.0,
             distinct=1.0, repeated=0.0, correlation=0.85,
         ),
-        spectrum=Spectrum(sharpness=0.2, power=0.15, coherence=0.2, slack=1.0, checkerboard=2.0),
-        code=CodeUse(values=392, effective_rank=90.0, participation=20.0, dead=0.0),
+        spectrum=Spectrum(sharpness=0.2, power=0.15, coherence=0.2, sharpening_gain=1.0, checkerboard=2.0),
+        latent=LatentUse(values=392, effective_rank=90.0, participation=20.0, dead=0.0),
         labels=Labels(0.8, 0.8),
-        fed=Fed(
+        batches=BatchStatistics(
             0.0, 1.0, 0.0, 1.0, image_std=0.32, variance=0.087, distinct=1.0, pair=0.0,
             correlation=0.85, difference_correlation=NAN,
         ),
         frozen=None,
-        score=score(explained=0.84, base=0.0, code_shuffle=0.9, pixel_copy=0.0, blank=0.0),
+        score=score(explained=0.84, base=0.0, latent_swap=0.9, pixel_copy=0.0, inactive=0.0),
     )  # fmt: skip
 
 
 def changed(part, **values):
     """A healthy run but for some values of a part."""
-    measures = healthy()
-    return replace(measures, **{part: replace(getattr(measures, part), **values)})
+    metrics = healthy()
+    return replace(metrics, **{part: replace(getattr(metrics, part), **values)})
 
 
 def with_quality(**values):
     return changed("quality", **values)
 
 
-def with_causal(**values):
-    return changed("causal", **values)
+def with_perturbation(**values):
+    return changed("perturbation", **values)
 
 
-def with_course(**values):
-    return changed("course", **values)
+def with_dynamics(**values):
+    return changed("dynamics", **values)
 
 
-def poor(measures, **course):
+def poor(metrics, **dynamics):
     """The same, but far worse than a linear decoder, for a network trained for similarity too."""
     return replace(
-        measures,
-        causal=replace(measures.causal, skill=-1.5),
-        course=replace(measures.course, **course),
+        metrics,
+        perturbation=replace(metrics.perturbation, skill_score=-1.5),
+        dynamics=replace(metrics.dynamics, **dynamics),
     )
 
 
@@ -144,52 +144,52 @@ BLACK = with_quality(
 DEAD = (layer(dead=5, constant=2), layer("output", 1))
 # One sick and one nearly sick case for every rule that judges a trained network.
 CASES = {
-    "CAE101": (changed("survey", distinct=0.01), changed("survey", distinct=0.6)),
-    "CAE102": (changed("fed", target_high=255.0), changed("fed", target_high=1.04)),
-    "CAE103": (changed("fed", pair=0.3), changed("fed", pair=0.08)),
-    "CAE104": (changed("survey", correlation=0.02), changed("survey", correlation=0.5)),
-    "CAE105": (changed("survey", correlation=0.3), changed("survey", correlation=0.5)),
-    "CAE106": (changed("survey", repeated=0.5), changed("survey", repeated=0.05)),
-    "CAE107": (changed("survey", flat=0.3), changed("survey", flat=0.05)),
-    "CAE201": (with_course(diverged_at=17), healthy()),
+    "CAE101": (changed("dataset", distinct=0.01), changed("dataset", distinct=0.6)),
+    "CAE102": (changed("batches", target_high=255.0), changed("batches", target_high=1.04)),
+    "CAE103": (changed("batches", pair=0.3), changed("batches", pair=0.08)),
+    "CAE104": (changed("dataset", correlation=0.02), changed("dataset", correlation=0.5)),
+    "CAE105": (changed("dataset", correlation=0.3), changed("dataset", correlation=0.5)),
+    "CAE106": (changed("dataset", repeated=0.5), changed("dataset", repeated=0.05)),
+    "CAE107": (changed("dataset", flat=0.3), changed("dataset", flat=0.05)),
+    "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (
         replace(
             with_quality(explained_variance=0.0, train_explained_variance=0.0),
-            course=replace(healthy().course, last_val_loss=0.1699),
+            dynamics=replace(healthy().dynamics, last_val_loss=0.1699),
         ),
-        with_course(last_val_loss=0.16),
+        with_dynamics(last_val_loss=0.16),
     ),
     "CAE203": (
         changed("network", output_activation="softmax"),
         changed("network", output_activation="hard_sigmoid"),
     ),
     "CAE204": (
-        with_course(reported_loss=0.01, recomputed_loss=0.4),
-        with_course(reported_loss=0.3, recomputed_loss=0.4),
+        with_dynamics(reported_loss=0.01, recomputed_loss=0.4),
+        with_dynamics(reported_loss=0.3, recomputed_loss=0.4),
     ),
     "CAE205": (
-        replace(healthy(), layers=(layer(dead=8, blank_at={0: 0.5}), layer("output", 1))),
-        replace(healthy(), layers=(layer(dead=4, blank_at={0: 0.5}), layer("output", 1))),
+        replace(healthy(), layers=(layer(dead=8, inactive_at={0: 0.5}), layer("output", 1))),
+        replace(healthy(), layers=(layer(dead=4, inactive_at={0: 0.5}), layer("output", 1))),
     ),
-    "CAE206": (with_course(penalty_share=0.9), with_course(penalty_share=0.3)),
+    "CAE206": (with_dynamics(penalty_share=0.9), with_dynamics(penalty_share=0.3)),
     "CAE207": (
-        replace(with_course(early_peak=-0.6), layers=DEAD),
-        with_course(early_peak=-0.6),
+        replace(with_dynamics(early_peak=-0.6), layers=DEAD),
+        with_dynamics(early_peak=-0.6),
     ),
-    "CAE208": (poor(healthy(), early_update=-4.0), with_course(early_update=-4.0)),
+    "CAE208": (poor(healthy(), early_update=-4.0), with_dynamics(early_update=-4.0)),
     "CAE209": (
         replace(healthy(), layers=(layer(moved=0.0), layer("output", 1))),
         replace(healthy(), layers=(layer(moved=0.001), layer("output", 1))),
     ),
-    "CAE210": (with_causal(training_mode=0.3), with_causal(training_mode=0.05)),
-    "CAE211": (poor(healthy(), slope=0.2), with_course(slope=0.07)),
+    "CAE210": (with_perturbation(training_mode=0.3), with_perturbation(training_mode=0.05)),
+    "CAE211": (poor(healthy(), slope=0.2), with_dynamics(slope=0.07)),
     "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
     "CAE302": (
         with_quality(explained_variance=0.05, train_explained_variance=0.06),
         with_quality(explained_variance=0.12, train_explained_variance=0.13),
     ),
-    "CAE303": (with_causal(skill=-0.1), with_causal(skill=-0.05)),
-    "CAE304": (changed("spectrum", slack=2.5), changed("spectrum", slack=1.2)),
+    "CAE303": (with_perturbation(skill_score=-0.1), with_perturbation(skill_score=-0.05)),
+    "CAE304": (changed("spectrum", sharpening_gain=2.5), changed("spectrum", sharpening_gain=1.2)),
     "CAE305": (changed("spectrum", checkerboard=30.0), changed("spectrum", checkerboard=4.0)),
     "CAE401": (
         replace(healthy(), layers=DEAD),
@@ -203,22 +203,24 @@ CASES = {
         with_quality(train_explained_variance=0.9),
         with_quality(train_explained_variance=0.875),
     ),
-    "CAE502": (with_causal(code_shuffle=0.01), with_causal(code_shuffle=0.2)),
-    "CAE503": (with_causal(pixel_copy=0.5), with_causal(pixel_copy=0.2)),
+    "CAE502": (with_perturbation(latent_swap=0.01), with_perturbation(latent_swap=0.2)),
+    "CAE503": (with_perturbation(pixel_copy=0.5), with_perturbation(pixel_copy=0.2)),
     "CAE601": (
         poor(replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1)))),
         replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1))),
     ),
     "CAE602": (
         replace(
-            with_causal(projection=0.5, skill=0.0),
+            with_perturbation(projection=0.5, skill_score=0.0),
             quality=replace(healthy().quality, explained_variance=0.55, train_explained_variance=0.55),
         ),
-        with_causal(projection=0.5),
+        with_perturbation(projection=0.5),
     ),
     "CAE603": (poor(changed("network", narrowest=1)), changed("network", narrowest=1)),
     "CAE604": (
-        replace(with_causal(pixel_copy=0.2), network=replace(healthy().network, receptive_field=4.0)),
+        replace(
+            with_perturbation(pixel_copy=0.2), network=replace(healthy().network, receptive_field=4.0)
+        ),
         changed("network", receptive_field=4.0),
     ),
     "CAE605": (poor(changed("network", depth=20)), changed("network", depth=20)),
@@ -227,10 +229,10 @@ CASES = {
 
 def seen(config=None, **values):
     """Survey, network and config of a healthy experiment but for some values."""
-    survey, network = healthy().survey, replace(healthy().network, normalised=False)
-    names = {field.name for field in fields(Survey)}
+    dataset, network = healthy().dataset, replace(healthy().network, normalised=False)
+    names = {field.name for field in fields(DatasetStatistics)}
     return (
-        replace(survey, **{k: v for k, v in values.items() if k in names}),
+        replace(dataset, **{k: v for k, v in values.items() if k in names}),
         replace(network, **{k: v for k, v in values.items() if k not in names}),
         {**CONFIG, **(config or {})},
     )
@@ -252,7 +254,7 @@ FORESEEN = {
         seen(group("augmentation", rotation=10.0, target="original")),
         seen(group("augmentation", rotation=10.0)),
     ),
-    "CAE005": (seen(code_shape=(14, 14, 8)), seen(code_shape=(14, 14, 3))),
+    "CAE005": (seen(latent_shape=(14, 14, 8)), seen(latent_shape=(14, 14, 3))),
     "CAE006": (seen(receptive_field=3.0), seen(receptive_field=5.0)),
     "CAE007": (
         seen(group("model", upsampling="transposed", sampling_kernel=3)),
@@ -266,12 +268,12 @@ FORESEEN = {
 
 
 def case(config):
-    measures = healthy()
-    return Case(measures.survey, measures.network, config, measures)
+    metrics = healthy()
+    return Case(metrics.dataset, metrics.network, config, metrics)
 
 
-def codes(measures, config=CONFIG):
-    return [f.code for f in diagnose(measures, config).findings]
+def codes(metrics, config=CONFIG):
+    return [f.code for f in diagnose(metrics, config).findings]
 
 
 # What these look at does not depend on how many images are held out, or on the steps made.
@@ -284,7 +286,7 @@ def test_a_risk_is_foreseen_where_it_is_one_and_only_then(code):
     sick, well = FORESEEN[code]
     assert [f.code for f in foresee(*sick).findings] == [code]
     assert [f.code for f in foresee(*well).findings] == []
-    assert foresee(*sick).findings[0].prescriptions
+    assert foresee(*sick).findings[0].fixes
 
 
 def test_what_is_wrong_with_the_data_is_said_before_training_too():
@@ -315,45 +317,45 @@ def test_a_healthy_run_has_no_finding_and_says_how_many_rules_looked():
 
 
 @pytest.mark.parametrize(
-    ("measures", "reason"),
+    ("metrics", "reason"),
     [
         (with_quality(images=1), "only 1 held-out image, 16 are needed"),
-        (with_course(steps=96), "only 96 steps, 128 are needed"),
+        (with_dynamics(steps=96), "only 96 steps, 128 are needed"),
     ],
 )
 @pytest.mark.parametrize("code", sorted(CASES))
-def test_a_rule_without_its_data_is_skipped_and_does_not_pass(measures, reason, code):
-    diagnosis = diagnose(measures, CONFIG)
+def test_a_rule_without_its_data_is_skipped_and_does_not_pass(metrics, reason, code):
+    diagnosis = diagnose(metrics, CONFIG)
     assert diagnosis.undecided
     assert reason in {s.reason for s in diagnosis.skipped}
     assert diagnosis.verdict.startswith(f"cannot tell: {reason}")
     sick = CASES[code][0]
     sick = replace(
         sick,
-        quality=replace(sick.quality, images=measures.quality.images),
-        course=replace(sick.course, steps=measures.course.steps),
+        quality=replace(sick.quality, images=metrics.quality.images),
+        dynamics=replace(sick.dynamics, steps=metrics.dynamics.steps),
     )
     if code not in WITHOUT_HELD_OUT_IMAGES:
         assert code not in diagnose(sick, CONFIG).passed
 
 
 def test_a_linear_decoder_is_no_bar_for_a_short_training_or_where_there_is_none():
-    worse = replace(with_causal(skill=-0.9), course=replace(healthy().course, steps=500))
-    for measures in (worse, with_causal(skill=float("nan"))):
-        diagnosis = diagnose(measures, CONFIG)
+    worse = replace(with_perturbation(skill_score=-0.9), dynamics=replace(healthy().dynamics, steps=500))
+    for metrics in (worse, with_perturbation(skill_score=float("nan"))):
+        diagnosis = diagnose(metrics, CONFIG)
         assert "CAE303" in [s.code for s in diagnosis.skipped]
         assert not {"CAE303", "CAE601", "CAE603", "CAE605"} & {f.code for f in diagnosis.findings}
 
 
 def test_some_rules_that_could_not_look_are_counted():
-    assert "1 could not look" in diagnose(with_course(first_val_loss=float("nan")), CONFIG).verdict
+    assert "1 could not look" in diagnose(with_dynamics(first_val_loss=float("nan")), CONFIG).verdict
 
 
 def test_the_black_collapse_is_named_first_and_bce_is_prescribed():
     diagnosis = diagnose(BLACK, CONFIG)
     first, *others = diagnosis.findings
     assert first.code == "CAE301" and "black" in first.message
-    assert first.prescriptions[0].overrides == ("loss=bce",)
+    assert first.fixes[0].overrides == ("loss=bce",)
     assert all(f.consequence_of == "CAE301" for f in others)
     assert diagnosis.verdict == (
         "these filters are not meaningful: the output is the same for every image"
@@ -366,7 +368,7 @@ def test_a_constant_output_that_is_not_black_is_not_called_black():
 
 
 def test_causes_come_before_their_consequences():
-    sick = replace(BLACK, course=replace(healthy().course, last_val_loss=0.17))
+    sick = replace(BLACK, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
     found = diagnose(sick, CONFIG).findings
     assert [(f.code, f.consequence_of) for f in found] == [
         ("CAE301", None),
@@ -378,35 +380,31 @@ def test_causes_come_before_their_consequences():
 def test_a_slow_and_a_stuck_training_get_different_prescriptions():
     stuck = CASES["CAE202"][0]
     slow = replace(stuck, layers=(layer(moved=1e-4),))
-    assert diagnose(slow, CONFIG).findings[0].prescriptions[0].overrides == (
-        "optimizer.learning_rate=0.01",
-    )
-    assert diagnose(stuck, CONFIG).findings[0].prescriptions[0].overrides == (
-        "regularization=batchnorm",
-    )
+    assert diagnose(slow, CONFIG).findings[0].fixes[0].overrides == ("optimizer.learning_rate=0.01",)
+    assert diagnose(stuck, CONFIG).findings[0].fixes[0].overrides == ("regularization=batchnorm",)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_every_rule_says_what_it_is(rule):
     assert rule.code.startswith("CAE") and len(rule.code) == 6
     known = {other.code for other in RULES} - {rule.code}
-    assert set(rule.rivals) <= known
-    for text in (rule.problem, rule.measures, rule.why, rule.source, type(rule).__doc__):
+    assert set(rule.alternatives) <= known
+    for text in (rule.problem, rule.measured, rule.why, rule.source, type(rule).__doc__):
         assert text and len(text) > 10
     assert not rule.problem[:2].istitle() and not rule.problem.endswith(".")
     assert isinstance(rule.severity, Severity)
     assert isinstance(rule.threshold, int | float)
-    assert set(rule.explains) <= known
+    assert set(rule.consequences) <= known
 
 
 def test_no_rule_explains_itself_by_a_detour():
-    explains = {rule.code: set(rule.explains) for rule in RULES}
-    for start in explains:
-        reached, todo = set(), set(explains[start])
+    consequences = {rule.code: set(rule.consequences) for rule in RULES}
+    for start in consequences:
+        reached, todo = set(), set(consequences[start])
         while todo:
             code = todo.pop()
             reached.add(code)
-            todo |= explains[code] - reached
+            todo |= consequences[code] - reached
         assert start not in reached
 
 
@@ -414,7 +412,7 @@ def test_no_rule_explains_itself_by_a_detour():
 def test_every_finding_names_its_evidence_and_a_way_out(code):
     config = {**CONFIG, "model": {**CONFIG["model"], "output_activation": "softmax"}}
     finding = diagnose(CASES[code][0], config if code == "CAE203" else CONFIG).findings[0]
-    assert finding.message and (finding.prescriptions or finding.advice)
+    assert finding.message and (finding.fixes or finding.advice)
     assert all(evidence.value != evidence.threshold for evidence in finding.evidence)
     threshold = next(r.threshold for r in RULES if r.code == code)
     assert abs(finding.evidence[0].threshold - threshold) <= 0.5  # counts end between two numbers
@@ -442,7 +440,7 @@ def test_findings_without_a_cause_keep_the_order_of_the_rules():
 
 def test_a_loss_with_a_floor_may_hardly_fall():
     # Cross-entropy of grey images starts next to where it ends.
-    assert codes(with_course(first_val_loss=0.690, last_val_loss=0.688)) == []
+    assert codes(with_dynamics(first_val_loss=0.690, last_val_loss=0.688)) == []
 
 
 @pytest.mark.parametrize("code", sorted(CASES))
@@ -457,7 +455,7 @@ def test_what_is_not_a_number_is_not_judged(code):
 
 
 def test_a_prescription_replaces_what_the_run_had_set():
-    prescription = Prescription(("loss=bce", "optimizer.learning_rate=0.1"), "why", Safety.SAFE)
+    fix = Fix(("loss=bce", "optimizer.learning_rate=0.1"), "why", Safety.SAFE)
     words = [
         "cae",
         "train",
@@ -466,13 +464,13 @@ def test_a_prescription_replaces_what_the_run_had_set():
         "data.path=my photos",
         "optimizer.learning_rate=1",
     ]
-    command = prescription.command(words)
+    command = fix.command(words)
     assert command == "cae train 'data.path=my photos' loss=bce optimizer.learning_rate=0.1"
 
 
 def test_a_prescription_keeps_what_still_has_a_place():
     words = ["cae", "train", "regularization=l2", "regularization.l2.strength=0.1", "-cd", "mine"]
-    command = Prescription(("regularization=[l2,batchnorm]",), "why", Safety.SAFE).command(words)
+    command = Fix(("regularization=[l2,batchnorm]",), "why", Safety.SAFE).command(words)
     assert command == "cae train regularization.l2.strength=0.1 -cd mine 'regularization=[l2,batchnorm]'"
 
 
@@ -486,10 +484,10 @@ def test_a_regularizer_is_added_to_those_the_run_had():
 
 def test_where_nothing_moved_that_is_the_cause():
     sick = replace(BLACK, layers=(layer(moved=0), layer("output", 1, moved=0)))
-    sick = replace(sick, course=replace(healthy().course, last_val_loss=0.17))
+    sick = replace(sick, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
     diagnosis = diagnose(sick, {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0}})
     assert [f.code for f in diagnosis.findings] == ["CAE202", "CAE302"]
-    assert diagnosis.findings[0].prescriptions[0].overrides == ("optimizer.learning_rate=0.001",)
+    assert diagnosis.findings[0].fixes[0].overrides == ("optimizer.learning_rate=0.001",)
     assert [(s.code, s.reason) for s in diagnosis.skipped] == [("CAE301", "no layer has moved")]
 
 
@@ -505,61 +503,61 @@ def test_a_gap_that_a_linear_decoder_has_too_is_no_memory():
     # Held-out photographs may simply be harder than those of the training.
     harder = with_quality(train_explained_variance=0.9)
     assert codes(harder) == ["CAE501"]
-    assert codes(replace(harder, causal=replace(harder.causal, linear_train=0.84))) == []
-    unknown = replace(harder.causal, linear=float("nan"), linear_train=float("nan"))
-    assert codes(replace(harder, causal=unknown)) == ["CAE501"]
+    assert codes(replace(harder, perturbation=replace(harder.perturbation, linear_train=0.84))) == []
+    unknown = replace(harder.perturbation, linear=float("nan"), linear_train=float("nan"))
+    assert codes(replace(harder, perturbation=unknown)) == ["CAE501"]
 
 
-def relapsed(at=0.1, blank_at=None, dead=8, **course):
+def spiked(at=0.1, inactive_at=None, dead=8, **dynamics):
     """A run that lost at some time all it had gained, and half of its maps with it."""
-    blank_at = {0: 0.0, 128: 0.0, 256: 0.0, 512: 0.5} if blank_at is None else blank_at
+    inactive_at = {0: 0.0, 128: 0.0, 256: 0.0, 512: 0.5} if inactive_at is None else inactive_at
     return replace(
-        with_course(**course),
-        relapse=Relapse(1.4, at),
-        layers=(layer(dead=dead, blank_at=blank_at), layer("output", 1)),
+        with_dynamics(**dynamics),
+        loss_spike=LossSpike(1.4, at),
+        layers=(layer(dead=dead, inactive_at=inactive_at), layer("output", 1)),
     )
 
 
 def test_a_rate_that_undoes_what_was_learned_and_kills_is_too_high_however_it_began():
-    diagnosis = diagnose(relapsed(), CONFIG)
+    diagnosis = diagnose(spiked(), CONFIG)
     assert diagnosis.findings[0].code == "CAE207"
     assert "at about step 256 the loss rose by 140%" in diagnosis.findings[0].message
     # Maps that live, that had died before, or that died later: it was not this.
-    assert "CAE207" not in codes(relapsed(dead=2))
-    assert "CAE207" not in codes(relapsed(blank_at={0: 0.0, 128: 0.5, 512: 0.5}))
-    assert "CAE207" not in codes(relapsed(at=0.01))
-    assert "CAE207" not in codes(replace(relapsed(), relapse=Relapse(0.9, 0.1)))
+    assert "CAE207" not in codes(spiked(dead=2))
+    assert "CAE207" not in codes(spiked(inactive_at={0: 0.0, 128: 0.5, 512: 0.5}))
+    assert "CAE207" not in codes(spiked(at=0.01))
+    assert "CAE207" not in codes(replace(spiked(), loss_spike=LossSpike(0.9, 0.1)))
     # A penalty that outweighs the images raises their loss, too.
-    assert codes(relapsed(penalty_share=0.9))[0] == "CAE206"
-    assert "CAE207" not in codes(relapsed(penalty_share=0.9))
+    assert codes(spiked(penalty_share=0.9))[0] == "CAE206"
+    assert "CAE207" not in codes(spiked(penalty_share=0.9))
 
 
 def test_a_loss_that_still_falls_faster_than_any_healthy_one_needs_more_time():
-    assert codes(with_course(slope=0.09)) == ["CAE211"]
-    assert codes(with_course(slope=0.07)) == []
+    assert codes(with_dynamics(slope=0.09)) == ["CAE211"]
+    assert codes(with_dynamics(slope=0.07)) == []
     # A short run, or a poor result, makes less of it count; both together still less.
-    assert codes(with_course(slope=0.04, steps=200)) == ["CAE211"]
-    assert codes(with_course(slope=0.02, steps=200)) == []
+    assert codes(with_dynamics(slope=0.04, steps=200)) == ["CAE211"]
+    assert codes(with_dynamics(slope=0.02, steps=200)) == []
     assert "CAE211" in codes(poor(healthy(), slope=0.04))
     assert "CAE211" not in codes(poor(healthy(), slope=0.02))
     assert "CAE211" in codes(poor(healthy(), slope=0.02, steps=200))
-    assert codes(with_course(slope=0.09), {**CONFIG, "rules": {"CAE211": {"threshold": 0.03}}}) == []
+    assert codes(with_dynamics(slope=0.09), {**CONFIG, "rules": {"CAE211": {"threshold": 0.03}}}) == []
 
 
 def test_constants_beyond_the_contrast_are_wrong_where_the_loss_cannot_be_computed_anew():
     def said(k2):
         config = {**CONFIG, "loss": {"name": "ms_ssim", "k1": 0.01, "k2": k2}}
-        return codes(with_course(reported_loss=0.1, recomputed_loss=NAN), config)
+        return codes(with_dynamics(reported_loss=0.1, recomputed_loss=NAN), config)
 
     assert said(7.65) == ["CAE204"] and said(0.03) == []
 
 
 def test_without_a_bottleneck_less_copying_counts():
-    copying = with_causal(pixel_copy=0.2)
-    large = replace(healthy().network, code_shape=(14, 14, 16))  # four times the image
+    copying = with_perturbation(pixel_copy=0.2)
+    large = replace(healthy().network, latent_shape=(14, 14, 16))  # four times the image
     assert codes(copying) == []
     assert codes(replace(copying, network=large)) == ["CAE503"]
-    assert codes(replace(with_causal(pixel_copy=0.05), network=large)) == []
+    assert codes(replace(with_perturbation(pixel_copy=0.05), network=large)) == []
 
 
 def test_a_note_is_no_problem():
@@ -570,14 +568,14 @@ def test_a_note_is_no_problem():
 
 def test_an_absurd_learning_rate_is_replaced_and_not_divided():
     config = {**CONFIG, "optimizer": {"name": "sgd", "learning_rate": 1e12}}
-    first = diagnose(with_course(diverged_at=3), config).findings[0].prescriptions[0]
+    first = diagnose(with_dynamics(diverged_at=3), config).findings[0].fixes[0]
     assert first.overrides == ("optimizer.learning_rate=0.1",)
 
 
 def test_softmax_is_told_to_be_something_else():
     config = plain(checked(["model.output_activation=softmax"])[1])
     softmax = replace(BLACK, network=replace(BLACK.network, output_activation="softmax"))
-    assert diagnose(softmax, config).findings[0].prescriptions[0].overrides == (
+    assert diagnose(softmax, config).findings[0].fixes[0].overrides == (
         "model.output_activation=sigmoid",
     )
 
@@ -601,9 +599,9 @@ def test_every_prescription_can_be_said_in_the_words_of_keras(code):
     else:
         findings = foresee(*FORESEEN[code][0]).findings
     for finding in findings:
-        for prescription in finding.prescriptions:
-            words = in_keras(prescription)
-            assert words and not set(prescription.overrides) & {words}
+        for fix in finding.fixes:
+            words = in_keras(fix)
+            assert words and not set(fix.overrides) & {words}
 
 
 @functools.cache
@@ -618,30 +616,30 @@ def test_every_prescription_composes_and_changes_the_run(code, base):
     findings = diagnose(CASES[code][0], plain(before)).findings
     assert code in {finding.code for finding in findings}
     for finding in findings:
-        for prescription in finding.prescriptions:
-            words = shlex.split(prescription.command(["cae", "train", *base]))
+        for fix in finding.fixes:
+            words = shlex.split(fix.command(["cae", "train", *base]))
             assert words[:2] == ["cae", "train"]
             after = composed(*words[2:])
-            assert after != before, prescription
+            assert after != before, fix
 
 
 def test_denoising_is_no_mismatch():
     def found(correlation):
-        return codes(changed("fed", pair=0.5, difference_correlation=correlation))
+        return codes(changed("batches", pair=0.5, difference_correlation=correlation))
 
     assert found(0.01) == []
     assert found(0.7) == found(NAN) == ["CAE103"]
 
 
 def test_the_range_that_a_network_was_made_for_counts():
-    measures = replace(changed("network", span=(0.0, 255.0)), fed=None)
-    assert codes(measures) == ["CAE102"]
-    linear = replace(measures.network, output_activation="linear")
-    assert codes(replace(measures, network=linear)) == []
+    metrics = replace(changed("network", span=(0.0, 255.0)), batches=None)
+    assert codes(metrics) == ["CAE102"]
+    linear = replace(metrics.network, output_activation="linear")
+    assert codes(replace(metrics, network=linear)) == []
 
 
 def test_images_without_contrast_have_no_noise_to_judge():
-    skipped = {s.code for s in diagnose(changed("survey", correlation=NAN), CONFIG).skipped}
+    skipped = {s.code for s in diagnose(changed("dataset", correlation=NAN), CONFIG).skipped}
     assert {"CAE104", "CAE105"} <= skipped
 
 
@@ -654,7 +652,9 @@ def test_a_longer_training_is_not_cut_short_again():
 
 
 def test_a_network_trained_for_similarity_may_give_up_squared_error():
-    sick = replace(with_course(slope=0.05), causal=replace(healthy().causal, skill=-0.3))
+    sick = replace(
+        with_dynamics(slope=0.05), perturbation=replace(healthy().perturbation, skill_score=-0.3)
+    )
     assert codes(sick)[0] == "CAE211"
     similar = diagnose(sick, {**CONFIG, "loss": {"name": "ssim"}})
     assert [f.code for f in similar.findings] == ["CAE303"]  # a note
@@ -670,8 +670,8 @@ def test_what_helped_comes_first_and_is_certain():
     sick = replace(CASES["CAE501"][0], layers=DEAD)  # two causes
     before = diagnose(sick, CONFIG)
     assert [f.code for f in before.findings] == ["CAE401", "CAE501"]
-    tried = before.findings[0].prescriptions[0].overrides
-    helpful = before.findings[1].prescriptions[-1].overrides
+    tried = before.findings[0].fixes[0].overrides
+    helpful = before.findings[1].fixes[-1].overrides
     trials = [
         trial([], None, 0.6, 0.0),
         trial(list(helpful), "CAE501", 0.8, 0.2),
@@ -679,7 +679,7 @@ def test_what_helped_comes_first_and_is_certain():
     ]
     after = with_trials(before, trials)
     assert [f.code for f in after.findings] == ["CAE501", "CAE401"]
-    assert after.findings[0].prescriptions[0].overrides == helpful
+    assert after.findings[0].fixes[0].overrides == helpful
     assert after.findings[0].confidence is Confidence.HIGH
     assert after.findings[1].confidence is Confidence.LOW
     assert after.verdict.startswith("training images are memorised (by short trainings")

@@ -12,10 +12,17 @@ RNG = np.random.default_rng(0)
 
 
 EVERY = {
-    *("reconstructions.png", "answers.png", "redraws.png", "ladder.png", "course.png", "curves.png"),
-    *("formation.png", "encoder_1.png"),  # of the filters and of the maps
+    *(
+        "reconstructions.png",
+        "perturbation_tests.png",
+        "filters_vs_init.png",
+        "baselines.png",
+        "training_dynamics.png",
+        "curves.png",
+    ),
+    *("filters_by_epoch.png", "encoder_1.png"),  # of the filters and of the maps
 }
-UNWATCHED = ("course/", "look_", "initial_kernel/")
+UNWATCHED = ("dynamics/", "look_", "initial_kernel/")
 
 
 def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3):
@@ -32,9 +39,9 @@ def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3)
             ("black_mse", 0.9, 20),
             ("train_mse", 0.08, 30),
             ("train_mean_mse", 0.2, 30),
-            ("causal/grey_mse", 0.15, 12),
-            ("causal/linear_mse", 0.11, 12),
-            ("causal/projection_mse", 0.05, 12),
+            ("perturbation/grey_mse", 0.15, 12),
+            ("perturbation/linear_mse", 0.11, 12),
+            ("perturbation/projection_mse", 0.05, 12),
         ]
     }
     arrays = {
@@ -49,18 +56,18 @@ def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3)
         "chosen_images": images,
         "chosen_outputs": np.clip(images + 0.1, 0, 1),
         "chosen_mse": np.linspace(0.001, 0.1, 9, dtype=np.float32),
-        "course/kernels": np.array([f"encoder_{n}/kernel" for n, _ in enumerate(filters, start=1)]),
-        "course/early_updates": RNG.normal(-2, 0.1, (8, len(filters))).astype(np.float32),
-        "course/updates": RNG.normal(-2.5, 0.1, (2, len(filters))).astype(np.float32),
-        "course/gradients": RNG.random((2, len(filters)), dtype=np.float32),
-        "course/losses": np.linspace(1, 0.01, 200, dtype=np.float32),
-        "course/look_steps": np.array([0, 32, 200]),
+        "dynamics/kernels": np.array([f"encoder_{n}/kernel" for n, _ in enumerate(filters, start=1)]),
+        "dynamics/early_updates": RNG.normal(-2, 0.1, (8, len(filters))).astype(np.float32),
+        "dynamics/updates": RNG.normal(-2.5, 0.1, (2, len(filters))).astype(np.float32),
+        "dynamics/gradients": RNG.random((2, len(filters)), dtype=np.float32),
+        "dynamics/losses": np.linspace(1, 0.01, 200, dtype=np.float32),
+        "dynamics/look_steps": np.array([0, 32, 200]),
     }
     inputs = channels
     for number, count in enumerate(filters, start=1):
         name = f"encoder_{number}"
         draws = RNG.normal(size=(20, kernel, kernel, inputs, count)).astype(np.float32)
-        arrays[f"kernel/{name}"], arrays[f"redraw/{name}"] = draws[:2]
+        arrays[f"kernel/{name}"], arrays[f"reinitialized/{name}"] = draws[:2]
         arrays[f"initial_kernel/{name}"] = draws[2]
         arrays[f"null/{name}"] = np.array([structure(d) for d in draws[1:]], np.float32)
         arrays[f"map/{name}"] = RNG.normal(size=(examples, h, w, count)).astype(np.float32)
@@ -117,13 +124,13 @@ def test_every_picture_is_drawn_for_any_shape(tmp_path, channels, side, examples
     run = make_run(tmp_path, channels, side, examples=examples)
     written = draw(run, frozen=0.3)
     expected = [run.filters("encoder_1"), run.maps("encoder_1"), run.filters("encoder_2")]
-    expected += [run.maps("encoder_2"), run.reconstructions, run.curves, run.formation]
-    expected += [run.ladder, run.course, run.answers, run.redraws]
+    expected += [run.maps("encoder_2"), run.reconstructions, run.curves, run.filters_by_epoch]
+    expected += [run.baselines, run.dynamics, run.perturbation_tests, run.filters_vs_init]
     assert sorted(written) == sorted(expected)
     for path in written:
         with Image.open(path) as picture:
             assert min(picture.size) > 100
-            assert np.asarray(picture.convert("L")).std() > 5  # not blank
+            assert np.asarray(picture.convert("L")).std() > 5  # not inactive
 
 
 def test_a_network_nobody_watched_has_no_pictures_of_its_training(tmp_path, unsaved):
@@ -132,16 +139,16 @@ def test_a_network_nobody_watched_has_no_pictures_of_its_training(tmp_path, unsa
     run.metrics.unlink()
     for path in run.snapshots().values():
         path.unlink()
-    assert EVERY - names(draw(run)) == {"course.png", "curves.png", "formation.png"}
+    assert EVERY - names(draw(run)) == {"training_dynamics.png", "curves.png", "filters_by_epoch.png"}
 
 
 @pytest.mark.parametrize(
     ("gone", "picture"),
     [
-        ("redraw/", "redraws.png"),
-        ("course/", "course.png"),
-        ("mean_mse", "ladder.png"),
-        (("shuffled_", "scrambled_", "noisy_"), "answers.png"),
+        ("reinitialized/", "filters_vs_init.png"),
+        ("dynamics/", "training_dynamics.png"),
+        ("mean_mse", "baselines.png"),
+        (("shuffled_", "scrambled_", "noisy_"), "perturbation_tests.png"),
     ],
 )
 def test_a_picture_without_its_arrays_is_left_out(tmp_path, gone, picture, unsaved):
@@ -152,7 +159,16 @@ def test_a_picture_without_its_arrays_is_left_out(tmp_path, gone, picture, unsav
 
 @pytest.mark.parametrize(
     "gone",
-    ["null/", "causal/", "train_", "noisy_", "look_", "course/gradients", "course/losses", "course/up"],
+    [
+        "null/",
+        "perturbation/",
+        "train_",
+        "noisy_",
+        "look_",
+        "dynamics/gradients",
+        "dynamics/losses",
+        "dynamics/up",
+    ],
 )
 def test_a_picture_is_drawn_from_what_is_there(tmp_path, gone, unsaved):
     run = make_run(tmp_path, filters=(5,))
@@ -165,7 +181,16 @@ def test_a_network_that_diverged_can_be_drawn(tmp_path, value):
     run = make_run(tmp_path, channels=3, filters=(5,))
 
     def broken(key, values):
-        kept = ("images", "steps", "kernels", "mean_mse", "black_mse", "grey_mse", "redraw", "initial")
+        kept = (
+            "images",
+            "steps",
+            "kernels",
+            "mean_mse",
+            "black_mse",
+            "grey_mse",
+            "re-initialised filter",
+            "initial",
+        )
         if any(word in key for word in kept):
             return values
         values = values.copy()
@@ -176,22 +201,32 @@ def test_a_network_that_diverged_can_be_drawn(tmp_path, value):
     rewrite(run, broken)
     for path in run.snapshots().values():
         run.write_arrays(path, {k: broken(k, v) for k, v in run.read_arrays(path).items()})
-    assert {"ladder.png", "course.png", "answers.png", "redraws.png"} <= names(draw(run))
+    assert {
+        "baselines.png",
+        "training_dynamics.png",
+        "perturbation_tests.png",
+        "filters_vs_init.png",
+    } <= names(draw(run))
 
 
 def test_a_training_that_ended_in_its_first_epoch_can_be_drawn(tmp_path):
     run = make_run(tmp_path, filters=(5,))
-    first = {"course/gradients": 0, "course/early_updates": 3, "course/updates": 1, "course/losses": 3}
+    first = {
+        "dynamics/gradients": 0,
+        "dynamics/early_updates": 3,
+        "dynamics/updates": 1,
+        "dynamics/losses": 3,
+    }
     rewrite(run, lambda key, values: values[: first.get(key)])
     lines = run.metrics.read_text().splitlines(keepends=True)
     run.metrics.write_text("".join(lines[:2]))
-    assert run.course in draw(run)
+    assert run.dynamics in draw(run)
 
 
 def test_a_deep_network_of_point_kernels_can_be_drawn(tmp_path):
     run = make_run(tmp_path, filters=(3, 2, 20, *[4] * 9), kernel=1)
     arrays = run.read_arrays(run.arrays)
-    for figure in (pictures.redraws(arrays), charts.course(arrays, run.read_metrics())):
+    for figure in (pictures.filters_vs_init(arrays), charts.dynamics(arrays, run.read_metrics())):
         figures._save(figure, tmp_path / "picture.png")
 
 
@@ -203,8 +238,8 @@ def test_equal_runs_give_equal_pictures(tmp_path):
 
 def test_a_network_of_zeros_can_be_drawn(tmp_path):
     run = make_run(tmp_path)
-    rewrite(run, lambda key, values: values if key == "course/kernels" else np.zeros_like(values))
-    assert run.ladder not in draw(run)  # images that do not vary have nothing to explain
+    rewrite(run, lambda key, values: values if key == "dynamics/kernels" else np.zeros_like(values))
+    assert run.baselines not in draw(run)  # images that do not vary have nothing to explain
 
 
 def test_a_mosaic_has_its_tiles_in_their_places():

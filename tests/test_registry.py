@@ -26,7 +26,7 @@ from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from tests.conftest import environment
 from tests.test_cli import HEAVY, imported_by
 
-LAYER = {"name": "encoder_1", "filters": 8, "duplicates": 2, "useless": 0.25}
+LAYER = {"name": "encoder_1", "filters": 8, "duplicates": 2, "prunable": 0.25}
 
 
 def config(**changes):
@@ -72,7 +72,7 @@ def made(folder, begun, *words, status="ok", psnr=20.0, images="f00d" * 16, **ch
             {
                 "verdict": f"no problem found; {psnr} dB",
                 "held_out": "test",
-                "measures": {
+                "metrics": {
                     "quality": {
                         "psnr": {"value": psnr},
                         "ssim": {"value": psnr / 40},
@@ -80,7 +80,7 @@ def made(folder, begun, *words, status="ok", psnr=20.0, images="f00d" * 16, **ch
                         "explained_variance": 0.5,
                     },
                     "score": {"value": psnr / 100, "alive": 0.75},
-                    "layers": [LAYER, {**LAYER, "useless": None}],
+                    "layers": [LAYER, {**LAYER, "prunable": None}],
                 },
                 "diagnosis": {"findings": [], "undecided": False},
             },
@@ -114,7 +114,7 @@ def here(tmp_path, monkeypatch):
     command = ("cae", "train", "-m", "loss=mse,ssim", "seed=0")
     SweepFolder(runs / SWEEP).write(SweepFile(command, ("loss",), "ok", None, jobs))
     made(runs / NEWEST, "2026-01-03T10:00:00", "data=npz", status="failed", task_name="night")
-    made(runs / OLDEST / "control" / "2026-01-09_10-00-00_zzzz", "2026-01-09T10:00:00")
+    made(runs / OLDEST / "frozen_encoder" / "2026-01-09_10-00-00_zzzz", "2026-01-09T10:00:00")
     (runs / "train" / "2026-01-04_10-00-00_wait").mkdir()  # claimed, and nothing in it yet
     return tmp_path
 
@@ -256,8 +256,8 @@ def numbers(*words, sort=None):
         (["training.early_stopping=null"], [1, 2, 3, 4, 5]),
         (["psnr>20"], [1, 3, 4]),
         (["val/psnr<=21"], [1, 5]),
-        (["blank=0.25"], [1, 3, 4, 5]),
-        (["useless>=.25"], [1, 3, 4, 5]),
+        (["inactive=0.25"], [1, 3, 4, 5]),
+        (["prunable>=.25"], [1, 3, 4, 5]),
         (["since=2026-01-02T11:00"], [4, 5]),
         (["k3fa"], [3, 4]),
         (["data=npz"], []),
@@ -451,10 +451,10 @@ def test_a_file_that_says_something_else_at_every_key_stops_nothing(here, capsys
     run = Run(here / "runs" / OLDEST)
     for path in (run.setup_file, run.status_file, run.summary_file):
         content = json.loads(path.read_text())
-        inner = content.get("measures", {})
+        inner = content.get("metrics", {})
         for keys, tree in ((list(content), content), (list(inner), inner)):
             for key in keys:
-                if key not in ("schema", "measures"):
+                if key not in ("schema", "metrics"):
                     tree[key] = nonsense
         path.write_text(json.dumps(content))
     for words in ([], ["--json"], ["--csv"], ["--sort", "psnr"], ["loss=mse"], ["model=l2"], ["text"]):
@@ -589,7 +589,7 @@ def test_runs_are_removed_whole_and_the_others_stay(here, capsys):
     assert f"removed runs/{OLDEST}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("inner", ["", "control/2026-01-09_10-00-00_zzzz"])
+@pytest.mark.parametrize("inner", ["", "frozen_encoder/2026-01-09_10-00-00_zzzz"])
 def test_a_run_that_another_process_works_in_is_not_removed(here, capsys, inner):
     process = holding(here / "runs" / OLDEST / inner)
     assert removed("aaaa") == 2
@@ -784,7 +784,7 @@ def test_numbers_that_differ_in_their_last_digit_are_told_apart(here, capsys):
     other = here / "runs" / "copy"
     shutil.copytree(here / "runs" / OLDEST, other)
     summary = json.loads((other / "summary.json").read_text())
-    summary["measures"]["quality"]["psnr"]["value"] = np.nextafter(21.0, 22)
+    summary["metrics"]["quality"]["psnr"]["value"] = np.nextafter(21.0, 22)
     (other / "summary.json").write_text(json.dumps(summary))
     assert cli.run(["diff", "aaaa", "copy"]) == 1
     assert "psnr: 21.0 → 21.000000000000004" in capsys.readouterr().out

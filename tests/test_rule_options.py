@@ -62,7 +62,7 @@ def test_the_healthy_range_in_words(range_, words):
 
 
 @pytest.mark.parametrize(
-    ("excess", "alone", "with_rivals"),
+    ("excess", "alone", "with_alternatives"),
     [
         (INF, "high", "medium"),
         (1, "high", "medium"),
@@ -72,13 +72,13 @@ def test_the_healthy_range_in_words(range_, words):
         (0, "low", "low"),
     ],
 )
-def test_a_finding_is_surer_the_farther_and_the_fewer_its_rivals(excess, alone, with_rivals):
-    assert judged(excess, rivals_open=False) is Confidence(alone)
-    assert judged(excess, rivals_open=True) is Confidence(with_rivals)
+def test_a_finding_is_surer_the_farther_and_the_fewer_its_rivals(excess, alone, with_alternatives):
+    assert judged(excess, alternatives_open=False) is Confidence(alone)
+    assert judged(excess, alternatives_open=True) is Confidence(with_alternatives)
 
 
-def fired(measures, *words):
-    return [finding.code for finding in diagnose(measures, config(*words)).findings]
+def fired(metrics, *words):
+    return [finding.code for finding in diagnose(metrics, config(*words)).findings]
 
 
 def test_a_threshold_of_ones_own_changes_what_fires():
@@ -94,10 +94,10 @@ def test_a_threshold_of_ones_own_changes_what_fires():
 
 
 def test_a_threshold_of_ones_own_changes_what_is_foreseen():
-    survey, network, _ = seen(black=-0.6)
+    dataset, network, _ = seen(black=-0.6)
     words = ["loss=mse", "data=npz"]
-    assert "CAE001" in [f.code for f in foresee(survey, network, config(*words)).findings]
-    changed = foresee(survey, network, config(*words, "rules.CAE001.threshold=-.5"))
+    assert "CAE001" in [f.code for f in foresee(dataset, network, config(*words)).findings]
+    changed = foresee(dataset, network, config(*words, "rules.CAE001.threshold=-.5"))
     assert "CAE001" in changed.passed
 
 
@@ -170,7 +170,7 @@ class TooBright(Rule):
     source = "taste"
 
     def look(self, case):
-        bright = case.measures.quality.output_mean
+        bright = case.metrics.quality.output_mean
         if bright <= self.threshold:
             return None
         evidence = Evidence("mean of the output", bright, self.threshold, (0, 0.2))

@@ -194,7 +194,7 @@ def test_a_layers_name_is_no_way_out_of_the_folder(tmp_path, layer):
 HOLD = """
 import sys, time
 from pathlib import Path
-from cae_cli.run import Run
+from cae_cli.runs.folder import Run
 with Run(Path(sys.argv[1])).running(again=True):
     print("at work", flush=True)
     time.sleep(60)

@@ -18,7 +18,7 @@ def dft(image):
 
 
 def slow_spectrum(targets, outputs):
-    """Sharpness, power, coherence and slack with loops over images, channels and frequencies."""
+    """Sharpness, power, coherence and sharpening gain with loops over images, channels and frequencies."""
     n, h, w, channels = targets.shape
     hann = [np.sin(np.pi * (np.arange(side) + 1) / (side + 1)) ** 2 for side in (h, w)]
     laplacians, oo, tt, ot = {0: 0.0, 1: 0.0}, 0.0, 0.0, 0.0
@@ -49,18 +49,22 @@ def test_the_spectrum_agrees_with_loops(shape):
     outputs = (0.6 * targets + 0.1 * RNG.standard_normal(shape) + 0.2).astype(np.float32)
     found = spectrum(targets, outputs)
     expected = slow_spectrum(targets, outputs)
-    assert (found.sharpness, found.power, found.coherence, found.slack) == pytest.approx(expected)
+    assert (found.sharpness, found.power, found.coherence, found.sharpening_gain) == pytest.approx(
+        expected
+    )
 
 
 def test_a_perfect_output_has_ones_and_no_error_to_look_at():
     found = spectrum(IMAGES, IMAGES)
-    assert (found.sharpness, found.power, found.coherence, found.slack) == pytest.approx((1, 1, 1, 1))
+    assert (found.sharpness, found.power, found.coherence, found.sharpening_gain) == pytest.approx(
+        (1, 1, 1, 1)
+    )
     assert np.isnan(found.checkerboard)
 
 
 def test_half_the_contrast_could_be_doubled():
     found = spectrum(IMAGES, IMAGES / 2 + 0.25)
-    assert found.slack == pytest.approx(2, rel=1e-5)
+    assert found.sharpening_gain == pytest.approx(2, rel=1e-5)
     assert (found.power, found.sharpness) == pytest.approx((0.25, 0.25), rel=1e-5)
     assert found.coherence == pytest.approx(1)
 
@@ -69,22 +73,22 @@ def test_an_output_that_shows_all_it_knows_has_no_slack_and_one_with_noise_less(
     known = RNG.standard_normal((200, 16, 16, 1))
     unknown = RNG.standard_normal(known.shape)
     best = spectrum((known + unknown).astype(np.float32), known.astype(np.float32))
-    assert best.slack == pytest.approx(1, abs=0.02)
+    assert best.sharpening_gain == pytest.approx(1, abs=0.02)
     assert (best.coherence, best.power) == pytest.approx((0.5, 0.5), abs=0.02)
     noisy = spectrum(known.astype(np.float32), (known + unknown).astype(np.float32))
-    assert noisy.slack == pytest.approx(0.5, abs=0.02)
+    assert noisy.sharpening_gain == pytest.approx(0.5, abs=0.02)
 
 
 def test_slack_is_the_factor_that_makes_the_error_least():
     targets = RNG.standard_normal((20, 16, 16, 1))
     fine = targets - spectral_blur(targets)
     outputs = spectral_blur(targets) + 0.3 * fine + 0.2 * RNG.standard_normal(targets.shape)
-    slack = spectrum(targets.astype(np.float32), outputs.astype(np.float32)).slack
+    sharpening_gain = spectrum(targets.astype(np.float32), outputs.astype(np.float32)).sharpening_gain
     window = np.outer(np.hanning(18)[1:-1], np.hanning(18)[1:-1])[None, :, :, None]
     t, o = (x * window - spectral_blur(x * window) for x in (targets, outputs))
     factors = np.linspace(0.5, 3, 251)
     best = factors[np.argmin([((t - factor * o) ** 2).mean() for factor in factors])]
-    assert slack == pytest.approx(best, abs=0.05)
+    assert sharpening_gain == pytest.approx(best, abs=0.05)
 
 
 def spectral_blur(images):
@@ -105,7 +109,7 @@ def test_nothing_to_compare_is_not_a_number():
     flat = np.full_like(IMAGES, 0.1)
     black = spectrum(IMAGES, flat)
     assert (black.power, black.sharpness) == (0, 0)
-    assert np.isnan(black.slack) and np.isnan(black.coherence)
+    assert np.isnan(black.sharpening_gain) and np.isnan(black.coherence)
     assert np.isnan(spectrum(flat, IMAGES).power) and np.isnan(spectrum(flat, IMAGES).sharpness)
     for side in (1, 2):
         small = RNG.random((3, side, side, 1)).astype(np.float32)
@@ -115,7 +119,7 @@ def test_nothing_to_compare_is_not_a_number():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_outputs_of_a_diverged_network_are_not_numbers(value):
     found = spectrum(IMAGES, np.full_like(IMAGES, value))
-    assert np.isnan([found.sharpness, found.power, found.slack, found.checkerboard]).all()
+    assert np.isnan([found.sharpness, found.power, found.sharpening_gain, found.checkerboard]).all()
 
 
 def slow_checkerboard(targets, outputs):

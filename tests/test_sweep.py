@@ -57,13 +57,13 @@ def write_job(
         }
     )
     if status == "ok":
-        blank = [True] + [False] * 7
+        inactive = [True] + [False] * 7
         finding = {"code": code, "problem": "a problem", "severity": "warning"}
         run.write_summary(
             {
                 "verdict": "fine",
                 "held_out": "test",
-                "measures": {
+                "metrics": {
                     "quality": {
                         "images": 100,
                         "psnr": {"value": psnr, "margin": 0.1},
@@ -72,7 +72,7 @@ def write_job(
                         "explained_variance": psnr / 40,
                         "black_mse": black,
                     },
-                    "layers": [{"name": "encoder_1", "maps": {"blank": blank}}],
+                    "layers": [{"name": "encoder_1", "maps": {"inactive": inactive}}],
                     "score": {"value": meaningful},
                 },
                 "diagnosis": {"findings": [finding] if code else [], "undecided": False},
@@ -196,7 +196,7 @@ def test_the_leaderboard_is_what_the_jobs_files_say(grid):
     figures = {}
     for path in grid.glob("*/summary.json"):
         loss, model, seed = (word.partition("=")[2] for word in path.parent.name.split(","))
-        quality = json.loads(path.read_text())["measures"]["quality"]
+        quality = json.loads(path.read_text())["metrics"]["quality"]
         of_seed = {"psnr": quality["psnr"]["value"], "ssim": quality["ssim"]["value"]}
         of_seed |= {"mse": quality["mse"]["value"], "explained": quality["explained_variance"]}
         figures.setdefault((loss, model), {})[seed] = of_seed
@@ -207,7 +207,7 @@ def test_the_leaderboard_is_what_the_jobs_files_say(grid):
     first = figures[order[0]]
     for row, saved in zip(rows, leaderboard(grid)["configurations"], strict=True):
         own = figures[row["loss"], row["model"]]
-        assert (row["seed"], row["seeds"], row["blank"], row["status"]) == (
+        assert (row["seed"], row["seeds"], row["inactive"], row["status"]) == (
             "",
             "3",
             "0.125",
@@ -233,7 +233,7 @@ def test_the_leaderboard_is_what_the_jobs_files_say(grid):
     assert len(jobs) == 18
     for row in jobs:
         written = json.loads((grid / row["folder"] / "summary.json").read_text())
-        assert float(row["psnr"]) == pytest.approx(written["measures"]["quality"]["psnr"]["value"])
+        assert float(row["psnr"]) == pytest.approx(written["metrics"]["quality"]["psnr"]["value"])
         assert (row["status"], row["code"], row["problem"]) == ("ok", "CAE211", "a problem")
 
 
@@ -366,7 +366,7 @@ def test_numbers_are_told_by_their_trend(tmp_path):
         (Target("val/loss", "min"), "mse", "val/loss does not mean the same for all jobs"),
     ],
 )
-def test_the_yardstick_is_psnr_unless_the_sweep_is_made_for_another(grid, target, first, said):
+def test_the_metric_is_psnr_unless_the_sweep_is_made_for_another(grid, target, first, said):
     file = SweepFolder(grid).read()
     SweepFolder(grid).write(SweepFile(file.command, file.swept, "ok", target, file.jobs))
     assert said in text_of(grid)
@@ -414,7 +414,7 @@ DAMAGE = {
     "newer": (replaced("summary.json", schema=99), "unreadable", "newer version"),
     "older": (replaced("summary.json", schema=1), "unreadable", "older version"),
     "list": (written("summary.json", "[1, 2]"), "unreadable", "not a file of cae"),
-    "foreign": (written("summary.json", '{"schema": 2}'), "unreadable", "not a file of cae"),
+    "foreign": (written("summary.json", '{"schema": 3}'), "unreadable", "not a file of cae"),
     "deep": (written("run.json", "[" * 100_000), "unreadable", "not valid JSON"),
     "not text": (lambda j: (j / "run.json").write_bytes(b"\xff\xfe\0"), "unreadable", "not valid JSON"),
     "status of another kind": (
@@ -423,7 +423,7 @@ DAMAGE = {
         "not a file of cae",
     ),
     "measures of another kind": (
-        replaced("summary.json", measures=[1]),
+        replaced("summary.json", metrics=[1]),
         "unreadable",
         "not a file of cae",
     ),
@@ -471,22 +471,22 @@ def test_damaged_pictures_cost_a_job_its_row_and_not_its_rank(grid, damage):
 
 
 @pytest.mark.parametrize(
-    "measures",
+    "metrics",
     [
         {"quality": {"psnr": {"value": "20"}}},
         {"quality": {"psnr": 3}},
         {"layers": "encoder"},
-        {"layers": [7, {"name": 3, "maps": {"blank": "no"}}]},
+        {"layers": [7, {"name": 3, "maps": {"inactive": "no"}}]},
         {"score": None},
         {"score": {"value": 1e999}},
     ],
 )
-def test_measures_of_another_kind_count_as_not_measured(grid, measures):
+def test_measures_of_another_kind_count_as_not_measured(grid, metrics):
     path = grid / "loss=mse,model=l2,seed=1" / "summary.json"
     content = json.loads(path.read_text())
-    for key, value in measures.items():
-        old = content["measures"][key]
-        content["measures"][key] = {**old, **value} if isinstance(old, dict) and value else value
+    for key, value in metrics.items():
+        old = content["metrics"][key]
+        content["metrics"][key] = {**old, **value} if isinstance(old, dict) and value else value
     path.write_text(json.dumps(content))
     assert "18 jobs, all finished" in text_of(grid)
 
@@ -724,7 +724,7 @@ def test_a_thousand_jobs_are_read_ranked_and_the_sheet_stays_small(tmp_path):
         shutil.copytree(template, path)
         content = json.loads((path / "summary.json").read_text())
         psnr = 20 + 0.1 * a + 0.03 * b + s + 0.01 * np.sin(a * b * s)
-        content["measures"]["quality"]["psnr"]["value"] = psnr
+        content["metrics"]["quality"]["psnr"]["value"] = psnr
         (path / "summary.json").write_text(json.dumps(content))
     text = text_of(folder)
     assert "1000 jobs, all finished" in text

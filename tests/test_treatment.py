@@ -1,4 +1,4 @@
-"""Yardsticks, placebos, arms step by step on results made by hand; the command without a training."""
+"""Criteria, random controls, arms step by step on results made by hand; the command without a training."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from cae_cli.commands import treat
 from cae_cli.config.compose import Sources, checked
 from cae_cli.config.schema import GROUPS, plain
 from cae_cli.diagnosis import diagnose
-from cae_cli.diagnosis.health import causes, is_healthy, yardsticks
+from cae_cli.diagnosis.health import causes, criteria, is_healthy
 from cae_cli.errors import Interrupted
 from cae_cli.metrics.score import score
 from cae_cli.options import key_of
@@ -25,8 +25,8 @@ from cae_cli.runs.registry import flat
 from cae_cli.sweep import batch
 from cae_cli.treatment import arm as treatment
 from cae_cli.treatment import rounds
-from cae_cli.treatment.arm import Arm, Placebos, Prescriptions, Proposal, judged, result
-from cae_cli.treatment.control import CHANGED, Placebo, _options, treated
+from cae_cli.treatment.arm import Arm, Fixes, Proposal, RandomControls, judged, result
+from cae_cli.treatment.control import CHANGED, RandomControl, _options, treated
 from cae_cli.treatment.record import experiment
 from tests.test_diagnosis import (
     BLACK,
@@ -37,73 +37,78 @@ from tests.test_diagnosis import (
     changed,
     healthy,
     layer,
-    with_causal,
-    with_course,
+    with_dynamics,
+    with_perturbation,
     with_quality,
 )
 
 SICK_WORDS = ("data=glyphs", "regularization=[l2]", "regularization.l2.strength=0.3")
 OTHERS_SIGN = {
-    "finite": with_course(diverged_at=17),
+    "finite": with_dynamics(diverged_at=17),
     "explained": replace(
         with_quality(explained_variance=0.05, train_explained_variance=0.05),
-        causal=with_causal(linear=0.05, linear_train=0.05).causal,  # nor does it say anything here
+        perturbation=with_perturbation(
+            linear=0.05, linear_train=0.05
+        ).perturbation,  # nor does it say anything here
     ),
-    "beside linear": with_causal(linear=0.96),
-    "code used": with_causal(code_shuffle=0.3),
-    "blank maps": replace(healthy(), layers=(layer(dead=7), layer("output", 1))),
-    "copied": with_causal(pixel_copy=0.3),
+    "beside linear": with_perturbation(linear=0.96),
+    "code used": with_perturbation(latent_swap=0.3),
+    "inactive maps": replace(healthy(), layers=(layer(dead=7), layer("output", 1))),
+    "copied": with_perturbation(pixel_copy=0.3),
     "gap": with_quality(train_explained_variance=0.9),
 }
 
 
-def failing(measures, config=CONFIG):
-    return [yardstick.name for yardstick in yardsticks(measures, config) if not yardstick.holds]
+def failing(metrics, config=CONFIG):
+    return [criterion.name for criterion in criteria(metrics, config) if not criterion.holds]
 
 
-def test_a_healthy_run_is_healthy_by_every_yardstick():
+def test_a_healthy_run_is_healthy_by_every_criterion():
     assert failing(healthy()) == []
     assert is_healthy(diagnose(healthy(), CONFIG), healthy(), CONFIG)
 
 
 @pytest.mark.parametrize("name", OTHERS_SIGN)
-def test_each_yardstick_fails_alone_and_no_rule_can_talk_it_well(name):
-    measures = OTHERS_SIGN[name]
-    assert failing(measures) == [name]
+def test_each_criterion_fails_alone_and_no_rule_can_talk_it_well(name):
+    metrics = OTHERS_SIGN[name]
+    assert failing(metrics) == [name]
     deaf = CONFIG | {"rules": {code: {"silent": True} for code in CASES}}
-    diagnosis = diagnose(measures, deaf)
-    assert diagnosis.findings == () and not is_healthy(diagnosis, measures, deaf)
+    diagnosis = diagnose(metrics, deaf)
+    assert diagnosis.findings == () and not is_healthy(diagnosis, metrics, deaf)
 
 
-def test_a_finding_or_an_open_verdict_is_not_healthy_though_every_yardstick_holds():
-    for measures in (with_course(penalty_share=0.9), with_course(steps=96)):
-        assert failing(measures) == []
-        assert not is_healthy(diagnose(measures, CONFIG), measures, CONFIG)
+def test_a_finding_or_an_open_verdict_is_not_healthy_though_every_criterion_holds():
+    for metrics in (with_dynamics(penalty_share=0.9), with_dynamics(steps=96)):
+        assert failing(metrics) == []
+        assert not is_healthy(diagnose(metrics, CONFIG), metrics, CONFIG)
 
 
 def test_what_is_not_known_does_not_fail():
-    unknown = with_causal(skill=NAN, code_shuffle=NAN, pixel_copy=NAN, linear=NAN, linear_train=NAN)
+    unknown = with_perturbation(
+        skill_score=NAN, latent_swap=NAN, pixel_copy=NAN, linear=NAN, linear_train=NAN
+    )
     assert failing(unknown) == []
     nowhere = with_quality(explained_variance=NAN, train_explained_variance=NAN)
     assert failing(nowhere) == ["finite"]
 
 
 def test_similarity_and_harder_held_out_images_are_allowed_for():
-    poor = with_causal(linear=0.96)
+    poor = with_perturbation(linear=0.96)
     assert (
         failing(poor) == ["beside linear"] and failing(poor, CONFIG | {"loss": {"name": "ssim"}}) == []
     )
     harder = replace(
-        with_quality(train_explained_variance=0.92), causal=with_causal(linear_train=0.87).causal
+        with_quality(train_explained_variance=0.92),
+        perturbation=with_perturbation(linear_train=0.87).perturbation,
     )
     assert failing(harder) == []
 
 
-# -- placebo -------------------------------------------------------------------------------------
+# -- random control -------------------------------------------------------------------------------------
 
 
 def beside(overrides, seed=0, place=1, words=SICK_WORDS):
-    return Placebo(seed).beside(overrides, words, place, batch.checked)
+    return RandomControl(seed).beside(overrides, words, place, batch.checked)
 
 
 def test_a_placebo_is_the_same_for_a_seed_and_a_place_and_another_for_others():
@@ -114,7 +119,7 @@ def test_a_placebo_is_the_same_for_a_seed_and_a_place_and_another_for_others():
 
 @pytest.mark.parametrize(
     "overrides",
-    [("loss=bce",), ("optimizer.learning_rate=.1",), ("model.filters=[64,32]", "model.code_channels=8"),
+    [("loss=bce",), ("optimizer.learning_rate=.1",), ("model.filters=[64,32]", "model.latent_channels=8"),
      ("regularization=[l2,batchnorm]", "loss.k1=.01")],
 )  # fmt: skip
 def test_a_placebo_has_as_many_overrides_of_the_same_kinds_and_changes_the_run(overrides):
@@ -155,23 +160,23 @@ def test_a_placebo_is_no_option_that_does_nothing_beside_the_others():
 # -- arms ----------------------------------------------------------------------------------------
 
 
-def made(measures, config=CONFIG, name="run"):
-    return judged(Run(Path(name)), diagnose(measures, config), measures, config)
+def made(metrics, config=CONFIG, name="run"):
+    return judged(Run(Path(name)), diagnose(metrics, config), metrics, config)
 
 
 def arm(before, proposer=None, rounds=3, words=SICK_WORDS, seeds=(0,), name="a"):
-    return Arm(name, words, before, seeds, proposer or Prescriptions(), rounds, batch.checked)
+    return Arm(name, words, before, seeds, proposer or Fixes(), rounds, batch.checked)
 
 
 PENALTY = CONFIG | {"regularization": {"l2": {"strength": 0.3}}}
-SICK = with_course(penalty_share=0.9)
-SICKER = replace(BLACK, course=SICK.course)
+SICK = with_dynamics(penalty_share=0.9)
+SICKER = replace(BLACK, dynamics=SICK.dynamics)
 
 
-def test_burden_counts_causes_and_yardsticks_and_an_open_verdict():
+def test_burden_counts_causes_and_criteria_and_an_open_verdict():
     assert made(healthy()).burden == 0 and made(healthy()).healthy
     assert made(SICK).burden == 1 and not made(SICK).healthy
-    assert made(with_course(steps=96)).burden == 1
+    assert made(with_dynamics(steps=96)).burden == 1
     sicker = made(SICKER)
     assert sicker.burden == 1 + len(sicker.failing) and "explained" in sicker.failing
 
@@ -181,7 +186,7 @@ def test_the_first_prescription_of_the_first_cause_comes_first_and_ends_it_if_it
     first = causes(diagnose(SICK, PENALTY))[0]
     [wanted] = one.wanted()
     assert wanted.name == "a_1_s0" and wanted.words[-1] == "seed=0"
-    assert wanted.words[:-1] == (*SICK_WORDS[:2], *first.prescriptions[0].overrides)
+    assert wanted.words[:-1] == (*SICK_WORDS[:2], *first.fixes[0].overrides)
     assert one.wanted() == [wanted] and not one.is_over
     one.take_results([made(healthy())])
     assert one.is_cured and one.first_cured and one.is_over and one.wanted() == []
@@ -195,7 +200,7 @@ def test_what_does_not_help_is_left_and_the_next_prescription_is_tried_on_the_ol
     while wanted := one.wanted():
         tried.append(wanted[0].words)
         one.take_results([made(SICKER, PENALTY)])
-    prescribed = [p.overrides for p in causes(diagnose(SICK, PENALTY))[0].prescriptions]
+    prescribed = [p.overrides for p in causes(diagnose(SICK, PENALTY))[0].fixes]
     assert [step.overrides for step in one.steps] == prescribed and len(set(tried)) == len(tried)
     assert not any(step.kept for step in one.steps) and one.words == SICK_WORDS
     assert one.is_over and not one.is_cured and not one.first_cured
@@ -207,7 +212,7 @@ def test_what_helps_is_the_base_of_the_next_step_even_if_it_does_not_cure():
     one.take_results([made(SICK, PENALTY)])
     assert one.steps[0].kept
     [wanted] = one.wanted()
-    # The weaker penalty stands, and what is prescribed next goes on top.
+    # The weaker penalty stands, and what is proposed next goes on top.
     assert wanted.words[:-1] == treated(one.steps[0].words, one.asked[1])
     assert one.asked[1] == ("regularization=none",)
 
@@ -272,30 +277,30 @@ def test_what_does_not_fit_or_changes_nothing_or_was_tried_is_passed_over():
 
 def test_a_placebo_goes_beside_every_step_and_no_further():
     first = arm([made(SICK, PENALTY)], name="rx")
-    other = arm([made(SICK, PENALTY)], Placebos(Placebo(0), first), name="placebo")
+    other = arm([made(SICK, PENALTY)], RandomControls(RandomControl(0), first), name="control")
     steps = 0
     while other.wanted():  # though nobody has asked the first one
         first.take_results([made(SICKER, PENALTY)])
         other.take_results([made(SICKER, PENALTY)])
         steps += 1
     assert steps == len(first.steps) == len(other.steps) == 2 and other.is_over
-    for step, placebo in zip(first.steps, other.steps, strict=True):
-        assert len(step.overrides) == len(placebo.overrides)
-        assert placebo.code is None and placebo.overrides != step.overrides
+    for step, control in zip(first.steps, other.steps, strict=True):
+        assert len(step.overrides) == len(control.overrides)
+        assert control.code is None and control.overrides != step.overrides
 
 
 def test_short_trainings_choose_between_the_prescriptions_of_the_first_cause():
-    dead = with_course(early_peak=-0.6)
+    dead = with_dynamics(early_peak=-0.6)
     dead = replace(dead, layers=(layer(dead=8), layer("output", 1)))
     fast = CONFIG | {"optimizer": {"name": "adam", "learning_rate": 0.1, "clip_norm": None}}
     words = ("optimizer.learning_rate=0.1",)
 
     def tried(gains):
-        proposer = Prescriptions()
+        proposer = Fixes()
         one = arm([made(dead, fast)], proposer, words=words)
-        rivals = [p.overrides for p in proposer.rivals(one)]
-        assert rivals == [("optimizer.learning_rate=0.001",), ("optimizer.clip_norm=1",)]
-        proposer.learn(dict(zip(rivals, gains, strict=True)))
+        alternatives = [p.overrides for p in proposer.alternatives(one)]
+        assert alternatives == [("optimizer.learning_rate=0.001",), ("optimizer.clip_norm=1",)]
+        proposer.learn(dict(zip(alternatives, gains, strict=True)))
         one.wanted()
         return one.asked[0]
 
@@ -342,9 +347,9 @@ def test_an_experiment_file_composes_to_what_the_words_do(words, tmp_path):
 
 FAST = ("data=digits", "optimizer.learning_rate=0.1", "training.epochs=9", "seed=3")
 DEAD = replace(
-    with_course(early_peak=-0.6, steps=1280),
+    with_dynamics(early_peak=-0.6, steps=1280),
     layers=(layer(dead=8), layer("output", 1)),
-    score=score(explained=0.84, base=0.0, code_shuffle=0.9, pixel_copy=0.0, blank=0.5),
+    score=score(explained=0.84, base=0.0, latent_swap=0.9, pixel_copy=0.0, inactive=0.5),
 )
 
 
@@ -395,11 +400,11 @@ class Clinic:
     def result(self, run):
         words = next((one.words for one in self.trained if one.name == run.folder.name), ())
         keys = [run.folder.name, *words, run.folder.name.partition("_")[0]]
-        measures = next((self.results[key] for key in keys if key in self.results), self.default)
-        if measures is None or not run.folder.exists():
+        metrics = next((self.results[key] for key in keys if key in self.results), self.default)
+        if metrics is None or not run.folder.exists():
             return treatment.Result(run, None, None, (), False, INF, "no memory")
         config = json.loads(json.dumps(plain(batch.checked(words or FAST))))
-        return judged(run, diagnose(measures, config), measures, config)
+        return judged(run, diagnose(metrics, config), metrics, config)
 
 
 @pytest.fixture
@@ -424,16 +429,16 @@ def snapshot(folder):
 
 
 def test_a_run_is_cured_beside_a_placebo_and_is_left_alone_itself(clinic, capsys):
-    clinic.results["placebo"] = DEAD
+    clinic.results["control"] = DEAD
     before = snapshot(clinic.home)
     assert cli.run(["treat", "last"]) == 0
     assert snapshot(clinic.home) == before
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "placebo_1_s3"]
+    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "control_1_s3"]
     assert lines[0].split()[:2] == ["change", "kept"] and "CAE207" in lines[1]
     assert "optimizer.learning_rate=0.001" in lines[2] and " kept " in lines[2] and "healthy" in lines[2]
-    assert lines[3].startswith("placebo 1") and " no " in lines[3]
+    assert lines[3].startswith("random control 1") and " no " in lines[3]
     verdict = next(line for line in lines if line.startswith("cured by"))
     assert "score 0.38 → 0.76, 0.38 more than a random change (0.38)" in verdict
     assert lines[-1] == str(clinic.folder) and "at most" in told.err
@@ -448,16 +453,16 @@ def test_a_run_is_cured_beside_a_placebo_and_is_left_alone_itself(clinic, capsys
 
 
 def test_treatment_json_has_all_of_it_and_json_prints_it(clinic, capsys):
-    clinic.results["placebo"] = DEAD
+    clinic.results["control"] = DEAD
     assert cli.run(["treat", "last", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == content(clinic) and printed["schema"] == 1
     assert printed["outcome"] == "cured" and printed["changes"] == ["optimizer.learning_rate=0.001"]
-    assert printed["arms"]["treatment"]["first_cured"] and not printed["arms"]["placebo"]["cured"]
+    assert printed["arms"]["treatment"]["first_cured"] and not printed["arms"]["control"]["cured"]
     [step] = printed["arms"]["treatment"]["steps"]
     assert step["code"] == "CAE207" and step["kept"] and step["results"][0]["healthy"]
-    failing = [y["name"] for y in printed["before"][0]["yardsticks"] if not y["holds"]]
-    assert failing == ["blank maps"]
+    failing = [y["name"] for y in printed["before"][0]["criteria"] if not y["holds"]]
+    assert failing == ["inactive maps"]
 
 
 def test_what_random_changes_cure_too_is_said_to_be_chance(clinic, capsys):
@@ -469,15 +474,15 @@ def test_no_prescription_helps_and_that_is_said(clinic, capsys):
     clinic.default = DEAD
     assert cli.run(["treat", "last", "--rounds", "2"]) == 0
     out = capsys.readouterr().out
-    assert "no prescription helped, and 2 random changes did not either" in out
+    assert "no fix helped, and 2 random changes did not either" in out
     assert "cae train" not in out and not (clinic.folder / "experiment").exists()
     assert content(clinic)["outcome"] == "none" and len(clinic.trained) == 4
 
 
 def test_better_is_not_cured(clinic, capsys):
     clinic.default = DEAD
-    clinic.results["treatment_1_s3"] = with_course(early_peak=-0.6, penalty_share=0.9)
-    assert cli.run(["treat", "last", "--no-placebo", "--rounds", "1"]) == 0
+    clinic.results["treatment_1_s3"] = with_dynamics(early_peak=-0.6, penalty_share=0.9)
+    assert cli.run(["treat", "last", "--no-control", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     assert "better by optimizer.learning_rate=0.001, not healthy yet" in out and "still CAE206" in out
     assert "random" not in out and (clinic.folder / "experiment" / "better.yaml").is_file()
@@ -485,10 +490,10 @@ def test_better_is_not_cured(clinic, capsys):
 
 
 def test_several_seeds_are_paired_and_give_an_interval(clinic, capsys):
-    clinic.results |= {"placebo": DEAD, "before_s4": DEAD, "before_s5": DEAD}
+    clinic.results |= {"control": DEAD, "before_s4": DEAD, "before_s5": DEAD}
     clinic.results["treatment_1_s5"] = changed("score", value=0.7)
     assert cli.run(["treat", "last", "--seeds", "3"]) == 0
-    both = [f"{arm}_1_s{seed}" for arm in ("treatment", "placebo") for seed in (3, 4, 5)]
+    both = [f"{arm}_1_s{seed}" for arm in ("treatment", "control") for seed in (3, 4, 5)]
     assert [one.name for one in clinic.trained] == ["before_s4", "before_s5", *both]
     told = content(clinic)
     assert told["seeds"] == [3, 4, 5] and told["advantage"]["n"] == 3
@@ -497,7 +502,7 @@ def test_several_seeds_are_paired_and_give_an_interval(clinic, capsys):
 
 def test_a_training_that_could_not_be_run_is_named_and_makes_the_exit_code_1(clinic, capsys):
     clinic.results["treatment_1_s3"] = None
-    assert cli.run(["treat", "last", "--no-placebo"]) == 1
+    assert cli.run(["treat", "last", "--no-control"]) == 1
     told = capsys.readouterr()
     assert "treatment_1_s3 could not be trained: no memory" in told.err
     assert "no result: no memory" in told.out
@@ -505,33 +510,33 @@ def test_a_training_that_could_not_be_run_is_named_and_makes_the_exit_code_1(cli
 
 
 def test_what_is_done_before_a_signal_is_kept_and_shown(clinic, capsys):
-    clinic.results |= {"placebo": DEAD, "treatment_1_s3": DEAD}
-    clinic.interrupt_at = "placebo_2_s3"
+    clinic.results |= {"control": DEAD, "treatment_1_s3": DEAD}
+    clinic.interrupt_at = "control_2_s3"
     with pytest.raises(Interrupted):
         cli.run(["treat", "last"])
     out = capsys.readouterr().out
     # The arm whose training had ended is judged, the other is not.
-    assert "step 2" in out and "placebo 1" in out and "placebo 2" not in out
+    assert "step 2" in out and "random control 1" in out and "random control 2" not in out
     assert "interrupted; so far: cured by optimizer.clip_norm=1" in out
     assert content(clinic)["cut"] == "interrupted" and (clinic.folder / "treatment.png").is_file()
 
 
 def test_short_trainings_choose_where_the_run_is_long(clinic, capsys):
-    long = replace(DEAD, course=replace(DEAD.course, steps=2560))
-    clinic.results |= {clinic.home.name: long, "placebo": DEAD}
+    long = replace(DEAD, dynamics=replace(DEAD.dynamics, steps=2560))
+    clinic.results |= {clinic.home.name: long, "control": DEAD}
     for number, value in enumerate((0.3, 0.2, 0.5)):
         clinic.results[f"short_1_{number}"] = changed("score", value=value)
     assert cli.run(["treat", "last"]) == 0
     names = [one.name for one in clinic.trained]
-    assert names == ["short_1_0", "short_1_1", "short_1_2", "treatment_1_s3", "placebo_1_s3"]
+    assert names == ["short_1_0", "short_1_1", "short_1_2", "treatment_1_s3", "control_1_s3"]
     assert batch.checked(clinic.trained[0].words).training.steps == 200
     assert content(clinic)["changes"] == ["optimizer.clip_norm=1"]
     out = capsys.readouterr().out
     assert "score after 200 steps: the run itself 0.30, optimizer.learning_rate=0.001 0.20" in out
     clinic.trained.clear()
-    clinic.results[clinic.home.name] = replace(long, course=replace(long.course, steps=1999))
+    clinic.results[clinic.home.name] = replace(long, dynamics=replace(long.dynamics, steps=1999))
     assert cli.run(["treat", str(clinic.home)]) == 0
-    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "placebo_1_s3"]
+    assert [one.name for one in clinic.trained] == ["treatment_1_s3", "control_1_s3"]
 
 
 def test_a_budget_ends_it_between_rounds_or_before_the_first(clinic, capsys, monkeypatch):
@@ -542,7 +547,7 @@ def test_a_budget_ends_it_between_rounds_or_before_the_first(clinic, capsys, mon
     ticks = iter(range(0, 10_000, 20))
     monkeypatch.setattr(rounds.time, "monotonic", lambda: float(next(ticks)))
     assert cli.run(["treat", "last", "--budget", "90s"]) == 0
-    assert "does not last for a round more; so far: no prescription helped" in capsys.readouterr().out
+    assert "does not last for a round more; so far: no fix helped" in capsys.readouterr().out
     assert len(clinic.trained) == 2
 
 

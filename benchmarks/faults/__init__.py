@@ -5,7 +5,7 @@
 Patients are trainings whose state is known beforehand: made sick on purpose, healthy, or at the border
 (`cases`, `reading`, `corruption`). What is said of them is compared with what is known (`scoring`); so
 is what simpler tools would say (`baselines`), and what is left when some measures are taken away
-(`ablation`). Sick ones are treated by their prescriptions, and by random controls
+(`ablation`). Sick ones are treated by their fixes, and by random controls
 (`cae_cli.treatment`).
 """
 
@@ -22,10 +22,10 @@ from benchmarks.faults.scoring import Judged, Scores, Treated
 from cae_cli.errors import UserError
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch
-from cae_cli.treatment.arm import Arm, Placebos, Prescriptions, Step
-from cae_cli.treatment.control import Placebo
+from cae_cli.treatment.arm import Arm, Fixes, RandomControls, Step
+from cae_cli.treatment.control import RandomControl
 
-ROUNDS = 3  # of prescriptions
+ROUNDS = 3  # of fixes
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def examine(request: Request, command: Sequence[str], say: Callable[[str], None]
 
 
 def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]) -> tuple[Treated, ...]:
-    """Treats the sick in whom anything was found: by prescription, and by chance beside.
+    """Treats the sick in whom anything was found: by fix, and by chance beside.
 
     All of them are treated at once, a step of each at a time.
     """
@@ -128,7 +128,7 @@ def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]
         for one in looked
         if one.judged.expect == "sick" and one.judged.treatable and one.judged.alarmed
     ]
-    say(f"{len(sick)} patients are treated, and get a placebo beside")
+    say(f"{len(sick)} patients are treated, and get a random control beside")
     pairs = {one.judged.name: _arms(one) for one in sick}
     arms = [arm for pair in pairs.values() for arm in pair]
     for number in range(1, ROUNDS + 1):
@@ -146,23 +146,23 @@ def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]
 def _arms(one: Looked) -> tuple[Arm, Arm]:
     name, seed = one.judged.name, one.patient.training.seed
     words, before, seeds = one.patient.words, [one.result], [seed]
-    cure = Arm(f"{name}.treat", words, before, seeds, Prescriptions(), ROUNDS, batch.checked)
-    chance = Placebos(Placebo(zlib.crc32(name.encode())), cure)
-    return cure, Arm(f"{name}.placebo", words, before, seeds, chance, ROUNDS, batch.checked)
+    cure = Arm(f"{name}.treat", words, before, seeds, Fixes(), ROUNDS, batch.checked)
+    chance = RandomControls(RandomControl(zlib.crc32(name.encode())), cure)
+    return cure, Arm(f"{name}.control", words, before, seeds, chance, ROUNDS, batch.checked)
 
 
-def _treated(name: str, cure: Arm, placebo: Arm) -> Treated:
+def _treated(name: str, cure: Arm, control: Arm) -> Treated:
     return Treated(
         name,
         first=cure.first_cured,
         cured=cure.is_cured,
-        placebo_first=placebo.first_cured,
-        placebo=placebo.is_cured,
+        control_first=control.first_cured,
+        control=control.is_cured,
         trainings=cure.trainings,
-        placebo_trainings=placebo.trainings,
+        control_trainings=control.trainings,
         later=tuple(sorted({code for step in cure.steps for r in step.results for code in r.codes})),
         steps=tuple(map(_in_words, cure.steps)),
-        placebo_steps=tuple(map(_in_words, placebo.steps)),
+        control_steps=tuple(map(_in_words, control.steps)),
     )
 
 

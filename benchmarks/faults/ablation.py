@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.faults.patients import Looked, said
 from benchmarks.faults.scoring import Judged
 from cae_cli.diagnosis import diagnose
-from cae_cli.metrics.dynamics import course
+from cae_cli.metrics.dynamics import dynamics
 from cae_cli.metrics.maps import MapHealth
-from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.spikes import NOWHERE
 
 NAN = math.nan
@@ -35,37 +35,37 @@ class Group:
 
     name: str
     doc: str
-    without: Callable[[Measures], Measures]
+    without: Callable[[Metrics], Metrics]
 
 
-def _without_ladder(measures: Measures) -> Measures:
-    causal = replace(
-        measures.causal,
+def _without_baselines(metrics: Metrics) -> Metrics:
+    perturbation = replace(
+        metrics.perturbation,
         linear=NAN,
         linear_train=NAN,
-        skill=NAN,
+        skill_score=NAN,
         grey=NAN,
-        zero_code=NAN,
-        mean_code=NAN,
+        zero_latent=NAN,
+        mean_latent=NAN,
         projection=NAN,
     )
     return replace(
-        measures,
-        causal=causal,
-        quality=replace(measures.quality, black_mse=NAN),
-        survey=replace(measures.survey, black=NAN),
+        metrics,
+        perturbation=perturbation,
+        quality=replace(metrics.quality, black_mse=NAN),
+        dataset=replace(metrics.dataset, black=NAN),
     )
 
 
-def _without_history(measures: Measures) -> Measures:
-    unwatched = course({}, steps=None, first_val_loss=NAN, last_val_loss=NAN, diverged_at=None)
-    return replace(measures, course=unwatched, relapse=NOWHERE)
+def _without_history(metrics: Metrics) -> Metrics:
+    unwatched = dynamics({}, steps=None, first_val_loss=NAN, last_val_loss=NAN, diverged_at=None)
+    return replace(metrics, dynamics=unwatched, loss_spike=NOWHERE)
 
 
-def _without_data(measures: Measures) -> Measures:
+def _without_data(metrics: Metrics) -> Metrics:
     # Without contrast within the images nothing is said of the variance over them.
-    survey = replace(
-        measures.survey,
+    dataset = replace(
+        metrics.dataset,
         low=0.0,
         high=1.0,
         image_std=0.0,
@@ -74,46 +74,50 @@ def _without_data(measures: Measures) -> Measures:
         repeated=0.0,
         correlation=NAN,
     )
-    return replace(measures, survey=survey, fed=None)
+    return replace(metrics, dataset=dataset, batches=None)
 
 
-def _without_beginning(measures: Measures) -> Measures:
+def _without_beginning(metrics: Metrics) -> Metrics:
     layers = tuple(
-        replace(layer, displacement=NAN, p_value=NAN, blank_at={}) for layer in measures.layers
+        replace(layer, weight_change=NAN, p_value=NAN, inactive_at={}) for layer in metrics.layers
     )
-    return replace(measures, layers=layers)
+    return replace(metrics, layers=layers)
 
 
-def _without_maps(measures: Measures) -> Measures:
+def _without_maps(metrics: Metrics) -> Metrics:
     layers = tuple(
         replace(
             layer,
-            maps=MapHealth(np.zeros_like(layer.maps.blank), 0, 0),
+            maps=MapHealth(np.zeros_like(layer.maps.inactive), 0, 0),
             duplicates=0,
-            useless=NAN,
+            prunable=NAN,
         )
-        for layer in measures.layers
+        for layer in metrics.layers
     )
-    return replace(measures, layers=layers)
+    return replace(metrics, layers=layers)
 
 
-def _without_tests(measures: Measures) -> Measures:
-    causal = replace(measures.causal, code_shuffle=NAN, pixel_copy=NAN, noise_gain=NAN, repeat=NAN)
-    return replace(measures, causal=causal)
+def _without_tests(metrics: Metrics) -> Metrics:
+    perturbation = replace(
+        metrics.perturbation, latent_swap=NAN, pixel_copy=NAN, noise_gain=NAN, repeat=NAN
+    )
+    return replace(metrics, perturbation=perturbation)
 
 
-def _without_gap(measures: Measures) -> Measures:
-    quality, causal = measures.quality, measures.causal
+def _without_gap(metrics: Metrics) -> Metrics:
+    quality, perturbation = metrics.quality, metrics.perturbation
     # What is not finite says that the network is of no use, not that there is a gap.
     same = replace(quality, train_explained_variance=quality.explained_variance)
-    return replace(measures, quality=same, causal=replace(causal, linear_train=causal.linear))
+    return replace(
+        metrics, quality=same, perturbation=replace(perturbation, linear_train=perturbation.linear)
+    )
 
 
 GROUPS = (
     Group(
         "anchors",
         "the linear decoder, the linear autoencoder, black, grey and mean answers beside the network",
-        _without_ladder,
+        _without_baselines,
     ),
     Group(
         "history",
@@ -142,6 +146,6 @@ def all_judged(looked: Sequence[Looked]) -> dict[str, tuple[Judged, ...]]:
 
 
 def _judged(one: Looked, group: Group) -> Judged:
-    if one.result.measures is None:
+    if one.result.metrics is None:
         return one.judged
-    return said(one.judged, diagnose(group.without(one.result.measures), one.config))
+    return said(one.judged, diagnose(group.without(one.result.metrics), one.config))

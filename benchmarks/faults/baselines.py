@@ -273,13 +273,13 @@ def signals(run: Run, config: Mapping[str, Any]) -> Signals:
         val_loss=metrics["val/loss"],
         val_mse=metrics["val/mse"],
         variance=float(np.mean(arrays["mean_mse"], dtype=np.float64)),
-        gradients=arrays.get("course/gradients", empty),
-        updates=arrays.get("course/updates", empty),
+        gradients=arrays.get("dynamics/gradients", empty),
+        updates=arrays.get("dynamics/updates", empty),
         # A map that is the same everywhere, for every image: a ReLU that never opens.
         dead=max((float((std < 1e-5).mean()) for std in spreads[:-1] or spreads), default=0.0),
         input_range=(
-            float(arrays.get("fed/input_low", np.array(0.0))),
-            float(arrays.get("fed/input_high", np.array(1.0))),
+            float(arrays.get("batches/input_low", np.array(0.0))),
+            float(arrays.get("batches/input_high", np.array(1.0))),
         ),
         diverged=run.training()["diverged_at"] is not None,
         config=config,
@@ -290,7 +290,7 @@ class _Wanted:
     """The arrays that tools look at."""
 
     def __contains__(self, name: object) -> bool:
-        return str(name).startswith(("map_std/", "course/", "fed/")) or name == "mean_mse"
+        return str(name).startswith(("map_std/", "dynamics/", "batches/")) or name == "mean_mse"
 
 
 def all_guesses(looked: Sequence[Looked]) -> dict[str, tuple[Guess, ...]]:
@@ -303,7 +303,7 @@ def all_guesses(looked: Sequence[Looked]) -> dict[str, tuple[Guess, ...]]:
 
 
 def _seen(one: Looked) -> Signals | None:
-    if one.result.measures is None:
+    if one.result.metrics is None:
         return None
     try:
         return signals(one.result.run, one.config)

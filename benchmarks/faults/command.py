@@ -22,7 +22,7 @@ usage: cae clinic [CASES …] [--part PART]
 
 Trains models that are made sick on purpose, healthy ones and ones at the
 border. Says how often the diagnosis is right, how many of the sick its
-prescriptions cure, and how many chance would cure; and what simpler tools would
+fixes cure, and how many chance would cure; and what simpler tools would
 have said.
 
 CASES are files that say what a training is like and what is to be found, or

@@ -129,12 +129,12 @@ def admitted(trainings: Sequence[Training], data: Path, images: Path) -> list[Pa
 def look(patient: Patient, run: Run) -> Looked:
     """Judges a patient from its files, with today's rules; nothing is written."""
     found = result(run)
-    if found.diagnosis is None or found.measures is None:
-        judged = replace(_blank(patient), failed=found.reason or "it came to no end")
+    if found.diagnosis is None or found.metrics is None:
+        judged = replace(_inactive(patient), failed=found.reason or "it came to no end")
         return Looked(patient, found, {}, judged)
-    explained = found.measures.quality.explained_variance
+    explained = found.metrics.quality.explained_variance
     known = replace(
-        _blank(patient),
+        _inactive(patient),
         amiss=tuple(found.failing),
         explained=explained if math.isfinite(explained) else None,
     )
@@ -158,7 +158,7 @@ def said(known: Judged, diagnosis: Diagnosis) -> Judged:
     )
 
 
-def _blank(patient: Patient) -> Judged:
+def _inactive(patient: Patient) -> Judged:
     training, case = patient.training, patient.training.case
     return Judged(
         name=training.name,

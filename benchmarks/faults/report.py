@@ -64,32 +64,32 @@ def goals(results: Results) -> list[Goal]:
         Goal("healthy: alarms", told.false_alarms),
         # Of fewer than 60 patients without an alarm nothing follows yet.
         Goal(
-            "healthy by every fixed yardstick: alarms",
+            "healthy by every fixed criterion: alarms",
             alarms,
             "none, of 60 at least",
             False if alarms.count else True if alarms.of >= FEWEST_HEALTHY else None,
         ),
         Goal("at the border: alarms", told.border_alarms),
         _goal(
-            "at the border, every fixed yardstick holds: alarms",
+            "at the border, every fixed criterion holds: alarms",
             told.border_wrongly,
             "5 % at most",
             told.border_wrongly.share <= 0.05,
         ),
         Goal("no verdict: cannot tell", told.unsure),
         Goal("could not be judged", told.failed),
-        Goal("sick: a fixed yardstick fails as well", told.amiss_sick),
-        Goal("healthy: a fixed yardstick fails", told.amiss_healthy),
+        Goal("sick: a fixed criterion fails as well", told.amiss_sick),
+        Goal("healthy: a fixed criterion fails", told.amiss_healthy),
     ]
     if cures is not None:
         listed += [
             _goal(
-                "treatable: cured by the first prescription",
+                "treatable: cured by the first fix",
                 cures.first,
                 "85 % at least",
                 cures.first.share >= 0.85,
             ),
-            Goal("treatable, one fault: cured by the first prescription", cures.first_of_one),
+            Goal("treatable, one fault: cured by the first fix", cures.first_of_one),
             _goal(
                 "treatable: cured by a treatment",
                 cures.cured,
@@ -97,12 +97,12 @@ def goals(results: Results) -> list[Goal]:
                 cures.cured.share >= 0.95,
             ),
             Goal("treated: cured by a treatment", cures.cured_of_treated),
-            Goal("treated: cured by the first random change", cures.placebo_first),
+            Goal("treated: cured by the first random change", cures.control_first),
             _goal(
                 "treated: cured by as many random changes",
-                cures.placebo,
+                cures.control,
                 "below 25 %",
-                cures.placebo.share < 0.25,
+                cures.control.share < 0.25,
             ),
         ]
     return [goal for goal in listed if goal.rate.of]

@@ -34,7 +34,7 @@ class Judged:
         confidence: of the first-named cause, "" if none was named.
         undecided: nothing was found, and too little could be looked at.
         failed: why nothing could be judged, "" if something could.
-        amiss: fixed yardsticks that do not hold, by name.
+        amiss: fixed criteria that do not hold, by name.
         explained: share of the variance of held-out images, None if not known.
     """
 
@@ -79,31 +79,31 @@ class Judged:
 
 @dataclass(frozen=True)
 class Treated:
-    """How a patient was treated, and what a placebo did.
+    """How a patient was treated, and what a random control did.
 
     Attributes:
         name: of the patient.
-        first: its first prescription alone made it healthy.
-        cured: some prescription did, within the rounds.
+        first: its first fix alone made it healthy.
+        cured: some fix did, within the rounds.
         placebo_first: the first random change did.
-        placebo: some random change did, within as many trainings.
+        random control: some random change did, within as many trainings.
         trainings: of the treatment.
-        placebo_trainings: of the placebo.
+        placebo_trainings: of the random control.
         later: causes that were found after a step of the treatment.
         steps: what was tried, in words.
-        placebo_steps: the same of the placebo.
+        placebo_steps: the same of the random control.
     """
 
     name: str
     first: bool
     cured: bool
-    placebo_first: bool
-    placebo: bool
+    control_first: bool
+    control: bool
     trainings: int
-    placebo_trainings: int
+    control_trainings: int
     later: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
-    placebo_steps: tuple[str, ...] = ()
+    control_steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,13 @@ class Cures:
     """What treatments did to treatable patients that are sick.
 
     Attributes:
-        first: healthy after the first prescription.
-        first_of_one: the same of those with one fault; of two a prescription mends one.
+        first: healthy after the first fix.
+        first_of_one: the same of those with one fault; of two a fix mends one.
         cured: healthy within the rounds. Of all treatable ones: where nothing was found, nothing was
             cured.
         cured_of_treated: the same of those that were treated.
         placebo_first: healthy after the first random change, of those that were treated.
-        placebo: healthy after as many random changes as there were prescriptions.
+        random control: healthy after as many random changes as there were fixes.
         trainings: mean number of trainings of a treatment, NaN if there was none.
     """
 
@@ -181,8 +181,8 @@ class Cures:
     first_of_one: Rate
     cured: Rate
     cured_of_treated: Rate
-    placebo_first: Rate
-    placebo: Rate
+    control_first: Rate
+    control: Rate
     trainings: float
 
 
@@ -198,12 +198,12 @@ class Diagnosing:
             a step of the treatment.
         false_alarms: healthy ones where anything was found.
         border_alarms: ones at the border where anything was found.
-        false_wrongly: of the healthy ones where every fixed yardstick holds, those where anything was
+        false_wrongly: of the healthy ones where every fixed criterion holds, those where anything was
             found.
         border_wrongly: the same of those at the border.
         unsure: all of which nothing could be said.
         failed: all that could not be judged.
-        amiss_sick: sick ones where a fixed yardstick does not hold, which no rule has a say in.
+        amiss_sick: sick ones where a fixed criterion does not hold, which no rule has a say in.
         amiss_healthy: healthy ones where one does not.
     """
 
@@ -338,8 +338,8 @@ def cures(patients: Sequence[Judged], treated: Sequence[Treated]) -> Cures:
         ),
         cured=over_all(lambda t: t.cured),
         cured_of_treated=rate(t.cured for t in seen),
-        placebo_first=rate(t.placebo_first for t in seen),
-        placebo=rate(t.placebo for t in seen),
+        control_first=rate(t.control_first for t in seen),
+        control=rate(t.control for t in seen),
         trainings=sum(t.trainings for t in seen) / len(seen) if seen else float("nan"),
     )
 

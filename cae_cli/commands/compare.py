@@ -1,4 +1,4 @@
-"""``cae compare``: runs beside each other, by yardsticks that do not depend on the loss."""
+"""``cae compare``: runs beside each other, by metrics that do not depend on the loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cae_cli.report import comparison, terminal
 from cae_cli.report.comparison import Column
 from cae_cli.runs import query
 from cae_cli.runs.registry import Entry, Registry, flat
-from cae_cli.statistics.ranking import YARDSTICKS
+from cae_cli.statistics.ranking import RANKING_METRICS
 
 # Of no interest where runs are told apart.
 APART = ("tags", "task_name")
@@ -136,13 +136,13 @@ def _compared(
         columns.append(Column("status", [entry.status for entry in found]))
     figures = {name: [e.figures.get(name) for e in found] for name in query.RISES}
     for name, values in figures.items():
-        yardstick = YARDSTICKS.get(name)
-        is_share = name in ("explained", "blank", "repeats", "useless")
-        digits = yardstick.digits if yardstick else 3
+        metric = RANKING_METRICS.get(name)
+        is_share = name in ("explained", "inactive", "duplicates", "prunable")
+        digits = metric.digits if metric else 3
         texts = [comparison.share(v) if is_share else comparison.number(v, digits) for v in values]
         best = _best(values, texts, rises=query.RISES[name]) if same_images else frozenset()
-        title = "blank" if name == "blank" else yardstick.title if yardstick else name
-        spare = name in ("mse", "repeats", "useless")
+        title = "inactive" if name == "inactive" else metric.title if metric else name
+        spare = name in ("mse", "duplicates", "prunable")
         columns.append(Column(title, texts, right=True, best=best, spare=spare))
     if _same_loss(found) and same_images:
         texts = [comparison.number(v, 5) for v in losses]

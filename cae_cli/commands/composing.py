@@ -41,7 +41,7 @@ FLAGS = {
     "cae check": ("verbose", "fail-on", "rules", "trust-configs", "json"),
     "cae diagnose": (
         "verbose", "fail-on", "rules", "trust-configs", "json", "code", "custom", "range", "probe",
-        "control", "unsafe", "runs",
+        "frozen-encoder", "unsafe", "runs",
     ),
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "unsafe": {"action": "store_true"},
         "range": {"type": _span},
         "probe": {"action": "store_true"},
-        "control": {"action": "store_true"},
+        "frozen-encoder": {"action": "store_true"},
     }
     for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ known of its training: rules that need it say so.
 a run:
   --probe                 short trainings (200 steps each, one change each) that
                           tell causes apart; says what it tried
-  --control               trains the same network with a frozen encoder: what
+  --frozen-encoder               trains the same network with a frozen encoder: what
                           random filters are worth
 
 a model:
@@ -130,7 +130,7 @@ def _run(
             hint="rules.CAE401.threshold=.5, or cae train for another run",
         )
     rules = _rules(overrides)
-    if not (flags.probe or flags.control):
+    if not (flags.probe or flags.frozen_encoder):
         return run, judged(run, rules)
     before = judged(run, rules, experiment.assess)  # drawn and written once, when all is known
     words = list(before.command)
@@ -138,14 +138,14 @@ def _run(
         raise UserError(
             "this tool did not train that model, so it cannot train it otherwise",
             where=run.folder,
-            hint="leave out --probe and --control",
+            hint="leave out --probe and --frozen-encoder",
         )
-    if flags.control:
-        folder = Run(claim(run.folder / "control"))
-        control = ["training.frozen=encoder"]
-        options = _options([*words[2:], *control], trusted=False)
-        frozen = experiment.run(options, [*words, *control], folder)
-        run.write_control(frozen.measures.quality.explained_variance)
+    if flags.frozen_encoder:
+        folder = Run(claim(run.folder / "frozen_encoder"))
+        frozen_words = ["training.frozen=encoder"]
+        options = _options([*words[2:], *frozen_words], trusted=False)
+        frozen = experiment.run(options, [*words, *frozen_words], folder)
+        run.write_control(frozen.metrics.quality.explained_variance)
     if flags.probe:
         _probe(run, before, words)
     return run, judged(run, rules)
@@ -196,11 +196,11 @@ def _model(
             where="command line: cae diagnose",
             hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
         )
-    if flags.probe or flags.control:
+    if flags.probe or flags.frozen_encoder:
         raise UserError(
             "a model from elsewhere cannot be trained otherwise",
             where="command line: cae diagnose",
-            hint="leave out --probe and --control",
+            hint="leave out --probe and --frozen-encoder",
         )
     options = _options(overrides, trusted=True, trust_configs=flags.trust_configs)
     with terminal.Screen().doing("reading images …"):

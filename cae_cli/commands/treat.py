@@ -1,4 +1,4 @@
-"""``cae treat RUN``: trains again with what the diagnosis prescribes, beside a placebo."""
+"""``cae treat RUN``: trains again with what the diagnosis proposes, beside a random control."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from cae_cli.sweep import batch
 from cae_cli.system import signals
 from cae_cli.system.files import claim
 from cae_cli.treatment import record
-from cae_cli.treatment.arm import Prescriptions, Result, result
+from cae_cli.treatment.arm import Fixes, Result, result
 from cae_cli.treatment.rounds import FILE, Plan, Rounds
 
 HELP = f"""\
 usage: cae treat RUN [--rounds 3] [--budget 10m] [--seeds 3]
 
-A prescription is a hypothesis. This tests it: the run is trained again with what
-its diagnosis prescribes, and beside it with a random change of the same kind (a
-placebo). What helps is kept, and the next round begins with it. The run itself is
+A fix is a hypothesis. This tests it: the run is trained again with what
+its diagnosis proposes, and beside it with a random change of the same kind (a
+random control). What helps is kept, and the next round begins with it. The run itself is
 not touched; what was trained is below runs/treat/, with a table, a picture
 (treatment.png) and, if anything helped, an experiment file to train it again.
 
-  --rounds N              prescriptions that are tried at most, one after the
+  --rounds N              fixes that are tried at most, one after the
                           other; 3 if nothing is said
   --budget TIME           no round is begun that would take longer than this in
                           all: 90s, 10m, 2h
   --seeds N               trains each with N seeds, the run itself too, and gives
                           the interval that their spread leaves open
-  --no-placebo            only what is prescribed, in half the time
+  --no-control            only what is proposed, in half the time
   --json                  the content of treatment.json on standard output
 {RUNS}
 Exit code: 0 whatever came of it, 1 if a training could not be run.
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         "rounds": {"type": count, "default": 3},
         "budget": {"type": duration},
         "seeds": {"type": count, "default": 1},
-        "no-placebo": {"action": "store_true"},
+        "no-control": {"action": "store_true"},
         "json": {"action": "store_true"},
     }
     flags = parsed("cae treat", arguments, **own)
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         return 0
     with signals.raised():
         plan = _plan(run, before, flags)
-        first = plan.arm("treatment", [before], Prescriptions()).wanted()
+        first = plan.arm("treatment", [before], Fixes()).wanted()
         if not first:
             _say_what_else(before, flags)
             return 0
@@ -174,7 +174,7 @@ def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
         seeds=tuple(seed + way * k for k in range(flags.seeds)),
         rounds=flags.rounds,
         budget=flags.budget or math.inf,
-        with_placebo=not vars(flags)["no_placebo"],
+        with_control=not vars(flags)["no_control"],
     )
 
 
@@ -189,7 +189,7 @@ def _announce(plan: Plan, cost: float) -> None:
             f"the first round takes about {terminal.duration(plan.first(cost))}, and --budget is "
             f"{terminal.duration(plan.budget)}",
             where="command line: --budget",
-            hint="a larger --budget, or --no-placebo, or fewer --seeds",
+            hint="a larger --budget, or --no-control, or fewer --seeds",
         )
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     trainings = f"{plan.trainings} training{'' if plan.trainings == 1 else 's'}"

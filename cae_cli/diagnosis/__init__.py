@@ -10,8 +10,8 @@ from typing import Any
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
 from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Severity, Skipped, Trial
 from cae_cli.diagnosis.rule import RULES, Case, RuleOptions, When, attach
-from cae_cli.metrics.dataset import Survey
-from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.dataset import DatasetStatistics
+from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.network import Network
 
 __all__ = [
@@ -28,35 +28,35 @@ __all__ = [
 ]
 
 
-def diagnose(measures: Measures, config: Mapping[str, Any]) -> Diagnosis:
+def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> Diagnosis:
     """Asks every rule that a trained network is for.
 
     Args:
-        measures: of the run.
-        config: the run's composed config as plain containers, for prescriptions that depend on it;
+        metrics: of the run.
+        config: the run's composed config as plain containers, for fixes that depend on it;
             its ``rules`` may silence rules and change thresholds.
     """
-    case = Case(measures.survey, measures.network, config, measures)
+    case = Case(metrics.dataset, metrics.network, config, metrics)
     return _ask(case, (When.ALWAYS, When.AFTER))
 
 
-def foresee(survey: Survey, network: Network, config: Mapping[str, Any]) -> Diagnosis:
+def foresee(dataset: DatasetStatistics, network: Network, config: Mapping[str, Any]) -> Diagnosis:
     """Asks every rule that needs no training.
 
     Args:
-        survey: of the images.
+        dataset: of the images.
         network: what it will be made of.
         config: as for `diagnose`.
     """
-    return _ask(Case(survey, network, config), (When.BEFORE, When.ALWAYS))
+    return _ask(Case(dataset, network, config), (When.BEFORE, When.ALWAYS))
 
 
 def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Diagnosis:
     """The diagnosis in the light of short trainings.
 
-    A cause one of whose prescriptions helped is certain and comes first, with that prescription
-    first; a cause whose prescriptions were tried in vain is less certain. A remedy that helped and
-    that no finding prescribes is named in the verdict.
+    A cause one of whose fixes helped is certain and comes first, with that fix
+    first; a cause whose fixes were tried in vain is less certain. A remedy that helped and
+    that no finding proposes is named in the verdict.
 
     Args:
         diagnosis: without them.
@@ -75,11 +75,11 @@ def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Di
     def weighed(finding: Finding) -> Finding:
         if finding.code not in tried:
             return finding
-        best_first = sorted(finding.prescriptions, key=lambda p: -gains.get(p.overrides, 0.0))
+        best_first = sorted(finding.fixes, key=lambda p: -gains.get(p.overrides, 0.0))
         steps = list(Confidence)
         lower = steps[min(steps.index(finding.confidence) + 1, 2)]
         sure = Confidence.HIGH if finding.code in cured else lower
-        return replace(finding, prescriptions=tuple(best_first), confidence=sure)
+        return replace(finding, fixes=tuple(best_first), confidence=sure)
 
     ordered = sorted(
         map(weighed, diagnosis.findings),
@@ -115,8 +115,8 @@ def _ask(case: Case, when: tuple[When, ...]) -> Diagnosis:
             continue
         result = rule.with_options(options).look(case)
         if isinstance(result, Finding):
-            useful = [p for p in result.prescriptions if any(map(case.changes, p.overrides))]
-            findings.append(replace(result, prescriptions=tuple(useful)))
+            useful = [p for p in result.fixes if any(map(case.changes, p.overrides))]
+            findings.append(replace(result, fixes=tuple(useful)))
         elif isinstance(result, Skipped):
             skipped.append(result)
         else:

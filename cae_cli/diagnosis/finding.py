@@ -34,7 +34,7 @@ class Confidence(StrEnum):
 
 
 class Safety(StrEnum):
-    """What following a prescription costs."""
+    """What following a fix costs."""
 
     SAFE = "safe"  # nothing but another training
     TRADE = "trade-off"  # something gets worse for it
@@ -86,7 +86,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Prescription:
+class Fix:
     """A way out, as overrides to paste behind ``cae train``.
 
     Attributes:
@@ -100,10 +100,10 @@ class Prescription:
     safety: Safety
 
     def command(self, words: Sequence[str]) -> str:
-        """The command that makes a run again with this prescription.
+        """The command that makes a run again with this fix.
 
         Args:
-            words: of the run's own command; what the prescription sets anew is left out, and what
+            words: of the run's own command; what the fix sets anew is left out, and what
                 belonged to an option that it replaces (loss.window where it says loss=bce).
         """
         kept = [word for word in words if not any(_replaces(new, word) for new in self.overrides)]
@@ -130,7 +130,7 @@ class Finding:
         severity: how much it matters.
         message: what was found, one sentence with the numbers.
         evidence: the numbers as data, the one that decides first.
-        prescriptions: best first.
+        fixes: best first.
         advice: a way out that no override can go, or "".
         confidence: how sure it is, see `judged`.
         picture: a file in the run's folder to look at, or None.
@@ -144,7 +144,7 @@ class Finding:
     severity: Severity
     message: str
     evidence: tuple[Evidence, ...]
-    prescriptions: tuple[Prescription, ...] = ()
+    fixes: tuple[Fix, ...] = ()
     advice: str = ""
     confidence: Confidence = Confidence.HIGH
     picture: str | None = None
@@ -153,7 +153,7 @@ class Finding:
     consequence_of: str | None = None
 
 
-def judged(excess: float, *, rivals_open: bool) -> Confidence:
+def judged(excess: float, *, alternatives_open: bool) -> Confidence:
     """How sure a finding is.
 
     High: about as far beyond the threshold as the threshold is from the healthy range, and no
@@ -162,11 +162,11 @@ def judged(excess: float, *, rivals_open: bool) -> Confidence:
 
     Args:
         excess: of the evidence that decides.
-        rivals_open: whether a competing cause could not be ruled out.
+        alternatives_open: whether a competing cause could not be ruled out.
     """
     steps = list(Confidence)
     near = 0 if excess >= 0.9 else 1 if excess >= 0.25 else 2
-    return steps[min(near + rivals_open, 2)]
+    return steps[min(near + alternatives_open, 2)]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Trial:
     Attributes:
         overrides: what was changed; () for the run itself.
         why: what that does.
-        code: of the finding that prescribes it, None for a remedy that none prescribes.
+        code: of the finding that proposes it, None for a remedy that none proposes.
         explained: variance of validation images that it explains; NaN if it diverged.
         gain: beyond the run itself, cut as short.
     """

@@ -1,4 +1,4 @@
-"""Whether a run is healthy, by yardsticks that no rule looks at and nobody can move.
+"""Whether a run is healthy, by criteria that no rule looks at and nobody can move.
 
 Rules say what is wrong; these say whether anything is. A treatment is judged by both, so a rule that
 stops firing does not by itself count as a cure.
@@ -13,13 +13,13 @@ from typing import Any
 
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, Case
-from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.measured import Metrics
 
 SIMILARITY = ("ssim", "ms_ssim")  # losses that give up squared error
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Criterion:
     """One measure beside what healthy runs show.
 
     Attributes:
@@ -42,55 +42,61 @@ class Yardstick:
         return math.isnan(self.value) or self.least <= self.value <= self.most
 
 
-def yardsticks(measures: Measures, config: Mapping[str, Any]) -> tuple[Yardstick, ...]:
-    """The yardsticks of a run.
+def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ...]:
+    """The criteria of a run.
 
     Args:
-        measures: of the run.
+        metrics: of the run.
         config: the run's composed config as plain containers; {} for a model that this tool did not
             train. Only the name of the loss is looked at.
     """
-    quality, causal = measures.quality, measures.causal
-    case = Case(measures.survey, measures.network, config, measures)
-    is_finite = measures.course.diverged_at is None and math.isfinite(quality.explained_variance)
+    quality, perturbation = metrics.quality, metrics.perturbation
+    case = Case(metrics.dataset, metrics.network, config, metrics)
+    is_finite = metrics.dynamics.diverged_at is None and math.isfinite(quality.explained_variance)
     of_similarity = case.option("loss.name") in SIMILARITY
     # Held-out images may be harder for anybody: what a linear decoder loses on them does not count.
-    harder = max(0.0, causal.linear_train - causal.linear)  # 0 where either is not known
+    harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
     gap = quality.train_explained_variance - quality.explained_variance - harder
     return (
-        Yardstick("finite", float(is_finite), 1, 1, "the training came to its end, with numbers"),
-        Yardstick(
+        Criterion("finite", float(is_finite), 1, 1, "the training came to its end, with numbers"),
+        Criterion(
             "explained",
             quality.explained_variance,
             LITTLE_EXPLAINED,
             math.inf,
             "healthy runs explain .7 and more; the mean image 0",
         ),
-        Yardstick(
+        Criterion(
             "beside linear",
-            quality.explained_variance / causal.linear if causal.linear > LITTLE_EXPLAINED else math.nan,
+            quality.explained_variance / perturbation.linear
+            if perturbation.linear > LITTLE_EXPLAINED
+            else math.nan,
             0.8 if of_similarity else 0.9,
             math.inf,
             "healthy runs explain .97 and more of what a linear decoder does, denoising ones .94",
         ),
-        Yardstick(
+        Criterion(
             "code used",
-            causal.code_shuffle,
+            perturbation.latent_swap,
             0.5,
             math.inf,
             "healthy runs have .70 to 1.06; a decoder that ignores its code 0",
         ),
-        Yardstick(
-            "blank maps",
-            case.blank,
+        Criterion(
+            "inactive maps",
+            case.inactive,
             -math.inf,
             0.39,
             "healthy runs have 0 to .25 in the worst layer, narrow and penalised ones that do well .375",
         ),
-        Yardstick(
-            "copied", causal.pixel_copy, -math.inf, 0.25, "healthy runs have 0 or less; a U-Net .75"
+        Criterion(
+            "copied",
+            perturbation.pixel_copy,
+            -math.inf,
+            0.25,
+            "healthy runs have 0 or less; a U-Net .75",
         ),
-        Yardstick(
+        Criterion(
             "gap",
             gap if math.isfinite(gap) else math.nan,
             -math.inf,
@@ -109,16 +115,16 @@ def causes(diagnosis: Diagnosis) -> list[Finding]:
     ]
 
 
-def is_healthy(diagnosis: Diagnosis, measures: Measures, config: Mapping[str, Any]) -> bool:
-    """Whether nothing above a note was found, enough could be looked at, and every yardstick holds.
+def is_healthy(diagnosis: Diagnosis, metrics: Metrics, config: Mapping[str, Any]) -> bool:
+    """Whether nothing above a note was found, enough could be looked at, and every criterion holds.
 
     Args:
         diagnosis: of the run.
-        measures: of the run.
-        config: as for `yardsticks`.
+        metrics: of the run.
+        config: as for `criteria`.
     """
     return (
         not diagnosis.reaches(Severity.WARNING)
         and not diagnosis.undecided
-        and all(yardstick.holds for yardstick in yardsticks(measures, config))
+        and all(criterion.holds for criterion in criteria(metrics, config))
     )

@@ -1,10 +1,10 @@
-"""Prescriptions for networks that this tool did not train: overrides in the words of Keras."""
+"""Fixes for networks that this tool did not train: overrides in the words of Keras."""
 
 from __future__ import annotations
 
 import re
 
-from cae_cli.diagnosis.finding import Prescription
+from cae_cli.diagnosis.finding import Fix
 
 # An override's key -> what to write; {} stands for its value.
 WORDS = {
@@ -17,7 +17,7 @@ WORDS = {
     "loss.k2": "",
     "model.activation": 'activation="{}" in the hidden layers',
     "model.block": "residual blocks",
-    "model.code_channels": "a code of {} channels",
+    "model.latent_channels": "a code of {} channels",
     "model.convolutions": "{} convolution a stage",
     "model.filters": "{} filters in the stages",
     "model.initializer": 'kernel_initializer="{}"',
@@ -43,13 +43,13 @@ LAYERS = {
 }
 
 
-def in_keras(prescription: Prescription) -> str:
-    """What a prescription comes to in a script of one's own.
+def in_keras(fix: Fix) -> str:
+    """What a fix comes to in a script of one's own.
 
     Args:
-        prescription: as the rules give it, in overrides.
+        fix: as the rules give it, in overrides.
     """
-    said = [_one(override) for override in prescription.overrides]
+    said = [_one(override) for override in fix.overrides]
     return ", ".join(dict.fromkeys(words for words in said if words))
 
 

@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 from cae_cli.diagnosis.finding import (
     Evidence,
     Finding,
-    Prescription,
+    Fix,
     Safety,
     Severity,
     Skipped,
     judged,
 )
 from cae_cli.errors import UserError
-from cae_cli.metrics.dataset import Survey
-from cae_cli.metrics.measured import Layer, Measures
+from cae_cli.metrics.dataset import DatasetStatistics
+from cae_cli.metrics.measured import Layer, Metrics
 from cae_cli.metrics.network import Network
 from cae_cli.options import option
 
@@ -37,21 +37,21 @@ STEPS_FOR_SKILL = 768
 
 # An explained variance below this is next to nothing: 0 is the mean image, healthy runs are above .7.
 LITTLE_EXPLAINED = 0.1
-# Below this skill a network is worse than an average and a linear decoder; healthy: -.01 to .38.
+# Below this skill score a network is worse than an average and a linear decoder; healthy: -.01 to .38.
 POOR_SKILL = -0.06
 # The same for networks trained for SSIM: healthy ones have -.21 to .20 after 1,280 steps.
 POOR_SKILL_OF_SIMILARITY = -1.0
 # A layer whose kernel moved by a smaller share than this is where the initializer had put it.
 UNMOVED = 1e-3
-# From this share of blank maps on a layer has lost its function; healthy: 0 to .25.
-MANY_BLANK = 0.4
+# From this share of inactive maps on a layer has lost its function; healthy: 0 to .25.
+MANY_INACTIVE = 0.4
 
 # Largest update ratios (log10) of the first steps in healthy networks: attention, and Adam at .01.
 USUAL_UPDATES = (-2.5, -1.03)
 
-# What healthy runs show where several rules look at it: skill, blank maps of the worst layer.
+# What healthy runs show where several rules look at it: skill score, inactive maps of the worst layer.
 USUAL_SKILL = (-0.01, 0.38)
-USUAL_BLANK = (0.0, 0.25)
+USUAL_INACTIVE = (0.0, 0.25)
 # What any cause that keeps a network from learning leads to.
 SYMPTOMS = ("CAE202", "CAE301", "CAE302", "CAE303", "CAE401", "CAE402")
 # What a network that never came to learn shows as well.
@@ -82,20 +82,20 @@ class Case:
     """What a rule looks at.
 
     Attributes:
-        survey: of the images.
+        dataset: of the images.
         network: what it is made of.
         config: the run's composed config as plain containers; empty for a model that this tool did
             not train.
         trained: what was measured; None before training.
     """
 
-    survey: Survey
+    dataset: DatasetStatistics
     network: Network
     config: Mapping[str, Any]
-    trained: Measures | None = None
+    trained: Metrics | None = None
 
     @property
-    def measures(self) -> Measures:
+    def metrics(self) -> Metrics:
         """What was measured, for rules that are asked after training only."""
         assert self.trained is not None
         return self.trained
@@ -110,7 +110,7 @@ class Case:
     @property
     def unusable(self) -> str | None:
         """Why nothing can be said of held-out images, or None if something can."""
-        quality = self.measures.quality
+        quality = self.metrics.quality
         if not math.isfinite(quality.explained_variance + quality.train_explained_variance):
             return "the reconstruction is not made of finite numbers"
         count = quality.images
@@ -127,7 +127,7 @@ class Case:
         """Why a rule that needs so many steps cannot look, or None if it can."""
         if self.unusable:
             return self.unusable
-        steps = self.measures.course.steps
+        steps = self.metrics.dynamics.steps
         if steps is None or steps >= needed:
             return None
         return f"only {steps} steps, {needed} are needed"
@@ -135,7 +135,7 @@ class Case:
     @property
     def unwatched(self) -> str | None:
         """Why nothing can be said of how the training went, or None if something can."""
-        return "nobody watched the training" if self.measures.course.steps is None else self.too_early
+        return "nobody watched the training" if self.metrics.dynamics.steps is None else self.too_early
 
     @property
     def poor(self) -> bool:
@@ -144,21 +144,24 @@ class Case:
         A network that was trained for similarity gives up squared error for it: there only a result
         that is far worse counts.
         """
-        measures = self.measures
+        metrics = self.metrics
         similarity = self.option("loss.name") in ("ssim", "ms_ssim")
         least = POOR_SKILL_OF_SIMILARITY if similarity else POOR_SKILL
-        return measures.quality.explained_variance < LITTLE_EXPLAINED or measures.causal.skill < least
+        return (
+            metrics.quality.explained_variance < LITTLE_EXPLAINED
+            or metrics.perturbation.skill_score < least
+        )
 
     @property
     def hidden(self) -> list[Layer]:
         """The convolutions before the last one, or all if there is but one."""
-        layers = list(self.measures.layers)
+        layers = list(self.metrics.layers)
         return layers[:-1] or layers
 
     @property
-    def blank(self) -> float:
-        """Share of blank maps in the worst hidden layer."""
-        return max((layer.maps.blank_share for layer in self.hidden), default=0.0)
+    def inactive(self) -> float:
+        """Share of inactive maps in the worst hidden layer."""
+        return max((layer.maps.inactive_share for layer in self.hidden), default=0.0)
 
     def adding(self, regularizer: str) -> str:
         """The override that adds a regularizer to those the run had."""
@@ -174,77 +177,73 @@ class Case:
     @property
     def unmoved(self) -> bool:
         """Whether training left every layer where the initializer had put it."""
-        return all(layer.displacement < UNMOVED for layer in self.measures.layers)
+        return all(layer.weight_change < UNMOVED for layer in self.metrics.layers)
 
     @property
     def usual_rate(self) -> float:
         """The learning rate at which the optimizer usually works."""
         return USUAL_RATES.get(str(self.option("optimizer.name")), 1e-3)
 
-    def slower(self) -> Prescription:
+    def slower(self) -> Fix:
         """A tenth of the learning rate, or a usual one where that is still far too large."""
         rate = float(self.option("optimizer.learning_rate") or 0)
         if rate > 10 * self.usual_rate or not rate:
-            return Prescription(
+            return Fix(
                 (f"optimizer.learning_rate={self.usual_rate:g}",), "a usual size of step", Safety.SAFE
             )
-        return Prescription(
-            (f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE
-        )
+        return Fix((f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE)
 
-    def faster(self) -> Prescription:
+    def faster(self) -> Fix:
         """Ten times the learning rate, or a usual one where that is still far too small."""
         rate = float(self.option("optimizer.learning_rate") or 0)
         if rate < self.usual_rate / 10:
-            return Prescription(
+            return Fix(
                 (f"optimizer.learning_rate={self.usual_rate:g}",), "a usual size of step", Safety.SAFE
             )
-        return Prescription(
-            (f"optimizer.learning_rate={10 * rate:g}",), "ten times the step", Safety.SAFE
-        )
+        return Fix((f"optimizer.learning_rate={10 * rate:g}",), "ten times the step", Safety.SAFE)
 
-    def longer(self) -> Prescription:
+    def longer(self) -> Fix:
         """Three times the epochs."""
         epochs, steps = self.option("training.epochs"), self.option("training.steps")
         overrides = [f"training.epochs={3 * int(epochs or 1)}"]
         if steps:
             overrides.append(f"training.steps={3 * int(steps)}")
-        return Prescription(tuple(overrides), "train longer", Safety.SLOW)
+        return Fix(tuple(overrides), "train longer", Safety.SLOW)
 
-    def reviving(self) -> list[Prescription]:
+    def reviving(self) -> list[Fix]:
         """What brings dead filters back."""
         why = "no filter can stay below zero"
-        ways = [Prescription((self.adding("batchnorm"),), why, Safety.SAFE)]
+        ways = [Fix((self.adding("batchnorm"),), why, Safety.SAFE)]
         if self.network.hidden_activation == "relu":
             why = "a gradient below zero"
-            ways.append(Prescription(("model.activation=leaky_relu",), why, Safety.SAFE))
+            ways.append(Fix(("model.activation=leaky_relu",), why, Safety.SAFE))
         return ways
 
-    def even_overlap(self) -> list[Prescription]:
+    def even_overlap(self) -> list[Fix]:
         """What keeps transposed convolutions from overlapping unevenly."""
         kernel = int(self.option("model.sampling_kernel") or 3)
-        ways = [Prescription(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE)]
+        ways = [Fix(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE)]
         if kernel % 2:
             even = (f"model.sampling_kernel={kernel + 1}",)
-            ways.insert(0, Prescription(even, "an even overlap", Safety.SAFE))
+            ways.insert(0, Fix(even, "an even overlap", Safety.SAFE))
         return ways
 
-    def deeper(self) -> list[Prescription]:
+    def deeper(self) -> list[Fix]:
         """A stage more, where the stages are known."""
         filters = list(self.option("model.filters") or [])
         if not filters:
             return []
         more = ",".join(map(str, [*filters, filters[-1]]))
-        return [Prescription((f"model.filters=[{more}]",), "a stage more", Safety.TRADE)]
+        return [Fix((f"model.filters=[{more}]",), "a stage more", Safety.TRADE)]
 
-    def tighter(self) -> list[Prescription]:
+    def tighter(self) -> list[Fix]:
         """A code of half the image's values, if that is less than there are."""
-        channels = self.network.code_shape[-1]
-        positions = self.network.code_values / max(1, channels)
+        channels = self.network.latent_shape[-1]
+        positions = self.network.latent_values / max(1, channels)
         fitting = max(1, int(self.network.image_values / (2 * positions)))
         if fitting >= channels:
             return []
-        return [Prescription((f"model.code_channels={fitting}",), "a bottleneck", Safety.TRADE)]
+        return [Fix((f"model.latent_channels={fitting}",), "a bottleneck", Safety.TRADE)]
 
     def changes(self, override: str) -> bool:
         """Whether an override would make anything different from what the run had."""
@@ -279,12 +278,12 @@ class Rule:
     problem: ClassVar[str]
     severity: ClassVar[Severity]
     when: ClassVar[When] = When.AFTER
-    measures: ClassVar[str]  # what is looked at
+    measured: ClassVar[str]  # what is looked at
     why: ClassVar[str]  # why it matters
     threshold: float  # a person may set another one
     source: ClassVar[str]  # where the threshold comes from
-    explains: ClassVar[tuple[str, ...]] = ()  # codes whose findings follow from this one
-    rivals: ClassVar[tuple[str, ...]] = ()  # codes of causes that look alike
+    consequences: ClassVar[tuple[str, ...]] = ()  # codes whose findings follow from this one
+    alternatives: ClassVar[tuple[str, ...]] = ()  # codes of causes that look alike
     picture: ClassVar[str | None] = None  # in the run's folder
     references: ClassVar[tuple[str, ...]] = ()
 
@@ -297,14 +296,14 @@ class Rule:
         facts = [
             ("severity", self.severity.value),
             ("needs", self.when.value),
-            ("measures", self.measures),
+            ("measures", self.measured),
             ("threshold", f"{self.threshold:g} ({self.source})"),
             ("why it matters", self.why),
         ]
-        if self.rivals:
-            facts.append(("told apart from", ", ".join(sorted(self.rivals))))
-        if self.explains:
-            facts.append(("explains", ", ".join(sorted(self.explains))))
+        if self.alternatives:
+            facts.append(("told apart from", ", ".join(sorted(self.alternatives))))
+        if self.consequences:
+            facts.append(("explains", ", ".join(sorted(self.consequences))))
         if self.picture:
             facts.append(("picture", self.picture))
         facts += [("reference", reference) for reference in self.references]
@@ -314,7 +313,7 @@ class Rule:
         self,
         message: str,
         *evidence: Evidence,
-        prescriptions: Iterable[Prescription] = (),
+        fixes: Iterable[Fix] = (),
         advice: str = "",
         severity: Severity | None = None,
     ) -> Finding:
@@ -325,7 +324,7 @@ class Rule:
             severity or self.severity,
             message,
             evidence,
-            tuple(prescriptions),
+            tuple(fixes),
             advice,
             picture=self.picture,
         )
@@ -407,7 +406,7 @@ def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[
     cause: dict[str, str] = {}
     for rule in rules:
         if rule.code in fired:
-            for code in rule.explains:
+            for code in rule.consequences:
                 cause.setdefault(code, rule.code)  # the first cause there is
 
     def root(code: str) -> str:
@@ -423,9 +422,11 @@ def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[
         return severest[first].rank, first, finding.code in cause, finding.code
 
     def with_certainty(finding: Finding) -> Finding:
-        rivals = [code for code in by_code[finding.code].rivals if code in by_code]
-        ruled_out = tuple(code for code in rivals if code in passed)
-        left = tuple(code for code in rivals if code not in passed and cause.get(code) != finding.code)
+        alternatives = [code for code in by_code[finding.code].alternatives if code in by_code]
+        ruled_out = tuple(code for code in alternatives if code in passed)
+        left = tuple(
+            code for code in alternatives if code not in passed and cause.get(code) != finding.code
+        )
         excess = finding.evidence[0].excess if finding.evidence else math.inf
         return replace(
             finding,
@@ -434,7 +435,7 @@ def attach(findings: Sequence[Finding], rules: Sequence[Rule], looked: Iterable[
             consequence_of=root(finding.code) if finding.code in cause else None,
             ruled_out=ruled_out,
             open=left,
-            confidence=judged(excess, rivals_open=bool(left)),
+            confidence=judged(excess, alternatives_open=bool(left)),
         )
 
     return [with_certainty(f) for f in sorted(findings, key=place)]

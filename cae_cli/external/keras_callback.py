@@ -181,7 +181,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             inputs, targets = keras.utils.unpack_x_y_sample_weight(batch)[:2]
             targets = inputs if targets is None else targets  # train_step makes its own
             if _is_image(inputs) and _is_image(targets) and inputs.shape == targets.shape:
-                recorder.fed(np.asarray(inputs, np.float32), np.asarray(targets, np.float32))
+                recorder.batches(np.asarray(inputs, np.float32), np.asarray(targets, np.float32))
             again = tf.data.Dataset.from_generator(
                 lambda: iter([batch]), output_signature=iterator.element_spec
             )

@@ -78,8 +78,8 @@ def file(
                 model = introspection.load(path, asked.custom, unsafe=asked.unsafe)
                 autoencoder, facts = opened(model, images, asked)
             screen.say(
-                f"{path.name}: {autoencoder.weight_count:,} weights, code {autoencoder.code_layer} "
-                f"{'x'.join(map(str, autoencoder.code.shape[1:]))}"
+                f"{path.name}: {autoencoder.weight_count:,} weights, code {autoencoder.latent_layer} "
+                f"{'x'.join(map(str, autoencoder.latent.shape[1:]))}"
             )
             if asked.span == RANGES[0]:
                 _try_ranges(autoencoder, images, screen)
@@ -95,7 +95,7 @@ def opened(model: Any, images: Images, asked: Asked) -> tuple[introspection.Auto
     Raises:
         UserError: it is no autoencoder of such images.
     """
-    autoencoder = introspection.dissect(model, code=asked.code, shape=images.shape)
+    autoencoder = introspection.introspect(model, latent=asked.code, shape=images.shape)
     if autoencoder.shape != images.shape:
         raise UserError(
             f"the model takes images of {_sides(autoencoder.shape)}, these are {_sides(images.shape)}",
@@ -116,7 +116,7 @@ def opened(model: Any, images: Images, asked: Asked) -> tuple[introspection.Auto
     x = keras.layers.Rescaling(high - low, low, name="to_the_range_of_the_model")(image)
     x = autoencoder.model(x)
     x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
-    scaled = introspection.dissect(keras.Model(image, x), code=autoencoder.code_layer)
+    scaled = introspection.introspect(keras.Model(image, x), latent=autoencoder.latent_layer)
     return scaled, {**facts, "span": list(asked.span)}
 
 
@@ -163,7 +163,7 @@ def write(
             "held_out": images.held_out_name,
         }
     )
-    seen = experiment.survey_arrays(experiment.look_at(images))
+    seen = experiment.dataset_arrays(experiment.look_at(images))
     folder.write_arrays(folder.arrays, {**arrays, **seen})
 
 

@@ -35,11 +35,11 @@ class Autoencoder:
 
     Attributes:
         model: (n, h, w, c) images to (n, h, w, c) reconstructions; functional, no models inside.
-        code_layer: name of the layer whose output is the code.
+        latent_layer: name of the layer whose output is the latent code.
     """
 
     model: Model
-    code_layer: str
+    latent_layer: str
 
     @property
     def shape(self) -> Shape:
@@ -75,9 +75,9 @@ class Autoencoder:
         return maps
 
     @property
-    def code(self) -> Tensor:
-        """The code, (n, h', w', channels) or (n, values)."""
-        return self._graph.made_by(self.code_layer)
+    def latent(self) -> Tensor:
+        """The latent code, (n, h', w', channels) or (n, values)."""
+        return self._graph.made_by(self.latent_layer)
 
     @property
     def weight_count(self) -> int:
@@ -96,16 +96,16 @@ class Autoencoder:
         """Images to codes."""
         import keras
 
-        return keras.Model(self.model.input, self.code)
+        return keras.Model(self.model.input, self.latent)
 
     def decoder(self) -> Model:
         """[images, codes] to reconstructions; the images feed skip connections only."""
         import keras
 
-        code = self.code
+        latent = self.latent
         image = keras.Input(self.shape, dtype=self._image.dtype)
-        inner = keras.Input(code.shape[1:], dtype=code.dtype)
-        output = replay([self._image, code], self._output, [image, inner], plain_call)
+        inner = keras.Input(latent.shape[1:], dtype=latent.dtype)
+        output = replay([self._image, latent], self._output, [image, inner], plain_call)
         return keras.Model([image, inner], output)
 
     def with_replaced_maps(self) -> Model:
@@ -149,17 +149,17 @@ class Autoencoder:
 
     @cached_property
     def skips(self) -> bool:
-        """Whether the image reaches the output on a path that does not pass the code."""
+        """Whether the image reaches the output on a path that does not pass the latent code."""
         reached = {id(self._image)}
         for step in self._graph.steps:
             if any(id(x) in reached for x in step.inputs):
-                reached |= {id(x) for x in step.outputs if x is not self.code}
+                reached |= {id(x) for x in step.outputs if x is not self.latent}
         return id(self._output) in reached
 
     @property
     def encoder_layers(self) -> list[Layer]:
-        """The layers with weights between the image and the code."""
-        inside = self._graph.before(self.code)
+        """The layers with weights between the image and the latent code."""
+        inside = self._graph.before(self.latent)
         return [s.operation for s in self._graph.steps if s in inside and weights_of(s.operation)]
 
     @property
@@ -193,12 +193,12 @@ class Autoencoder:
 
     @cached_property
     def receptive_field(self) -> tuple[int, int] | None:
-        """(h, w) pixels of the image that one value of the code sees at most.
+        """(h, w) pixels of the image that one value of the latent code sees at most.
 
         Statistics that normalisations take at run time do not count. None: a layer on the way is
         not known.
         """
-        return field_of(self._graph, self._image, self.code)
+        return field_of(self._graph, self._image, self.latent)
 
     @property
     def depth(self) -> int:
@@ -225,8 +225,8 @@ class Autoencoder:
         """What is known about the network, as plain values for JSON."""
         field = self.receptive_field
         return {
-            "code_layer": self.code_layer,
-            "code_shape": list(self.code.shape[1:]),
+            "latent_layer": self.latent_layer,
+            "latent_shape": list(self.latent.shape[1:]),
             "image_shape": list(self.shape),
             "output_activation": self.output_activation,
             "hidden_activation": self.hidden_activation,

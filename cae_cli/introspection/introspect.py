@@ -9,11 +9,11 @@ from typing import Any
 from cae_cli.errors import UserError, printable
 from cae_cli.introspection.autoencoder import Autoencoder
 from cae_cli.introspection.graph import Graph, free_name, replay
-from cae_cli.introspection.latent import find_code
+from cae_cli.introspection.latent import find_latent
 from cae_cli.introspection.layers import Layer, Model, Shape, Tensor, from_keras, is_a, weights_of
 
 
-def dissect(model: Model, *, code: str | None = None, shape: Shape | None = None) -> Autoencoder:
+def introspect(model: Model, *, latent: str | None = None, shape: Shape | None = None) -> Autoencoder:
     """Finds the parts of any Keras autoencoder. The weights stay the model's own.
 
     A layer whose name is taken, or that is called twice, appears under a second name (``conv_2``,
@@ -22,7 +22,7 @@ def dissect(model: Model, *, code: str | None = None, shape: Shape | None = None
 
     Args:
         model: Sequential, functional, nested or subclassed; built or not.
-        code: the layer (or the model inside) whose output is the code. Otherwise: a layer called code,
+        latent: the layer (or the model inside) whose output is the latent code. Otherwise: a layer called code,
             latent, bottleneck, z …; else the output of a model inside called encoder; else the
             narrowest place between the image and the output.
         shape: (h, w, c) of the images, for models that leave it open.
@@ -49,7 +49,7 @@ def dissect(model: Model, *, code: str | None = None, shape: Shape | None = None
         )
     flat = keras.Model(image, fitting[0], name="autoencoder")
     graph = Graph(flat.inputs, flat.outputs)
-    found = find_code(graph, tracer.models, code)
+    found = find_latent(graph, tracer.models, latent)
     autoencoder = Autoencoder(flat, graph.maker[id(found)].operation.name)
     if not autoencoder.convolutions and autoencoder.closed:
         raise _cannot_follow(", ".join(autoencoder.closed), tracer.failure)
@@ -129,26 +129,26 @@ class _Tracer:
             return self._open(model, (image,), {})
         except Exception as error:  # whatever a stranger's code raises
             cause = error
-        for codes in self._codes(model, image):
+        for latents in self._latents(model, image):
             try:
-                return self.call(model.decoder, codes)
+                return self.call(model.decoder, latents)
             except Exception as error:
                 self.failure = error
         raise _cannot_follow(printable(model.name), cause) from cause
 
-    def _codes(self, model: Model, image: Tensor) -> Iterator[Any]:
-        """What a model's encoder gives its decoder: all, else the code among several outputs."""
+    def _latents(self, model: Model, image: Tensor) -> Iterator[Any]:
+        """What a model's encoder gives its decoder: all, else the latent code among several outputs."""
         import keras
 
         if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
             return
         try:
-            codes = self.call(model.encoder, image)
+            latents = self.call(model.encoder, image)
         except Exception as error:
             self.failure = error
             return
-        yield codes
-        flat = keras.tree.flatten(codes)
+        yield latents
+        flat = keras.tree.flatten(latents)
         if len(flat) > 1:
             yield flat[0] if len(flat) == 2 else flat[-1]  # mean, log variance[, sample]
 

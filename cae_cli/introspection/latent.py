@@ -1,4 +1,4 @@
-"""Where the code is, in a network that does not say so."""
+"""Where the latent code is, in a network that does not say so."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cae_cli.introspection.layers import (
     own_activation,
 )
 
-# Names that people give the code, best first.
-CODE_NAMES = (
+# Names that people give the latent code, best first.
+LATENT_NAMES = (
     "code", "latent", "bottleneck", "z", "sampling", "encoded", "encoding", "embedding", "z_mean", "mu",
 )  # fmt: skip
 
 
-def find_code(graph: Graph, models: dict[str, list[Tensor]], wanted: str | None) -> Tensor:
-    """The output of the layer that makes the code.
+def find_latent(graph: Graph, models: dict[str, list[Tensor]], wanted: str | None) -> Tensor:
+    """The output of the layer that makes the latent code.
 
     Args:
         graph: from the image to the output.
@@ -50,7 +50,7 @@ def find_code(graph: Graph, models: dict[str, list[Tensor]], wanted: str | None)
         )
     passed, total = graph.paths()
     cuts = {id(x) for step in inner for x in step.outputs if passed.get(id(x)) == total}
-    for name in CODE_NAMES:
+    for name in LATENT_NAMES:
         pattern = rf"{name}(_?(layer|space|vector|map|dim|\d+))?"
         for layer, x in named.items():
             if re.fullmatch(pattern, layer, re.IGNORECASE):

@@ -6,15 +6,15 @@ name:
 ==============================  ================================================================
 ``kernel/<layer>``              (k, k, inputs, filters) after training
 ``initial_kernel/<layer>``      the same before training, where that is known
-``redraw/<layer>``              the same drawn anew from the layer's initializer
-``null/<layer>``                (r,) `measures.filters.structure` of such redraws
+``reinitialized/<layer>``              the same drawn anew from the layer's initializer
+``null/<layer>``                (r,) `metrics.filters.structure` of such re-initialised filters
 ``map/<layer>``                 (8, h, w, filters) feature maps of the example images
 ``map_std/<layer>``             (filters,) standard deviation over images and positions
 ``map_image_std/<layer>``       (filters,) standard deviation over images, mean over positions
 ``map_duplicates/<layer>``      () maps that repeat another one
 ``utility/<layer>``             (filters,) rise of the error without this map, see `_utilities`
 ``example_images, _outputs``    (8, h, w, c) the first held-out images
-``shuffled_outputs``            (8, h, w, c) the examples with the code of the next image
+``shuffled_outputs``            (8, h, w, c) the examples with the latent code of the next image
 ``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
 ``noisy_images, _outputs``      (8, h, w, c) the examples with noise that can be seen
 ``chosen_images, _outputs``     (9, h, w, c) three best, three median, three worst by MSE
@@ -25,11 +25,11 @@ name:
 ``train_mse, train_mean_mse``   (m,) the same for training images
 ``output_variance``             () variance of a pixel of the output over images, mean over pixels
 ``output_mean``                 () mean of all output pixels
-``causal/<argument>``           arguments of `measures.causal.causal`: (k,) for the first of the
+``perturbation/<argument>``           arguments of `metrics.perturbation.causal`: (k,) for the first of the
                                 n images, (m,) for training images
-``spectrum/<attribute>``        () attributes of `measures.spectrum.Spectrum`
-``code/<attribute>``            () attributes of `measures.code.CodeUse`
-``labels/trained, /initial``    () accuracy of a linear probe on the code, of this encoder and of the
+``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
+``latent/<attribute>``            () attributes of `metrics.latent.CodeUse`
+``labels/trained, /initial``    () accuracy of a linear probe on the latent code, of this encoder and of the
                                 same encoder before training; where there are labels
 ==============================  ================================================================
 """
@@ -48,7 +48,7 @@ from cae_cli.data import Images, as_float, images_at_a_time
 from cae_cli.introspection import Autoencoder
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
-from cae_cli.metrics.latent import code_use
+from cae_cli.metrics.latent import latent_use
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
 from cae_cli.metrics.perturbation import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
@@ -65,9 +65,9 @@ WATCHED = 128  # images whose maps are looked at again and again while training 
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 LABELLED = 1000  # held-out images that the linear probe is tested on
 MODE_IMAGES = 64  # one batch, to see what batch normalisation does in training
-MOST_CODES = 2**25  # numbers of all codes that are kept at once
-REDRAWS = 99  # of each layer's filters: p-values down to .02
-MOST_REDRAWN = 2**25  # weights that are drawn for it
+MOST_LATENT_VALUES = 2**25  # numbers of all codes that are kept at once
+REINITIALIZATIONS = 99  # of each layer's filters: p-values down to .02
+MOST_REINITIALIZED = 2**25  # weights that are drawn for it
 SEEN_NOISE = 0.1  # of the pictures; that of the measure cannot be seen
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are taken out, and images to see it on
 
@@ -110,10 +110,10 @@ class Probe:
         return {
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
-            **self._redraws(),
+            **self._reinitialized(),
             **maps,
             **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
-            **self._causal(),
+            **self._perturbation(),
             **self._labels(),
             "example_images": self.examples,
             "example_outputs": self.reconstruct(self.examples),
@@ -162,49 +162,49 @@ class Probe:
             "output_mean": np.array(mean.mean()),
         }
 
-    def _causal(self) -> dict[str, NDArray[Any]]:
+    def _perturbation(self) -> dict[str, NDArray[Any]]:
         """What the network makes of other codes, shuffled pixels and noise, image by image."""
         import tensorflow as tf
 
         autoencoder = self.autoencoder
-        code = autoencoder.code
+        latent = autoencoder.latent
         decoder = tf.function(
             autoencoder.decoder(),
             input_signature=[
                 [
                     tf.TensorSpec((None, *autoencoder.shape), tf.float32),
-                    tf.TensorSpec((None, *code.shape[1:]), code.dtype),
+                    tf.TensorSpec((None, *latent.shape[1:]), latent.dtype),
                 ]
             ],
             autograph=False,
         )
-        largest = max(self.network.code_values, self.network.image_values)
-        count = int(np.clip(MOST_CODES // largest, EXAMPLES, MAP_IMAGES))
+        largest = max(self.network.latent_values, self.network.image_values)
+        count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
         images = as_float(self.images.held_out[:count])
         signs = noise_signs(images.shape)
         # One permutation for all images: their mean is permuted with them, and V stays what it was.
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
         scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
-        codes = self._codes(images)
-        # Every image gets the code of its neighbour: none keeps its own.
-        others = np.roll(codes, -1, axis=0)
-        mean_code = codes.mean(axis=0, keepdims=True)
+        latents = self._latents(images)
+        # Every image gets the latent code of its neighbour: none keeps its own.
+        others = np.roll(latents, -1, axis=0)
+        mean_latent = latents.mean(axis=0, keepdims=True)
         parts: dict[str, list[Array]] = {}
         outputs: list[Array] = []
         for start in range(0, len(images), self.batch):
             here = slice(start, start + self.batch)
             batch = images[here]
-            output = np.asarray(decoder([batch, codes[here]]))
+            output = np.asarray(decoder([batch, latents[here]]))
             outputs.append(output)
             response, pixel_count = noise_response(
                 batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
             )
-            flat = np.broadcast_to(mean_code, codes[here].shape)
+            flat = np.broadcast_to(mean_latent, latents[here].shape)
             for name, values in {
                 "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
-                "code_shuffle_change": _squares(np.asarray(decoder([batch, others[here]])) - output),
-                "zero_code_mse": _squares(np.asarray(decoder([batch, np.zeros_like(flat)])) - batch),
-                "mean_code_mse": _squares(np.asarray(decoder([batch, flat])) - batch),
+                "latent_swap_change": _squares(np.asarray(decoder([batch, others[here]])) - output),
+                "zero_latent_mse": _squares(np.asarray(decoder([batch, np.zeros_like(flat)])) - batch),
+                "mean_latent_mse": _squares(np.asarray(decoder([batch, flat])) - batch),
                 "repeat_change": _squares(self.reconstruct(batch) - output),
                 "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
                 "noise_response": response,
@@ -214,23 +214,23 @@ class Probe:
         # Of images that are too large for a linear decoder none are needed to say so.
         enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
         train = as_float(self.images.train[:enough])
-        held_out, trained = linear_mse(train, (images, train), self.network.code_grid)
+        held_out, trained = linear_mse(train, (images, train), self.network.latent_grid)
         answers = {
             **{name: np.concatenate(values) for name, values in parts.items()},
             "linear_mse": held_out,
             "linear_train_mse": trained,
-            "projection_mse": projection_mse(train, (images,), self.network.code_values)[0],
+            "projection_mse": projection_mse(train, (images,), self.network.latent_values)[0],
             "training_mode_mse": self._in_training_mode(images),
         }
         first = slice(0, EXAMPLES)
         noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
         return {
-            **{f"causal/{k}": v for k, v in answers.items()},
+            **{f"perturbation/{k}": v for k, v in answers.items()},
             **{
                 f"spectrum/{k}": np.array(v)
                 for k, v in asdict(spectrum(images, np.concatenate(outputs))).items()
             },
-            **{f"code/{k}": np.array(v) for k, v in asdict(code_use(codes)).items()},
+            **{f"latent/{k}": np.array(v) for k, v in asdict(latent_use(latents)).items()},
             "shuffled_outputs": np.asarray(decoder([images[first], others[first]])),
             "scrambled_images": scrambled[first],
             "scrambled_outputs": self.reconstruct(scrambled[first]),
@@ -242,7 +242,7 @@ class Probe:
     def _encode(self) -> Callable[[Array], Any]:
         return self._traced(self.autoencoder.encoder())
 
-    def _codes(self, images: Array) -> Array:
+    def _latents(self, images: Array) -> Array:
         return np.concatenate([np.asarray(self._encode(b)) for b in self._batches(images)])
 
     def _in_training_mode(self, images: Array) -> Array:
@@ -268,13 +268,13 @@ class Probe:
         return errors
 
     def _labels(self) -> dict[str, NDArray[Any]]:
-        """What a linear classifier makes of the code, and of that of the untrained encoder."""
+        """What a linear classifier makes of the latent code, and of that of the untrained encoder."""
         images = self.images
         labels = images.validation_labels if images.test is None else images.test_labels
-        largest = max(self.network.code_values, self.network.image_values)
+        largest = max(self.network.latent_values, self.network.image_values)
         if images.train_labels is None or labels is None:
             return {}
-        if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_CODES:
+        if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_LATENT_VALUES:
             return {}
         parts = (
             (as_float(images.train[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
@@ -285,7 +285,7 @@ class Probe:
             (train, train_labels), (held_out, its_labels) = parts
             return np.array(
                 probe_accuracy(
-                    self._flat_codes(train), train_labels, self._flat_codes(held_out), its_labels
+                    self._flat_latents(train), train_labels, self._flat_latents(held_out), its_labels
                 )
             )
 
@@ -298,10 +298,10 @@ class Probe:
             _assign(variables, trained)
         return found
 
-    def _flat_codes(self, images: Array) -> Array:
-        return self._codes(images).reshape(len(images), -1)
+    def _flat_latents(self, images: Array) -> Array:
+        return self._latents(images).reshape(len(images), -1)
 
-    def _redraws(self) -> dict[str, NDArray[Any]]:
+    def _reinitialized(self) -> dict[str, NDArray[Any]]:
         """What the layers' initializers would have drawn as well."""
         import keras
 
@@ -313,7 +313,7 @@ class Probe:
                 continue
             kernel = kernels[layer.name]
             shape = tuple(layer.kernel.shape)
-            count = int(np.clip(MOST_REDRAWN // kernel.size, 19, REDRAWS))
+            count = int(np.clip(MOST_REINITIALIZED // kernel.size, 19, REINITIALIZATIONS))
 
             def draw(number: int, like: Any = initializer, shape: Any = shape) -> Array:
                 settings = like.get_config()
@@ -322,11 +322,11 @@ class Probe:
                 return np.asarray(type(like).from_config(settings)(shape))
 
             drawn = (draw(number) for number in range(count))
-            # transposed convolutions keep their inputs last, and so would their redraws
+            # transposed convolutions keep their inputs last, and so would their re-initialised filters
             turned = isinstance(layer, keras.layers.Conv2DTranspose)
-            redraws = [d.swapaxes(2, 3) if turned else d for d in drawn]
-            arrays[f"redraw/{layer.name}"] = redraws[0]
-            arrays[f"null/{layer.name}"] = np.array([structure(r) for r in redraws], np.float32)
+            reinitialized = [d.swapaxes(2, 3) if turned else d for d in drawn]
+            arrays[f"reinitialized/{layer.name}"] = reinitialized[0]
+            arrays[f"null/{layer.name}"] = np.array([structure(r) for r in reinitialized], np.float32)
         return arrays
 
     def _utilities(self, stds: Mapping[str, Array]) -> dict[str, Array]:
@@ -360,7 +360,7 @@ class Probe:
             utilities = np.full(len(std), np.nan, np.float32)
             arrays[f"utility/{name}"] = utilities
             if not explained > 0.1 * variance:
-                continue  # of a network that explains nothing, all is useless
+                continue  # of a network that explains nothing, all is prunable
             for filter_ in np.argsort(-std, kind="stable")[:each]:
                 without = keep[name].copy()
                 without[0, filter_] = 0
@@ -405,11 +405,13 @@ class Probe:
         spreads = self._spreads(self.images.held_out[:MAP_IMAGES])
         for name, maps in self._maps_of(self.examples).items():
             std, image_std = spreads[name].std(), spreads[name].image_std()
-            blank = map_health(std, image_std).blank
+            inactive = map_health(std, image_std).inactive
             arrays[f"map/{name}"] = np.asarray(maps)
             arrays[f"map_std/{name}"] = std
             arrays[f"map_image_std/{name}"] = image_std
-            arrays[f"map_duplicates/{name}"] = np.array(duplicates(spreads[name].correlation(), blank))
+            arrays[f"map_duplicates/{name}"] = np.array(
+                duplicates(spreads[name].correlation(), inactive)
+            )
         return arrays
 
 

@@ -1,4 +1,4 @@
-"""How far a value of the code sees: the receptive field, layer by layer."""
+"""How far a value of the latent code sees: the receptive field, layer by layer."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class _View:
         return max(0, *sizes, 0)
 
 
-def field_of(graph: Graph, image: Tensor, code: Tensor) -> tuple[int, int] | None:
-    """(h, w) pixels of the image that a value of the code sees; None: not every layer is known."""
+def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | None:
+    """(h, w) pixels of the image that a value of the latent code sees; None: not every layer is known."""
     views: dict[int, tuple[_View, _View] | None] = {
         id(image): (_View(0, 0, 1, image.shape[1]), _View(0, 0, 1, image.shape[2]))
     }
-    inside = graph.before(code)
+    inside = graph.before(latent)
     for step in graph.steps:
         if step not in inside:
             continue
@@ -71,7 +71,7 @@ def field_of(graph: Graph, image: Tensor, code: Tensor) -> tuple[int, int] | Non
             if pairs[0] is not None and pairs[1] is not None:
                 view = pairs[0], pairs[1]
         views |= {id(x): view for x in step.outputs}
-    found = views[id(code)]
+    found = views[id(latent)]
     return found and (found[0].size(image.shape[1]), found[1].size(image.shape[2]))
 
 

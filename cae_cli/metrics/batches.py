@@ -14,7 +14,7 @@ ROUNDING = 1e-20
 
 
 @dataclass(frozen=True)
-class Fed:
+class BatchStatistics:
     """Inputs x and targets t as they reached the loss, in the units of the pixels.
 
     Attributes:
@@ -43,7 +43,7 @@ class Fed:
     difference_correlation: float
 
 
-def fed(inputs: Array, targets: Array) -> Fed:
+def batches(inputs: Array, targets: Array) -> BatchStatistics:
     """Measures what was fed.
 
     Args:
@@ -52,7 +52,7 @@ def fed(inputs: Array, targets: Array) -> Fed:
     """
     others = np.roll(targets, -1, axis=0)
     error, other_error = (float(np.square(inputs - t).mean(dtype=np.float64)) for t in (targets, others))
-    return Fed(
+    return BatchStatistics(
         input_low=float(inputs.min()),
         input_high=float(inputs.max()),
         target_low=float(targets.min()),

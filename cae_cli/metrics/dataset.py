@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.metrics.batches import fed
+from cae_cli.metrics.batches import batches
 
 Array = NDArray[np.float32]
 
-SURVEYED = 4096  # images that are looked at, at most
+SAMPLED = 4096  # images that are looked at, at most
 MOST_VALUES = 2**23  # pixels of them, at most
 
 
-def surveyed(shape: tuple[int, ...]) -> int:
+def sample_size(shape: tuple[int, ...]) -> int:
     """How many images of a shape are looked at, so that large ones fit into memory."""
-    return int(np.clip(MOST_VALUES // int(np.prod(shape)), 16, SURVEYED))
+    return int(np.clip(MOST_VALUES // int(np.prod(shape)), 16, SAMPLED))
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetStatistics:
     """The images as they are handed to the training.
 
     Attributes:
@@ -36,7 +36,7 @@ class Survey:
         flat: share of images without any contrast.
         distinct: share of training images that differ from every earlier one.
         repeated: share of held-out images that are among the training images.
-        correlation: lag-1 autocorrelation within images, see `measures.fed.Fed`.
+        correlation: lag-1 autocorrelation within images, see `metrics.batches.Fed`.
     """
 
     train: int
@@ -64,13 +64,13 @@ def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
     return float(np.mean([digest in found for digest in wanted]))
 
 
-def survey(
+def dataset(
     train: Array,
     held_out: Array,
     *,
     counts: tuple[int, int] | None = None,
     repeated: float | None = None,
-) -> Survey:
+) -> DatasetStatistics:
     """Looks at images of each part.
 
     Args:
@@ -80,22 +80,22 @@ def survey(
         repeated: `repeats` of all of them; None: of those that are given.
     """
     whole = counts or (len(train), len(held_out))
-    as_fed = fed(train, train)
+    as_batches = batches(train, train)
     seen = {_digest(image) for image in train}
     square = float(np.mean(np.square(train), dtype=np.float64))
     spread = train.reshape(len(train), -1).std(axis=1)
-    return Survey(
+    return DatasetStatistics(
         train=whole[0],
         held_out=whole[1],
-        low=as_fed.target_low,
-        high=as_fed.target_high,
-        black=1 - square / as_fed.variance if as_fed.variance else float("nan"),
-        variance=as_fed.variance,
-        image_std=as_fed.image_std,
+        low=as_batches.target_low,
+        high=as_batches.target_high,
+        black=1 - square / as_batches.variance if as_batches.variance else float("nan"),
+        variance=as_batches.variance,
+        image_std=as_batches.image_std,
         flat=float((spread < 1e-6).mean()),
         distinct=len(seen) / len(train),
         repeated=repeats(train, held_out) if repeated is None else repeated,
-        correlation=as_fed.correlation,
+        correlation=as_batches.correlation,
     )
 
 

@@ -16,7 +16,7 @@ FIRST_LOSSES = 5  # steps over which the share of the penalty is taken
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingDynamics:
     """How the training went; NaN or None where nobody watched.
 
     Attributes:
@@ -72,7 +72,7 @@ def update_ratio(before: Array, after: Array) -> float:
     return float(np.log10(max(moved / size, SMALLEST_RATIO)))
 
 
-def course(
+def dynamics(
     arrays: Mapping[str, NDArray[Any]],
     *,
     steps: int | None,
@@ -81,11 +81,11 @@ def course(
     diverged_at: int | None,
     reported_loss: float = float("nan"),
     recomputed_loss: float = float("nan"),
-) -> Course:
+) -> TrainingDynamics:
     """Sums up what `cae_cli.training.recorder` wrote down.
 
     Args:
-        arrays: with the recorder's ``course/...``, as far as they are there.
+        arrays: with the recorder's ``dynamics/...``, as far as they are there.
         steps: as in `Course`, like all that follow.
         first_val_loss: before training.
         last_val_loss: of the epoch whose weights were measured.
@@ -94,10 +94,10 @@ def course(
         recomputed_loss: by its definition.
     """
     empty = np.zeros((0, 0), np.float32)
-    gradients = arrays.get("course/gradients", empty)
-    updates = arrays.get("course/updates", empty)
-    early = arrays.get("course/early_updates", empty)
-    return Course(
+    gradients = arrays.get("dynamics/gradients", empty)
+    updates = arrays.get("dynamics/updates", empty)
+    early = arrays.get("dynamics/early_updates", empty)
+    return TrainingDynamics(
         steps=steps,
         first_val_loss=first_val_loss,
         last_val_loss=last_val_loss,
@@ -107,8 +107,8 @@ def course(
         early_update=_median(early),
         early_peak=_median(early.max(axis=0)) if early.size else float("nan"),
         last_update=_median(updates[-1:]),
-        penalty_share=penalty_share(arrays.get("course/early_losses", np.zeros((0, 2)))),
-        slope=slope(arrays.get("course/losses", np.zeros(0))),
+        penalty_share=penalty_share(arrays.get("dynamics/early_losses", np.zeros((0, 2)))),
+        slope=slope(arrays.get("dynamics/losses", np.zeros(0))),
         gradient_ratio=_first_over_last(gradients[-1]) if gradients.size else float("nan"),
     )
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# A statistic that varies less over redraws, relative to its size, is the same for all of them: the
+# A statistic that varies less over re-initialised filters, relative to its size, is the same for all of them: the
 # singular values of an orthogonal initialisation, for instance.
 NO_SPREAD = 1e-9
 # Below this share of the mean square, what is left of a variance is rounding (double precision).
 ROUNDING = 1e-20
 
 
-def displacement(kernel: Array, initial: Array) -> float:
+def weight_change(kernel: Array, initial: Array) -> float:
     """How far a layer's kernel moved, relative to where it began: |W - W0| / |W0|.
 
     0 for a frozen layer; .5 to 1.1 in healthy networks trained for eight epochs of 4,096 images;
@@ -78,7 +78,7 @@ def singular_entropy(kernel: Array) -> float:
 
 
 def p_value(observed: float, null: NDArray[np.floating[Any]]) -> float:
-    """Two-sided Monte-Carlo p-value: how rarely a redraw is as extreme as what was observed.
+    """Two-sided Monte-Carlo p-value: how rarely a re-initialised filter is as extreme as what was observed.
 
     min(1, 2 min(1 + #(null >= observed), 1 + #(null <= observed)) / (1 + m)); the observed value
     counts as one of the draws. Davison, Hinkley, "Bootstrap methods and their application", 1997,
@@ -86,10 +86,10 @@ def p_value(observed: float, null: NDArray[np.floating[Any]]) -> float:
 
     Args:
         observed: a statistic.
-        null: (m,) the same statistic of redraws.
+        null: (m,) the same statistic of re-initialised filters.
 
     Returns:
-        2 / (1 + m) to 1; NaN if anything is not finite, or all redraws have the same value.
+        2 / (1 + m) to 1; NaN if anything is not finite, or all re-initialised filters have the same value.
     """
     if not len(null) or not np.isfinite(observed) or not np.isfinite(null).all():
         return float("nan")
@@ -100,10 +100,10 @@ def p_value(observed: float, null: NDArray[np.floating[Any]]) -> float:
 
 
 def structure(kernel: Array) -> float:
-    """The statistic by which a layer is compared with redraws from its initializer.
+    """The statistic by which a layer is compared with re-initialised filters from its initializer.
 
     `morans_i`, or `singular_entropy` where kernels have no neighbours (1 x 1). A layer that differs
-    from its redraws has been shaped by training; one that does not may be useful all the same.
+    from its re-initialised filters has been shaped by training; one that does not may be useful all the same.
 
     Args:
         kernel: (k, k, inputs, filters).

@@ -1,4 +1,4 @@
-"""What a code says about labels that training never saw."""
+"""What a latent code says about labels that training never saw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RIDGE = 1.0  # factor of the sum of squared weights, that of scikit-learn's Ridg
 
 
 def probe_accuracy(
-    train_codes: Array, train_labels: Labels | None, codes: Array, labels: Labels | None
+    train_latents: Array, train_labels: Labels | None, latents: Array, labels: Labels | None
 ) -> float:
     """Accuracy of a linear classifier of codes: ridge regression on standardised values.
 
@@ -20,19 +20,19 @@ def probe_accuracy(
     same encoder with random weights.
 
     Args:
-        train_codes: (m, ...) to fit the classifier on.
+        train_latents: (m, ...) to fit the classifier on.
         train_labels: (m,), or None.
-        codes: (n, ...) to score it on.
+        latents: (n, ...) to score it on.
         labels: (n,), or None.
 
     Returns:
-        0 to 1; NaN without labels, with fewer than two classes, or if a code is not finite.
+        0 to 1; NaN without labels, with fewer than two classes, or if a latent code is not finite.
     """
     if train_labels is None or labels is None or not len(labels) or len(np.unique(train_labels)) < 2:
         return float("nan")
-    if not (np.isfinite(train_codes).all() and np.isfinite(codes).all()):
+    if not (np.isfinite(train_latents).all() and np.isfinite(latents).all()):
         return float("nan")
-    x, y = (c.reshape(len(c), -1).astype(np.float64) for c in (train_codes, codes))
+    x, y = (c.reshape(len(c), -1).astype(np.float64) for c in (train_latents, latents))
     mean, std = x.mean(axis=0), x.std(axis=0)
     std[std <= 1e-6 * np.abs(mean)] = 1  # a constant: what spreads is rounding
     std[std == 0] = 1

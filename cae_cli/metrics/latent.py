@@ -1,4 +1,4 @@
-"""The code: how many of its values a network uses."""
+"""The latent code: how many of its values a network uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.metrics.maps import BLANK_SHARE, BLANK_SPREAD
+from cae_cli.metrics.maps import INACTIVE_SHARE, INACTIVE_SPREAD
 
 Array = NDArray[np.float32]
 
@@ -15,8 +15,8 @@ ROUNDING = 1e-6  # eigenvalues below this share of the largest are rounding (sin
 
 
 @dataclass(frozen=True)
-class CodeUse:
-    """Use of a code of d values by n images; NaN for one image or a code that never changes.
+class LatentUse:
+    """Use of a latent code of d values by n images; NaN for one image or a code that never changes.
 
     Both dimensions are of the covariance, so neither exceeds min(d, n - 1): compare them only
     between codes of as many images.
@@ -37,33 +37,33 @@ class CodeUse:
     dead: float
 
 
-def code_use(codes: Array) -> CodeUse:
-    """Measures how many values of the code are used.
+def latent_use(latents: Array) -> LatentUse:
+    """Measures how many values of the latent code are used.
 
     Args:
-        codes: (n, ...), one code per image.
+        latents: (n, ...), one code per image.
     """
-    n = len(codes)
-    flat = codes.reshape(n, -1)  # (n, d)
+    n = len(latents)
+    flat = latents.reshape(n, -1)  # (n, d)
     values = flat.shape[1]
     unknown = float("nan")
     if n < 2 or not np.isfinite(flat).all():
-        return CodeUse(values, unknown, unknown, unknown)
+        return LatentUse(values, unknown, unknown, unknown)
     # Codes of a network that diverged are finite and yet too large to be squared: neither shares nor
     # ranks depend on the scale.
     scale = max(1.0, float(np.abs(flat).max()))
     flat = (flat / scale).astype(np.float32)
     centred = flat - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = np.sqrt(np.square(centred).mean(axis=0)) * scale
-    dead = float((std < max(BLANK_SPREAD, BLANK_SHARE * float(np.median(std)))).mean())
+    dead = float((std < max(INACTIVE_SPREAD, INACTIVE_SHARE * float(np.median(std)))).mean())
     # Covariance and Gram matrix have the same eigenvalues but zeros: the smaller one is cheap.
     small = centred.T @ centred if values <= n else centred @ centred.T
     eigenvalues = np.linalg.eigvalsh(small.astype(np.float64))
     eigenvalues = eigenvalues[eigenvalues > ROUNDING * eigenvalues[-1]]  # ascending
-    if std.max() < BLANK_SPREAD or not len(eigenvalues):
-        return CodeUse(values, unknown, unknown, dead)
+    if std.max() < INACTIVE_SPREAD or not len(eigenvalues):
+        return LatentUse(values, unknown, unknown, dead)
     share = eigenvalues / eigenvalues.sum()
-    return CodeUse(
+    return LatentUse(
         values=values,
         effective_rank=float(np.exp(-(share * np.log(share)).sum())),
         participation=float(1 / np.square(share).sum()),

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# A map is blank if its spread is below this share of the median map of its layer, or below this.
-BLANK_SHARE = 0.01
-BLANK_SPREAD = 1e-5
+# A map is inactive if its spread is below this share of the median map of its layer, or below this.
+INACTIVE_SHARE = 0.01
+INACTIVE_SPREAD = 1e-5
 # Maps that correlate more strongly than this, with either sign, say the same: what one has left to
 # explain beside the other is 1 - .98² = 4 % of its variance.
 DUPLICATE = 0.98
@@ -99,42 +99,42 @@ class MapHealth:
     """Maps of a layer.
 
     Attributes:
-        blank: (c,) True for maps that say nothing about the image.
+        inactive: (c,) True for maps that say nothing about the image.
         dead: how many are flat, inside an image and over images.
         constant: how many have a pattern, but the same one for every image.
     """
 
-    blank: NDArray[np.bool_]
+    inactive: NDArray[np.bool_]
     dead: int
     constant: int
 
     @property
-    def blank_share(self) -> float:
-        """Share of blank maps, 0 to 1."""
-        return float(self.blank.mean())
+    def inactive_share(self) -> float:
+        """Share of inactive maps, 0 to 1."""
+        return float(self.inactive.mean())
 
 
 def map_health(std: Array, image_std: Array) -> MapHealth:
-    """Which maps of a layer are blank.
+    """Which maps of a layer are inactive.
 
     A map is dead if its standard deviation over held-out images and positions is below 1 % of the
     layer's median map, or below 1e-5; it is constant if only its spread over images is. Healthy
-    networks on Fashion-MNIST have at most a quarter of blank maps in their worst layer.
+    networks on Fashion-MNIST have at most a quarter of inactive maps in their worst layer.
 
     Args:
         std: (c,) spread over images and positions.
         image_std: (c,) spread over images.
 
     Returns:
-        Counts, and which maps are blank.
+        Counts, and which maps are inactive.
     """
-    limit = max(BLANK_SPREAD, BLANK_SHARE * float(np.median(std)))
+    limit = max(INACTIVE_SPREAD, INACTIVE_SHARE * float(np.median(std)))
     dead = std < limit
-    blank = dead | (image_std < limit)
-    return MapHealth(blank=blank, dead=int(dead.sum()), constant=int((blank & ~dead).sum()))
+    inactive = dead | (image_std < limit)
+    return MapHealth(inactive=inactive, dead=int(dead.sum()), constant=int((inactive & ~dead).sum()))
 
 
-def duplicates(correlation: Array, blank: NDArray[np.bool_], limit: float = DUPLICATE) -> int:
+def duplicates(correlation: Array, inactive: NDArray[np.bool_], limit: float = DUPLICATE) -> int:
     """How many maps repeat an earlier one.
 
     Maps are taken in order; one is a duplicate if it correlates with a map kept so far, and is then
@@ -142,13 +142,13 @@ def duplicates(correlation: Array, blank: NDArray[np.bool_], limit: float = DUPL
 
     Args:
         correlation: (c, c) of the maps.
-        blank: (c,) maps to leave out: they repeat nothing, they say nothing.
+        inactive: (c,) maps to leave out: they repeat nothing, they say nothing.
         limit: of the absolute correlation.
 
     Returns:
         0 to c - 1.
     """
-    alive = np.flatnonzero(~blank)
+    alive = np.flatnonzero(~inactive)
     kept: list[int] = []
     for i in alive.tolist():
         if not (np.abs(correlation[i, kept]) > limit).any():

@@ -10,24 +10,24 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.metrics.batches import Fed
-from cae_cli.metrics.dataset import Survey
-from cae_cli.metrics.dynamics import Course, course
-from cae_cli.metrics.filters import displacement, p_value, structure
-from cae_cli.metrics.latent import CodeUse
+from cae_cli.metrics.batches import BatchStatistics
+from cae_cli.metrics.dataset import DatasetStatistics
+from cae_cli.metrics.dynamics import TrainingDynamics, dynamics
+from cae_cli.metrics.filters import p_value, structure, weight_change
+from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.maps import MapHealth, map_health
 from cae_cli.metrics.network import Network, network
-from cae_cli.metrics.perturbation import Causal, causal
+from cae_cli.metrics.perturbation import Perturbation, perturbation
 from cae_cli.metrics.quality import Quality, quality
 from cae_cli.metrics.score import Score, score
 from cae_cli.metrics.spectrum import Spectrum
-from cae_cli.metrics.spikes import Relapse, relapse
+from cae_cli.metrics.spikes import LossSpike, loss_spike
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
 # A filter whose removal raises the error by less than this share of what is explained does nothing.
-USELESS = 0.001
+PRUNABLE = 0.001
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,30 @@ class Layer:
         name: the layer's name.
         filters: how many it has.
         kernel: (k, k, inputs) of one filter.
-        maps: which of its maps are blank.
-        blank_at: blank share of its maps after some steps of the training, by step.
+        maps: which of its maps are inactive.
+        inactive_at: inactive share of its maps after some steps of the training, by step.
         duplicates: maps that repeat another one.
-        displacement: how far training moved its kernel; NaN where nobody knows where it began.
-        structure: `measures.filters.structure` of its kernel.
-        p_value: of that structure among redraws from the layer's initializer.
-        useless: share of the filters whose removal changes next to nothing, of those looked at.
+        weight change: how far training moved its kernel; NaN where nobody knows where it began.
+        structure: `metrics.filters.structure` of its kernel.
+        p_value: of that structure among re-initialised filters from the layer's initializer.
+        prunable: share of the filters whose removal changes next to nothing, of those looked at.
     """
 
     name: str
     filters: int
     kernel: tuple[int, int, int]
     maps: MapHealth
-    blank_at: Mapping[int, float]
+    inactive_at: Mapping[int, float]
     duplicates: int
-    displacement: float
+    weight_change: float
     structure: float
     p_value: float
-    useless: float
+    prunable: float
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Accuracy of a linear classifier on the code; NaN where there are no labels.
+    """Accuracy of a linear classifier on the latent code; NaN where there are no labels.
 
     Attributes:
         trained: of the trained encoder.
@@ -73,51 +73,51 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Measures:
+class Metrics:
     """What the rules judge.
 
     Attributes:
-        fed: what the first steps of the training were fed; None where nobody watched.
+        batches: what the first steps of the training were fed; None where nobody watched.
         frozen: explained variance of the same network trained with its encoder frozen as it was
             drawn; None where that was not tried.
     """
 
     quality: Quality
-    causal: Causal
+    perturbation: Perturbation
     layers: tuple[Layer, ...]
-    course: Course
-    relapse: Relapse
+    dynamics: TrainingDynamics
+    loss_spike: LossSpike
     network: Network
-    survey: Survey
+    dataset: DatasetStatistics
     spectrum: Spectrum
-    code: CodeUse
+    latent: LatentUse
     labels: Labels
-    fed: Fed | None
+    batches: BatchStatistics | None
     frozen: float | None
     score: Score
 
 
 def measure(
     arrays: Arrays,
-    metrics: Mapping[str, NDArray[np.float64]],
+    epochs: Mapping[str, NDArray[np.float64]],
     training: Mapping[str, Any],
     *,
     frozen: float | None = None,
-) -> Measures:
+) -> Metrics:
     """Measures a run.
 
     Args:
         arrays: what `cae_cli.introspection.probe` and `cae_cli.training.recorder` recorded.
-        metrics: columns of metrics.csv; empty for a model whose training nobody watched.
+        epochs: columns of metrics.csv; empty for a model whose training nobody watched.
         training: training.json.
         frozen: explained variance of the control with a frozen encoder, if there is one.
     """
     names = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
-    answers = causal(
+    answers = perturbation(
         mse=arrays["mse"],
         mean_mse=arrays["mean_mse"],
         train_mean_mse=arrays["train_mean_mse"],
-        **_below("causal/", arrays),
+        **_below("perturbation/", arrays),
     )
     reached = quality(
         mse=arrays["mse"],
@@ -131,46 +131,46 @@ def measure(
         output_mean=float(arrays["output_mean"]),
     )
     layers = tuple(_layer(name, arrays) for name in names)
-    return Measures(
+    return Metrics(
         quality=reached,
-        causal=answers,
+        perturbation=answers,
         layers=layers,
-        course=_course(arrays, metrics, training),
-        relapse=relapse(arrays.get("course/losses", np.zeros(0))),
+        dynamics=_dynamics(arrays, epochs, training),
+        loss_spike=loss_spike(arrays.get("dynamics/losses", np.zeros(0))),
         network=network(training["network"]),
-        survey=_gathered(Survey, _below("survey/", arrays)),
+        dataset=_gathered(DatasetStatistics, _below("dataset/", arrays)),
         spectrum=_gathered(Spectrum, _below("spectrum/", arrays)),
-        code=_gathered(CodeUse, _below("code/", arrays)),
+        latent=_gathered(LatentUse, _below("latent/", arrays)),
         labels=Labels(*(float(arrays.get(f"labels/{k}", math.nan)) for k in ("trained", "initial"))),
-        fed=_gathered(Fed, fed) if (fed := _below("fed/", arrays)) else None,
+        batches=_gathered(BatchStatistics, batches) if (batches := _below("batches/", arrays)) else None,
         frozen=frozen,
         score=score(
             explained=reached.explained_variance,
             base=0.0 if frozen is None else frozen,
-            code_shuffle=answers.code_shuffle,
+            latent_swap=answers.latent_swap,
             pixel_copy=answers.pixel_copy,
-            blank=max((layer.maps.blank_share for layer in layers), default=0.0),
+            inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
     )
 
 
-def _course(
-    arrays: Arrays, metrics: Mapping[str, NDArray[np.float64]], training: Mapping[str, Any]
-) -> Course:
+def _dynamics(
+    arrays: Arrays, epochs: Mapping[str, NDArray[np.float64]], training: Mapping[str, Any]
+) -> TrainingDynamics:
     nan = float("nan")
-    if not metrics:
-        return course(arrays, steps=None, first_val_loss=nan, last_val_loss=nan, diverged_at=None)
+    if not epochs:
+        return dynamics(arrays, steps=None, first_val_loss=nan, last_val_loss=nan, diverged_at=None)
     last = int(training["measured_epoch"])
-    loss = metrics["val/loss"]
+    loss = epochs["val/loss"]
     # This loss has a yardstick of the same definition beside it, which knows the range of the images.
-    same = 1 - metrics["val/ssim"] if training["loss"] == "ssim" else None
-    return course(
+    same = 1 - epochs["val/ssim"] if training["loss"] == "ssim" else None
+    return dynamics(
         arrays,
-        steps=int(metrics["step"][-1]),
+        steps=int(epochs["step"][-1]),
         first_val_loss=float(loss[0]),
         last_val_loss=float(loss[last]),
         diverged_at=training["diverged_at"],
-        reported_loss=float(loss[last] if np.isfinite(loss[last]) else metrics["train/loss"][last]),
+        reported_loss=float(loss[last] if np.isfinite(loss[last]) else epochs["train/loss"][last]),
         recomputed_loss=nan if same is None else float(same[last]),
     )
 
@@ -183,21 +183,21 @@ def _layer(name: str, arrays: Arrays) -> Layer:
     stds, image_stds = (arrays.get(f"look_{kind}/{name}") for kind in ("std", "image_std"))
     looks: dict[int, float] = {}
     if stds is not None and image_stds is not None:
-        steps = arrays["course/look_steps"]
+        steps = arrays["dynamics/look_steps"]
         for step, std, image_std in zip(steps, stds, image_stds, strict=True):
-            looks[int(step)] = map_health(std, image_std).blank_share
+            looks[int(step)] = map_health(std, image_std).inactive_share
     found = structure(kernel)
     return Layer(
         name=name,
         filters=kernel.shape[3],
         kernel=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),
         maps=map_health(arrays[f"map_std/{name}"], arrays[f"map_image_std/{name}"]),
-        blank_at=looks,
+        inactive_at=looks,
         duplicates=int(arrays[f"map_duplicates/{name}"]),
-        displacement=math.nan if initial is None else displacement(kernel, initial),
+        weight_change=math.nan if initial is None else weight_change(kernel, initial),
         structure=found,
         p_value=p_value(found, arrays.get(f"null/{name}", np.zeros(0, np.float32))),
-        useless=float((known < USELESS).mean()) if len(known) else math.nan,
+        prunable=float((known < PRUNABLE).mean()) if len(known) else math.nan,
     )
 
 

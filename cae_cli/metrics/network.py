@@ -15,12 +15,12 @@ class Network:
 
     Attributes:
         image_shape: (h, w, c).
-        code_shape: of an image's code, (h', w', channels) or (values,).
+        latent_shape: of an image's code, (h', w', channels) or (values,).
         output_activation: of the last layer ("sigmoid"), None if unknown.
         hidden_activation: the most frequent one of the others, None if unknown.
         normalised: it has batch normalisation.
-        skips: the image reaches the output around the code.
-        receptive_field: side of the square of pixels that a value of the code sees, at most the
+        skips: the image reaches the output around the latent code.
+        receptive_field: side of the square of pixels that a value of the latent code sees, at most the
             image's; None if unknown.
         depth: layers with kernels on the longest path.
         narrowest: fewest filters of a hidden convolution, None if there is none.
@@ -28,7 +28,7 @@ class Network:
     """
 
     image_shape: tuple[int, ...]
-    code_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
     output_activation: str | None
     hidden_activation: str | None
     normalised: bool
@@ -39,9 +39,9 @@ class Network:
     span: tuple[float, float] = (0.0, 1.0)
 
     @property
-    def code_values(self) -> int:
-        """How many numbers the code of an image has."""
-        return int(np.prod(self.code_shape))
+    def latent_values(self) -> int:
+        """How many numbers the latent code of an image has."""
+        return int(np.prod(self.latent_shape))
 
     @property
     def image_values(self) -> int:
@@ -49,18 +49,18 @@ class Network:
         return int(np.prod(self.image_shape))
 
     @property
-    def code_grid(self) -> tuple[int, int]:
-        """Rows and columns of the code; of a code without place those of a square of its size."""
-        if len(self.code_shape) == 3:
-            return self.code_shape[0], self.code_shape[1]
-        side = max(1, int((self.code_values / self.image_shape[2]) ** 0.5))
+    def latent_grid(self) -> tuple[int, int]:
+        """Rows and columns of the latent code; of a latent code without place those of a square of its size."""
+        if len(self.latent_shape) == 3:
+            return self.latent_shape[0], self.latent_shape[1]
+        side = max(1, int((self.latent_values / self.image_shape[2]) ** 0.5))
         return side, side
 
 
 def network(facts: Mapping[str, Any]) -> Network:
     """From plain facts, as training.json holds them; what is more is left out."""
     values = {field.name: facts[field.name] for field in fields(Network) if field.name in facts}
-    for name in ("image_shape", "code_shape", *(["span"] if "span" in facts else [])):
+    for name in ("image_shape", "latent_shape", *(["span"] if "span" in facts else [])):
         values[name] = tuple(values[name])
     field_sides = values["receptive_field"]  # (h, w)
     values["receptive_field"] = None if field_sides is None else float(max(field_sides))

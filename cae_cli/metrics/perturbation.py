@@ -26,15 +26,15 @@ SAMPLES_PER_FEATURE = 2
 
 
 @dataclass(frozen=True)
-class Causal:
+class Perturbation:
     """Answers of a network to changes, and its place on the ladder; NaN where it was not measured.
 
     Attributes:
         linear: explained variance of the best linear decoder of the image averaged over the cells
-            of the code's grid.
+            of the latent code's grid.
         linear_train: the same for the training images it was fitted on.
-        skill: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
-        code_shuffle: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
+        skill score: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
+        latent_swap: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
             code, about 1 if its output is that of the other image.
         pixel_copy: share of the contrast within images that is reproduced after their pixels were
             permuted: about 0 or below for networks that describe images, near 1 for those that copy
@@ -42,47 +42,47 @@ class Causal:
             differ in brightness differ in it after a permutation too.
         grey: explained variance of a flat image of the right mean grey.
         noise_gain: share of small noise that passes to the output; 1 for the identity.
-        zero_code: explained variance with a code of zeros.
-        mean_code: explained variance with the mean code in the place of each image's own.
+        zero_latent: explained variance with a latent code of zeros.
+        mean_latent: explained variance with the mean code in the place of each image's own.
         repeat: mean (f(x) - f(x) again)² / 2V: above 0 for codes that are drawn at random.
         training_mode: explained variance with batch normalisation as in training, minus that of the
             finished network: above 0 if its running averages do not fit.
-        projection: explained variance of the best linear autoencoder with a code of the same size
+        projection: explained variance of the best linear autoencoder with a latent code of the same size
             (principal components).
     """
 
     linear: float
     linear_train: float
-    skill: float
-    code_shuffle: float
+    skill_score: float
+    latent_swap: float
     pixel_copy: float
     grey: float
     noise_gain: float
-    zero_code: float
-    mean_code: float
+    zero_latent: float
+    mean_latent: float
     repeat: float
     training_mode: float
     projection: float
 
 
-def causal(
+def perturbation(
     *,
     mse: Array,
     mean_mse: Array,
     linear_mse: Array,
     linear_train_mse: Array,
     train_mean_mse: Array,
-    code_shuffle_change: Array,
+    latent_swap_change: Array,
     pixel_shuffle_mse: Array,
     grey_mse: Array,
     noise_response: Array,
     noise_pixels: Array,
-    zero_code_mse: Array,
-    mean_code_mse: Array,
+    zero_latent_mse: Array,
+    mean_latent_mse: Array,
     repeat_change: Array,
     training_mode_mse: Array,
     projection_mse: Array,
-) -> Causal:
+) -> Perturbation:
     """Sums up what `cae_cli.introspection.probe` recorded of each image.
 
     All arguments are (n,), but those of training images, which are (m,), and
@@ -94,12 +94,12 @@ def causal(
     reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
     variance = float(mean_mse.mean())
-    return Causal(
+    return Perturbation(
         linear=linear,
         linear_train=explained_variance(linear_train_mse, train_mean_mse),
-        skill=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
+        skill_score=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
         # One image has no other's code.
-        code_shuffle=float(code_shuffle_change.mean()) / (2 * variance)
+        latent_swap=float(latent_swap_change.mean()) / (2 * variance)
         if variance and n > 1
         else float("nan"),
         pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
@@ -107,8 +107,8 @@ def causal(
         noise_gain=float(noise_response.sum()) / (NOISE * pixels)
         if pixels >= FEWEST_MID_TONES
         else float("nan"),
-        zero_code=explained_variance(zero_code_mse, mean_mse),
-        mean_code=explained_variance(mean_code_mse, mean_mse),
+        zero_latent=explained_variance(zero_latent_mse, mean_mse),
+        mean_latent=explained_variance(mean_latent_mse, mean_mse),
         repeat=float(repeat_change.mean()) / (2 * variance) if variance else float("nan"),
         training_mode=_gain(training_mode_mse, mse, mean_mse),
         projection=explained_variance(projection_mse, mean_mse),
@@ -150,7 +150,7 @@ def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -
     Args:
         train: (m, h, w, c).
         measured: sets of images, each (n, h, w, c).
-        grid: (rows, columns) of the code.
+        grid: (rows, columns) of the latent code.
 
     Returns:
         (n,) mean squared error of each image of each set; NaN where the images are too large or

@@ -1,4 +1,4 @@
-"""What the best linear autoencoder would do with a code of as many values."""
+"""What the best linear autoencoder would do with a latent code of as many values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[np.float32]
 
 
 def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[Array]:
-    """Error of the best linear autoencoder with a code of ``dims`` values.
+    """Error of the best linear autoencoder with a latent code of ``dims`` values.
 
     That is the projection on the first principal components of the training images (Baldi, Hornik,
     "Neural networks and principal component analysis", Neural Networks 2(1), 1989), with the mean
@@ -22,7 +22,7 @@ def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[A
     Args:
         train: (m, h, w, c).
         measured: sets of images, each (n, h, w, c).
-        dims: values of the code; as many as pixels leave no error.
+        dims: values of the latent code; as many as pixels leave no error.
 
     Returns:
         (n,) mean squared error of each image of each set; NaN where the images are too large or

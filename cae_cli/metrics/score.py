@@ -17,8 +17,8 @@ class Score:
         value: learned x used x alive x selective.
         learned: share of what the anchor leaves unexplained that the network explains. The anchor is
             the same network with a frozen encoder where that was tried, else the mean image.
-        used: how far the output follows the code.
-        alive: one minus the share of blank maps in the worst layer.
+        used: how far the output follows the latent code.
+        alive: one minus the share of inactive maps in the worst layer.
         selective: one minus the share of scrambled pixels that are copied.
     """
 
@@ -30,21 +30,21 @@ class Score:
 
 
 def score(
-    *, explained: float, base: float, code_shuffle: float, pixel_copy: float, blank: float
+    *, explained: float, base: float, latent_swap: float, pixel_copy: float, inactive: float
 ) -> Score:
     """Puts the score together.
 
     Args:
         explained: explained variance of held-out images.
         base: that of the anchor, below 1.
-        code_shuffle: see `measures.causal.Causal`.
+        latent_swap: see `metrics.perturbation.Causal`.
         pixel_copy: the same.
-        blank: share of blank maps in the worst layer.
+        inactive: share of inactive maps in the worst layer.
     """
 
     def clip(value: float) -> float:
         return math.nan if math.isnan(value) else min(max(value, 0.0), 1.0)
 
     learned = clip((explained - base) / (1 - base)) if base < 1 else math.nan
-    used, alive, selective = clip(code_shuffle), 1 - clip(blank), 1 - clip(pixel_copy)
+    used, alive, selective = clip(latent_swap), 1 - clip(inactive), 1 - clip(pixel_copy)
     return Score(learned * used * alive * selective, learned, used, alive, selective)

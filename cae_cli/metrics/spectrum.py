@@ -2,7 +2,7 @@
 
 Blur has two causes. A code that does not know where an edge lies can only answer with the mean of
 what it takes for possible: that blur is the least-squares optimum, and no decoder trained with
-squared error avoids it. A decoder may also draw less sharply than its code would allow. `slack`
+squared error avoids it. A decoder may also draw less sharply than its code would allow. `sharpening gain`
 tells the two apart.
 """
 
@@ -32,7 +32,7 @@ class Spectrum:
         sharpness: variance of the Laplacian of o over that of t, interior pixels; 1 if as sharp.
         power: <o, o> / <t, t>; 1 if there is as much fine detail, right or wrong.
         coherence: <o, t>² / <o, o><t, t>, 0 to 1: share of the fine detail that is right.
-        slack: <o, t> / <o, o>: the factor for the fine detail of o that makes the squared error
+        sharpening_gain: <o, t> / <o, o>: the factor for the fine detail of o that makes the squared error
             least. 1 is as sharp as what is known allows (errors of a least-squares optimum are
             orthogonal to its output), above 1 more blurred than that, below 1 detail that is
             wrong was added.
@@ -44,7 +44,7 @@ class Spectrum:
     sharpness: float
     power: float
     coherence: float
-    slack: float
+    sharpening_gain: float
     checkerboard: float
 
 
@@ -82,7 +82,7 @@ def spectrum(targets: Array, outputs: Array) -> Spectrum:
         sharpness=_ratio(sharp_o, sharp_t),
         power=_ratio(oo, tt),
         coherence=_ratio(ot**2, oo * tt),
-        slack=_ratio(ot, oo),
+        sharpening_gain=_ratio(ot, oo),
         checkerboard=checkerboard(targets, outputs),
     )
 

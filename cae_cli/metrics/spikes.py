@@ -13,7 +13,7 @@ NOISE = 3.0  # times the usual change from loss to loss: a smaller fall may be n
 
 
 @dataclass(frozen=True)
-class Relapse:
+class LossSpike:
     """The worst relapse of a training.
 
     Attributes:
@@ -27,10 +27,10 @@ class Relapse:
     at: float
 
 
-NOWHERE = Relapse(float("nan"), float("nan"))
+NOWHERE = LossSpike(float("nan"), float("nan"))
 
 
-def relapse(losses: NDArray[Any]) -> Relapse:
+def loss_spike(losses: NDArray[Any]) -> LossSpike:
     """The largest rise of the loss above its lowest value so far, over its fall until then.
 
     max over t of (l(t) - m(t)) / (l(0) - m(t)), m(t) = min of l up to t, where that fall is more than
@@ -56,4 +56,4 @@ def relapse(losses: NDArray[Any]) -> Relapse:
     shares = np.where(counts, (smooth - lowest) / np.where(counts, gained, 1.0), -np.inf)
     all_lost = np.flatnonzero(shares >= 1)
     at = int(all_lost[0]) if len(all_lost) else int(shares.argmax())
-    return Relapse(float(shares.max()), (at + WINDOW) / len(values))
+    return LossSpike(float(shares.max()), (at + WINDOW) / len(values))

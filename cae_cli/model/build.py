@@ -27,15 +27,15 @@ class ModelOptions:
     """Free parameters of the network."""
 
     filters: list[int] = option(
-        "filters of each stage of the encoder; the decoder mirrors them. Where code_channels is "
+        "filters of each stage of the encoder; the decoder mirrors them. Where latent_channels is "
         "given, the encoder's last stage has that many instead",
         least=1,
         nonempty=True,
     )
     convolutions: int = option("convolutions (or residual blocks) in each stage", least=1)
     kernel_size: int = option("side of the kernels, in pixels", least=1)
-    code_channels: int | None = option(
-        "channels of the code; null: as many as the last stage's filters", least=1
+    latent_channels: int | None = option(
+        "channels of the latent code; null: as many as the last stage's filters", least=1
     )
     block: str = option("what a stage is made of", choices=("plain", "residual"))
     activation: str = option("of all hidden layers", choices=ACTIVATIONS)
@@ -54,10 +54,10 @@ class ModelOptions:
     )
     skips: bool = option(
         "each stage of the decoder also gets the maps of the encoder's stage of its resolution "
-        "(U-Net): the code is bypassed"
+        "(U-Net): the latent code is bypassed"
     )
     attention_heads: int = option(
-        "heads of the self-attention on both sides of the code; 0: none", least=0
+        "heads of the self-attention on both sides of the latent code; 0: none", least=0
     )
     initializer: str = option(
         "how the kernels are drawn",
@@ -79,20 +79,20 @@ def plan(
         regularizers: their names.
     """
     stages = len(options.filters)
-    code_channels = options.code_channels or options.filters[-1]
+    latent_channels = options.latent_channels or options.filters[-1]
     sampled = (options.downsampling == "strided", options.upsampling == "transposed")
     per_stage = sum(_plain_convolutions(options, by_itself) + by_itself for by_itself in sampled)
     field = max(_field(side, options) for side in shape[:2])
     return Network(
         image_shape=shape,
-        code_shape=(*(-(-side // 2**stages) for side in shape[:2]), code_channels),
+        latent_shape=(*(-(-side // 2**stages) for side in shape[:2]), latent_channels),
         output_activation=options.output_activation,
         hidden_activation=options.activation,
         normalised="batchnorm" in regularizers,
         skips=options.skips,
         receptive_field=float(max(shape[:2]) if options.attention_heads else field),
         depth=stages * per_stage + 1,
-        narrowest=min(*options.filters, code_channels),
+        narrowest=min(*options.filters, latent_channels),
     )
 
 
@@ -110,7 +110,7 @@ def _plain_convolutions(options: ModelOptions, sampled: bool) -> int:
 
 
 def _field(side: int, options: ModelOptions) -> int:
-    """Pixels along a side of the image that a value of the code sees at most, attention aside."""
+    """Pixels along a side of the image that a value of the latent code sees at most, attention aside."""
     strided = options.downsampling == "strided"
     stage = [(options.kernel_size, 1)] * _plain_convolutions(options, strided)
     stage.append((options.sampling_kernel if strided else 2, 2))
@@ -125,7 +125,7 @@ def _field(side: int, options: ModelOptions) -> int:
     return max(min(first + size, side) - max(first, 0) for first in firsts)
 
 
-# Self-attention compares every position of the code with every other one.
+# Self-attention compares every position of the latent code with every other one.
 MOST_POSITIONS = 4096
 
 
@@ -141,7 +141,7 @@ def check(options: ModelOptions, shape: tuple[int, int, int]) -> None:
     """
     if not options.attention_heads:
         return
-    h, w = plan(shape, options).code_grid
+    h, w = plan(shape, options).latent_grid
     if h * w > MOST_POSITIONS:
         raise UserError(
             f"model.attention_heads={options.attention_heads} with a code of {h}x{w}: attention over "
@@ -168,7 +168,7 @@ def build(
 
     stage = Stage(options, regularizers)
     depth = len(options.filters)
-    code_channels = options.code_channels or options.filters[-1]
+    latent_channels = options.latent_channels or options.filters[-1]
     padding = [_even(side, 2**depth) for side in shape[:2]]
 
     image = keras.Input(shape, name="image")
@@ -178,13 +178,13 @@ def build(
     if any(map(any, padding)):
         x = keras.layers.ZeroPadding2D(padding, name="pad")(x)
 
-    for number, filters in enumerate([*options.filters[:-1], code_channels], start=1):
+    for number, filters in enumerate([*options.filters[:-1], latent_channels], start=1):
         x = stage.down(x, filters, f"encoder_{number}")
     if options.attention_heads:
         x = stage.attend(x, "encoder_attention")
-    x = keras.layers.Activation("linear", name="code")(x)
+    x = keras.layers.Activation("linear", name="latent")(x)
     for regularizer in regularizers:
-        x = regularizer.on_code(x)
+        x = regularizer.on_latent(x)
 
     if options.attention_heads:
         x = stage.attend(x, "decoder_attention")
@@ -201,7 +201,7 @@ def build(
     x = keras.layers.Activation(options.output_activation, dtype="float32", name="output_map")(x)
     if any(map(any, padding)):
         x = keras.layers.Cropping2D(padding, name="crop")(x)
-    return Autoencoder(keras.Model(image, x, name="autoencoder"), code_layer="code")
+    return Autoencoder(keras.Model(image, x, name="autoencoder"), latent_layer="latent")
 
 
 def _even(side: int, multiple: int) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Regularizer:
         """After the activation of the hidden convolution ``name``."""
         return x
 
-    def on_code(self, x: Tensor) -> Tensor:
+    def on_latent(self, x: Tensor) -> Tensor:
         """On the code."""
         return x
 
@@ -93,11 +93,11 @@ class ActivityL1(Regularizer):
 
     strength: float = option("factor of the sum of an image's absolute activations", least=0)
 
-    def on_code(self, x: Tensor) -> Tensor:
+    def on_latent(self, x: Tensor) -> Tensor:
         """Adds the penalty; the code itself stays as it is."""
         import keras
 
-        return keras.layers.ActivityRegularization(l1=self.strength, name="code_penalty")(x)
+        return keras.layers.ActivityRegularization(l1=self.strength, name="latent_penalty")(x)
 
 
 @REGULARIZERS.add("dropout")

@@ -13,7 +13,7 @@ from rich.text import Text
 from cae_cli.errors import printable
 from cae_cli.statistics.effects import Effects, Factor, KeyEffect
 from cae_cli.statistics.interval import Interval
-from cae_cli.statistics.ranking import YARDSTICKS, Place, Yardstick
+from cae_cli.statistics.ranking import RANKING_METRICS, Place, RankingMetric
 
 WIDTH = 80  # columns of a terminal, also where there is none: the table is the same everywhere
 NARROWEST = 6  # columns of a value
@@ -31,7 +31,7 @@ class Row:
     Attributes:
         place: where it stands.
         values: its values, by what the columns are called.
-        figures: yardsticks over its seeds, by name.
+        figures: metrics over its seeds, by name.
         planned: how many seeds it should have.
         finding: code of what was found, or a word.
     """
@@ -59,14 +59,14 @@ class Unfinished:
 
 
 def leaderboard(
-    rows: Sequence[Row], images: Sequence[str], yardstick: Yardstick, left_out: int
+    rows: Sequence[Row], images: Sequence[str], metric: RankingMetric, left_out: int
 ) -> list[RenderableType]:
     """The configurations in order, a table for each set of images that they were measured on.
 
     Args:
         rows: in order.
         images: what each group of places was measured on, by its number.
-        yardstick: that they are ranked by.
+        metric: that they are ranked by.
         left_out: rows that only the file has.
     """
     ranked = [row for row in rows if row.place.rank is not None]
@@ -76,8 +76,8 @@ def leaderboard(
     parts: list[RenderableType] = []
     for group in groups:
         own = [row for row in ranked if row.place.group == group]
-        parts.append(Text(f"ranked by {yardstick.title}, on {images[group]}"))
-        parts.append(_table(own, yardstick))
+        parts.append(Text(f"ranked by {metric.title}, on {images[group]}"))
+        parts.append(_table(own, metric))
     if left_out:
         parts.append(Text(f"{left_out} more in leaderboard.csv"))
     if len(groups) > 1:
@@ -116,17 +116,21 @@ def _between(counts: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _table(rows: Sequence[Row], yardstick: Yardstick) -> Table:
-    names = list(dict.fromkeys([yardstick.name, "psnr", "ssim", "meaningful"]))
+def _table(rows: Sequence[Row], metric: RankingMetric) -> Table:
+    names = list(dict.fromkeys([metric.name, "psnr", "ssim", "meaningful"]))
     with_seeds = any(row.planned > 1 for row in rows)
     titles = ["seeds"] if with_seeds else []
-    titles += [f"{YARDSTICKS[name].title}{YARDSTICKS[name].unit.replace(' ', ' / ')}" for name in names]
+    titles += [
+        f"{RANKING_METRICS[name].title}{RANKING_METRICS[name].unit.replace(' ', ' / ')}"
+        for name in names
+    ]
     marks, numbers = [], []
     for row in rows:
         n = row.place.value.n
         seeds = [f"{n}" if n == row.planned else f"{n}/{row.planned}"] if with_seeds else []
         figures = [
-            _figure(row.figures[name], YARDSTICKS[name], margin=name == yardstick.name) for name in names
+            _figure(row.figures[name], RANKING_METRICS[name], margin=name == metric.name)
+            for name in names
         ]
         marks.append(_mark(row))
         numbers.append([*seeds, *figures, printable(row.finding)])
@@ -182,12 +186,12 @@ def shortened(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
-def _figure(found: Interval, yardstick: Yardstick, *, margin: bool) -> str:
+def _figure(found: Interval, metric: RankingMetric, *, margin: bool) -> str:
     if found.n == 0:
         return ""
-    text = f"{found.value:.{yardstick.digits}f}"
+    text = f"{found.value:.{metric.digits}f}"
     if margin and math.isfinite(found.margin):
-        text += f" ± {found.margin:.{yardstick.digits}f}"
+        text += f" ± {found.margin:.{metric.digits}f}"
     return text
 
 
@@ -218,22 +222,22 @@ def sentences(
     found: Mapping[str, Effects],
     factors: Mapping[str, Factor],
     values: Mapping[str, Sequence[str]],
-    yardstick: Yardstick,
+    metric: RankingMetric,
 ) -> list[str]:
     """What each swept key changes, a sentence each, what explains most first.
 
     Args:
-        found: effects on yardsticks, by the yardstick's name.
+        found: effects on metrics, by the metric's name.
         factors: the keys.
         values: those of each key, as they were typed, by code.
-        yardstick: that the configurations are ranked by; one of ``found``.
+        metric: that the configurations are ranked by; one of ``found``.
     """
-    main = found[yardstick.name]
+    main = found[metric.name]
     if main.jobs < 2 or not factors:
         return []
     shares = {key: effect.share for key, effect in main.keys.items()}
     order = sorted(shares, key=lambda key: -(shares[key] if math.isfinite(shares[key]) else -1))
-    lines = [_sentence(key, found, factors[key], values[key], yardstick) for key in order]
+    lines = [_sentence(key, found, factors[key], values[key], metric) for key in order]
     if main.seeds == 1:
         lines.append(
             "One seed: these are differences between single runs, and how much of them is chance it "
@@ -247,11 +251,11 @@ def sentences(
             alone = ", ".join(f"{key} by itself {_percent(shares[key])}" for key in both.exceeds)
             lines.append(
                 f"{' and '.join(both.keys)}: what the one does depends on the other, which explains "
-                f"{_percent(both.share)} of the differences in {yardstick.title}; {alone}."
+                f"{_percent(both.share)} of the differences in {metric.title}; {alone}."
             )
     if main.freedom > 0 and math.isfinite(main.rest):
         lines.append(
-            f"seed: explains {_percent(main.seed_share)} of the differences in {yardstick.title}; "
+            f"seed: explains {_percent(main.seed_share)} of the differences in {metric.title}; "
             f"chance, and keys that act on each other, {_percent(main.rest)}."
         )
     return lines
@@ -262,55 +266,57 @@ def _sentence(
     found: Mapping[str, Effects],
     factor: Factor,
     names: Sequence[str],
-    yardstick: Yardstick,
+    metric: RankingMetric,
 ) -> str:
     own = {name: effects.keys[key] for name, effects in found.items()}
-    main = own[yardstick.name]
-    seeds = found[yardstick.name].seeds
+    main = own[metric.name]
+    seeds = found[metric.name].seeds
     if factor.is_line:
         what, differences = f"{key}, {len(names)} values", _over_range(own, factor)
     else:
-        level, what = _level(key, own, names, yardstick)
+        level, what = _level(key, own, names, metric)
         differences = {name: effect.levels[level] for name, effect in own.items()}
     known = {name: d for name, d in differences.items() if d.n}
-    if yardstick.name not in known:
+    if metric.name not in known:
         return (
             f"{key}: never changes by itself among jobs of one seed that were measured on the same "
             "images, so its effect is not known."
         )
-    if seeds == 1 or known[yardstick.name].n == 1:
+    if seeds == 1 or known[metric.name].n == 1:
         of = "" if seeds == 1 else ", from one seed, which cannot tell how much is chance"
         return f"{what}: {_listed(known)}{of}."
     told = {name: d for name, d in known.items() if d.is_told}
     if not told:
-        n = known[yardstick.name].n
+        n = known[metric.name].n
         return (
             f"{what}: no effect that {n} seeds can tell from noise "
-            f"({_listed({yardstick.name: known[yardstick.name]})})."
+            f"({_listed({metric.name: known[metric.name]})})."
         )
     line = f"{what}: {_listed(told)}"
     open_ = {name: d for name, d in known.items() if name not in told}
     if open_:
         line += f" (not told from noise: {_listed(open_)})"
-    of = yardstick.name if yardstick.name in told else next(iter(told))
+    of = metric.name if metric.name in told else next(iter(told))
     if found[of].freedom > 0 and math.isfinite(own[of].share):
-        line += f"; it explains {_percent(own[of].share)} of the differences in {YARDSTICKS[of].title}"
+        line += (
+            f"; it explains {_percent(own[of].share)} of the differences in {RANKING_METRICS[of].title}"
+        )
     if main.trend is not None and main.levels:
-        trend = _over_range({yardstick.name: main}, factor)[yardstick.name]
+        trend = _over_range({metric.name: main}, factor)[metric.name]
         if trend.is_told:
-            course = "rises" if trend.value > 0 else "falls"
-            line += f"; along its values {yardstick.title} {course} ({_signed(trend, yardstick)})"
+            dynamics = "rises" if trend.value > 0 else "falls"
+            line += f"; along its values {metric.title} {dynamics} ({_signed(trend, metric)})"
         elif trend.n > 1:
-            line += f"; no trend along its values ({_signed(trend, yardstick)})"
+            line += f"; no trend along its values ({_signed(trend, metric)})"
     return f"{line}."
 
 
 def _level(
-    key: str, own: Mapping[str, KeyEffect], names: Sequence[str], yardstick: Yardstick
+    key: str, own: Mapping[str, KeyEffect], names: Sequence[str], metric: RankingMetric
 ) -> tuple[int, str]:
     """The value that is compared with the first one, and how that is called."""
-    sign = 1 if yardstick.rises else -1
-    gains = [sign * level.value if level.n else -math.inf for level in own[yardstick.name].levels]
+    sign = 1 if metric.rises else -1
+    gains = [sign * level.value if level.n else -math.inf for level in own[metric.name].levels]
     others = range(1, len(gains))
     if not others:
         return 0, key
@@ -323,7 +329,7 @@ def _level(
     what = f"{key}={printable(names[level])} instead of {printable(names[0])}"
     if len(gains) > 2:
         which = {level: ",", 0: ", which is"}.get(best, f"; {printable(names[best])} is")
-        what += f"{which} the best of {len(gains)} in {yardstick.title}"
+        what += f"{which} the best of {len(gains)} in {metric.title}"
     return level, what
 
 
@@ -340,21 +346,21 @@ def _over_range(own: Mapping[str, KeyEffect], factor: Factor) -> dict[str, Inter
 
 def _listed(differences: Mapping[str, Interval]) -> str:
     return ", ".join(
-        f"{YARDSTICKS[name].title} {_signed(found, YARDSTICKS[name])}"
+        f"{RANKING_METRICS[name].title} {_signed(found, RANKING_METRICS[name])}"
         for name, found in differences.items()
     )
 
 
-def _signed(found: Interval, yardstick: Yardstick) -> str:
+def _signed(found: Interval, metric: RankingMetric) -> str:
     """A difference with its sign, margin and unit; as many digits as the margin needs."""
-    digits = yardstick.digits
+    digits = metric.digits
     size = found.margin if math.isfinite(found.margin) else abs(found.value)
     if 10**-DIGITS <= size < 10**-digits:
         digits = math.ceil(-math.log10(size))
     text = f"{round(found.value, digits) + 0:+.{digits}f}"
     if math.isfinite(found.margin):
         text += f" ± {found.margin:.{digits}f}"
-    return f"{text}{yardstick.unit}"
+    return f"{text}{metric.unit}"
 
 
 def _percent(share: float) -> str:

@@ -22,7 +22,7 @@ from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.errors import RunFailed, UserError, printable
-from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
@@ -73,7 +73,7 @@ class Screen:
         """What is likely to go wrong, before it does."""
         for finding in foreseen.findings:
             if finding.severity is not Severity.NOTE and finding.consequence_of is None:
-                ways = " or ".join(" ".join(p.overrides) for p in finding.prescriptions[:2])
+                ways = " or ".join(" ".join(p.overrides) for p in finding.fixes[:2])
                 self.say(
                     f"! {finding.code} {finding.problem}: {finding.message}"
                     + (f"; try {ways}" if ways else "")
@@ -209,7 +209,7 @@ def _indented(text: RenderableType) -> Padding:
 
 
 def summary(
-    measures: Measures,
+    metrics: Metrics,
     diagnosis: Diagnosis,
     held_out: str,
     command: Sequence[str],
@@ -219,7 +219,7 @@ def summary(
     """The summary diagnosis.
 
     Args:
-        measures: of the run.
+        metrics: of the run.
         diagnosis: of the run.
         held_out: which images were measured, "test" or "validation".
         command: words of the command line that make the run again; none for a model that this tool
@@ -229,12 +229,12 @@ def summary(
     parts: list[RenderableType] = [
         Text(),
         verdict(diagnosis),
-        _score(measures),
+        _score(metrics),
         Text(),
-        _yardsticks(measures, held_out, verbose=verbose),
+        _yardsticks(metrics, held_out, verbose=verbose),
         Text(),
-        _layers(measures),
-        _answers(measures, verbose=verbose),
+        _layers(metrics),
+        _answers(metrics, verbose=verbose),
         Text(),
     ]
     return parts + findings(diagnosis, command, verbose=verbose)
@@ -317,13 +317,13 @@ def verdict(diagnosis: Diagnosis) -> Text:
     return Text.assemble(("summary diagnosis: ", "bold"), (diagnosis.verdict, style))
 
 
-def _score(measures: Measures) -> Text:
-    score = measures.score
+def _score(metrics: Metrics) -> Text:
+    score = metrics.score
     if math.isnan(score.value):
         return Text("meaningful: not measured")
-    anchor = "" if measures.frozen is None else " beyond random filters"
+    baseline = "" if metrics.frozen is None else " beyond random filters"
     return Text(
-        f"meaningful {score.value:.2f} = learned{anchor} {score.learned:.2f} x used {score.used:.2f} "
+        f"meaningful {score.value:.2f} = learned{baseline} {score.learned:.2f} x used {score.used:.2f} "
         f"x alive {score.alive:.2f} x not copied {score.selective:.2f}"
     )
 
@@ -332,19 +332,19 @@ def _table() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
 
 
-def _yardsticks(measures: Measures, held_out: str, *, verbose: bool) -> Table:
+def _yardsticks(metrics: Metrics, held_out: str, *, verbose: bool) -> Table:
     """The ladder: the network between what needs none and what could be reached."""
-    q, causal = measures.quality, measures.causal
+    q, perturbation = metrics.quality, metrics.perturbation
     table = _table()
     table.add_column(f"{q.images:,} {held_out} images", no_wrap=True)
     for title in ("PSNR / dB", "SSIM", "MSE", "explained"):
         table.add_column(title, justify="right")
 
-    def anchor(name: str, explained: float | None) -> None:
+    def baseline(name: str, explained: float | None) -> None:
         if explained is not None and math.isfinite(explained):
             table.add_row(name, "", "", "", _share(explained))
 
-    anchor(f"principal components ({measures.network.code_values:,})", causal.projection)
+    baseline(f"principal components ({metrics.network.latent_values:,})", perturbation.projection)
     table.add_row(
         "this network",
         _with_margin(q.psnr, 2),
@@ -354,8 +354,8 @@ def _yardsticks(measures: Measures, held_out: str, *, verbose: bool) -> Table:
         style="bold",
     )
     table.add_row("  training images", "", "", "", _share(q.train_explained_variance))
-    anchor("frozen random encoder", measures.frozen)
-    anchor("linear decoder", causal.linear)
+    baseline("frozen random encoder", metrics.frozen)
+    baseline("linear decoder", perturbation.linear)
     table.add_row(
         "mean image",
         f"{q.mean_image_psnr:.2f}",
@@ -364,10 +364,10 @@ def _yardsticks(measures: Measures, held_out: str, *, verbose: bool) -> Table:
         "0.0%",
     )
     if verbose:
-        anchor("mean code", causal.mean_code)
-        anchor("code of zeros", causal.zero_code)
-        anchor("flat grey image", causal.grey)
-    anchor("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
+        baseline("mean code", perturbation.mean_latent)
+        baseline("code of zeros", perturbation.zero_latent)
+        baseline("flat grey image", perturbation.grey)
+    baseline("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
     return table
 
 
@@ -380,12 +380,22 @@ def _with_margin(mean: Mean, digits: int) -> str:
     return f"{mean.value:.{digits}f}" + (f" ± {mean.margin:.{digits}f}" if known else "")
 
 
-def _layers(measures: Measures) -> Table:
+def _layers(metrics: Metrics) -> Table:
     table = _table()
-    columns = ("layer", "filters", "size", "dead", "constant", "repeats", "useless", "moved", "p")
+    columns = (
+        "layer",
+        "filters",
+        "size",
+        "dead",
+        "constant",
+        "duplicates",
+        "prunable",
+        "weight change",
+        "p",
+    )
     for title in columns:
         table.add_column(title, justify="left" if title == "layer" else "right")
-    for layer in measures.layers:
+    for layer in metrics.layers:
         table.add_row(
             layer.name,
             str(layer.filters),
@@ -393,34 +403,34 @@ def _layers(measures: Measures) -> Table:
             str(layer.maps.dead),
             str(layer.maps.constant),
             str(layer.duplicates),
-            "" if math.isnan(layer.useless) else f"{layer.useless:.0%}",
-            _moved(layer.displacement),
+            "" if math.isnan(layer.prunable) else f"{layer.prunable:.0%}",
+            _moved(layer.weight_change),
             "" if math.isnan(layer.p_value) else f"{layer.p_value:.2f}",
         )
     return table
 
 
-def _moved(displacement: float) -> str:
-    if math.isnan(displacement):
+def _moved(weight_change: float) -> str:
+    if math.isnan(weight_change):
         return ""
-    return f"{displacement:.2f}" if displacement < 1000 else "> 1000"
+    return f"{weight_change:.2f}" if weight_change < 1000 else "> 1000"
 
 
-def _answers(measures: Measures, *, verbose: bool) -> Text:
+def _answers(metrics: Metrics, *, verbose: bool) -> Text:
     """What the network does with changed codes, pixels and noise, and what else was measured."""
-    causal, course, spectrum = measures.causal, measures.course, measures.spectrum
+    perturbation, dynamics, spectrum = metrics.perturbation, metrics.dynamics, metrics.spectrum
     answers = [
-        ("another image's code changes the output by", causal.code_shuffle),
-        ("scrambled pixels are copied by", causal.pixel_copy),
-        ("noise passes by", causal.noise_gain),
+        ("another image's code changes the output by", perturbation.latent_swap),
+        ("scrambled pixels are copied by", perturbation.pixel_copy),
+        ("noise passes by", perturbation.noise_gain),
     ]
     lines = [_numbers(answers)]
-    if verbose and math.isfinite(measures.labels.trained):
+    if verbose and math.isfinite(metrics.labels.trained):
         lines.append(
             _numbers(
                 [
-                    ("labels read from the code", measures.labels.trained),
-                    ("from that of the untrained encoder", measures.labels.initial),
+                    ("labels read from the code", metrics.labels.trained),
+                    ("from that of the untrained encoder", metrics.labels.initial),
                 ]
             )
         )
@@ -430,38 +440,38 @@ def _answers(measures: Measures, *, verbose: bool) -> Text:
                 [
                     ("fine detail: power", spectrum.power),
                     ("coherence", spectrum.coherence),
-                    ("slack", spectrum.slack),
+                    ("sharpening_gain", spectrum.sharpening_gain),
                     ("sharpness", spectrum.sharpness),
                     ("checkerboard", spectrum.checkerboard),
                 ]
             ),
             _numbers(
                 [
-                    ("code: values", float(measures.code.values)),
-                    ("effective rank", measures.code.effective_rank),
-                    ("participation", measures.code.participation),
-                    ("dead", measures.code.dead),
-                    ("random", causal.repeat),
+                    ("code: values", float(metrics.latent.values)),
+                    ("effective rank", metrics.latent.effective_rank),
+                    ("participation", metrics.latent.participation),
+                    ("dead", metrics.latent.dead),
+                    ("random", perturbation.repeat),
                 ]
             ),
             _numbers(
                 [
-                    ("steps: first update ratios", course.early_update),
-                    ("last", course.last_update),
-                    ("penalty share", course.penalty_share),
-                    ("fall at the end", course.slope),
-                    ("first gradient over last", course.gradient_ratio),
+                    ("steps: first update ratios", dynamics.early_update),
+                    ("last", dynamics.last_update),
+                    ("penalty share", dynamics.penalty_share),
+                    ("fall at the end", dynamics.slope),
+                    ("first gradient over last", dynamics.gradient_ratio),
                 ]
             ),
             _numbers(
                 [
-                    ("images: black explains", measures.survey.black),
-                    ("neighbours correlate by", measures.survey.correlation),
-                    ("distinct", measures.survey.distinct),
-                    ("repeated", measures.survey.repeated),
+                    ("images: black explains", metrics.dataset.black),
+                    ("neighbours correlate by", metrics.dataset.correlation),
+                    ("distinct", metrics.dataset.distinct),
+                    ("repeated", metrics.dataset.repeated),
                 ]
             ),
-            "p: of a layer's structure among redraws from its initializer; looks alone prove nothing",
+            "p: of a layer's structure among re-initialised filters from its initializer; looks alone prove nothing",
         ]
     return Text("\n".join(line for line in lines if line))
 
@@ -491,21 +501,21 @@ def _finding(
             f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words}){look}"
         )
     # Whoever has a script of his own is told in its words.
-    ways = [(" ".join(p.overrides) if command else in_keras(p), p) for p in finding.prescriptions]
+    ways = [(" ".join(p.overrides) if command else in_keras(p), p) for p in finding.fixes]
     if ways:
         table = _table()
-        for words, prescription in ways:
+        for words, fix in ways:
             table.add_row(
                 "or" if table.row_count else "try",
                 Text(words, "bold"),
-                f"{prescription.why} ({prescription.safety.value})",
+                f"{fix.why} ({fix.safety.value})",
             )
         table.show_header = False
         yield _indented(table)
-    if finding.advice and (verbose or not finding.prescriptions):
+    if finding.advice and (verbose or not finding.fixes):
         yield _indented(finding.advice)
-    if finding.prescriptions and command:
-        yield _whole(f"    {finding.prescriptions[0].command(command)}", "bold")
+    if finding.fixes and command:
+        yield _whole(f"    {finding.fixes[0].command(command)}", "bold")
     for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
         if others:
             yield _indented(f"{what}: {', '.join(_named(code, verbose) for code in others)}")

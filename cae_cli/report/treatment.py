@@ -11,7 +11,7 @@ from rich.text import Text
 from cae_cli.report.comparison import Column, table
 from cae_cli.statistics.interval import Interval
 
-DIGITS = {"score": 2, "explained": 3, "skill": 2}
+DIGITS = {"score": 2, "explained": 3, "skill_score": 2}
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Row:
     """One change, trained with one seed or more.
 
     Attributes:
-        name: "before", "step 1", "placebo 1".
+        name: "before", "step 1", "random control 1".
         change: its overrides.
         kept: "kept", "no", or "" where there was nothing to be kept.
         verdict: what is wrong, in a few words.
         healthy: whether it is, for every seed.
-        figures: score, explained variance and skill, over seeds.
-        failing: names of the yardsticks that fail.
+        figures: score, explained variance and skill score, over seeds.
+        failing: names of the criteria that fail.
         cleared: codes of causes that the change took away.
         new: codes of causes that it brought.
     """
@@ -53,7 +53,7 @@ def treatment(rows: Sequence[Row]) -> Text:
             Column("verdict", [row.verdict for row in rows], cut=True),
             Column("score", [_number(row, "score") for row in rows], right=True, best=best),
             Column("explained", [_number(row, "explained") for row in rows], right=True),
-            Column("skill", [_number(row, "skill") for row in rows], right=True),
+            Column("skill_score", [_number(row, "skill_score") for row in rows], right=True),
             Column("fails", [", ".join(row.failing) for row in rows], cut=True, spare=True),
             Column("cleared", [" ".join(row.cleared) for row in rows], cut=True, spare=True),
             Column("new", [" ".join(row.new) for row in rows], cut=True, spare=True),

@@ -45,7 +45,7 @@ from cae_cli.system.files import (
 logger = logging.getLogger(__name__)
 
 # Of the JSON files of a run, and of the arrays beside them. Raised when a reader would misread them.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "numpy", "pillow", "scikit-learn")
 
@@ -74,11 +74,11 @@ class Run:
         self.summary_text = folder / "summary.txt"
         self.reconstructions = folder / "reconstructions.png"
         self.curves = folder / "curves.png"
-        self.formation = folder / "formation.png"
-        self.ladder = folder / "ladder.png"
-        self.course = folder / "course.png"
-        self.answers = folder / "answers.png"
-        self.redraws = folder / "redraws.png"
+        self.filters_by_epoch = folder / "filters_by_epoch.png"
+        self.baselines = folder / "baselines.png"
+        self.dynamics = folder / "training_dynamics.png"
+        self.perturbation_tests = folder / "perturbation_tests.png"
+        self.filters_vs_init = folder / "filters_vs_init.png"
 
     def filters(self, layer: str) -> Path:
         """Picture of a convolution's filters."""
@@ -239,12 +239,14 @@ class Run:
         return (self.folder / "training.json").exists()
 
     def write_control(self, explained: float) -> None:
-        """control.json: what the same network explains with a frozen encoder."""
-        self._write_json("control.json", {"schema": SCHEMA_VERSION, "explained_variance": explained})
+        """frozen_encoder.json: what the same network explains with a frozen encoder."""
+        self._write_json(
+            "frozen_encoder.json", {"schema": SCHEMA_VERSION, "explained_variance": explained}
+        )
 
-    def control(self) -> float | None:
+    def frozen_encoder(self) -> float | None:
         """What `write_control` wrote, None if that was not tried."""
-        return self._read_json("control.json", {}).get("explained_variance")
+        return self._read_json("frozen_encoder.json", {}).get("explained_variance")
 
     def write_trials(self, trials: Sequence[Any]) -> None:
         """trials.json: short trainings that were made to tell causes apart."""

@@ -15,7 +15,7 @@ from typing import Any
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
 from cae_cli.runs.registry import Entry, flat
-from cae_cli.statistics.ranking import YARDSTICKS
+from cae_cli.statistics.ranking import RANKING_METRICS
 
 # What is asked of a run beside the keys of its config; `Entry.figures` has the numbers.
 WORDS: dict[str, Callable[[Entry], str]] = {
@@ -23,7 +23,7 @@ WORDS: dict[str, Callable[[Entry], str]] = {
     "task": lambda entry: entry.task,
     "id": lambda entry: entry.id,
 }
-RISES = {**{y.name: y.rises for y in YARDSTICKS.values()}, "repeats": False, "useless": False}
+RISES = {**{y.name: y.rises for y in RANKING_METRICS.values()}, "duplicates": False, "prunable": False}
 FIGURES = (*RISES, "seconds")
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -180,27 +180,27 @@ class Entry:
 
     @cached_property
     def figures(self) -> dict[str, float]:
-        """What it came to, by short name; see `measures.ranking.YARDSTICKS`.
+        """What it came to, by short name; see `measures.ranking.RANKING_METRICS`.
 
-        ``repeats`` and ``useless`` are shares of the maps that repeat another, and of the filters
+        ``repeats`` and ``prunable`` are shares of the maps that repeat another, and of the filters
         whose removal changes next to nothing; ``seconds`` is how long it took.
         """
-        measures = _at(self._summary, "measures")
-        layers = _at(measures, "layers")
+        metrics = _at(self._summary, "metrics")
+        layers = _at(metrics, "layers")
         layers = layers if isinstance(layers, list) else []
-        alive = _number(_at(measures, "score", "alive"))
+        alive = _number(_at(metrics, "score", "alive"))
         filters = sum(_number(_at(layer, "filters")) or 0 for layer in layers)
         repeats = sum(_number(_at(layer, "duplicates")) or 0 for layer in layers)
-        useless = [u for layer in layers if (u := _number(_at(layer, "useless"))) is not None]
+        prunable = [u for layer in layers if (u := _number(_at(layer, "prunable"))) is not None]
         found = {
-            "psnr": _number(_at(measures, "quality", "psnr", "value")),
-            "ssim": _number(_at(measures, "quality", "ssim", "value")),
-            "mse": _number(_at(measures, "quality", "mse", "value")),
-            "explained": _number(_at(measures, "quality", "explained_variance")),
-            "meaningful": _number(_at(measures, "score", "value")),
-            "blank": None if alive is None else 1 - alive,
-            "repeats": repeats / filters if filters else None,
-            "useless": sum(useless) / len(useless) if useless else None,
+            "psnr": _number(_at(metrics, "quality", "psnr", "value")),
+            "ssim": _number(_at(metrics, "quality", "ssim", "value")),
+            "mse": _number(_at(metrics, "quality", "mse", "value")),
+            "explained": _number(_at(metrics, "quality", "explained_variance")),
+            "meaningful": _number(_at(metrics, "score", "value")),
+            "inactive": None if alive is None else 1 - alive,
+            "duplicates": repeats / filters if filters else None,
+            "prunable": sum(prunable) / len(prunable) if prunable else None,
             "seconds": self.seconds,
         }
         return {name: value for name, value in found.items() if value is not None}
@@ -480,7 +480,7 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError("the current folder is inside", where=folder, hint="cd elsewhere first")
-    for held in [folder, *runs, *(path for run in runs for path in (run / "control").glob("*"))]:
+    for held in [folder, *runs, *(path for run in runs for path in (run / "frozen_encoder").glob("*"))]:
         if held.is_dir() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")
     for run in runs:

@@ -101,7 +101,7 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Effects:
-    """What the swept keys change in one yardstick.
+    """What the swept keys change in one metric.
 
     Attributes:
         keys: by name.
@@ -123,7 +123,7 @@ class Effects:
 
 
 def effects(values: Floats, factors: Mapping[str, Factor], seeds: Codes, images: Codes) -> Effects:
-    """Main effects of the swept keys on a yardstick, on a grid with holes or without.
+    """Main effects of the swept keys on a metric, on a grid with holes or without.
 
     *Size.* In the jobs of each seed by itself: least squares on dummy-coded values of all keys, so that
     a difference is one between jobs that share the seed and are alike in all other keys, as far as
@@ -142,7 +142,7 @@ def effects(values: Floats, factors: Mapping[str, Factor], seeds: Codes, images:
     Jobs that were measured on other images are never compared: their mean is taken out first.
 
     Args:
-        values: (n,) the yardstick of each job; NaN for a job without one.
+        values: (n,) the metric of each job; NaN for a job without one.
         factors: the swept keys by name, without the seed.
         seeds: (n,) code of each job's seed.
         images: (n,) code of the held-out images that each job was measured on.

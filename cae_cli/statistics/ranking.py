@@ -1,4 +1,4 @@
-"""Configurations in order of a yardstick, and which of them the seeds cannot tell from the first."""
+"""Configurations in order of a metric, and which of them the seeds cannot tell from the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class RankingMetric:
     """A number that means the same whatever loss was trained.
 
     Attributes:
@@ -32,15 +32,15 @@ class Yardstick:
     rises: bool
 
 
-YARDSTICKS = {
+RANKING_METRICS = {
     y.name: y
     for y in (
-        Yardstick("psnr", "PSNR", " dB", 2, True),
-        Yardstick("ssim", "SSIM", "", 3, True),
-        Yardstick("mse", "MSE", "", 5, False),
-        Yardstick("explained", "explained", "", 3, True),
-        Yardstick("meaningful", "meaningful", "", 2, True),
-        Yardstick("blank", "blank maps", "", 2, False),
+        RankingMetric("psnr", "PSNR", " dB", 2, True),
+        RankingMetric("ssim", "SSIM", "", 3, True),
+        RankingMetric("mse", "MSE", "", 5, False),
+        RankingMetric("explained", "explained", "", 3, True),
+        RankingMetric("meaningful", "meaningful", "", 2, True),
+        RankingMetric("inactive", "inactive maps", "", 2, False),
     )
 }
 
@@ -85,7 +85,7 @@ def places(
     that what it does to both is no part of their difference.
 
     Args:
-        values: (n,) the yardstick of each job; NaN for a job without one.
+        values: (n,) the metric of each job; NaN for a job without one.
         configurations: (n,) code of each job's configuration, from 0.
         seeds: (n,) code of each job's seed.
         images: (n,) code of the held-out images that the job was measured on.

@@ -24,7 +24,7 @@ from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder, Target
 from cae_cli.sweep.jobs import Job, found, read_job
-from cae_cli.sweep.leaderboard import Board, short, yardstick_of
+from cae_cli.sweep.leaderboard import Board, ranking_metric_of, short
 
 __all__ = ["Job", "PlannedJob", "Sweep", "SweepFile", "SweepFolder", "Target", "read", "rebuild"]
 
@@ -106,8 +106,8 @@ def rebuild(folder: Path) -> list[RenderableType]:
 def show(sweep: Sweep) -> list[RenderableType]:
     """What `rebuild` does, of a sweep that was read already."""
     place = SweepFolder(sweep.folder)
-    yardstick, note = yardstick_of(sweep.target)
-    board = Board(sweep.jobs, sweep.swept, yardstick)
+    metric, note = ranking_metric_of(sweep.target)
+    board = Board(sweep.jobs, sweep.swept, metric)
     notes = [*sweep.notes, *([note] if note else [])]
     try:
         board.write(place, notes)

@@ -18,7 +18,7 @@ from cae_cli.runs.sweep_folder import PlannedJob
 
 SEEDS = ("seed", "data.seed")  # keys whose values are draws of the same configuration
 
-# Where summary.json holds the yardsticks of `measures.ranking`.
+# Where summary.json holds the metrics of `measures.ranking`.
 IN_SUMMARY = {
     "psnr": ("quality", "psnr", "value"),
     "ssim": ("quality", "ssim", "value"),
@@ -66,7 +66,7 @@ class Job:
         status: not started, running, ok, failed, interrupted or unreadable.
         problem: what the diagnosis names first, else why there is none.
         code: of the finding named first, else "".
-        figures: yardsticks by name, as far as they were measured; {} unless the job is ok.
+        figures: metrics by name, as far as they were measured; {} unless the job is ok.
         held_out: the images they were measured on; None unless the job is ok.
         layer: name of the first convolution, else "".
         seconds: from start to end, else None.
@@ -228,7 +228,7 @@ def _held_out(summary: Mapping[str, Any], setup: Mapping[str, Any]) -> HeldOut:
     Raises:
         UserError: the files do not say it.
     """
-    quality = _at(summary, "measures", "quality")
+    quality = _at(summary, "metrics", "quality")
     black, count = _number(_at(quality, "black_mse")), _number(_at(quality, "images"))
     shape, fingerprint = _at(setup, "data", "shape"), _at(setup, "data", "fingerprint")
     name = summary.get("held_out")
@@ -240,17 +240,17 @@ def _held_out(summary: Mapping[str, Any], setup: Mapping[str, Any]) -> HeldOut:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    figures = {n: _number(_at(summary, "measures", *keys)) for n, keys in IN_SUMMARY.items()}
-    figures["blank"] = _layers(summary)[1]
+    figures = {n: _number(_at(summary, "metrics", *keys)) for n, keys in IN_SUMMARY.items()}
+    figures["inactive"] = _layers(summary)[1]
     return {name: value for name, value in figures.items() if value is not None}
 
 
 def _layers(summary: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Name of the first convolution, and the share of blank maps of them all."""
-    layers = _at(summary, "measures", "layers")
+    """Name of the first convolution, and the share of inactive maps of them all."""
+    layers = _at(summary, "metrics", "layers")
     layers = [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
-    maps = [_at(layer, "maps", "blank") for layer in layers]
-    flags = [bool(flag) for blank in maps if isinstance(blank, list) for flag in blank]
+    maps = [_at(layer, "maps", "inactive") for layer in layers]
+    flags = [bool(flag) for inactive in maps if isinstance(inactive, list) for flag in inactive]
     name = layers[0].get("name") if layers else None
     return name if isinstance(name, str) else "", sum(flags) / len(flags) if flags else None
 

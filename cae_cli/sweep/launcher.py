@@ -207,7 +207,7 @@ def value_of(run: Run, metric: str | None) -> float | None:
         if metric is None:
             return None
         if metric == "explained":
-            return float(run.summary()["measures"]["quality"]["explained_variance"])
+            return float(run.summary()["metrics"]["quality"]["explained_variance"])
         metrics = run.read_metrics()
         [row] = (metrics["epoch"] == run.training()["measured_epoch"]).nonzero()[0]
         return float(metrics[metric][row])

@@ -21,29 +21,29 @@ from cae_cli.runs.folder import write_json
 from cae_cli.runs.sweep_folder import SCHEMA_VERSION, SweepFolder, Target
 from cae_cli.statistics.effects import Effects, Factor, effects
 from cae_cli.statistics.interval import Interval, interval
-from cae_cli.statistics.ranking import YARDSTICKS, Place, Yardstick, places
+from cae_cli.statistics.ranking import RANKING_METRICS, Place, RankingMetric, places
 from cae_cli.sweep.jobs import SEEDS, HeldOut, Job
 from cae_cli.system.files import atomic
 
-DEFAULT_YARDSTICK = "psnr"
-EXPLAINED = ("psnr", "ssim", "meaningful")  # yardsticks whose differences are explained
+DEFAULT_METRIC = "psnr"
+EXPLAINED = ("psnr", "ssim", "meaningful")  # metrics whose differences are explained
 ALIASES = {"explained_variance": "explained", "score": "meaningful"}
 
 
-def yardstick_of(target: Target | None) -> tuple[Yardstick, str]:
+def ranking_metric_of(target: Target | None) -> tuple[RankingMetric, str]:
     """What to rank by, and what is to be said of that.
 
     Args:
         target: what the sweep is made for, if anything.
     """
     if target is None:
-        return YARDSTICKS[DEFAULT_YARDSTICK], ""
+        return RANKING_METRICS[DEFAULT_METRIC], ""
     name = target.name.rpartition("/")[2]
-    found = YARDSTICKS.get(ALIASES.get(name, name))
+    found = RANKING_METRICS.get(ALIASES.get(name, name))
     if found is None:
-        return YARDSTICKS[DEFAULT_YARDSTICK], (
+        return RANKING_METRICS[DEFAULT_METRIC], (
             f"{printable(target.name)} does not mean the same for all jobs: "
-            f"ranked by {YARDSTICKS[DEFAULT_YARDSTICK].title}"
+            f"ranked by {RANKING_METRICS[DEFAULT_METRIC].title}"
         )
     return replace(found, rises=target.goal == "max"), ""
 
@@ -56,7 +56,7 @@ class Configuration:
         values: of the swept keys but the seeds.
         jobs: one for each seed.
         place: where it stands.
-        figures: yardsticks over its seeds, by name.
+        figures: metrics over its seeds, by name.
     """
 
     values: Mapping[str, str]
@@ -77,28 +77,28 @@ class Board:
     Args:
         jobs: of the sweep, in the order of its grid.
         swept: its keys.
-        yardstick: to rank by.
+        metric: to rank by.
     """
 
-    def __init__(self, jobs: Sequence[Job], swept: Sequence[str], yardstick: Yardstick) -> None:
+    def __init__(self, jobs: Sequence[Job], swept: Sequence[str], metric: RankingMetric) -> None:
         self.jobs = jobs
         self.swept = tuple(swept)
         self.keys = tuple(key for key in swept if key not in SEEDS)
-        self.yardstick = yardstick
+        self.metric = metric
         self._figures = {  # (n,) each, NaN where there is none
-            name: np.array([job.figures.get(name, math.nan) for job in jobs]) for name in YARDSTICKS
+            name: np.array([job.figures.get(name, math.nan) for job in jobs]) for name in RANKING_METRICS
         }
-        self._seeds = _codes(tuple(job.values[k] for k in swept if k in SEEDS) for job in jobs)
+        self._seeds = _latents(tuple(job.values[k] for k in swept if k in SEEDS) for job in jobs)
         self._images = _images(jobs)
-        own = _codes(tuple(job.values[key] for key in self.keys) for job in jobs)
+        own = _latents(tuple(job.values[key] for key in self.keys) for job in jobs)
         self.configurations = tuple(
             self._configuration(place, own)
             for place in places(
-                self._figures[yardstick.name],
+                self._figures[metric.name],
                 own,
                 self._seeds,
                 self._images,
-                rises=yardstick.rises,
+                rises=metric.rises,
             )
         )
         self.factors, self.values = self._factors()
@@ -122,7 +122,7 @@ class Board:
         values: dict[str, tuple[str, ...]] = {}
         together: dict[bytes, list[str]] = {}
         for key in self.keys:
-            codes = _codes(job.values[key] for job in self.jobs)
+            codes = _latents(job.values[key] for job in self.jobs)
             if len(set(codes.tolist())) > 1:
                 together.setdefault(codes.tobytes(), []).append(key)
         for coded, keys in together.items():
@@ -134,7 +134,7 @@ class Board:
         return factors, values
 
     def _effects(self) -> dict[str, Effects]:
-        names = dict.fromkeys([self.yardstick.name, *EXPLAINED])
+        names = dict.fromkeys([self.metric.name, *EXPLAINED])
         return {
             name: effects(self._figures[name], self.factors, self._seeds, self._images) for name in names
         }
@@ -143,7 +143,7 @@ class Board:
 
     def sentences(self) -> list[str]:
         """What each key changes, in words."""
-        return tables.sentences(self.effects, self.factors, self.values, self.yardstick)
+        return tables.sentences(self.effects, self.factors, self.values, self.metric)
 
     def shown(self) -> list[RenderableType]:
         """What is shown on the screen."""
@@ -161,7 +161,7 @@ class Board:
         shown = rows[: tables.MOST_ROWS]
         left = [tables.Unfinished(j.name, j.status, j.problem) for j in self.jobs if j.status != "ok"]
         parts = tables.unfinished(left, len(self.jobs))
-        parts += tables.leaderboard(shown, self._measured_on(), self.yardstick, len(rows) - len(shown))
+        parts += tables.leaderboard(shown, self._measured_on(), self.metric, len(rows) - len(shown))
         words = [Text(printable(line)) for line in self.sentences()]
         return [Text(), *parts, *([Text(), *words] if words else [])]
 
@@ -195,8 +195,8 @@ class Board:
         """
         common = {
             "schema": SCHEMA_VERSION,
-            "yardstick": self.yardstick.name,
-            "rises": self.yardstick.rises,
+            "metric": self.metric.name,
+            "rises": self.metric.rises,
             "notes": list(notes),
             "swept": self.swept,
         }
@@ -238,8 +238,8 @@ class Board:
 
     def _lines(self) -> Iterable[list[Any]]:
         """The lines of leaderboard.csv: a configuration, then its jobs."""
-        statistics = [f"{name}{kind}" for name in YARDSTICKS for kind in ("", "_std", "_margin")]
-        behind = [f"{self.yardstick.name}_behind{kind}" for kind in ("", "_margin", "_n")]
+        statistics = [f"{name}{kind}" for name in RANKING_METRICS for kind in ("", "_std", "_margin")]
+        behind = [f"{self.metric.name}_behind{kind}" for kind in ("", "_margin", "_n")]
         yield [
             "row",
             "rank",
@@ -275,7 +275,7 @@ class Board:
                 "",
             ]
             for job in c.jobs:
-                figures = [job.figures.get(name, math.nan) for name in YARDSTICKS]
+                figures = [job.figures.get(name, math.nan) for name in RANKING_METRICS]
                 yield [
                     "job",
                     "",
@@ -309,7 +309,7 @@ def _cell(value: float) -> str:
     return f"{value:.10g}" if math.isfinite(value) else ""
 
 
-def _codes(values: Iterable[Hashable]) -> NDArray[np.intp]:
+def _latents(values: Iterable[Hashable]) -> NDArray[np.intp]:
     """(n,) a number for each value, in the order in which they come."""
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(value, len(known)) for value in values], np.intp)

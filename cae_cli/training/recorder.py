@@ -4,16 +4,16 @@ It serves the training of this tool and Keras' own ``fit`` alike. What it writes
 the m weight tensors with two axes or more (*kernels*) in the network's order:
 
 ==============================  ================================================================
-``course/kernels``              (m,) their names
-``course/early_updates``        (s, m) update ratios of the first steps, see `update_ratio`
-``course/updates``              (e, m) the same for the first step of each epoch
-``course/early_losses``         (s, 2) data loss and penalty of the first steps
-``course/losses``               (at most 1,024,) data loss of all steps, in parts of equal length
-``course/gradients``            (e, m) mean gradient norm of each kernel over the epoch
-``course/look_steps``           (k,) steps after which the maps were looked at
+``dynamics/kernels``              (m,) their names
+``dynamics/early_updates``        (s, m) update ratios of the first steps, see `update_ratio`
+``dynamics/updates``              (e, m) the same for the first step of each epoch
+``dynamics/early_losses``         (s, 2) data loss and penalty of the first steps
+``dynamics/losses``               (at most 1,024,) data loss of all steps, in parts of equal length
+``dynamics/gradients``            (e, m) mean gradient norm of each kernel over the epoch
+``dynamics/look_steps``           (k,) steps after which the maps were looked at
 ``look_std/<layer>``            (k, filters) spread of the maps over images and positions
 ``look_image_std/<layer>``      (k, filters) spread over images
-``fed/<attribute>``             () attributes of `measures.fed.Fed`, of what the first steps were fed
+``batches/<attribute>``             () attributes of `metrics.batches.Fed`, of what the first steps were fed
 ==============================  ================================================================
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.metrics.batches import fed
+from cae_cli.metrics.batches import batches
 from cae_cli.metrics.dynamics import update_ratio
 from cae_cli.metrics.maps import ChannelSpread
 
@@ -35,7 +35,7 @@ Spreads = Mapping[str, ChannelSpread]
 
 EARLY = 8  # steps whose updates and batches are looked at one by one
 LOOKS = (0, 32, 128)  # steps after which the maps are looked at, beside the kept epochs
-MOST_FED = 2**22  # pixels of what was fed that are kept for measuring
+MOST_PIXELS_KEPT = 2**22  # pixels of what was fed that are kept for measuring
 MOST_LOSSES = 1024
 
 
@@ -59,7 +59,7 @@ class Recorder:
         self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
         self._epochs = 0
         self._batches: list[tuple[Array, Array]] = []  # of the first steps, until they are measured
-        self._fed: dict[str, NDArray[Any]] = {}
+        self._batch_statistics: dict[str, NDArray[Any]] = {}
 
     @staticmethod
     def cuts(first: int, count: int) -> list[int]:
@@ -77,7 +77,7 @@ class Recorder:
         # Later epochs show the same images again.
         return step < EARLY and self._room > 0 and not self._epochs
 
-    def fed(self, inputs: Array, targets: Array) -> None:
+    def batches(self, inputs: Array, targets: Array) -> None:
         """What a step was fed: the network's inputs and what its outputs were compared with."""
         if inputs.size:
             count = max(2, self._room // inputs[0].size)
@@ -86,7 +86,7 @@ class Recorder:
     @property
     def _room(self) -> int:
         """Pixels of what was fed that may still be kept."""
-        return MOST_FED - sum(inputs.size for inputs, _ in self._batches)
+        return MOST_PIXELS_KEPT - sum(inputs.size for inputs, _ in self._batches)
 
     def before(self, step: int, *, first_of_epoch: bool) -> None:
         """A step is about to be made."""
@@ -135,9 +135,9 @@ class Recorder:
         """Everything that the table at the top of this file lists, as far as it happened."""
         notes = self.notes()
         return {
-            "course/kernels": np.array([kernel.path for kernel in self.kernels]),
+            "dynamics/kernels": np.array([kernel.path for kernel in self.kernels]),
             **notes,
-            "course/losses": _in_parts(notes["course/losses"]),
+            "dynamics/losses": _in_parts(notes["dynamics/losses"]),
         }
 
     def notes(self) -> dict[str, NDArray[Any]]:
@@ -146,18 +146,18 @@ class Recorder:
         m = len(self.kernels)
         steps = sorted(self._looks)
         arrays: dict[str, NDArray[Any]] = {
-            "course/early_updates": _rows(self._early, m),
-            "course/updates": _rows(self._updates, m),
-            "course/early_losses": _rows(self._early_losses, 2),
-            "course/losses": np.concatenate([np.zeros(0, np.float32), *self._losses]),
-            "course/gradients": _rows(self._gradients, m),
-            "course/look_steps": np.array(steps, np.int64),
+            "dynamics/early_updates": _rows(self._early, m),
+            "dynamics/updates": _rows(self._updates, m),
+            "dynamics/early_losses": _rows(self._early_losses, 2),
+            "dynamics/losses": np.concatenate([np.zeros(0, np.float32), *self._losses]),
+            "dynamics/gradients": _rows(self._gradients, m),
+            "dynamics/look_steps": np.array(steps, np.int64),
         }
         for layer in self._looks[steps[0]] if steps else ():
             looks = [self._looks[step][layer] for step in steps]
             arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
             arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
-        return {**arrays, **{f"fed/{name}": value for name, value in self._fed.items()}}
+        return {**arrays, **{f"batches/{name}": value for name, value in self._batch_statistics.items()}}
 
     def go_on(self, notes: Mapping[str, NDArray[Any]]) -> None:
         """Goes on from what `notes` gave after a whole epoch.
@@ -165,11 +165,11 @@ class Recorder:
         Raises:
             KeyError: it is something else.
         """
-        self._early = list(notes["course/early_updates"])
-        self._updates = list(notes["course/updates"])
-        self._early_losses = list(notes["course/early_losses"])
-        self._losses = [notes["course/losses"]]
-        self._gradients = list(notes["course/gradients"])
+        self._early = list(notes["dynamics/early_updates"])
+        self._updates = list(notes["dynamics/updates"])
+        self._early_losses = list(notes["dynamics/early_losses"])
+        self._losses = [notes["dynamics/losses"]]
+        self._gradients = list(notes["dynamics/gradients"])
         self._epochs = len(self._updates)
         layers = [name.removeprefix("look_std/") for name in notes if name.startswith("look_std/")]
         self._looks = {
@@ -177,9 +177,11 @@ class Recorder:
                 layer: (notes[f"look_std/{layer}"][i], notes[f"look_image_std/{layer}"][i])
                 for layer in layers
             }
-            for i, step in enumerate(notes["course/look_steps"])
+            for i, step in enumerate(notes["dynamics/look_steps"])
         }
-        self._fed = {k.removeprefix("fed/"): v for k, v in notes.items() if k.startswith("fed/")}
+        self._batch_statistics = {
+            k.removeprefix("batches/"): v for k, v in notes.items() if k.startswith("batches/")
+        }
 
     def look(self, step: int) -> None:
         """Looks at the maps as they are after so many steps, once."""
@@ -191,7 +193,9 @@ class Recorder:
         """Brings the batches of the first steps down to a few numbers."""
         if self._batches:
             inputs, targets = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
-            self._fed = {name: np.array(value) for name, value in asdict(fed(inputs, targets)).items()}
+            self._batch_statistics = {
+                name: np.array(value) for name, value in asdict(batches(inputs, targets)).items()
+            }
             self._batches = []
 
 

@@ -140,7 +140,7 @@ class Loop:
             step = first + start
             pixels = self.images.train[indices]
             if self.recorder.wants_batch(step):
-                self.recorder.fed(*self._fed(pixels[0], step))
+                self.recorder.batches(*self._batches(pixels[0], step))
             self.recorder.before(step, first_of_epoch=start == 0)
             values, finite = self.run_steps(
                 pixels,
@@ -177,7 +177,7 @@ class Loop:
             pieces.append((order[whole * batch :][None], whole))
         return pieces
 
-    def _fed(
+    def _batches(
         self, pixels: NDArray[np.generic], step: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inputs and targets of a step, as the network and the loss get them."""

@@ -1,6 +1,6 @@
 """One way of treating a run, step by step: what is proposed is trained, judged, and kept if it helps.
 
-A prescription is a hypothesis. It is tested by training again, beside a placebo, and both ways are gone
+A fix is a hypothesis. It is tested by training again, beside a random control, and both ways are gone
 by the same steps: only who proposes differs. Nothing is trained here: an `Arm` says what it wants
 trained and takes what came of it.
 """
@@ -18,15 +18,15 @@ import numpy as np
 from cae_cli import experiment
 from cae_cli.config.schema import Config
 from cae_cli.diagnosis import Diagnosis
-from cae_cli.diagnosis.finding import Finding, Prescription, Safety
-from cae_cli.diagnosis.health import Yardstick, causes, is_healthy, yardsticks
+from cae_cli.diagnosis.finding import Finding, Fix, Safety
+from cae_cli.diagnosis.health import Criterion, causes, criteria, is_healthy
 from cae_cli.errors import UserError
-from cae_cli.metrics.measured import Measures
+from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.score import score
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import Wanted
-from cae_cli.treatment.control import Placebo, treated
+from cae_cli.treatment.control import RandomControl, treated
 
 # By so much the score has to rise where as much is wrong as before; equal runs with other seeds differ
 # by less.
@@ -42,19 +42,19 @@ class Result:
     Attributes:
         run: it.
         diagnosis: of it; None if nothing can be judged.
-        measures: of it; the score's anchor is the mean image, whatever controls there are. None if
+        metrics: of it; the score's anchor is the mean image, whatever controls there are. None if
             nothing can be judged.
-        yardsticks: of it; none if nothing can be judged.
+        criteria: of it; none if nothing can be judged.
         healthy: see `diagnosis.health.is_healthy`.
-        burden: how much is wrong: causes found and yardsticks that fail, one more if the verdict is
+        burden: how much is wrong: causes found and criteria that fail, one more if the verdict is
             open; infinite if nothing can be judged.
         reason: why nothing can be judged, else "".
     """
 
     run: Run
     diagnosis: Diagnosis | None
-    measures: Measures | None
-    yardsticks: tuple[Yardstick, ...]
+    metrics: Metrics | None
+    criteria: tuple[Criterion, ...]
     healthy: bool
     burden: float
     reason: str = ""
@@ -71,13 +71,13 @@ class Result:
 
     @property
     def failing(self) -> list[str]:
-        """Names of the yardsticks that fail."""
-        return [yardstick.name for yardstick in self.yardsticks if not yardstick.holds]
+        """Names of the criteria that fail."""
+        return [criterion.name for criterion in self.criteria if not criterion.holds]
 
     @property
     def score(self) -> float:
         """Meaningfulness, 0 to 1; 0 where it could not be measured."""
-        value = self.measures.score.value if self.measures else math.nan
+        value = self.metrics.score.value if self.metrics else math.nan
         return 0.0 if math.isnan(value) else value
 
 
@@ -95,42 +95,42 @@ def result(run: Run) -> Result:
         why = error.what if isinstance(error, UserError) else f"its files do not fit: {error}"
         told = status.get("reason") if isinstance(error, UserError) else None
         return Result(run, None, None, (), False, math.inf, str(told or why))
-    return judged(run, outcome.diagnosis, _without_control(outcome.measures), config)
+    return judged(run, outcome.diagnosis, _without_control(outcome.metrics), config)
 
 
-def judged(run: Run, diagnosis: Diagnosis, measures: Measures, config: Mapping[str, Any]) -> Result:
+def judged(run: Run, diagnosis: Diagnosis, metrics: Metrics, config: Mapping[str, Any]) -> Result:
     """The result of a training that was measured and diagnosed.
 
     Args:
         run: the training.
         diagnosis: of it.
-        measures: of it.
+        metrics: of it.
         config: its composed config as plain containers.
     """
-    ruled = yardsticks(measures, config)
-    failing = sum(not yardstick.holds for yardstick in ruled)
+    ruled = criteria(metrics, config)
+    failing = sum(not criterion.holds for criterion in ruled)
     return Result(
         run,
         diagnosis,
-        measures,
+        metrics,
         ruled,
-        is_healthy(diagnosis, measures, config),
+        is_healthy(diagnosis, metrics, config),
         float(len(causes(diagnosis)) + failing + diagnosis.undecided),
     )
 
 
-def _without_control(measures: Measures) -> Measures:
+def _without_control(metrics: Metrics) -> Metrics:
     """The measures with the score that a run without a control has: only such can be compared."""
-    if measures.frozen is None:
-        return measures
+    if metrics.frozen is None:
+        return metrics
     whole = score(
-        explained=measures.quality.explained_variance,
+        explained=metrics.quality.explained_variance,
         base=0.0,
-        code_shuffle=measures.causal.code_shuffle,
-        pixel_copy=measures.causal.pixel_copy,
-        blank=1 - measures.score.alive,
+        latent_swap=metrics.perturbation.latent_swap,
+        pixel_copy=metrics.perturbation.pixel_copy,
+        inactive=1 - metrics.score.alive,
     )
-    return replace(measures, frozen=None, score=whole)
+    return replace(metrics, frozen=None, score=whole)
 
 
 def burden(results: Sequence[Result]) -> float:
@@ -157,7 +157,7 @@ class Proposal:
     Attributes:
         overrides: in Hydra's grammar.
         why: what they do, in a few words.
-        code: of the finding that prescribes them; None for a placebo.
+        code: of the finding that proposes them; None for a random control.
     """
 
     overrides: tuple[str, ...]
@@ -173,7 +173,7 @@ class Step:
         number: from 1.
         overrides: what was changed.
         why: what that does.
-        code: of the finding that prescribes it; None for a placebo.
+        code: of the finding that proposes it; None for a random control.
         words: of the runs, without the seed.
         results: one for each seed.
         kept: it is the base of the next step.
@@ -309,20 +309,20 @@ class Arm:
             self.base, self.words = step.results, step.words
 
 
-class Prescriptions:
-    """Proposes what the diagnosis of the base prescribes: all of the first cause, then of the next."""
+class Fixes:
+    """Proposes what the diagnosis of the base proposes: all of the first cause, then of the next."""
 
     def __init__(self) -> None:
         self._gains: dict[tuple[str, ...], float] = {}
 
     def proposals(self, arm: Arm) -> Iterator[Proposal]:
-        """Prescriptions of the causes in order; of several seeds those of the first that is sick."""
+        """Fixes of the causes in order; of several seeds those of the first that is sick."""
         for finding in _of_all(arm.base):
-            for prescription in self._ordered(finding.prescriptions):
-                yield Proposal(prescription.overrides, prescription.why, finding.code)
+            for fix in self._ordered(finding.fixes):
+                yield Proposal(fix.overrides, fix.why, finding.code)
 
-    def rivals(self, arm: Arm) -> list[Prescription]:
-        """Prescriptions of the first cause that short trainings can choose between: two or more, or [].
+    def alternatives(self, arm: Arm) -> list[Fix]:
+        """Fixes of the first cause that short trainings can choose between: two or more, or [].
 
         More time, or more images, cannot show what they are worth in a short one.
         """
@@ -330,13 +330,13 @@ class Prescriptions:
         if first is None or arm.is_cured:
             return []
         fitting = []
-        for prescription in first.prescriptions:
+        for fix in first.fixes:
             try:
-                config = arm.checked(treated(arm.words, prescription.overrides))
+                config = arm.checked(treated(arm.words, fix.overrides))
             except UserError:
                 continue
-            if prescription.safety is not Safety.SLOW and config not in arm.known:
-                fitting.append(prescription)
+            if fix.safety is not Safety.SLOW and config not in arm.known:
+                fitting.append(fix)
         return fitting if len(fitting) > 1 else []
 
     def learn(self, gains: Mapping[tuple[str, ...], float]) -> None:
@@ -347,10 +347,10 @@ class Prescriptions:
         """
         self._gains = dict(gains)
 
-    def _ordered(self, prescriptions: Sequence[Prescription]) -> list[Prescription]:
+    def _ordered(self, fixes: Sequence[Fix]) -> list[Fix]:
         """The best in short trainings first; those that did harm are left out, unless all did."""
-        kept = [p for p in prescriptions if self._gains.get(p.overrides, 0.0) >= 0]  # NaN is not
-        return sorted(kept, key=lambda p: -self._gains.get(p.overrides, 0.0)) or list(prescriptions)
+        kept = [p for p in fixes if self._gains.get(p.overrides, 0.0) >= 0]  # NaN is not
+        return sorted(kept, key=lambda p: -self._gains.get(p.overrides, 0.0)) or list(fixes)
 
 
 def _of_all(base: Sequence[Result]) -> list[Finding]:
@@ -362,18 +362,18 @@ def _of_all(base: Sequence[Result]) -> list[Finding]:
     return list(found.values())
 
 
-class Placebos:
+class RandomControls:
     """Proposes a random change of the same kind beside every step of another arm, and no more.
 
     So both arms get as many trainings. Both take what a step came to before they are asked again.
 
     Args:
-        placebo: draws the changes.
+        random control: draws the changes.
         beside: the other arm.
     """
 
-    def __init__(self, placebo: Placebo, beside: Arm) -> None:
-        self.placebo = placebo
+    def __init__(self, control: RandomControl, beside: Arm) -> None:
+        self.control = control
         self.other = beside
 
     def proposals(self, arm: Arm) -> Iterator[Proposal]:
@@ -383,7 +383,7 @@ class Placebos:
         asked = self.other.asked
         if place > len(asked):
             return
-        drawn = self.placebo.beside(asked[place - 1], arm.words, place, arm.checked, arm.known)
+        drawn = self.control.beside(asked[place - 1], arm.words, place, arm.checked, arm.known)
         if drawn is not None:
             yield Proposal(drawn, "chance")
 

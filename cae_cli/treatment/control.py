@@ -1,7 +1,7 @@
-"""Random changes of the same kind as a prescription: what a treatment has to be better than.
+"""Random changes of the same kind as a fix: what a treatment has to be better than.
 
 Whatever is trained again may come out better: by chance, or because anything else would have helped
-too. So beside a prescription stands a change of as many options that nobody thought about.
+too. So beside a fix stands a change of as many options that nobody thought about.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from cae_cli import experiment
 from cae_cli.config import compose
 from cae_cli.config.schema import GROUPS, SEVERAL, Config
-from cae_cli.diagnosis.finding import Prescription, Safety
+from cae_cli.diagnosis.finding import Fix, Safety
 from cae_cli.errors import UserError
 from cae_cli.options import Range, key_of
 
-# What may be changed. Not how long is trained, nor the number of images, nor a seed: a placebo has the
+# What may be changed. Not how long is trained, nor the number of images, nor a seed: a random control has the
 # budget of the run.
 CHANGED = ("model", "loss", "regularization", "augmentation", "optimizer", "schedule")
 OF_DATA = ("scale", "noise")
@@ -46,7 +46,7 @@ class _Option:
 
 
 @dataclass(frozen=True)
-class Placebo:
+class RandomControl:
     """Proposes random changes.
 
     Attributes:
@@ -63,13 +63,13 @@ class Placebo:
         checked: Callable[[Sequence[str]], Config],
         known: Sequence[Config] = (),
     ) -> tuple[str, ...] | None:
-        """A random change of as many options as a prescription changes, and of the same kinds.
+        """A random change of as many options as a fix changes, and of the same kinds.
 
         Of a choice (``loss=bce``) another choice is the same kind, of a value
         (``optimizer.learning_rate=.1``) another value; keys are drawn evenly among those of a kind.
 
         Args:
-            overrides: of the prescription.
+            overrides: of the fix.
             words: the overrides of the run that is changed.
             place: of the step, from 1; another one draws others.
             checked: makes a checked config of words.
@@ -107,7 +107,7 @@ class Placebo:
 
 def treated(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
     """The words of a run with overrides; what they replace is left out."""
-    command = Prescription(tuple(overrides), "", Safety.SAFE).command(words)
+    command = Fix(tuple(overrides), "", Safety.SAFE).command(words)
     return tuple(shlex.split(command))
 
 
@@ -151,7 +151,7 @@ def _options(now: Config) -> list[_Option]:
 
 
 def _is_idle(key: str, now: Config) -> bool:
-    """Whether an option does nothing beside the others: such a placebo would be too easily beaten."""
+    """Whether an option does nothing beside the others: such a random control would be too easily beaten."""
     if key == "augmentation.target":
         a = now.augmentation
         return not (a.rotation or a.shift or a.zoom or a.flip)

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Short:
-    """A short training that chose between prescriptions.
+    """A short training that chose between fixes.
 
     Attributes:
         overrides: what was changed; () for the run itself.
@@ -45,15 +45,15 @@ class Casebook:
 
     Attributes:
         command: words of the command.
-        treatment: the arm of the prescriptions.
-        placebo: the arm beside it; None if there was none.
+        treatment: the arm of the fixes.
+        random control: the arm beside it; None if there was none.
         shorts: short trainings.
         cut: why it ended early ("interrupted", "…"), else "".
     """
 
     command: tuple[str, ...]
     treatment: Arm
-    placebo: Arm | None = None
+    control: Arm | None = None
     shorts: tuple[Short, ...] = ()
     cut: str = ""
 
@@ -75,11 +75,11 @@ class Casebook:
 
     @property
     def advantage(self) -> Interval | None:
-        """By how much the score rose more than with the placebo, over seeds; None without one."""
-        if self.placebo is None or not self.placebo.steps:
+        """By how much the score rose more than with the random control, over seeds; None without one."""
+        if self.control is None or not self.control.steps:
             return None
         return interval(
-            [a.score - b.score for a, b in zip(self.treatment.base, self.placebo.base, strict=True)]
+            [a.score - b.score for a, b in zip(self.treatment.base, self.control.base, strict=True)]
         )
 
     @property
@@ -97,25 +97,25 @@ class Casebook:
         elif self.outcome == "better":
             said = f"better by {changed}, not healthy yet: {scores}; still {problem(arm.base)}"
         elif trained:
-            said = "no prescription helped"
+            said = "no fix helped"
         else:
             said = "nothing was tried"
         if trained:
-            said += self._beside_placebo()
+            said += self._beside_control()
         return f"{self.cut}; so far: {said}" if self.cut else said
 
-    def _beside_placebo(self) -> str:
+    def _beside_control(self) -> str:
         """What random changes came to, in words."""
-        if self.placebo is None:
+        if self.control is None:
             return ""
         by = self.advantage
         if by is None:
             return "; no random change could be tried beside it"
-        steps = self.placebo.steps
+        steps = self.control.steps
         tried = "a random change" if len(steps) == 1 else f"{len(steps)} random changes"
         margin = f" ± {by.margin:.2f}" if math.isfinite(by.margin) else ""
-        score = _mean(self.placebo.base, "score")
-        if self.placebo.is_cured:
+        score = _mean(self.control.base, "score")
+        if self.control.is_cured:
             return f"; but {tried} cured it too (score {score:.2f}): this may be chance"
         if self.outcome == "none":
             if any(step.kept for step in steps):
@@ -123,14 +123,14 @@ class Casebook:
             return f", and {tried} did not either"
         if by.value > RISES:
             return f", {by.value:.2f}{margin} more than {tried} ({score:.2f})"
-        if burden(self.treatment.base) < burden(self.placebo.base):
+        if burden(self.treatment.base) < burden(self.control.base):
             return f"; {tried} left more wrong (score {score:.2f})"
         return f", no more than {tried} ({score:.2f}, {by.value:+.2f}{margin}): this may be chance"
 
     def rows(self) -> list[Row]:
-        """The table: before, after each step, and after each of the placebo."""
+        """The table: before, after each step, and after each of the random control."""
         rows = [_row("before", "", "", self.treatment.before, ())]
-        for name, arm in (("step", self.treatment), ("placebo", self.placebo)):
+        for name, arm in (("step", self.treatment), ("random control", self.control)):
             base = self.treatment.before
             for step in arm.steps if arm else ():
                 kept = "kept" if step.kept else "no"
@@ -143,7 +143,7 @@ class Casebook:
     def pictured(self) -> dict[str, Result]:
         """The trainings to be drawn beside each other, by title; of several seeds the first."""
         found = {"before": self.treatment.before[0]}
-        for name, arm in (("after", self.treatment), ("placebo", self.placebo)):
+        for name, arm in (("after", self.treatment), ("control", self.control)):
             if arm and (step := _shown(arm)):
                 changes = [o for s in arm.steps if s.kept for o in s.overrides] or step.overrides
                 found[f"{name}: {' '.join(changes)}"] = step.results[0]
@@ -155,7 +155,7 @@ class Casebook:
         Args:
             seconds: that it took.
         """
-        arms = {"treatment": self.treatment, "placebo": self.placebo}
+        arms = {"treatment": self.treatment, "control": self.control}
         return {
             "schema": SCHEMA_VERSION,
             "command": list(self.command),
@@ -241,12 +241,12 @@ def _mean(results: Sequence[Result], name: str) -> float:
 
 
 def _figures(result: Result) -> dict[str, float]:
-    if result.measures is None:
-        return {"score": 0.0, "explained": math.nan, "skill": math.nan}
+    if result.metrics is None:
+        return {"score": 0.0, "explained": math.nan, "skill_score": math.nan}
     return {
         "score": result.score,
-        "explained": result.measures.quality.explained_variance,
-        "skill": result.measures.causal.skill,
+        "explained": result.metrics.quality.explained_variance,
+        "skill_score": result.metrics.perturbation.skill_score,
     }
 
 
@@ -291,7 +291,7 @@ def _told(result: Result) -> Mapping[str, Any]:
         "verdict": result.diagnosis.verdict if result.diagnosis else None,
         "causes": [finding.code for finding in result.causes],
         **_figures(result),
-        "yardsticks": [{**vars(yardstick), "holds": yardstick.holds} for yardstick in result.yardsticks],
+        "criteria": [{**vars(criterion), "holds": criterion.holds} for criterion in result.criteria],
     }
 
 

@@ -17,13 +17,13 @@ from cae_cli.runs.folder import Run, write_json
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch, Wanted
 from cae_cli.system.files import atomic, writing
-from cae_cli.treatment.arm import Arm, Placebos, Prescriptions, Proposer, Result, result
-from cae_cli.treatment.control import Placebo, treated
+from cae_cli.treatment.arm import Arm, Fixes, Proposer, RandomControls, Result, result
+from cae_cli.treatment.control import RandomControl, treated
 from cae_cli.treatment.record import Casebook, Short, problem
 
 FILE = "treatment.json"
 PICTURE = "treatment.png"
-# A run of as many steps is worth short trainings to choose between prescriptions.
+# A run of as many steps is worth short trainings to choose between fixes.
 LONG = 2000
 SHORT_STEPS = 200
 SHORT = (f"training.steps={SHORT_STEPS}", "training.snapshots=[]")
@@ -50,7 +50,7 @@ class Plan:
     seeds: tuple[int, ...]
     rounds: int
     budget: float
-    with_placebo: bool
+    with_control: bool
     spent: tuple[float, float] = (0.0, 0.0)
     began: float = field(default_factory=lambda: time.monotonic())
 
@@ -72,13 +72,13 @@ class Plan:
     @property
     def trainings(self) -> int:
         """Of a round."""
-        return (1 + self.with_placebo) * len(self.seeds)
+        return (1 + self.with_control) * len(self.seeds)
 
     def cost(self, words: Sequence[str]) -> float:
         """How long a training is, in trainings of the run itself."""
         own, other = batch.checked(self.words), batch.checked(words)
-        measured = self.before.measures
-        steps = measured.course.steps if measured else None
+        measured = self.before.metrics
+        steps = measured.dynamics.steps if measured else None
         cost = other.training.epochs / own.training.epochs
         if own.data.train and other.data.train:
             cost *= other.data.train / own.data.train
@@ -126,27 +126,27 @@ class Rounds:
         self._screen = terminal.Screen()
         self._cut = ""
         self._shorts: list[Short] = []
-        self._prescriptions = Prescriptions()
+        self._fixes = Fixes()
         self._begin([plan.before])
 
     def _begin(self, before: Sequence[Result]) -> None:
         plan = self.plan
-        self.treatment = plan.arm("treatment", before, self._prescriptions)
-        self.placebo: Arm | None = None
-        if plan.with_placebo:
+        self.treatment = plan.arm("treatment", before, self._fixes)
+        self.control: Arm | None = None
+        if plan.with_control:
             # Of its own for every run, or all with the seed 0 would get the same change.
             drawn_by = zlib.crc32(" ".join((*plan.words, f"seed={plan.seeds[0]}")).encode())
-            placebos = Placebos(Placebo(drawn_by), self.treatment)
-            self.placebo = plan.arm("placebo", before, placebos)
+            controls = RandomControls(RandomControl(drawn_by), self.treatment)
+            self.control = plan.arm("control", before, controls)
 
     @property
     def _arms(self) -> list[Arm]:
-        return [self.treatment, *([self.placebo] if self.placebo else [])]
+        return [self.treatment, *([self.control] if self.control else [])]
 
     @property
     def casebook(self) -> Casebook:
         """What there is so far."""
-        return Casebook(self.command, self.treatment, self.placebo, tuple(self._shorts), self._cut)
+        return Casebook(self.command, self.treatment, self.control, tuple(self._shorts), self._cut)
 
     @property
     def lost(self) -> list[Result]:
@@ -191,16 +191,16 @@ class Rounds:
         self._begin([plan.before, *map(result, plan.train(trained, wanted))])
 
     def _try_short(self, trained: Batch) -> None:
-        """Lets short trainings choose between the prescriptions of the first cause."""
+        """Lets short trainings choose between the fixes of the first cause."""
         arm = self.treatment
-        self._prescriptions.learn({})
-        measures = arm.base[0].measures
-        steps = measures.course.steps if measures else None
-        rivals = self._prescriptions.rivals(arm) if (steps or 0) >= LONG else []
-        if not rivals:
+        self._fixes.learn({})
+        metrics = arm.base[0].metrics
+        steps = metrics.dynamics.steps if metrics else None
+        alternatives = self._fixes.alternatives(arm) if (steps or 0) >= LONG else []
+        if not alternatives:
             return
         step = len(arm.steps) + 1
-        changes: list[tuple[str, ...]] = [(), *(p.overrides for p in rivals)]
+        changes: list[tuple[str, ...]] = [(), *(p.overrides for p in alternatives)]
         seed = f"seed={arm.seeds[0]}"
         wanted = [
             Wanted(f"short_{step}_{i}", (*treated(treated(arm.words, change), SHORT), seed))
@@ -217,7 +217,7 @@ class Rounds:
             for change, score in zip(changes, scores, strict=True)
         ]
         self._shorts += made
-        self._prescriptions.learn({short.overrides: short.gain for short in made[1:]})
+        self._fixes.learn({short.overrides: short.gain for short in made[1:]})
 
     def cut_short(self) -> None:
         """Takes what had ended of a round that a signal cut short: whole arms only."""
@@ -259,9 +259,9 @@ class Rounds:
 
 def _short_score(found: Result) -> float:
     """The score of a short training; NaN if it diverged."""
-    if found.measures is None or found.measures.course.diverged_at is not None:
+    if found.metrics is None or found.metrics.dynamics.diverged_at is not None:
         return math.nan
-    return found.measures.score.value
+    return found.metrics.score.value
 
 
 def _panel(title: str, one: Result) -> Panel:

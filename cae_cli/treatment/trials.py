@@ -1,6 +1,6 @@
 """Short trainings that tell apart what the figures of one training cannot.
 
-Each repeats the run with one prescription, the same seed and few steps; beside them stands the run
+Each repeats the run with one fix, the same seed and few steps; beside them stands the run
 itself, cut as short. What helps names the cause.
 """
 
@@ -16,7 +16,7 @@ from cae_cli import experiment
 from cae_cli.config.schema import Config
 from cae_cli.data import Images, as_float
 from cae_cli.diagnosis import Diagnosis
-from cae_cli.diagnosis.finding import Prescription, Safety, Severity, Trial
+from cae_cli.diagnosis.finding import Fix, Safety, Severity, Trial
 from cae_cli.errors import UserError
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.model import build
@@ -28,29 +28,29 @@ FEW = 500  # images from which the variance is taken
 
 # What is tried where no finding says what to try: the remedies that told causes apart most often.
 USUAL = (
-    Prescription(("loss=bce",), "another loss", Safety.SAFE),
-    Prescription(("regularization=batchnorm",), "live gradients", Safety.SAFE),
-    Prescription(("optimizer.learning_rate=0.01",), "larger steps", Safety.SAFE),
-    Prescription(("model=wide",), "more filters", Safety.SLOW),
-    Prescription(("model=shallow",), "fewer layers", Safety.SAFE),
+    Fix(("loss=bce",), "another loss", Safety.SAFE),
+    Fix(("regularization=batchnorm",), "live gradients", Safety.SAFE),
+    Fix(("optimizer.learning_rate=0.01",), "larger steps", Safety.SAFE),
+    Fix(("model=wide",), "more filters", Safety.SLOW),
+    Fix(("model=shallow",), "fewer layers", Safety.SAFE),
 )
 
 
-def candidates(diagnosis: Diagnosis, most: int) -> list[tuple[Prescription, str | None]]:
-    """What to try: prescriptions of the causes found, else the usual remedies.
+def candidates(diagnosis: Diagnosis, most: int) -> list[tuple[Fix, str | None]]:
+    """What to try: fixes of the causes found, else the usual remedies.
 
-    Prescriptions that are nothing but more time or more images say nothing in so few steps.
+    Fixes that are nothing but more time or more images say nothing in so few steps.
     """
-    chosen: dict[tuple[str, ...], tuple[Prescription, str | None]] = {}
+    chosen: dict[tuple[str, ...], tuple[Fix, str | None]] = {}
     causes = [f for f in diagnosis.findings if f.consequence_of is None]
     ranked = [f for f in causes if f.severity is not Severity.NOTE] or causes
     for place in range(3):  # the best of each cause first
         for finding in ranked:
-            for prescription in finding.prescriptions[place : place + 1]:
-                if prescription.safety is not Safety.SLOW:
-                    chosen.setdefault(prescription.overrides, (prescription, finding.code))
-    for prescription in USUAL:
-        chosen.setdefault(prescription.overrides, (prescription, None))
+            for fix in finding.fixes[place : place + 1]:
+                if fix.safety is not Safety.SLOW:
+                    chosen.setdefault(fix.overrides, (fix, finding.code))
+    for fix in USUAL:
+        chosen.setdefault(fix.overrides, (fix, None))
     return list(chosen.values())[:most]
 
 
@@ -81,8 +81,8 @@ def trials(
     itself = _explained(options, images, device.parts)
     base = 0.0 if math.isnan(itself) else itself  # a run that diverged is no better than the mean image
     found = []
-    for prescription, code in candidates(diagnosis, most):
-        command = shlex.split(prescription.command(words))
+    for fix, code in candidates(diagnosis, most):
+        command = shlex.split(fix.command(words))
         try:
             changed = compose(command[2:])
             if changed == options:
@@ -91,9 +91,9 @@ def trials(
             experiment.check(changed, its_images)
         except UserError:
             continue  # a usual remedy that does not fit this run
-        on_trial(" ".join(prescription.overrides))
+        on_trial(" ".join(fix.overrides))
         explained = _explained(changed, its_images, device.parts)
-        found.append(Trial(prescription.overrides, prescription.why, code, explained, explained - base))
+        found.append(Trial(fix.overrides, fix.why, code, explained, explained - base))
     found.sort(key=lambda trial: -np.nan_to_num(trial.gain, nan=-np.inf))
     return [Trial((), "the run itself", None, itself, 0.0), *found]
 

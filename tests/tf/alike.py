@@ -23,7 +23,7 @@ def contents(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name in APART or name.startswith((".hydra/", "control/")):
+        if name in APART or name.startswith((".hydra/", "frozen_encoder/")):
             continue
         if path.suffix == ".npz":
             with np.load(path) as arrays:

@@ -118,5 +118,5 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     result = loop.epoch(np.arange(32, dtype=np.int32), [0.0], 0, lambda step, loss: None)
     assert (result.data_loss < 1e-10) == (target == "same")
     # What the step was fed is written down as it was.
-    pair = float(recorder.record()["fed/pair"])
+    pair = float(recorder.record()["batches/pair"])
     assert (pair == 0) == (target == "same") and pair < 1

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tf
 @pytest.fixture(scope="module")
 def whole():
     """The losses of two epochs of seven steps."""
-    return recorded()[2]["course/losses"]
+    return recorded()[2]["dynamics/losses"]
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_training_ends_after_so_many_steps(steps, ends, whole):
     _, history, arrays = recorded(f"training.steps={steps}")
     assert [epoch.step for epoch in history.epochs] == ends
     assert not history.stopped_early and history.left_at == len(ends) - 1
-    assert len(arrays["course/losses"]) == ends[-1]
-    assert np.array_equal(arrays["course/losses"], whole[: ends[-1]])
+    assert len(arrays["dynamics/losses"]) == ends[-1]
+    assert np.array_equal(arrays["dynamics/losses"], whole[: ends[-1]])
 
 
 EVERY_PART = [
@@ -56,5 +56,5 @@ def test_a_frozen_part_stays_and_the_other_one_moves(overrides, part):
     for variable in network.model.weights:  # attention, batch normalisation, biases
         if variable.path.startswith("encoder") == (part == "encoder"):
             assert np.array_equal(np.array(variable), before[variable.path]), variable.path
-    names = Recorder(network.model, dict).record()["course/kernels"]
+    names = Recorder(network.model, dict).record()["dynamics/kernels"]
     assert len(names) and not any(n.startswith("encoder") == (part == "encoder") for n in names)

@@ -63,26 +63,28 @@ def test_the_callback_sees_what_a_run_of_our_own_sees(glyphs, tmp_path):
     watch = fitted(model, glyphs, tmp_path, epochs=5)
     assert watch.report["verdict"] == watch.outcome.diagnosis.verdict
     assert json.dumps(watch.report)
-    measures = watch.outcome.measures
-    assert measures.fed.pair == 0 and 0 <= measures.fed.input_low <= measures.fed.input_high <= 1
-    assert measures.course.steps == 5 * 34
-    assert measures.course.early_update > -3
-    assert measures.network.code_shape == (7, 7, 8)
-    assert {layer.name for layer in measures.layers} >= {"code"}
+    metrics = watch.outcome.metrics
+    assert (
+        metrics.batches.pair == 0 and 0 <= metrics.batches.input_low <= metrics.batches.input_high <= 1
+    )
+    assert metrics.dynamics.steps == 5 * 34
+    assert metrics.dynamics.early_update > -3
+    assert metrics.network.latent_shape == (7, 7, 8)
+    assert {layer.name for layer in metrics.layers} >= {"code"}
     # What it says of the network is true of the network.
     held_out = glyphs[-120:]
     error = np.square(model.predict(held_out, verbose=0) - held_out).mean()
-    assert measures.quality.mse.value == pytest.approx(error, rel=1e-4)
+    assert metrics.quality.mse.value == pytest.approx(error, rel=1e-4)
     moved = np.linalg.norm(model.get_weights()[0] - before[0]) / np.linalg.norm(before[0])
-    assert measures.layers[0].displacement == pytest.approx(moved, rel=1e-4)
+    assert metrics.layers[0].weight_change == pytest.approx(moved, rel=1e-4)
     assert not {"CAE103", "CAE207", "CAE208"} & {s.code for s in watch.outcome.diagnosis.skipped}
     for name in (
         "summary.txt",
         "summary.json",
-        "ladder.png",
-        "course.png",
-        "answers.png",
-        "redraws.png",
+        "baselines.png",
+        "training_dynamics.png",
+        "perturbation_tests.png",
+        "filters_vs_init.png",
     ):
         assert (watch.folder / name).is_file()
 
@@ -111,17 +113,17 @@ def test_denoising_is_not_taken_for_shuffled_targets(glyphs, tmp_path):
     noise = 0.3 * np.random.default_rng(0).standard_normal(glyphs.shape)
     noisy = np.clip(glyphs + noise, 0, 1).astype(np.float32)
     watch = fitted(plain_network(), noisy, tmp_path, targets=glyphs, epochs=3)
-    assert watch.outcome.measures.fed.pair > 0.1
+    assert watch.outcome.metrics.batches.pair > 0.1
     assert "CAE103" in watch.report["diagnosis"]["passed"]
 
 
 def test_each_fit_has_a_folder_of_its_own(glyphs, tmp_path):
     model = plain_network()
     watch = fitted(model, glyphs, tmp_path, epochs=2)
-    first, steps = watch.folder, watch.outcome.measures.course.steps
+    first, steps = watch.folder, watch.outcome.metrics.dynamics.steps
     model.fit(glyphs, glyphs, validation_split=0.1, epochs=1, verbose=0, callbacks=[watch])
     assert watch.folder != first and (first / "summary.json").is_file()
-    assert (steps, watch.outcome.measures.course.steps) == (68, 34)
+    assert (steps, watch.outcome.metrics.dynamics.steps) == (68, 34)
 
 
 def test_bytes_behind_a_sigmoid_are_seen(glyphs, tmp_path):
@@ -175,7 +177,7 @@ def test_a_saved_network_is_judged_without_its_history(saved):
     skipped = {s["code"]: s["reason"] for s in report["diagnosis"]["skipped"]}
     assert skipped["CAE207"] == skipped["CAE103"] == "nobody watched the training"
     assert "CAE502" in report["diagnosis"]["passed"]
-    assert report["measures"]["quality"]["explained_variance"] > 0.7
+    assert report["metrics"]["quality"]["explained_variance"] > 0.7
 
 
 def test_a_network_without_convolutions_is_refused_and_leaves_no_folder(saved):
@@ -200,7 +202,7 @@ def test_another_range_is_noticed_and_can_be_said(saved):
     assert "--range=0,255" in done.stderr
     _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--code", "code")
     _, plain = diagnosed(saved, "plain.keras", *IMAGES)
-    explained = [r["measures"]["quality"]["explained_variance"] for r in (wrong, right, plain)]
+    explained = [r["metrics"]["quality"]["explained_variance"] for r in (wrong, right, plain)]
     assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]
 
 
@@ -211,7 +213,7 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
     )  # fmt: skip
     # as a sweep would call it
     folder = (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
-    probed = cae("diagnose", str(folder), "--probe", "--control", "rules.CAE401.silent=true")
+    probed = cae("diagnose", str(folder), "--probe", "--frozen-encoder", "rules.CAE401.silent=true")
     assert probed.code == 0, probed.err
     trials = json.loads((folder / "trials.json").read_text())["trials"]
     assert trials[0]["overrides"] == [] and len(trials) > 3
@@ -220,7 +222,7 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
     summary = json.loads((folder / "summary.json").read_text())
     assert "helps" in summary["verdict"]
     assert summary["diagnosis"]["silenced"] == ["CAE401"]
-    assert summary["measures"]["frozen"] is not None
+    assert summary["metrics"]["frozen"] is not None
     assert "frozen random encoder" in probed.out
     # Judged again, what was tried is still there, and the rule looks again.
     again = cae("report", str(folder))

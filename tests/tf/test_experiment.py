@@ -49,7 +49,7 @@ def test_a_run_writes_everything_it_promises(finished):
     layers = ["encoder_1", "encoder_2", "decoder_1", "decoder_2", "output"]
     for name in (
         *("status.json", "run.json", "training.json", "metrics.csv", "arrays.npz", "train.log"),
-        *("summary.json", "summary.txt", "reconstructions.png", "curves.png", "formation.png"),
+        *("summary.json", "summary.txt", "reconstructions.png", "curves.png", "filters_by_epoch.png"),
         *("checkpoints/best.keras", "checkpoints/last.keras", ".hydra/config.yaml"),
         *(f"{kind}/{layer}.png" for kind in ("filters", "maps") for layer in layers),
         *(f"snapshots/epoch_000{n}.npz" for n in (0, 1, 2)),
@@ -82,7 +82,7 @@ def test_the_summary_is_on_the_screen_and_in_the_folder(finished):
     text = (folder / "summary.txt").read_text()
     assert "summary diagnosis: " in text
     summary = json.loads((folder / "summary.json").read_text())
-    quality = summary["measures"]["quality"]
+    quality = summary["metrics"]["quality"]
     assert summary["schema"] == SCHEMA_VERSION and 0 < quality["ssim"]["value"] < 1
     assert f"{quality['psnr']['value']:.2f}" in text
 
@@ -264,7 +264,7 @@ def test_early_stopping_describes_the_best_epoch(cae, tmp_path):
     training, metrics = run.training(), run.read_metrics()
     assert training["stopped_early"] and len(metrics["epoch"]) < 41
     row = training["best_epoch"]
-    assert run.summary()["measures"]["quality"]["mse"]["value"] == pytest.approx(
+    assert run.summary()["metrics"]["quality"]["mse"]["value"] == pytest.approx(
         metrics["val/mse"][row], rel=1e-3
     )
 
@@ -288,13 +288,15 @@ def test_a_network_that_sees_no_neighbours_is_worse_than_a_linear_one(cae, tmp_p
     assert done.code == 0, done.err
     summary = Run(tmp_path / done.folder).summary()
     assert "CAE303" in [finding["code"] for finding in summary["diagnosis"]["findings"]]
-    assert "model.kernel_size=3" in done.out and summary["measures"]["causal"]["skill"] < -0.06
+    assert (
+        "model.kernel_size=3" in done.out and summary["metrics"]["perturbation"]["skill_score"] < -0.06
+    )
 
 
 def test_the_default_network_learns_the_default_data(cae, tmp_path):
     done = cae("train", "experiment=smoke")
     assert done.code == 0
-    quality = Run(tmp_path / done.folder).summary()["measures"]["quality"]
+    quality = Run(tmp_path / done.folder).summary()["metrics"]["quality"]
     assert quality["explained_variance"] > 0.6
     assert quality["psnr"]["value"] > quality["mean_image_psnr"] + 3
 
@@ -304,5 +306,5 @@ def test_photographs_are_split_by_file_and_learned(cae, shared, tmp_path):
                "data.train=1024", "training.epochs=2", "loss=ssim")  # fmt: skip
     assert done.code == 0, done.err
     run = Run(tmp_path / done.folder)
-    assert run.summary()["measures"]["quality"]["explained_variance"] > 0.5
+    assert run.summary()["metrics"]["quality"]["explained_variance"] > 0.5
     assert any("of 14 groups" in note for note in run.setup()["data"]["notes"])

@@ -53,7 +53,7 @@ def test_the_reference_network_is_the_one_written_in_plain_keras(overrides, l2):
     ours_penalty = sum(map(float, ours.model.losses))
     assert ours_penalty == pytest.approx(sum(map(float, plain.losses)), rel=1e-6)
     assert (ours_penalty > 0) == (l2 > 0)
-    assert ours.code.shape == (None, 7, 7, 8)
+    assert ours.latent.shape == (None, 7, 7, 8)
 
 
 def test_the_penalty_is_on_the_four_hidden_convolutions_only():
@@ -78,7 +78,7 @@ def test_every_model_takes_any_size_and_gives_it_back(model, shape):
 def test_any_side_is_padded_and_cropped_evenly(side):
     network = make("model=deep", shape=(side, 9, 1))
     assert network.model(np.zeros((1, side, 9, 1), np.float32)).shape == (1, side, 9, 1)
-    assert network.code.shape[1] == -(-side // 8)
+    assert network.latent.shape[1] == -(-side // 8)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_kernels_of_transposed_convolutions_have_the_same_order_of_axes():
 
 
 def test_the_code_has_the_channels_that_were_asked_for():
-    assert make("model.code_channels=3").code.shape[-1] == 3
-    assert make("model=wide").code.shape == (None, 7, 7, 8)
-    assert make("model=shallow").code.shape == (None, 14, 14, 8)
+    assert make("model.latent_channels=3").latent.shape[-1] == 3
+    assert make("model=wide").latent.shape == (None, 7, 7, 8)
+    assert make("model=shallow").latent.shape == (None, 14, 14, 8)
 
 
 @pytest.mark.parametrize("option", [n for n in Sources().options("regularization") if n != "none"])
@@ -154,7 +154,7 @@ def test_the_activity_penalty_is_that_of_the_code_per_image():
     network = make("regularization=activity_l1", "regularization.activity_l1.strength=0.5")
     images = np.random.default_rng(0).random((4, 28, 28, 1), dtype=np.float32)
     network.model(images, training=True)
-    code = keras.Model(network.model.input, network.code)(images)
+    code = keras.Model(network.model.input, network.latent)(images)
     expected = 0.5 * np.abs(code).sum() / 4
     assert float(sum(network.model.losses)) == pytest.approx(expected, rel=1e-5)
 

@@ -49,7 +49,7 @@ def test_the_plan_of_every_combination_is_what_is_built(block, convolutions, dow
         f"model.upsampling={up}",
         f"model.kernel_size={kernel}",
         f"model.sampling_kernel={sampling}",
-        f"model.code_channels={code}",
+        f"model.latent_channels={code}",
         "model.filters=[6,4]",
     ]
     for around in ([], ["model.skips=true"], ["model.attention_heads=2", "model.skips=true"]):

@@ -13,8 +13,8 @@ from cae_cli.introspection import probe
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
-from cae_cli.metrics.latent import CodeUse
-from cae_cli.metrics.perturbation import causal
+from cae_cli.metrics.latent import LatentUse
+from cae_cli.metrics.perturbation import perturbation
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.model.build import build
 from cae_cli.training import backend
@@ -70,9 +70,11 @@ def listed(network):
     given = ("mse", "mean_mse", "train_mean_mse")  # to causal(), from names of their own
     fills = {
         "<layer>": network.maps,
-        "causal/<argument>": [a for a in inspect.signature(causal).parameters if a not in given],
+        "perturbation/<argument>": [
+            a for a in inspect.signature(perturbation).parameters if a not in given
+        ],
         "spectrum/<attribute>": [field.name for field in fields(Spectrum)],
-        "code/<attribute>": [field.name for field in fields(CodeUse)],
+        "latent/<attribute>": [field.name for field in fields(LatentUse)],
     }
     found = set()
     for name in names:
@@ -133,16 +135,20 @@ def test_of_many_filters_those_that_vary_most_are_taken_out():
 def test_redraws_come_from_the_layers_own_initializer(reference):
     network, _, arrays = reference
     for name, kernel in network.kernels().items():
-        redraw, null = arrays[f"redraw/{name}"], arrays[f"null/{name}"]
-        assert redraw.shape == kernel.shape and len(null) == probe.REDRAWS
-        assert null[0] == pytest.approx(structure(redraw), abs=1e-6)
+        reinitialized, null = arrays[f"reinitialized/{name}"], arrays[f"null/{name}"]
+        assert reinitialized.shape == kernel.shape and len(null) == probe.REINITIALIZATIONS
+        assert null[0] == pytest.approx(structure(reinitialized), abs=1e-6)
         drawn = arrays[f"initial_kernel/{name}"]
-        assert not np.array_equal(redraw, drawn)
-        assert redraw.std() == pytest.approx(drawn.std(), rel=0.3)
+        assert not np.array_equal(reinitialized, drawn)
+        assert reinitialized.std() == pytest.approx(drawn.std(), rel=0.3)
         assert len(np.unique(null)) == len(null)
     transposed = new("model=strided", "model.filters=[5,7]")
-    redraws = Probe(transposed, UNLABELLED)._redraws()
-    assert redraws["redraw/decoder_2"].shape == transposed.kernels()["decoder_2"].shape == (4, 4, 7, 5)
+    reinitialized = Probe(transposed, UNLABELLED)._reinitialized()
+    assert (
+        reinitialized["reinitialized/decoder_2"].shape
+        == transposed.kernels()["decoder_2"].shape
+        == (4, 4, 7, 5)
+    )
 
 
 def test_looking_in_training_mode_leaves_the_averages_as_they_were():
@@ -159,7 +165,7 @@ def test_looking_in_training_mode_leaves_the_averages_as_they_were():
             layer.rate = 0.0
     output = np.asarray(network.model(images, training=True))
     slow = np.square(output - images).mean(axis=(1, 2, 3))
-    assert arrays["causal/training_mode_mse"] == pytest.approx(slow, rel=1e-4)
+    assert arrays["perturbation/training_mode_mse"] == pytest.approx(slow, rel=1e-4)
     assert not np.allclose(slow, arrays["mse"], rtol=1e-2)
 
 
@@ -171,7 +177,7 @@ def test_a_network_that_explains_nothing_has_no_filter_that_helps():
 
 
 def test_without_batch_normalisation_there_is_no_training_mode(reference):
-    assert np.isnan(reference[2]["causal/training_mode_mse"]).all()
+    assert np.isnan(reference[2]["perturbation/training_mode_mse"]).all()
 
 
 def test_labels_are_read_off_the_trained_code_and_off_the_first_one(reference):
@@ -181,7 +187,7 @@ def test_labels_are_read_off_the_trained_code_and_off_the_first_one(reference):
     for values, name in ((before, "initial"), (weights(network), "trained")):
         for variable, value in zip(twin.model.weights, values, strict=True):
             variable.assign(value)
-        encode = keras.Model(twin.model.input, twin.code)
+        encode = keras.Model(twin.model.input, twin.latent)
         codes = [np.asarray(encode(x)).reshape(len(x), -1) for x in (train, held_out)]
         expected = probe_accuracy(codes[0], TRAIN_LABELS, codes[1], LABELS)
         assert float(arrays[f"labels/{name}"]) == pytest.approx(expected, abs=1e-6)
@@ -192,14 +198,16 @@ def test_the_code_of_a_network_with_skips_is_judged_with_its_image_in_place():
     network = new("model=unet")
     assert network.skips
     arrays = Probe(network, UNLABELLED).record()
-    assert all(np.isfinite(v).all() for k, v in arrays.items() if k.startswith("causal/code_shuffle"))
+    assert all(
+        np.isfinite(v).all() for k, v in arrays.items() if k.startswith("perturbation/latent_swap")
+    )
     images = as_float(HELD_OUT)
-    codes = np.asarray(keras.Model(network.model.input, network.code)(images))
+    codes = np.asarray(keras.Model(network.model.input, network.latent)(images))
     outputs = [np.asarray(network.decoder()([images, c])) for c in (codes, np.roll(codes, -1, axis=0))]
     change = np.square(outputs[1] - outputs[0]).mean(axis=(1, 2, 3))
-    assert arrays["causal/code_shuffle_change"] == pytest.approx(change, rel=1e-3, abs=1e-9)
+    assert arrays["perturbation/latent_swap_change"] == pytest.approx(change, rel=1e-3, abs=1e-9)
     assert outputs[0] == pytest.approx(np.asarray(network.model(images)), abs=1e-6)
 
 
 def test_the_same_input_twice_gives_the_same_output(reference):
-    assert reference[2]["causal/repeat_change"] == pytest.approx(0, abs=1e-10)
+    assert reference[2]["perturbation/repeat_change"] == pytest.approx(0, abs=1e-10)

@@ -8,7 +8,7 @@ import pytest
 from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
 from cae_cli.introspection.probe import WATCHED, Probe
-from cae_cli.metrics.batches import Fed
+from cae_cli.metrics.batches import BatchStatistics
 from cae_cli.model.build import build
 from cae_cli.training import backend, recorder
 from cae_cli.training.fit import image_order
@@ -74,16 +74,16 @@ def test_what_is_recorded_is_what_plain_keras_does(model, l2):
     network, _, arrays = recorded(f"model={model}")
     _, steps = slow_training(l2)
     assert len(steps) == 14
-    assert list(arrays["course/kernels"]) == [f"{name}/kernel" for name in network.kernels()]
+    assert list(arrays["dynamics/kernels"]) == [f"{name}/kernel" for name in network.kernels()]
     early = np.array([s["updates"] for s in steps[:EARLY]])
-    assert arrays["course/early_updates"] == pytest.approx(early, abs=1e-2)
+    assert arrays["dynamics/early_updates"] == pytest.approx(early, abs=1e-2)
     firsts = np.array([steps[0]["updates"], steps[7]["updates"]])
-    assert arrays["course/updates"] == pytest.approx(firsts, abs=1e-2)
+    assert arrays["dynamics/updates"] == pytest.approx(firsts, abs=1e-2)
     losses = np.array([s["losses"] for s in steps])
-    assert arrays["course/early_losses"] == pytest.approx(losses[:EARLY], rel=1e-3, abs=1e-7)
-    assert arrays["course/losses"] == pytest.approx(losses[:, 0], rel=1e-3)
-    assert (arrays["course/early_losses"][:, 1] > 0).all() == (l2 > 0)
-    for epoch, found in enumerate(arrays["course/gradients"], start=1):
+    assert arrays["dynamics/early_losses"] == pytest.approx(losses[:EARLY], rel=1e-3, abs=1e-7)
+    assert arrays["dynamics/losses"] == pytest.approx(losses[:, 0], rel=1e-3)
+    assert (arrays["dynamics/early_losses"][:, 1] > 0).all() == (l2 > 0)
+    for epoch, found in enumerate(arrays["dynamics/gradients"], start=1):
         own = [s for s in steps if s["epoch"] == epoch]
         mean = np.average([s["gradients"] for s in own], axis=0, weights=[s["images"] for s in own])
         assert found == pytest.approx(mean, rel=2e-2)
@@ -92,9 +92,9 @@ def test_what_is_recorded_is_what_plain_keras_does(model, l2):
 def test_the_losses_cover_all_steps_of_a_longer_training():
     # 200 images one by one are more steps than losses are kept.
     arrays = recorded("training.batch_size=1", "training.epochs=6", "model.filters=[2]")[2]
-    assert len(arrays["course/losses"]) == recorder.MOST_LOSSES < 1200
-    assert len(arrays["course/early_updates"]) == len(arrays["course/early_losses"]) == EARLY
-    assert len(arrays["course/updates"]) == len(arrays["course/gradients"]) == 6
+    assert len(arrays["dynamics/losses"]) == recorder.MOST_LOSSES < 1200
+    assert len(arrays["dynamics/early_updates"]) == len(arrays["dynamics/early_losses"]) == EARLY
+    assert len(arrays["dynamics/updates"]) == len(arrays["dynamics/gradients"]) == 6
 
 
 def test_the_table_lists_what_is_written():
@@ -102,7 +102,7 @@ def test_the_table_lists_what_is_written():
     listed = re.findall(r"^``(.+)``", recorder.__doc__, re.MULTILINE)
     expected = set()
     for name in listed:
-        fills = {"<layer>": network.maps, "<attribute>": Fed.__dataclass_fields__}
+        fills = {"<layer>": network.maps, "<attribute>": BatchStatistics.__dataclass_fields__}
         part = next((part for part in fills if part in name), "")
         expected |= {name.replace(part, fill) for fill in fills[part]} if part else {name}
     assert set(arrays) == expected
@@ -116,30 +116,32 @@ def batches(count):
 def test_what_is_fed_is_the_images_of_the_first_steps():
     arrays = recorded("training.epochs=1")[2]
     shown = batches(200)  # seven steps are fewer than the first eight
-    assert float(arrays["fed/pair"]) == 0
-    assert float(arrays["fed/target_high"]) == shown.max()
-    assert float(arrays["fed/image_std"]) == pytest.approx(shown.std(axis=(1, 2, 3)).mean(), rel=1e-4)
-    assert float(arrays["fed/variance"]) == pytest.approx(shown.var(axis=0).mean(), rel=1e-4)
-    assert float(arrays["fed/distinct"]) == 1
+    assert float(arrays["batches/pair"]) == 0
+    assert float(arrays["batches/target_high"]) == shown.max()
+    assert float(arrays["batches/image_std"]) == pytest.approx(
+        shown.std(axis=(1, 2, 3)).mean(), rel=1e-4
+    )
+    assert float(arrays["batches/variance"]) == pytest.approx(shown.var(axis=0).mean(), rel=1e-4)
+    assert float(arrays["batches/distinct"]) == 1
 
 
 AUGMENTED = ["augmentation.rotation=30", "augmentation.shift=0.3", "training.epochs=1"]
 
 
 def test_targets_that_are_not_augmented_show_in_what_is_fed():
-    assert float(recorded(*AUGMENTED, "augmentation.target=same")[2]["fed/pair"]) == 0
-    assert float(recorded(*AUGMENTED, "augmentation.target=original")[2]["fed/pair"]) > 0.1
+    assert float(recorded(*AUGMENTED, "augmentation.target=same")[2]["batches/pair"]) == 0
+    assert float(recorded(*AUGMENTED, "augmentation.target=original")[2]["batches/pair"]) > 0.1
 
 
 def test_the_maps_are_looked_at_after_the_steps_that_were_promised():
     steps_of = ["training.batch_size=8", "training.epochs=6", "training.snapshots=[0,2]"]
     _, _, arrays = recorded(*steps_of, looks=True)
-    assert arrays["course/look_steps"].tolist() == [0, 32, 50, 128, 150]
+    assert arrays["dynamics/look_steps"].tolist() == [0, 32, 50, 128, 150]
     for step in (0, 32):
         other = trained(*steps_of, f"training.steps={step}", network=new())[0] if step else new()
         probe = Probe(other, IMAGES)
         for layer, spread in probe.spreads().items():
-            row = arrays["course/look_steps"].tolist().index(step)
+            row = arrays["dynamics/look_steps"].tolist().index(step)
             assert np.array_equal(arrays[f"look_std/{layer}"][row], spread.std())
             assert np.array_equal(arrays[f"look_image_std/{layer}"][row], spread.image_std())
 
@@ -183,6 +185,6 @@ def test_a_training_that_diverges_leaves_a_record_up_to_there():
     images = Images(train=bad, validation=IMAGES.validation)
     _, history, arrays = recorded(images=images, looks=True)
     assert history.diverged_at == 3
-    assert np.isfinite(arrays["course/losses"]).tolist() == [True, True, False]
-    assert arrays["course/early_updates"][2] == pytest.approx(-12)  # the step was not made
-    assert len(arrays["course/gradients"]) == 0 and arrays["course/look_steps"].tolist() == [0]
+    assert np.isfinite(arrays["dynamics/losses"]).tolist() == [True, True, False]
+    assert arrays["dynamics/early_updates"][2] == pytest.approx(-12)  # the step was not made
+    assert len(arrays["dynamics/gradients"]) == 0 and arrays["dynamics/look_steps"].tolist() == [0]

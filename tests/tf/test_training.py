@@ -10,7 +10,7 @@ from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
 from cae_cli.introspection.probe import Probe
-from cae_cli.metrics.perturbation import causal
+from cae_cli.metrics.perturbation import perturbation
 from cae_cli.model.build import build
 from cae_cli.model.regularization import BatchNorm
 from cae_cli.training import backend
@@ -345,24 +345,28 @@ def test_the_probe_writes_what_the_network_does():
     assert not np.array_equal(arrays["kernel/encoder_1"], before["kernel/encoder_1"])
     maps = keras.Model(network.model.input, network.maps["encoder_2"])(images).numpy()
     assert arrays["map_std/encoder_2"] == pytest.approx(maps.std(axis=(0, 1, 2)), rel=1e-4, abs=1e-6)
-    encode = keras.Model(network.model.input, network.code)
-    decode = keras.Model(network.code, network.model.output)
+    encode = keras.Model(network.model.input, network.latent)
+    decode = keras.Model(network.latent, network.model.output)
     codes = encode(images).numpy()
     assert decode(codes).numpy() == pytest.approx(output, abs=1e-5)
     others = decode(np.roll(codes, -1, axis=0)).numpy()
     change = ((others - output) ** 2).mean(axis=(1, 2, 3))
-    assert arrays["causal/code_shuffle_change"] == pytest.approx(change, rel=1e-3, abs=1e-7)
-    found = causal(
+    assert arrays["perturbation/latent_swap_change"] == pytest.approx(change, rel=1e-3, abs=1e-7)
+    found = perturbation(
         mse=arrays["mse"],
         mean_mse=arrays["mean_mse"],
         train_mean_mse=arrays["train_mean_mse"],
-        **{k.removeprefix("causal/"): v for k, v in arrays.items() if k.startswith("causal/")},
+        **{
+            k.removeprefix("perturbation/"): v
+            for k, v in arrays.items()
+            if k.startswith("perturbation/")
+        },
     )
-    assert found.code_shuffle == pytest.approx(change.mean() / (2 * arrays["mean_mse"].mean()), rel=1e-3)
+    assert found.latent_swap == pytest.approx(change.mean() / (2 * arrays["mean_mse"].mean()), rel=1e-3)
     explained = 1 - arrays["mse"].mean() / arrays["mean_mse"].mean()
-    assert found.skill == pytest.approx((explained - found.linear) / (1 - found.linear), rel=1e-4)
+    assert found.skill_score == pytest.approx((explained - found.linear) / (1 - found.linear), rel=1e-4)
     grey = ((images - images.mean(axis=(1, 2), keepdims=True)) ** 2).mean(axis=(1, 2, 3))
-    assert arrays["causal/grey_mse"] == pytest.approx(grey, rel=1e-4, abs=1e-8)
+    assert arrays["perturbation/grey_mse"] == pytest.approx(grey, rel=1e-4, abs=1e-8)
     order = np.argsort(arrays["mse"])
     assert arrays["chosen_mse"][[0, -1]] == pytest.approx(arrays["mse"][order[[0, -1]]])
     assert len(arrays["chosen_mse"]) == 9 and math.isclose(

@@ -1,4 +1,4 @@
-"""A sick run is treated for real, beside a placebo; a signal keeps what there is."""
+"""A sick run is treated for real, beside a random control; a signal keeps what there is."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_a_sick_run_is_cured_and_the_experiment_makes_the_cured_run_again(here, 
     told = json.loads((folder / "treatment.json").read_text())
     assert told["outcome"] == "cured" and told["arms"]["treatment"]["first_cured"], out
     assert "cured by regularization.l2.strength=" in out
-    assert len(told["arms"]["placebo"]["steps"]) == 1 and told["before"][0]["burden"] > 1
+    assert len(told["arms"]["control"]["steps"]) == 1 and told["before"][0]["burden"] > 1
     assert (folder / "treatment.png").stat().st_size > 10_000
     cured = Run(folder / "treatment_1_s0")
     assert result(cured).healthy and SweepFolder(folder).read().status == "ok"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import FEWEST_IMAGES, RULES, SYMPTOMS, Case, Rule, When
 
 INF = math.inf
@@ -30,7 +30,7 @@ class Repeats(Rule):
     problem = "the images are repeats of few"
     severity = Severity.ERROR
     when = When.ALWAYS
-    measures = (
+    measured = (
         "share of images that differ from every earlier one, and variance over images relative to "
         "the contrast within them"
     )
@@ -40,15 +40,15 @@ class Repeats(Rule):
     )
     threshold = 0.5
     source = "1.0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
-    explains = (
+    consequences = (
         *SYMPTOMS, "CAE105", "CAE106", "CAE205", "CAE211", "CAE501", "CAE503", "CAE602",
     )  # fmt: skip
     least_variance = 0.05  # of the contrast within images; .5 to 19 on the same data
 
     def look(self, case: Case) -> Finding | None:
         """Fires if most images are repeats, or nearly equal."""
-        seen, fed = case.survey, case.trained.fed if case.trained else None
-        distinct = min(seen.distinct, fed.distinct if fed else 1.0)
+        seen, batches = case.dataset, case.trained.batches if case.trained else None
+        distinct = min(seen.distinct, batches.distinct if batches else 1.0)
         contrast = seen.image_std**2
         ratio = seen.variance / contrast if contrast else INF
         advice = "look at how the images were read: the same ones may have been read again and again"
@@ -75,14 +75,14 @@ class RangeMismatch(Rule):
     problem = "the output cannot reach the values of the images"
     severity = Severity.ERROR
     when = When.ALWAYS
-    measures = "how far the images' values go beyond the range of the output's activation"
+    measured = "how far the images' values go beyond the range of the output's activation"
     why = (
         "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and stays "
         "white, whatever the filters would say."
     )
     threshold = 0.05
     source = "images and outputs of one range are at 0; images from 0 to 255 at 254"
-    explains = (*SYMPTOMS, "CAE207", "CAE204", "CAE205", "CAE211", "CAE502", "CAE304")
+    consequences = (*SYMPTOMS, "CAE207", "CAE204", "CAE205", "CAE211", "CAE502", "CAE304")
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if values are more than .05 beyond the range."""
@@ -90,19 +90,19 @@ class RangeMismatch(Rule):
         if activation is None:
             return self.skipped("the output's activation is unknown")
         low, high = RANGES.get(activation, (-INF, INF))
-        fed = case.trained.fed if case.trained else None
+        batches = case.trained.batches if case.trained else None
         start, width = case.network.span[0], case.network.span[1] - case.network.span[0]
-        least = fed.target_low if fed else start + width * case.survey.low
-        most = fed.target_high if fed else start + width * case.survey.high
+        least = batches.target_low if batches else start + width * case.dataset.low
+        most = batches.target_high if batches else start + width * case.dataset.high
         beyond = max(low - least, most - high, 0.0)
         if beyond <= self.threshold:
             return None
         return self.finding(
             f"images from {least:g} to {most:g}, {activation} gives {low:g} to {high:g}",
             Evidence("values beyond the output's range", beyond, self.threshold, (0, 0)),
-            prescriptions=(
-                Prescription(("data.scale=auto",), "images in [0, 1]", Safety.SAFE),
-                Prescription(("model.output_activation=linear",), "no bounds", Safety.TRADE),
+            fixes=(
+                Fix(("data.scale=auto",), "images in [0, 1]", Safety.SAFE),
+                Fix(("model.output_activation=linear",), "no bounds", Safety.TRADE),
             ),
         )
 
@@ -114,7 +114,7 @@ class TargetMismatch(Rule):
     code = "CAE103"
     problem = "the target is not the input's image"
     severity = Severity.ERROR
-    measures = (
+    measured = (
         "squared difference of input and target as the first steps were fed them, over that of an "
         "input and another image's target"
     )
@@ -124,29 +124,29 @@ class TargetMismatch(Rule):
     )
     threshold = 0.1
     source = "0 for reconstruction, 1 for shuffled pairs, .3 to .7 for transforms of the input alone"
-    explains = (*SYMPTOMS, "CAE104", "CAE211", "CAE304", "CAE501", "CAE502")
+    consequences = (*SYMPTOMS, "CAE104", "CAE211", "CAE304", "CAE501", "CAE502")
     most_noise = 0.2  # correlation of neighbours in the difference; .6 to .9 for pairs of images
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above .1, unless the difference is white noise: that is denoising."""
-        fed = case.measures.fed
-        if fed is None:
+        batches = case.metrics.batches
+        if batches is None:
             return self.skipped("nobody watched the training")
-        if not math.isfinite(fed.pair):
+        if not math.isfinite(batches.pair):
             return self.skipped("the first batches held no two different images")
-        denoising = abs(fed.difference_correlation) < self.most_noise
-        if fed.pair <= self.threshold or denoising:
+        denoising = abs(batches.difference_correlation) < self.most_noise
+        if batches.pair <= self.threshold or denoising:
             return None
-        message = f"input and target differ by {fed.pair:.2f} of what two images differ by"
+        message = f"input and target differ by {batches.pair:.2f} of what two images differ by"
         ways = []
         if case.option("augmentation.target") == "original":
             message += ": the augmentation changes the input only"
             why = "input and target together"
-            ways = [Prescription(("augmentation.target=same",), why, Safety.SAFE)]
+            ways = [Fix(("augmentation.target=same",), why, Safety.SAFE)]
         return self.finding(
             message,
-            Evidence("difference of input and target", fed.pair, self.threshold, (0, 0)),
-            prescriptions=ways,
+            Evidence("difference of input and target", batches.pair, self.threshold, (0, 0)),
+            fixes=ways,
             advice="feed the image as its own target, shuffled and transformed together with it",
         )
 
@@ -155,17 +155,17 @@ class _Noise(Rule):
     """What the two rules on noise share."""
 
     when = When.ALWAYS
-    measures = "correlation of neighbouring pixels within an image"
+    measured = "correlation of neighbouring pixels within an image"
     smallest = 12  # pixels of a side: in smaller images neighbours are a stroke apart
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below the threshold; where both do, CAE104 explains CAE105."""
         if min(case.network.image_shape[:2]) < self.smallest:
             return self.skipped(f"images below {self.smallest} pixels have no smooth parts")
-        if case.survey.train < FEWEST_IMAGES:
+        if case.dataset.train < FEWEST_IMAGES:
             return self.skipped("too few images")
         # Of the images, not of what was fed: noise that is put on the input keeps clean targets.
-        correlation = case.survey.correlation
+        correlation = case.dataset.correlation
         if math.isnan(correlation):
             return self.skipped("the images have no contrast")
         if correlation >= self.threshold:
@@ -173,11 +173,11 @@ class _Noise(Rule):
         ways = []
         if case.option("data.noise"):
             why = "the images without added noise"
-            ways = [Prescription(("data.noise=0",), why, Safety.SAFE)]
+            ways = [Fix(("data.noise=0",), why, Safety.SAFE)]
         return self.finding(
             f"neighbouring pixels correlate by {correlation:.2f}",
             Evidence("correlation of neighbours", correlation, self.threshold, (0.65, 1)),
-            prescriptions=ways,
+            fixes=ways,
             advice="average or filter the images first, or find cleaner ones: no option of a network "
             "mends this",
         )
@@ -191,12 +191,12 @@ class PureNoise(_Noise):
     problem = "the images are noise"
     severity = Severity.ERROR
     why = (
-        "Noise has no structure that a code could hold. Filters trained on it look structured all "
+        "Noise has no structure that a latent code could hold. Filters trained on it look structured all "
         "the same."
     )
     threshold = 0.1
     source = "0 for white noise; Fashion-MNIST .85, glyphs .85, photographs .89, MNIST .80, Omniglot .65"
-    explains = (*SYMPTOMS, "CAE105", "CAE211", "CAE501", "CAE602")
+    consequences = (*SYMPTOMS, "CAE105", "CAE211", "CAE501", "CAE602")
 
 
 @RULES.add
@@ -209,7 +209,7 @@ class NoisyImages(_Noise):
     why = "What cannot be predicted is most of the error: filters are fitted to noise, the output blurs."
     threshold = 0.5
     source = "see CAE104; Fashion-MNIST with noise of standard deviation .3, clipped, has .47"
-    explains = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
+    consequences = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
 
 
 @RULES.add
@@ -220,14 +220,14 @@ class HeldOutRepeats(Rule):
     problem = "held-out images are among the training images"
     severity = Severity.WARNING
     when = When.ALWAYS
-    measures = "share of held-out images that equal a training image to the bit"
+    measured = "share of held-out images that equal a training image to the bit"
     why = "What is memorised then looks like what is understood: memorising cannot be told."
     threshold = 0.1
     source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
 
     def look(self, case: Case) -> Finding | None:
         """Fires above .1."""
-        share = case.survey.repeated
+        share = case.dataset.repeated
         if share <= self.threshold:
             return None
         return self.finding(
@@ -245,9 +245,9 @@ class FlatImages(Rule):
     problem = "many images are flat"
     severity = Severity.WARNING
     when = When.ALWAYS
-    measures = "share of training images without any contrast"
+    measured = "share of training images without any contrast"
     why = (
-        "Files that were cut short, masks and blank pages come out as one colour. They are "
+        "Files that were cut short, masks and inactive pages come out as one colour. They are "
         "reproduced at once, and every mean over images looks better for it."
     )
     threshold = 0.1
@@ -255,7 +255,7 @@ class FlatImages(Rule):
 
     def look(self, case: Case) -> Finding | None:
         """Fires above .1."""
-        share = case.survey.flat
+        share = case.dataset.flat
         if share <= self.threshold:
             return None
         return self.finding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import FEWEST_IMAGES, FEWEST_STEPS, RULES, Case, Rule, When
 
 INF = math.inf
@@ -19,7 +19,7 @@ class DarkImages(Rule):
     problem = "dark images may drive the output to black"
     severity = Severity.WARNING
     when = When.BEFORE
-    measures = "explained variance of a black image, with a sigmoid, a squared error and ReLU"
+    measured = "explained variance of a black image, with a sigmoid, a squared error and ReLU"
     why = (
         "Where black is nearly as good an answer as the mean image, the network finds black first, "
         "and a saturated sigmoid passes no gradient to leave it again."
@@ -32,7 +32,7 @@ class DarkImages(Rule):
 
     def look(self, case: Case) -> Finding | None:
         """Fires above -1 where nothing in the network or the loss prevents the collapse."""
-        black = case.survey.black
+        black = case.dataset.black
         prone = (
             case.network.output_activation in ("sigmoid", "hard_sigmoid")
             and case.network.hidden_activation in (None, "relu")
@@ -44,10 +44,10 @@ class DarkImages(Rule):
         return self.finding(
             f"a black image has an explained variance of {black:.2f}: black is a tempting answer",
             Evidence("explained variance of black", black, self.threshold, (-INF, -1.38)),
-            prescriptions=(
-                Prescription(("loss=bce",), "its gradient survives a saturated sigmoid", Safety.SAFE),
-                Prescription(("model.output_activation=linear",), "nothing to saturate", Safety.SAFE),
-                Prescription((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE),
+            fixes=(
+                Fix(("loss=bce",), "its gradient survives a saturated sigmoid", Safety.SAFE),
+                Fix(("model.output_activation=linear",), "nothing to saturate", Safety.SAFE),
+                Fix((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE),
             ),
         )
 
@@ -60,7 +60,7 @@ class UnusualRate(Rule):
     problem = "the learning rate is unusual for this optimizer"
     severity = Severity.WARNING
     when = When.BEFORE
-    measures = "learning rate over the one at which the optimizer usually works, as a power of ten"
+    measured = "learning rate over the one at which the optimizer usually works, as a power of ten"
     why = (
         "Adadelta's rate of 0.001, Keras' default, hardly moves a weight in ten epochs; Adam at 0.1 "
         "throws them about."
@@ -86,11 +86,7 @@ class UnusualRate(Rule):
             Evidence(
                 "power of ten from the usual rate", far, math.copysign(self.threshold, far), (-1, 1)
             ),
-            prescriptions=(
-                Prescription(
-                    (f"optimizer.learning_rate={usual:g}",), "a usual size of step", Safety.SAFE
-                ),
-            ),
+            fixes=(Fix((f"optimizer.learning_rate={usual:g}",), "a usual size of step", Safety.SAFE),),
         )
 
 
@@ -102,7 +98,7 @@ class TooLittleToTell(Rule):
     problem = "too little for a verdict"
     severity = Severity.NOTE
     when = When.BEFORE
-    measures = "planned steps, and held-out images"
+    measured = "planned steps, and held-out images"
     why = "The training will run, but most rules will have to say that they cannot tell."
     threshold = FEWEST_STEPS
     source = "collapsed outputs and dead maps show by step 128, shares need 16 images"
@@ -113,31 +109,31 @@ class TooLittleToTell(Rule):
         if not batch or not epochs:
             return self.skipped("the length of the training is unknown")
         most = case.option("training.steps") or INF
-        steps = min(math.ceil(case.survey.train / batch) * epochs, most)
-        if steps >= self.threshold and case.survey.held_out >= FEWEST_IMAGES:
+        steps = min(math.ceil(case.dataset.train / batch) * epochs, most)
+        if steps >= self.threshold and case.dataset.held_out >= FEWEST_IMAGES:
             return None
         ways = []
         if most < self.threshold:
             enough = math.ceil(self.threshold)
-            epochs_too = math.ceil(enough / math.ceil(case.survey.train / batch))
+            epochs_too = math.ceil(enough / math.ceil(case.dataset.train / batch))
             overrides = (f"training.steps={enough}", f"training.epochs={max(epochs, epochs_too)}")
-            ways = [Prescription(overrides, "enough steps", Safety.SLOW)]
+            ways = [Fix(overrides, "enough steps", Safety.SLOW)]
         elif steps < self.threshold:
             per_epoch = steps / epochs
             ways = [
-                Prescription(
+                Fix(
                     (f"training.epochs={math.ceil(self.threshold / per_epoch)}",),
                     "enough steps",
                     Safety.SLOW,
                 )
             ]
         return self.finding(
-            f"{steps} steps and {case.survey.held_out} held-out images are planned",
+            f"{steps} steps and {case.dataset.held_out} held-out images are planned",
             Evidence("steps", steps, self.threshold, (1024, INF)),
-            Evidence("held-out images", case.survey.held_out, FEWEST_IMAGES, (100, INF)),
-            prescriptions=ways,
+            Evidence("held-out images", case.dataset.held_out, FEWEST_IMAGES, (100, INF)),
+            fixes=ways,
             advice=""
-            if case.survey.held_out >= FEWEST_IMAGES
+            if case.dataset.held_out >= FEWEST_IMAGES
             else "hold out more images: data.validation",
         )
 
@@ -150,7 +146,7 @@ class InputOnlyAugmentation(Rule):
     problem = "augmentation changes the input and not the target"
     severity = Severity.WARNING
     when = When.BEFORE
-    measures = "augmentation.target"
+    measured = "augmentation.target"
     why = (
         "ImageDataGenerator.flow(x, x) does this silently. The network then has to undo transforms "
         "that it cannot see, and blurs: explained variance -.18 on Fashion-MNIST."
@@ -166,54 +162,52 @@ class InputOnlyAugmentation(Rule):
         return self.finding(
             f"{', '.join(kinds)} of the input only",
             Evidence("transforms of the input only", len(kinds), self.threshold, (0, 0)),
-            prescriptions=(
-                Prescription(("augmentation.target=same",), "input and target together", Safety.SAFE),
-            ),
+            fixes=(Fix(("augmentation.target=same",), "input and target together", Safety.SAFE),),
         )
 
 
 @RULES.add
 class Overcomplete(Rule):
-    """The code has as many values as the image."""
+    """The latent code has as many values as the image."""
 
     code = "CAE005"
-    problem = "the code is as large as the image"
+    problem = "the latent code is as large as the image"
     severity = Severity.WARNING
     when = When.BEFORE
-    measures = "values of the code over values of the image"
+    measured = "values of the latent code over values of the image"
     why = "Such a network can pass pixels on without describing anything, unless something forbids it."
     threshold = 1.0
-    source = (
-        "a code 16 times the image copies .44 of scrambled pixels; the reference network has .5 and 0"
-    )
+    source = "a latent code 16 times the image copies .44 of scrambled pixels; the reference network has .5 and 0"
 
     # What makes copying costly even for a large code.
     restraints: ClassVar[tuple[str, ...]] = ("noise", "dropout", "activity_l1")
 
     def look(self, case: Case) -> Finding | None:
         """Fires from 1 on, where neither noise, dropout nor sparsity stand against it."""
-        ratio = case.network.code_values / case.network.image_values
+        ratio = case.network.latent_values / case.network.image_values
         if ratio < self.threshold or set(self.restraints) & set(case.option("regularization") or {}):
             return None
-        noise = Prescription((case.adding("noise"),), "copying no longer pays", Safety.TRADE)
+        noise = Fix((case.adding("noise"),), "copying no longer pays", Safety.TRADE)
         ways = [noise, *case.tighter(), *case.deeper()]
         return self.finding(
-            f"the code has {case.network.code_values:,} values, an image {case.network.image_values:,}",
+            f"the code has {case.network.latent_values:,} values, an image {case.network.image_values:,}",
             Evidence("code over image", ratio, self.threshold, (0, 0.5)),
-            prescriptions=ways,
+            fixes=ways,
         )
 
 
 @RULES.add
 class SmallField(Rule):
-    """A value of the code sees a small part of the image."""
+    """A value of the latent code sees a small part of the image."""
 
     code = "CAE006"
-    problem = "a value of the code sees little of the image"
+    problem = "a value of the latent code sees little of the image"
     severity = Severity.NOTE
     when = When.BEFORE
-    measures = "side of the receptive field of a value of the code over the image's shorter side"
-    why = "Filters cannot describe what they cannot see: such a code is made of textures and edges."
+    measured = "side of the receptive field of a value of the latent code over the image's shorter side"
+    why = (
+        "Filters cannot describe what they cannot see: such a latent code is made of textures and edges."
+    )
     threshold = 0.15
     source = "the reference network has .36 on 28x28; one stage alone has .14"
 
@@ -228,7 +222,7 @@ class SmallField(Rule):
         return self.finding(
             f"{field:g} of {min(case.network.image_shape[:2])} pixels",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
-            prescriptions=case.deeper(),
+            fixes=case.deeper(),
         )
 
 
@@ -240,7 +234,7 @@ class UnevenKernel(Rule):
     problem = "transposed convolutions overlap unevenly"
     severity = Severity.NOTE
     when = When.BEFORE
-    measures = "model.sampling_kernel modulo the stride of 2, with model.upsampling=transposed"
+    measured = "model.sampling_kernel modulo the stride of 2, with model.upsampling=transposed"
     why = "Pixels then get different numbers of contributions, from which checkerboards may come."
     threshold = 0
     source = "by definition; kernel 3 with stride 2 left no checkerboard on Fashion-MNIST, so a note"
@@ -254,7 +248,7 @@ class UnevenKernel(Rule):
         return self.finding(
             f"model.sampling_kernel={kernel} with a stride of 2",
             Evidence("kernel modulo stride", kernel % 2, self.threshold, (0, 0)),
-            prescriptions=case.even_overlap(),
+            fixes=case.even_overlap(),
         )
 
 
@@ -266,7 +260,7 @@ class SimilarityConstants(Rule):
     problem = "SSIM is set for another range of values"
     severity = Severity.WARNING
     when = When.BEFORE
-    measures = "loss.k1 and loss.k2, times what the range of the images differs from 1"
+    measured = "loss.k1 and loss.k2, times what the range of the images differs from 1"
     why = (
         "The constants are shares of the range: computed for 255 and used on [0, 1] they drown what "
         "is to be compared, and every image looks similar to every other."
@@ -280,21 +274,21 @@ class SimilarityConstants(Rule):
         k1, k2 = case.option("loss.k1"), case.option("loss.k2")
         if k1 is None or k2 is None:
             return None
-        span = max(case.survey.high - min(case.survey.low, 0.0), 1e-6)
+        span = max(case.dataset.high - min(case.dataset.low, 0.0), 1e-6)
         far = math.log10(max(k1 / 0.01, k2 / 0.03) / span)
         if abs(far) <= self.threshold:
             return None
         return self.finding(
-            f"loss.k1={k1:g}, loss.k2={k2:g} for values from {case.survey.low:g} to "
-            f"{case.survey.high:g}",
+            f"loss.k1={k1:g}, loss.k2={k2:g} for values from {case.dataset.low:g} to "
+            f"{case.dataset.high:g}",
             Evidence(
                 "power of ten from the paper's constants",
                 far,
                 math.copysign(self.threshold, far),
                 (0, 0),
             ),
-            prescriptions=(
-                Prescription(("loss.k1=0.01", "loss.k2=0.03"), "the paper's constants", Safety.SAFE),
-                Prescription(("data.scale=auto",), "images in [0, 1]", Safety.SAFE),
+            fixes=(
+                Fix(("loss.k1=0.01", "loss.k2=0.03"), "the paper's constants", Safety.SAFE),
+                Fix(("data.scale=auto",), "images in [0, 1]", Safety.SAFE),
             ),
         )

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import MANY_BLANK, RULES, USUAL_BLANK, Case, Rule
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.diagnosis.rule import MANY_INACTIVE, RULES, USUAL_INACTIVE, Case, Rule
 
 
 @RULES.add
-class BlankMaps(Rule):
+class InactiveMaps(Rule):
     """Filters whose maps say nothing about the image."""
 
     code = "CAE401"
     problem = "filters are dead"
     severity = Severity.WARNING
-    measures = "share of maps in the worst layer that are flat, or the same for every image"
+    measured = "share of maps in the worst layer that are flat, or the same for every image"
     why = "A filter whose map does not depend on the image has learned nothing and carries nothing."
-    threshold = MANY_BLANK
+    threshold = MANY_INACTIVE
     source = "healthy runs have 0 to .25 in their worst layer (Fashion-MNIST, 23 runs)"
-    rivals = ("CAE205", "CAE206", "CAE207")
-    picture = "course.png"
+    alternatives = ("CAE205", "CAE206", "CAE207")
+    picture = "training_dynamics.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires if 40 % of a layer's maps are blank."""
+        """Fires if 40 % of a layer's maps are inactive."""
         if case.too_early:
             return self.skipped(case.too_early)
-        worst = max(case.measures.layers, key=lambda layer: layer.maps.blank_share)
-        share = worst.maps.blank_share
+        worst = max(case.metrics.layers, key=lambda layer: layer.maps.inactive_share)
+        share = worst.maps.inactive_share
         if share < self.threshold:
             return None
         ways = case.reviving()
         if case.option("optimizer.learning_rate") is not None:
             ways.append(case.slower())
-        born = [step for step, blank in sorted(worst.blank_at.items()) if blank >= self.threshold]
+        born = [
+            step for step, inactive in sorted(worst.inactive_at.items()) if inactive >= self.threshold
+        ]
         when = f", since step {born[0]:,} at the latest" if born else ""
         return self.finding(
             f"{worst.maps.dead + worst.maps.constant} of {worst.filters} filters of "
-            f"{worst.name} are blank ({worst.maps.dead} dead, {worst.maps.constant} constant){when}",
-            Evidence(f"blank maps of {worst.name}", share, self.threshold, USUAL_BLANK),
-            prescriptions=ways,
+            f"{worst.name} are inactive ({worst.maps.dead} dead, {worst.maps.constant} constant){when}",
+            Evidence(f"inactive maps of {worst.name}", share, self.threshold, USUAL_INACTIVE),
+            fixes=ways,
         )
 
 
@@ -48,7 +50,7 @@ class DuplicateMaps(Rule):
     code = "CAE402"
     problem = "filters repeat one another"
     severity = Severity.NOTE
-    measures = (
+    measured = (
         "share of maps in the worst hidden layer whose correlation with an earlier one is beyond .98"
     )
     why = "They cost what filters cost and add nothing; fewer would do. L2 makes more of them."
@@ -70,10 +72,10 @@ class DuplicateMaps(Rule):
         ways = []
         penalties = [n for n in case.option("regularization") or {} if n in ("l1", "l2", "l1_l2")]
         if penalties:
-            ways.append(Prescription((case.without(penalties),), "no pull to zero", Safety.SAFE))
-        ways.append(Prescription(("model.initializer=orthogonal",), "drawn apart", Safety.SAFE))
+            ways.append(Fix((case.without(penalties),), "no pull to zero", Safety.SAFE))
+        ways.append(Fix(("model.initializer=orthogonal",), "drawn apart", Safety.SAFE))
         return self.finding(
             f"{worst.duplicates} of {worst.filters} maps of {worst.name} repeat another one",
             Evidence(f"repeated maps of {worst.name}", share, self.threshold, (0, 0.2)),
-            prescriptions=ways,
+            fixes=ways,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import (
     LITTLE_EXPLAINED,
     POOR_SKILL,
@@ -26,15 +26,15 @@ class OutputCollapsed(Rule):
     code = "CAE301"
     problem = "the output is the same for every image"
     severity = Severity.ERROR
-    measures = "variance of the output over held-out images, relative to that of the images"
+    measured = "variance of the output over held-out images, relative to that of the images"
     why = (
-        "Such an output holds nothing of its input, so neither does the code. The plain network "
+        "Such an output holds nothing of its input, so neither does the latent code. The plain network "
         "with squared error and a sigmoid dies this way on dark images: black is a good first "
         "answer, and a saturated sigmoid passes no gradient to leave it again."
     )
     threshold = 0.05
     source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
-    explains = (
+    consequences = (
         "CAE302",
         "CAE303",
         "CAE401",
@@ -45,7 +45,7 @@ class OutputCollapsed(Rule):
         "CAE304",
         *CAPACITY,
     )
-    rivals = ("CAE103", "CAE203", "CAE205", "CAE206", "CAE207", "CAE209")
+    alternatives = ("CAE103", "CAE203", "CAE205", "CAE206", "CAE207", "CAE209")
     picture = "reconstructions.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
@@ -54,7 +54,7 @@ class OutputCollapsed(Rule):
             return self.skipped(case.too_early)
         if case.unmoved:  # an untrained network gives nearly the same grey for every image
             return self.skipped("no layer has moved")
-        q = case.measures.quality
+        q = case.metrics.quality
         share = q.output_variance_share
         if share >= self.threshold:
             return None
@@ -66,22 +66,20 @@ class OutputCollapsed(Rule):
             f"{what}: MSE {q.mse.value:.4f}, black image {q.black_mse:.4f}, "
             f"mean image {q.mean_image_mse:.4f}",
             Evidence("output variance, share of the images'", share, self.threshold, (0.7, INF)),
-            prescriptions=self._ways_out(case),
+            fixes=self._ways_out(case),
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> tuple[Prescription, ...]:
-        linear = Prescription(
-            ("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE
-        )
-        batchnorm = Prescription((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
+    def _ways_out(case: Case) -> tuple[Fix, ...]:
+        linear = Fix(("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE)
+        batchnorm = Fix((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
         activation = case.option("model.output_activation")
         if case.option("loss.name") == "bce":
-            elu = Prescription(("model.activation=elu",), "a gradient below zero", Safety.SAFE)
+            elu = Fix(("model.activation=elu",), "a gradient below zero", Safety.SAFE)
             return batchnorm, elu, case.slower()
         if activation in ("sigmoid", "hard_sigmoid"):
             why = "its gradient survives a saturated sigmoid"
-            return Prescription(("loss=bce",), why, Safety.SAFE), linear, batchnorm
+            return Fix(("loss=bce",), why, Safety.SAFE), linear, batchnorm
         return linear, batchnorm, case.slower()
 
 
@@ -92,26 +90,26 @@ class NoBetterThanMean(Rule):
     code = "CAE302"
     problem = "the reconstruction is no better than the mean image"
     severity = Severity.ERROR
-    measures = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
+    measured = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
     why = "A network that explains nothing of what tells images apart has no meaningful filters."
     threshold = LITTLE_EXPLAINED
     source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
-    explains = ("CAE303", "CAE304")
-    rivals = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE211")
+    consequences = ("CAE303", "CAE304")
+    alternatives = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE211")
     picture = "reconstructions.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires below .1."""
         if case.too_early:
             return self.skipped(case.too_early)
-        q = case.measures.quality
+        q = case.metrics.quality
         if q.explained_variance >= self.threshold:
             return None
         return self.finding(
             f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
             f"{q.mean_image_mse:.4f})",
             Evidence("explained variance", q.explained_variance, self.threshold, (0.7, 1)),
-            prescriptions=(case.slower(), case.longer()) if case.option("optimizer") else (),
+            fixes=(case.slower(), case.longer()) if case.option("optimizer") else (),
             advice="another learning rate, or more steps",
         )
 
@@ -123,17 +121,17 @@ class WorseThanLinear(Rule):
     code = "CAE303"
     problem = "the reconstruction is worse than a linear one"
     severity = Severity.NOTE
-    measures = (
-        "skill: explained variance between that of the best linear decoder of the image averaged "
-        "over the code's grid (0) and a perfect one (1)"
+    measured = (
+        "skill score: explained variance between that of the best linear decoder of the image averaged "
+        "over the latent code's grid (0) and a perfect one (1)"
     )
     why = (
         "That decoder needs no filters at all. A network below it has made less of its code than "
         "an average would have."
     )
     threshold = POOR_SKILL
-    rivals = ("CAE105", "CAE206", "CAE207", "CAE208", *CAPACITY)
-    picture = "ladder.png"
+    alternatives = ("CAE105", "CAE206", "CAE207", "CAE208", *CAPACITY)
+    picture = "baselines.png"
     source = (
         "healthy runs have -.01 to .38 on Fashion-MNIST (23 runs); on patches of photographs, where "
         "an average is hard to beat, -.22 to -.11 after 1,220 steps: so this is a note"
@@ -143,24 +141,24 @@ class WorseThanLinear(Rule):
         """Fires below -.06, once a healthy network would be above."""
         if case.unusable:
             return self.skipped(case.unusable)
-        causal = case.measures.causal
-        if not math.isfinite(causal.skill):
+        perturbation = case.metrics.perturbation
+        if not math.isfinite(perturbation.skill_score):
             return self.skipped("the images are too large or too few for a linear decoder")
         if soon := case.sooner_than(STEPS_FOR_SKILL):
             return self.skipped(soon)
-        if causal.skill >= self.threshold:
+        if perturbation.skill_score >= self.threshold:
             return None
-        explained = case.measures.quality.explained_variance
+        explained = case.metrics.quality.explained_variance
         ways = []
         if case.option("model.kernel_size") == 1:
             why = "kernels that see their neighbours"
-            ways.append(Prescription(("model.kernel_size=3",), why, Safety.SAFE))
+            ways.append(Fix(("model.kernel_size=3",), why, Safety.SAFE))
         ways.append(case.longer())
-        ways.append(Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
+        ways.append(Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
         return self.finding(
-            f"explained variance {explained:.3f}, linear decoder {causal.linear:.3f}",
-            Evidence("skill", causal.skill, self.threshold, USUAL_SKILL),
-            prescriptions=tuple(ways),
+            f"explained variance {explained:.3f}, linear decoder {perturbation.linear:.3f}",
+            Evidence("skill_score", perturbation.skill_score, self.threshold, USUAL_SKILL),
+            fixes=tuple(ways),
         )
 
 
@@ -171,41 +169,44 @@ class Blur(Rule):
     code = "CAE304"
     problem = "the output is more blurred than the bottleneck explains"
     severity = Severity.NOTE
-    measures = (
-        "slack: the factor by which fine detail (above .25 cycles a pixel) of the output would have "
+    measured = (
+        "sharpening gain: the factor by which fine detail (above .25 cycles a pixel) of the output would have "
         "to be multiplied to make the squared error least"
     )
     why = (
-        "Detail that did not come through the code is left out, and that blur is honest: its slack is "
+        "Detail that did not come through the latent code is left out, and that blur is honest: its sharpening gain is "
         "1. Above 1 detail is known and held back, by dropout, a penalty, noise, or too few steps."
     )
     threshold = 1.5
     source = "by the orthogonality principle a least-squares optimum has 1; see docs/evidence.md"
-    rivals = ("CAE206", "CAE211")
+    alternatives = ("CAE206", "CAE211")
     picture = "reconstructions.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above 1.5."""
         if case.too_early:
             return self.skipped(case.too_early)
-        slack, coherence = case.measures.spectrum.slack, case.measures.spectrum.coherence
-        if not math.isfinite(slack):
+        sharpening_gain, coherence = (
+            case.metrics.spectrum.sharpening_gain,
+            case.metrics.spectrum.coherence,
+        )
+        if not math.isfinite(sharpening_gain):
             return self.skipped("the output has no fine detail at all")
-        if slack <= self.threshold or coherence < 0.05:
+        if sharpening_gain <= self.threshold or coherence < 0.05:
             return None
         ways = []
         penalties = [n for n in case.option("regularization") or {} if n not in ("batchnorm",)]
         if penalties:
-            ways.append(Prescription((case.without(penalties),), "nothing that smooths", Safety.TRADE))
+            ways.append(Fix((case.without(penalties),), "nothing that smooths", Safety.TRADE))
         ways.append(case.longer())
         if case.option("loss.name") != "ssim":
             why = "detail counts as much as brightness"
-            ways.append(Prescription(("loss=ssim",), why, Safety.TRADE))
+            ways.append(Fix(("loss=ssim",), why, Safety.TRADE))
         return self.finding(
-            f"fine detail has {case.measures.spectrum.power:.0%} of the power it has in the images, and "
-            f"{slack:.2f} times as much of it would be right",
-            Evidence("slack of fine detail", slack, self.threshold, (0.8, 1.3)),
-            prescriptions=ways,
+            f"fine detail has {case.metrics.spectrum.power:.0%} of the power it has in the images, and "
+            f"{sharpening_gain:.2f} times as much of it would be right",
+            Evidence("sharpening gain of fine detail", sharpening_gain, self.threshold, (0.8, 1.3)),
+            fixes=ways,
         )
 
 
@@ -216,7 +217,7 @@ class Checkerboard(Rule):
     code = "CAE305"
     problem = "the output has a checkerboard"
     severity = Severity.NOTE
-    measures = "power of the error at periods of 2 and 4 pixels, over that of neighbouring frequencies"
+    measured = "power of the error at periods of 2 and 4 pixels, over that of neighbouring frequencies"
     why = "Such a pattern comes from transposed convolutions or upsampling, not from the images."
     threshold = 8.0
     source = "1 to 4 on healthy networks, transposed convolutions of any kernel among them"
@@ -227,16 +228,16 @@ class Checkerboard(Rule):
         """Fires above 8."""
         if case.too_early:
             return self.skipped(case.too_early)
-        ratio = case.measures.spectrum.checkerboard
+        ratio = case.metrics.spectrum.checkerboard
         if not math.isfinite(ratio):
             return self.skipped("the images are too small")
         if ratio <= self.threshold:
             return None
-        ways = [Prescription(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE)]
+        ways = [Fix(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE)]
         if case.option("model.upsampling") == "transposed":
             ways = case.even_overlap()
         return self.finding(
             f"a period of 2 or 4 pixels has {ratio:.1f} times the power of its neighbours",
             Evidence("power of the period", ratio, self.threshold, (1, 4)),
-            prescriptions=ways,
+            fixes=ways,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Prescription, Safety, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 from cae_cli.diagnosis.rule import (
     LITTLE_EXPLAINED,
     NEVER_LEARNED,
@@ -28,24 +28,24 @@ class Diverged(Rule):
     code = "CAE201"
     problem = "the training diverged"
     severity = Severity.ERROR
-    measures = "whether loss and gradient norm of every step are finite numbers"
+    measured = "whether loss and gradient norm of every step are finite numbers"
     why = "Training stopped there; the weights are those of the last good step, not trained ones."
     threshold = 0
     source = "by definition"
-    explains = (*NEVER_LEARNED, "CAE207", "CAE501")
+    consequences = (*NEVER_LEARNED, "CAE207", "CAE501")
     picture = "curves.png"
 
     def look(self, case: Case) -> Finding | None:
         """Fires if training ended at a step that was not finite."""
-        step = case.measures.course.diverged_at
+        step = case.metrics.dynamics.diverged_at
         if step is None:
             return None
         return self.finding(
             f"loss or gradient was NaN or infinite at step {step}",
             Evidence("first step that was not finite", step, self.threshold, (0, 0)),
-            prescriptions=(
+            fixes=(
                 case.slower(),
-                Prescription(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
+                Fix(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
             ),
         )
 
@@ -57,11 +57,11 @@ class NotLearning(Rule):
     code = "CAE202"
     problem = "nothing was learned"
     severity = Severity.ERROR
-    measures = "fall of val/loss from before training, as a share of it, and explained variance"
+    measured = "fall of val/loss from before training, as a share of it, and explained variance"
     why = "The filters are what the initializer drew."
     threshold = 0.01
     source = "healthy runs of the reference network lose more than half in their first epoch"
-    explains = ("CAE302", "CAE303", "CAE401")
+    consequences = ("CAE302", "CAE303", "CAE401")
     picture = "curves.png"
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
     most_explained = LITTLE_EXPLAINED
@@ -70,17 +70,17 @@ class NotLearning(Rule):
         """Fires if the loss fell by less than 1 % and next to nothing is explained."""
         if case.unwatched:
             return self.skipped(case.unwatched)
-        course = case.measures.course
-        first, last = course.first_val_loss, course.last_val_loss
+        dynamics = case.metrics.dynamics
+        first, last = dynamics.first_val_loss, dynamics.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
             return self.skipped("the validation loss before or after training is unknown")
         fall = (first - last) / abs(first)
-        explained = case.measures.quality.explained_variance
+        explained = case.metrics.quality.explained_variance
         if fall >= self.threshold or explained >= self.most_explained:
             return None
-        moved = max(layer.displacement for layer in case.measures.layers)
+        moved = max(layer.weight_change for layer in case.metrics.layers)
         ways = [
-            Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
+            Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
             case.slower(),
         ]
         message = f"val/loss went from {first:.4g} to {last:.4g}"
@@ -91,8 +91,8 @@ class NotLearning(Rule):
             message,
             Evidence("fall of the validation loss", fall, self.threshold, (0.5, INF)),
             Evidence("explained variance", explained, self.most_explained, (0.7, 1)),
-            Evidence("largest displacement of a layer", moved, UNMOVED, (0.5, 1.1)),
-            prescriptions=ways,
+            Evidence("largest weight change of a layer", moved, UNMOVED, (0.5, 1.1)),
+            fixes=ways,
         )
 
 
@@ -104,14 +104,14 @@ class OutputActivation(Rule):
     problem = "the output's activation cannot make an image"
     severity = Severity.ERROR
     when = When.ALWAYS
-    measures = "whether the last activation is a softmax over the channels of each pixel"
+    measured = "whether the last activation is a softmax over the channels of each pixel"
     why = (
         "Softmax makes the channels of a pixel sum to 1. With one channel the output is 1 whatever "
         "comes in, and no gradient passes."
     )
     threshold = 0
     source = "by definition"
-    explains = (*NEVER_LEARNED, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
+    consequences = (*NEVER_LEARNED, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires for softmax."""
@@ -125,9 +125,7 @@ class OutputActivation(Rule):
         return self.finding(
             f"softmax over {channels} channel{'' if channels == 1 else 's'}: {what}",
             Evidence("softmax over channels", 1, self.threshold, (0, 0)),
-            prescriptions=(
-                Prescription(("model.output_activation=sigmoid",), "each pixel for itself", Safety.SAFE),
-            ),
+            fixes=(Fix(("model.output_activation=sigmoid",), "each pixel for itself", Safety.SAFE),),
         )
 
 
@@ -138,7 +136,7 @@ class ReportedLoss(Rule):
     code = "CAE204"
     problem = "the loss was computed with the wrong range"
     severity = Severity.WARNING
-    measures = (
+    measured = (
         "loss reported for the watched images minus the same loss computed anew by its definition; "
         "where that cannot be done, its constant k2 over the contrast of the images"
     )
@@ -148,7 +146,7 @@ class ReportedLoss(Rule):
     )
     threshold = 0.15
     source = "equal within .06 in healthy runs, whatever the window; .3 to .9 with the constants of 255"
-    explains = NEVER_LEARNED
+    consequences = NEVER_LEARNED
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
     advice = "give the loss the range that the images really have"
     outweighed = 1.0  # k2 over the contrast of the images; the paper's .03 has .1 to .2
@@ -157,19 +155,19 @@ class ReportedLoss(Rule):
         """Fires above .15 for 1 - SSIM; for other losses with its constants, by them."""
         if case.unwatched:
             return self.skipped(case.unwatched)
-        course = case.measures.course
-        if not math.isfinite(course.recomputed_loss + course.reported_loss):
+        dynamics = case.metrics.dynamics
+        if not math.isfinite(dynamics.recomputed_loss + dynamics.reported_loss):
             # Other losses have no yardstick of the same definition, and no constants to be wrong.
             if case.option("loss.name") == "ssim":
                 return self.skipped("the loss was not computed anew")
             return self._constants(case)
-        apart = abs(course.reported_loss - course.recomputed_loss)
+        apart = abs(dynamics.reported_loss - dynamics.recomputed_loss)
         if not apart > self.threshold:
             return None
         return self.finding(
-            f"reported {course.reported_loss:.3g}, by its definition {course.recomputed_loss:.3g}",
+            f"reported {dynamics.reported_loss:.3g}, by its definition {dynamics.recomputed_loss:.3g}",
             Evidence("difference of the losses", apart, self.threshold, (0, 0.06)),
-            prescriptions=self._ways_out(case),
+            fixes=self._ways_out(case),
             advice=self.advice,
         )
 
@@ -178,7 +176,7 @@ class ReportedLoss(Rule):
 
         (2 cov + c2) / (var + var' + c2), c2 = k2²: with k2 beyond the contrast it is 1 for any output.
         """
-        k2, contrast = case.option("loss.k2"), case.survey.image_std
+        k2, contrast = case.option("loss.k2"), case.dataset.image_std
         ratio = float(k2) / contrast if k2 is not None and contrast > 0 else 0.0
         if ratio <= self.outweighed:
             return None
@@ -186,16 +184,16 @@ class ReportedLoss(Rule):
             f"loss.k2={k2:g} is {ratio:.1f} times the contrast of the images ({contrast:.2g}): the loss "
             "is near 0 for any output",
             Evidence("k2 over the images' contrast", ratio, self.outweighed, (0, 0.2)),
-            prescriptions=self._ways_out(case),
+            fixes=self._ways_out(case),
             advice=self.advice,
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> list[Prescription]:
-        ways = [Prescription(("data.scale=auto",), "images in [0, 1]", Safety.SAFE)]
+    def _ways_out(case: Case) -> list[Fix]:
+        ways = [Fix(("data.scale=auto",), "images in [0, 1]", Safety.SAFE)]
         if case.option("loss.k1") is not None:
             constants = ("loss.k1=0.01", "loss.k2=0.03")
-            ways.insert(0, Prescription(constants, "the paper's constants", Safety.SAFE))
+            ways.insert(0, Fix(constants, "the paper's constants", Safety.SAFE))
         return ways
 
 
@@ -206,35 +204,35 @@ class EncoderFrozen(Rule):
     code = "CAE209"
     problem = "layers were never trained"
     severity = Severity.WARNING
-    measures = "convolutions whose kernel did not move at all, while another's did"
+    measured = "convolutions whose kernel did not move at all, while another's did"
     why = (
         "Their filters are what the initializer drew, whatever the reconstruction looks like: a "
         "decoder explains .74 on Fashion-MNIST from random filters."
     )
     threshold = 1e-6
     source = "healthy layers moved by .55 to 1.03 of their weights, frozen ones by 0"
-    explains = ("CAE303", "CAE302", "CAE202", "CAE602", "CAE211")
-    rivals = ("CAE208",)
+    consequences = ("CAE303", "CAE302", "CAE202", "CAE602", "CAE211")
+    alternatives = ("CAE208",)
 
     def look(self, case: Case) -> Finding | Skipped | None:
-        """Fires if a layer's displacement is 0."""
-        moved = {layer.name: layer.displacement for layer in case.measures.layers}
+        """Fires if a layer's weight change is 0."""
+        moved = {layer.name: layer.weight_change for layer in case.metrics.layers}
         if any(math.isnan(value) for value in moved.values()):
             return self.skipped("the initial weights are unknown")
-        if case.measures.course.steps == 0:
+        if case.metrics.dynamics.steps == 0:
             return self.skipped("no whole epoch was trained")
         still = [name for name, value in moved.items() if value < self.threshold]
         if not still or max(moved.values()) < UNMOVED:
             return None
         ways = []
         if case.option("training.frozen") not in (None, "none"):
-            ways = [Prescription(("training.frozen=none",), "train all of it", Safety.SAFE)]
+            ways = [Fix(("training.frozen=none",), "train all of it", Safety.SAFE)]
         else:
-            ways = [Prescription((case.adding("batchnorm"),), "live gradients", Safety.SAFE)]
+            ways = [Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE)]
         return self.finding(
             f"{', '.join(still)} did not move",
-            Evidence("smallest displacement", min(moved.values()), self.threshold, (0.55, 1.03)),
-            prescriptions=ways,
+            Evidence("smallest weight change", min(moved.values()), self.threshold, (0.55, 1.03)),
+            fixes=ways,
             advice="" if self._frozen(case) else "look for trainable=False, and for a cut gradient",
         )
 
@@ -250,7 +248,7 @@ class ModeMismatch(Rule):
     code = "CAE210"
     problem = "batch normalisation's averages do not fit"
     severity = Severity.ERROR
-    measures = (
+    measured = (
         "explained variance with batch normalisation as in training, minus that of the network as "
         "it is used"
     )
@@ -260,8 +258,8 @@ class ModeMismatch(Rule):
     )
     threshold = 0.1
     source = "healthy networks with batch normalisation differ by less than .03, batches of 2 too"
-    explains = (*NEVER_LEARNED, "CAE501", "CAE502")
-    rivals = ("CAE207", "CAE208")
+    consequences = (*NEVER_LEARNED, "CAE501", "CAE502")
+    alternatives = ("CAE207", "CAE208")
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires if the network would explain .1 more in training mode."""
@@ -269,7 +267,7 @@ class ModeMismatch(Rule):
             return None
         if case.unusable:
             return self.skipped(case.unusable)
-        gain = case.measures.causal.training_mode
+        gain = case.metrics.perturbation.training_mode
         if not math.isfinite(gain):
             return self.skipped("not measured")
         if gain <= self.threshold:
@@ -278,16 +276,14 @@ class ModeMismatch(Rule):
         momentum = case.option("regularization.batchnorm.momentum")
         if momentum is not None and momentum > 0.9:
             ways.append(
-                Prescription(
-                    ("regularization.batchnorm.momentum=0.9",), "averages that follow", Safety.SAFE
-                )
+                Fix(("regularization.batchnorm.momentum=0.9",), "averages that follow", Safety.SAFE)
             )
         ways.append(case.longer())
         return self.finding(
-            f"explained variance {case.measures.quality.explained_variance:.3f} in use, "
-            f"{case.measures.quality.explained_variance + gain:.3f} as in training",
+            f"explained variance {case.metrics.quality.explained_variance:.3f} in use, "
+            f"{case.metrics.quality.explained_variance + gain:.3f} as in training",
             Evidence("gain in training mode", gain, self.threshold, (-0.03, 0.03)),
-            prescriptions=ways,
+            fixes=ways,
         )
 
 
@@ -298,7 +294,7 @@ class UnderTrained(Rule):
     code = "CAE211"
     problem = "training ended too early"
     severity = Severity.WARNING
-    measures = (
+    measured = (
         "share of the whole fall of the loss that its last quarter brought, where the result is poor or "
         "that share is beyond any healthy one"
     )
@@ -311,15 +307,15 @@ class UnderTrained(Rule):
         "any healthy run has (batches of two: .06), it counts alone"
     )
     either, alone = 2.0, 5.0  # times the threshold
-    explains = ("CAE303", "CAE302", "CAE304")
-    rivals = ("CAE208", "CAE206", "CAE105", "CAE103", "CAE601", "CAE603")
+    consequences = ("CAE303", "CAE302", "CAE304")
+    alternatives = ("CAE208", "CAE206", "CAE105", "CAE103", "CAE601", "CAE603")
     picture = "curves.png"
 
     def look(self, case: Case) -> Finding | Skipped | None:
         """Fires above .016 with a short run and a poor result, above .08 with neither."""
         if case.unwatched:
             return self.skipped(case.unwatched)
-        slope, skill = case.measures.course.slope, case.measures.causal.skill
+        slope, skill_score = case.metrics.dynamics.slope, case.metrics.perturbation.skill_score
         if not math.isfinite(slope):
             return self.skipped("nobody watched the loss")
         hints = case.poor + bool(case.sooner_than(STEPS_FOR_SKILL))
@@ -327,10 +323,10 @@ class UnderTrained(Rule):
         if slope <= line:
             return None
         evidence = [Evidence("share of the last quarter in the fall", slope, line, (0, 0.014))]
-        if math.isfinite(skill) and case.poor:
-            evidence.append(Evidence("skill", skill, POOR_SKILL, USUAL_SKILL))
+        if math.isfinite(skill_score) and case.poor:
+            evidence.append(Evidence("skill_score", skill_score, POOR_SKILL, USUAL_SKILL))
         return self.finding(
             f"the last quarter of the training still brought {slope:.1%} of the whole fall of the loss",
             *evidence,
-            prescriptions=(case.longer(), case.faster()),
+            fixes=(case.longer(), case.faster()),
         )

@@ -63,17 +63,17 @@ def _save(figure: Figure | Image.Image, path: Path) -> None:
 
 def _figures(run: Run, frozen: float | None) -> dict[Path, Figure | Image.Image]:
     arrays = run.read_arrays(run.arrays)
-    metrics = run.read_metrics() if run.metrics.exists() else {}
+    epochs = run.read_metrics() if run.metrics.exists() else {}
     layers = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
     snapshots = {epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()}
     figures: dict[Path, Figure | Image.Image | None] = {
         run.reconstructions: pictures.reconstructions(arrays),
-        run.answers: pictures.answers(arrays),
-        run.redraws: pictures.redraws(arrays),
-        run.ladder: charts.ladder(arrays, frozen),
-        run.course: charts.course(arrays, metrics),
-        run.curves: charts.curves(metrics) if metrics else None,
-        run.formation: pictures.formation(layers[0], arrays, snapshots)
+        run.perturbation_tests: pictures.perturbation_tests(arrays),
+        run.filters_vs_init: pictures.filters_vs_init(arrays),
+        run.baselines: charts.baselines(arrays, frozen),
+        run.dynamics: charts.dynamics(arrays, epochs),
+        run.curves: charts.curves(epochs) if epochs else None,
+        run.filters_by_epoch: pictures.filters_by_epoch(layers[0], arrays, snapshots)
         if snapshots and layers
         else None,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.diagnosis.rule import MANY_BLANK, USUAL_UPDATES
+from cae_cli.diagnosis.rule import MANY_INACTIVE, USUAL_UPDATES
 from cae_cli.metrics.maps import map_health
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report.figures.tiles import DPI
@@ -24,35 +24,35 @@ Series = NDArray[np.floating[Any]]
 
 OWN, OTHERS, SECOND = "#1f77b4", "#b4bac2", "#d62728"  # this network, yardsticks, a second mark
 THIS = "this network"
-WORST = -1.5  # explained variance at which bars are cut: what is worse is equally useless
+WORST = -1.5  # explained variance at which bars are cut: what is worse is equally prunable
 SMALLEST_UPDATE = -6.0  # shown; kernels that did not move have -12
 MOST_NAMES = 7  # of a legend, beside the median
 
 
-def curves(metrics: Mapping[str, NDArray[np.float64]]) -> Figure:
+def curves(epochs: Mapping[str, NDArray[np.float64]]) -> Figure:
     """Losses, PSNR and SSIM over the epochs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.2), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, 3)
-    epoch = metrics["epoch"]
+    epoch = epochs["epoch"]
     marker = "o" if len(epoch) < 30 else None
     panels = [
         ("loss", [("train/data_loss", "training"), ("val/loss", "validation")]),
         ("PSNR of validation images / dB", [("val/psnr", "validation")]),
         ("SSIM of validation images", [("val/ssim", "validation")]),
     ]
-    if np.nanmax(metrics["train/penalty"], initial=0) > 0:
+    if np.nanmax(epochs["train/penalty"], initial=0) > 0:
         panels[0][1].append(("train/penalty", "penalty"))
     for axis, (title, lines) in zip(axes, panels, strict=True):
         for (name, label), colour in zip(lines, ("#1f77b4", "#d62728", "#7f7f7f"), strict=False):
-            axis.plot(epoch, metrics[name], label=label, marker=marker, markersize=3, color=colour)
+            axis.plot(epoch, epochs[name], label=label, marker=marker, markersize=3, color=colour)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    values = np.concatenate([metrics["train/data_loss"], metrics["val/loss"]])
+    values = np.concatenate([epochs["train/data_loss"], epochs["val/loss"]])
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() > 10 * values.min():
         axes[0].set_yscale("log")
@@ -60,7 +60,7 @@ def curves(metrics: Mapping[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def ladder(arrays: Arrays, frozen: float | None = None) -> Figure | None:
+def baselines(arrays: Arrays, frozen: float | None = None) -> Figure | None:
     """Explained variance of the network among those of simpler answers, best at the top.
 
     Args:
@@ -71,21 +71,21 @@ def ladder(arrays: Arrays, frozen: float | None = None) -> Figure | None:
 
     if not {"mse", "mean_mse"} <= arrays.keys():
         return None
-    rungs = _explained(arrays, frozen)
+    baselines = _explained(arrays, frozen)
     trained = math.nan
     if {"train_mse", "train_mean_mse"} <= arrays.keys():
         trained = explained_variance(arrays["train_mse"], arrays["train_mean_mse"])
-    known = {name: value for name, value in rungs.items() if not math.isnan(value)}
+    known = {name: value for name, value in baselines.items() if not math.isnan(value)}
     if not known.keys() - {THIS}:
         return None
     # A network that diverged has no place, but belongs in the picture: below all others.
-    names = sorted({THIS: rungs[THIS], **known}, key=lambda name: known.get(name, -math.inf))
-    left = max(WORST, float(np.nanmin([0.0, trained, *rungs.values()])))
+    names = sorted({THIS: baselines[THIS], **known}, key=lambda name: known.get(name, -math.inf))
+    left = max(WORST, float(np.nanmin([0.0, trained, *baselines.values()])))
     figure = Figure(figsize=(7.6, 1.1 + 0.42 * len(names)), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.set_yticks(range(len(names)), names)
     for row, (name, tick) in enumerate(zip(names, axes.get_yticklabels(), strict=True)):
-        value = rungs[name]
+        value = baselines[name]
         colour, weight = (OWN, "bold") if name == THIS else (OTHERS, "normal")
         axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.62, color=colour)
         if value < left:  # cut: an arrow says that it goes on
@@ -125,12 +125,14 @@ def _explained(arrays: Arrays, frozen: float | None) -> dict[str, float]:
 
     return {
         "black image": reached("black_mse"),
-        "flat image\nof the right mean grey": reached("causal/grey_mse"),
+        "flat image\nof the right mean grey": reached("perturbation/grey_mse"),
         "mean training image,\nwhatever the input": reached("mean_mse"),
-        "best linear decoder of the\nimage shrunk to the code's grid": reached("causal/linear_mse"),
+        "best linear decoder of the\nimage shrunk to the code's grid": reached(
+            "perturbation/linear_mse"
+        ),
         "same network,\nits encoder left random": math.nan if frozen is None else frozen,
         THIS: reached("mse"),
-        "principal components,\nas many as the code has values": reached("causal/projection_mse"),
+        "principal components,\nas many as the code has values": reached("perturbation/projection_mse"),
     }
 
 
@@ -140,31 +142,31 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1e}"
 
 
-def course(arrays: Arrays, metrics: Columns) -> Figure | None:
-    """Sizes of steps, gradients, blank maps and the loss, from the first step to the last.
+def dynamics(arrays: Arrays, epochs: Columns) -> Figure | None:
+    """Sizes of steps, gradients, inactive maps and the loss, from the first step to the last.
 
     Args:
-        arrays: with the ``course/...`` of `cae_cli.training.recorder`, as far as they are there.
-        metrics: columns of metrics.csv; {} where there is none.
+        arrays: with the ``dynamics/...`` of `cae_cli.training.recorder`, as far as they are there.
+        epochs: columns of metrics.csv; {} where there is none.
     """
     from matplotlib.figure import Figure
 
-    if "course/kernels" not in arrays:
+    if "dynamics/kernels" not in arrays:
         return None
-    kernels = [str(name).removesuffix("/kernel") for name in arrays["course/kernels"]]
+    kernels = [str(name).removesuffix("/kernel") for name in arrays["dynamics/kernels"]]
     looked = [key.removeprefix("look_std/") for key in arrays if key.startswith("look_std/")]
     colours = _colours_of(list(dict.fromkeys([*kernels, *looked])))
     panels: list[Callable[[Axes], None]] = []
-    steps, updates = _updates(arrays, metrics)
+    steps, updates = _updates(arrays, epochs)
     if updates.size:
         panels.append(lambda axes: _draw_updates(axes, steps, updates, [colours[k] for k in kernels]))
-    gradients = _positive(arrays.get("course/gradients", np.zeros((0, 0))))
+    gradients = _positive(arrays.get("dynamics/gradients", np.zeros((0, 0))))
     if np.isfinite(gradients).any():
         panels.append(lambda axes: _draw_gradients(axes, gradients, [colours[k] for k in kernels]))
     if looked:
-        panels.append(lambda axes: _draw_blank(axes, arrays, {k: colours[k] for k in looked}))
-    if np.isfinite(arrays.get("course/losses", np.zeros(0))).any():
-        panels.append(lambda axes: _draw_losses(axes, arrays["course/losses"], metrics))
+        panels.append(lambda axes: _draw_inactive(axes, arrays, {k: colours[k] for k in looked}))
+    if np.isfinite(arrays.get("dynamics/losses", np.zeros(0))).any():
+        panels.append(lambda axes: _draw_losses(axes, arrays["dynamics/losses"], epochs))
     if not panels:
         return None
     rows, columns = (2, 2) if len(panels) > 2 else (1, len(panels))
@@ -211,11 +213,11 @@ def _positive(values: NDArray[Any]) -> Series:
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
-def _updates(arrays: Arrays, metrics: Columns) -> tuple[NDArray[np.int64], Series]:
+def _updates(arrays: Arrays, epochs: Columns) -> tuple[NDArray[np.int64], Series]:
     """Steps, counted from 1, and the update ratios of all kernels there, (s,) and (s, m)."""
-    early = arrays.get("course/early_updates", np.zeros((0, len(arrays["course/kernels"]))))
-    later = arrays.get("course/updates", early[:0])
-    ends = metrics.get("step", np.zeros(0))  # of the epochs; 0 for the network before training
+    early = arrays.get("dynamics/early_updates", np.zeros((0, len(arrays["dynamics/kernels"]))))
+    later = arrays.get("dynamics/updates", early[:0])
+    ends = epochs.get("step", np.zeros(0))  # of the epochs; 0 for the network before training
     later = later[: len(ends)]
     starts = ends[: len(later)].astype(np.int64) + 1
     new = starts > len(early)
@@ -273,19 +275,19 @@ def _draw_gradients(axes: Axes, gradients: Series, colours: Sequence[Any]) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_blank(axes: Axes, arrays: Arrays, colours: Mapping[str, Any]) -> None:
-    steps = arrays["course/look_steps"]
+def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any]) -> None:
+    steps = arrays["dynamics/look_steps"]
     places = np.arange(len(steps))  # evenly: there are many looks at first and few later
     for number, (layer, colour) in enumerate(colours.items()):
         stds, image_stds = arrays[f"look_std/{layer}"], arrays[f"look_image_std/{layer}"]
-        shares = [map_health(*pair).blank_share for pair in zip(stds, image_stds, strict=True)]
+        shares = [map_health(*pair).inactive_share for pair in zip(stds, image_stds, strict=True)]
         # Later lines are thinner, so that equal ones can be seen beneath.
         width = 4.5 - 3.5 * number / max(1, len(colours) - 1)
         axes.plot(places, shares, color=colour, linewidth=width, marker="o", markersize=width + 1)
-    axes.axhline(MANY_BLANK, color="black", linestyle="--", linewidth=0.9)
+    axes.axhline(MANY_INACTIVE, color="black", linestyle="--", linewidth=0.9)
     axes.text(
         0.99,
-        MANY_BLANK + 0.01,
+        MANY_INACTIVE + 0.01,
         "too many",
         transform=axes.get_yaxis_transform(),
         fontsize=7,
@@ -295,15 +297,15 @@ def _draw_blank(axes: Axes, arrays: Arrays, colours: Mapping[str, Any]) -> None:
     axes.set_ylim(-0.04, 1.04)
     every = max(1, math.ceil(len(steps) / 9))
     axes.set_xticks(places[::every], [f"{step:,}" for step in steps[::every]])
-    axes.set_title("share of blank maps in each layer", fontsize=9)
+    axes.set_title("share of inactive maps in each layer", fontsize=9)
     axes.set_xlabel("step after which the maps were looked at", fontsize=8)
 
 
-def _draw_losses(axes: Axes, losses: Series, metrics: Columns) -> None:
+def _draw_losses(axes: Axes, losses: Series, epochs: Columns) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     known = np.where(np.isfinite(losses), losses, np.nan)
-    ends = metrics.get("step", np.zeros(1))
+    ends = epochs.get("step", np.zeros(1))
     # Where training broke off in an epoch its last steps are in no line of metrics.csv.
     per_part = max(1.0, float(ends[-1]) / len(known))
     steps = np.arange(1, len(known) + 1) * per_part
@@ -317,7 +319,7 @@ def _draw_losses(axes: Axes, losses: Series, metrics: Columns) -> None:
     else:
         axes.plot(steps, known, color=OWN, linewidth=1.8, marker=".", label="data loss")
     shown = [known[np.isfinite(known)]]
-    penalty = metrics.get("train/penalty", np.zeros(0))
+    penalty = epochs.get("train/penalty", np.zeros(0))
     if np.nanmax(penalty, initial=0) > 0:
         label = "penalty, mean of an epoch"
         axes.plot(ends, penalty, color="#7f7f7f", marker="o", markersize=3, label=label)

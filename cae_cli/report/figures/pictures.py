@@ -19,7 +19,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 MOST_ROWS, MOST_COLUMNS = 32, 16  # tiles of a filter picture; more cannot be seen
 MOST_MAPS, MOST_IMAGES = 12, 6
-MOST_LAYERS, MOST_REDRAWN = 8, 14  # blocks and columns of the comparison with redraws
+MOST_LAYERS, MOST_REINITIALIZED = (
+    8,
+    14,
+)  # blocks and columns of the comparison with re-initialised filters
 
 
 def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Image.Image:
@@ -101,7 +104,7 @@ def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Image.Image:
     )
 
 
-def formation(
+def filters_by_epoch(
     layer: str, arrays: Mapping[str, NDArray[Any]], snapshots: Mapping[int, Mapping[str, Any]]
 ) -> Image.Image:
     """First-layer filters and reconstructions after chosen epochs, an epoch in each row."""
@@ -133,7 +136,7 @@ def formation(
     )
 
 
-def answers(arrays: Arrays) -> Image.Image | None:
+def perturbation_tests(arrays: Arrays) -> Image.Image | None:
     """What the network makes of the examples, of other codes, of scrambled pixels and of noise."""
     groups = [
         [("input", "example_images"), ("output", "example_outputs")],
@@ -158,12 +161,12 @@ def answers(arrays: Arrays) -> Image.Image | None:
     )
 
 
-def redraws(arrays: Arrays) -> Image.Image | None:
+def filters_vs_init(arrays: Arrays) -> Image.Image | None:
     """Filters after training above filters that the layer's initializer might have drawn as well."""
     layers = [
-        key.removeprefix("redraw/")
+        key.removeprefix("reinitialized/")
         for key in arrays
-        if key.startswith("redraw/") and f"kernel/{key.removeprefix('redraw/')}" in arrays
+        if key.startswith("reinitialized/") and f"kernel/{key.removeprefix('reinitialized/')}" in arrays
     ]
     if not layers:
         return None
@@ -171,10 +174,10 @@ def redraws(arrays: Arrays) -> Image.Image | None:
     rows: list[list[Array | None]] = []
     names: list[str] = []
     for layer in layers[:MOST_LAYERS]:
-        trained, redrawn = arrays[f"kernel/{layer}"], arrays[f"redraw/{layer}"]
+        trained, reinitialized = arrays[f"kernel/{layer}"], arrays[f"reinitialized/{layer}"]
         p = p_value(structure(trained), arrays.get(f"null/{layer}", np.zeros(0, np.float32)))
-        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:MOST_REDRAWN]
-        slices = [_strongest(trained, order), _strongest(redrawn, np.arange(len(order)))]
+        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:MOST_REINITIALIZED]
+        slices = [_strongest(trained, order), _strongest(reinitialized, np.arange(len(order)))]
         colours = Colours([value for row in slices for value in row], signed=True)
         rows += [[fitted(value, colours, square) for value in row] for row in slices]
         verdict = f"p = {p:.2f}" if np.isfinite(p) else "p unknown"
@@ -187,7 +190,7 @@ def redraws(arrays: Arrays) -> Image.Image | None:
         rows,
         names,
         cell=0.5,
-        caption=f"{more}Up to {MOST_REDRAWN} filters of each layer, most used first, each at its "
+        caption=f"{more}Up to {MOST_REINITIALIZED} filters of each layer, most used first, each at its "
         "strongest input channel. Blue negative, white 0, red positive, one scale for the two rows of a "
         "layer. p: how often random filters are arranged as unusually as the trained ones are. Looks "
         "alone prove nothing: random filters look like edges and blobs too.",

@@ -55,11 +55,13 @@ def treatment(panels: list[Panel]) -> Figure:
     axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=[1.1, 0.75, 0.9])
     # Networks that diverged have infinite errors, whose sums are not numbers.
     with np.errstate(all="ignore"):
-        ladders = [_ladder(panel.arrays) for panel in panels]
-    left = max(WORST, min((v for own in ladders for v in own.values() if math.isfinite(v)), default=0))
+        baselines_of = [_baselines(panel.arrays) for panel in panels]
+    left = max(
+        WORST, min((v for own in baselines_of for v in own.values() if math.isfinite(v)), default=0)
+    )
     verdicts = [textwrap.wrap(printable(panel.verdict), LETTERS + 4)[:2] for panel in panels]
     lines = max(map(len, verdicts))
-    for column, (panel, rungs) in enumerate(zip(panels, ladders, strict=True)):
+    for column, (panel, baselines) in enumerate(zip(panels, baselines_of, strict=True)):
         top = axes[0, column]
         title = "\n".join(textwrap.wrap(printable(panel.title), LETTERS)[:3])
         top.set_title(title, fontsize=9, fontweight="bold", pad=6 + 12 * lines)
@@ -69,7 +71,7 @@ def treatment(panels: list[Panel]) -> Figure:
         )  # fmt: skip
         _tiles(top, _reconstructions(panel.arrays))
         _tiles(axes[1, column], _filters(panel.arrays))
-        _bars(axes[2, column], rungs, min(left, 0.0), named=column == 0)
+        _bars(axes[2, column], baselines, min(left, 0.0), named=column == 0)
     labels = (
         "held-out images,\nreconstructions",
         "filters of the\nfirst layer\n(each its scale)",
@@ -115,9 +117,9 @@ def _filters(arrays: Arrays | None) -> Array | None:
     return mosaic([tiles[start : start + columns] for start in range(0, len(tiles), columns)])
 
 
-def _ladder(arrays: Arrays | None) -> dict[str, float]:
+def _baselines(arrays: Arrays | None) -> dict[str, float]:
     """Explained variance by what explains it, the network first; NaN where it is not known."""
-    rungs = {"network": "mse", "linear decoder": "causal/linear_mse", "mean image": "mean_mse"}
+    baselines = {"network": "mse", "linear decoder": "perturbation/linear_mse", "mean image": "mean_mse"}
 
     def reached(key: str) -> float:
         if arrays is None or key not in arrays or "mean_mse" not in arrays:
@@ -125,14 +127,14 @@ def _ladder(arrays: Arrays | None) -> dict[str, float]:
         mse = arrays[key]  # (k,) of the first of the held-out images
         return explained_variance(mse, arrays["mean_mse"][: len(mse)])
 
-    return {name: reached(key) for name, key in rungs.items()}
+    return {name: reached(key) for name, key in baselines.items()}
 
 
-def _bars(axes: Axes, rungs: Mapping[str, float], left: float, *, named: bool) -> None:
+def _bars(axes: Axes, baselines: Mapping[str, float], left: float, *, named: bool) -> None:
     """Bars from the mean image at 0 to 1; what is worse than all others is cut, its number is not."""
-    names = list(rungs)[::-1]
+    names = list(baselines)[::-1]
     for row, name in enumerate(names):
-        value = rungs[name]
+        value = baselines[name]
         colour = OWN if name == "network" else OTHERS
         axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.6, color=colour)
         if value < left:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cae_cli.metrics.spikes import NOISE, NOWHERE, WINDOW, relapse
+from cae_cli.metrics.spikes import NOISE, NOWHERE, WINDOW, loss_spike
 
 
 def falling(steps=200):
@@ -14,13 +14,13 @@ def falling(steps=200):
 
 
 def test_a_loss_that_only_falls_loses_nothing():
-    assert relapse(falling()).share == 0
+    assert loss_spike(falling()).share == 0
 
 
 def test_a_loss_that_comes_back_to_where_it_began_has_lost_all():
     losses = falling()
     losses[100:] = losses[:WINDOW].mean()
-    found = relapse(losses)
+    found = loss_spike(losses)
     assert found.share == pytest.approx(1, abs=1e-9)
     assert found.at == pytest.approx(0.5, abs=2 * WINDOW / 200)
 
@@ -36,22 +36,22 @@ def test_it_is_what_a_plain_loop_over_all_pairs_finds():
         for after in means[i:]
         if means[0] - before > NOISE * usual and before == min(means[: i + 1])
     )
-    assert relapse(losses).share == pytest.approx(worst)
+    assert loss_spike(losses).share == pytest.approx(worst)
 
 
 @pytest.mark.parametrize(
     "losses", [[], [1.0] * 5, [1.0] * 50, [0.5, *[math.nan] * 20], np.linspace(1, 2, 50)]
 )
 def test_without_a_gain_there_is_nothing_to_lose(losses):
-    assert relapse(np.array(losses)) is NOWHERE
+    assert loss_spike(np.array(losses)) is NOWHERE
 
 
 def test_a_fall_within_the_noise_is_no_gain():
     rng = np.random.default_rng(0)
-    assert relapse(1 + 0.1 * rng.standard_normal(300)) is NOWHERE
+    assert loss_spike(1 + 0.1 * rng.standard_normal(300)) is NOWHERE
 
 
 def test_a_floor_below_the_loss_changes_nothing():
     losses = falling()
     losses[100:110] += 0.5
-    assert relapse(losses + 7).share == pytest.approx(relapse(losses).share)
+    assert loss_spike(losses + 7).share == pytest.approx(loss_spike(losses).share)

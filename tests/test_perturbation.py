@@ -5,12 +5,12 @@ import pytest
 
 from cae_cli.metrics.perturbation import (
     NOISE,
-    Causal,
-    causal,
+    Perturbation,
     cell_means,
     linear_mse,
     noise_response,
     noise_signs,
+    perturbation,
 )
 
 RNG = np.random.default_rng(0)
@@ -20,7 +20,7 @@ def squares(difference):
     return np.square(difference).mean(axis=(1, 2, 3))
 
 
-def measured(network, images, code_shuffle_change=None, linear=None):
+def measured(network, images, latent_swap_change=None, linear=None):
     """What `causal` says of a network given as a function of images."""
     mean = images.mean(axis=0)
     signs = noise_signs(images.shape)
@@ -28,19 +28,19 @@ def measured(network, images, code_shuffle_change=None, linear=None):
     scrambled = images.reshape(len(images), len(order), -1)[:, order].reshape(images.shape)
     response, pixels = noise_response(images, network(images), network(images + NOISE * signs), signs)
     nothing = np.zeros(len(images))
-    return causal(
+    return perturbation(
         mse=squares(network(images) - images),
         mean_mse=squares(images - mean),
         linear_mse=nothing if linear is None else linear,
         linear_train_mse=nothing,
         train_mean_mse=nothing + 1,
-        code_shuffle_change=nothing if code_shuffle_change is None else code_shuffle_change,
+        latent_swap_change=nothing if latent_swap_change is None else latent_swap_change,
         pixel_shuffle_mse=squares(network(scrambled) - scrambled),
         grey_mse=squares(images - images.mean(axis=(1, 2), keepdims=True)),
         noise_response=response,
         noise_pixels=pixels,
-        zero_code_mse=squares(images),
-        mean_code_mse=squares(images - mean),
+        zero_latent_mse=squares(images),
+        mean_latent_mse=squares(images - mean),
         repeat_change=nothing + 0.02,
         training_mode_mse=nothing,
         projection_mse=nothing if linear is None else linear / 2,
@@ -53,8 +53,8 @@ IMAGES = RNG.uniform(0.2, 0.8, (60, 12, 10, 1)).astype(np.float32)
 def test_codes_of_zeros_and_means_and_other_anchors_are_relative_to_the_mean_image():
     found = measured(lambda x: 0.5 * x, IMAGES, linear=squares(0.1 * IMAGES))
     variance = np.square(IMAGES - IMAGES.mean(axis=0)).mean()
-    assert found.mean_code == pytest.approx(0, abs=1e-6)
-    assert found.zero_code == pytest.approx(1 - np.square(IMAGES).mean() / variance, rel=1e-4)
+    assert found.mean_latent == pytest.approx(0, abs=1e-6)
+    assert found.zero_latent == pytest.approx(1 - np.square(IMAGES).mean() / variance, rel=1e-4)
     assert found.repeat == pytest.approx(0.02 / (2 * variance), rel=1e-4)
     # With batch normalisation as in training nothing would be wrong: all the error is its gain.
     assert found.training_mode == pytest.approx(np.square(0.5 * IMAGES).mean() / variance, rel=1e-4)
@@ -106,14 +106,14 @@ def test_code_shuffle_is_one_for_outputs_of_unrelated_images_and_zero_for_a_deaf
     # Two independent images differ by twice the variance.
     noise = RNG.standard_normal((4000, 4, 4, 1))
     change = squares(np.roll(noise, 1, axis=0) - noise)
-    assert measured(lambda x: x, noise, change).code_shuffle == pytest.approx(1, abs=0.05)
-    assert measured(lambda x: x, noise, np.zeros(4000)).code_shuffle == 0
+    assert measured(lambda x: x, noise, change).latent_swap == pytest.approx(1, abs=0.05)
+    assert measured(lambda x: x, noise, np.zeros(4000)).latent_swap == 0
 
 
 def test_skill_is_measured_from_the_linear_decoder():
     mean_mse = squares(IMAGES - IMAGES.mean(axis=0))
     found = measured(lambda x: x, IMAGES, linear=0.4 * mean_mse)
-    assert found.linear == pytest.approx(0.6) and found.skill == pytest.approx(1)
+    assert found.linear == pytest.approx(0.6) and found.skill_score == pytest.approx(1)
 
 
 def test_scores_of_more_images_are_those_of_the_first():
@@ -121,14 +121,14 @@ def test_scores_of_more_images_are_those_of_the_first():
     signs = noise_signs((40, 12, 10, 1))
     response, pixels = noise_response(IMAGES[:40], IMAGES[:40], IMAGES[:40], signs)
     nothing = np.zeros(40)
-    more = causal(
+    more = perturbation(
         mse=squares(0.5 * IMAGES), mean_mse=squares(IMAGES - IMAGES[:40].mean(axis=0)),
         linear_mse=squares(IMAGES[:40]) / 9, linear_train_mse=nothing, train_mean_mse=nothing + 1,
-        code_shuffle_change=nothing, pixel_shuffle_mse=nothing, grey_mse=nothing + 1,
-        noise_response=response, noise_pixels=pixels, zero_code_mse=nothing, mean_code_mse=nothing,
+        latent_swap_change=nothing, pixel_shuffle_mse=nothing, grey_mse=nothing + 1,
+        noise_response=response, noise_pixels=pixels, zero_latent_mse=nothing, mean_latent_mse=nothing,
         repeat_change=nothing, training_mode_mse=nothing, projection_mse=nothing,
     )  # fmt: skip
-    assert (more.linear, more.skill) == pytest.approx((some.linear, some.skill))
+    assert (more.linear, more.skill_score) == pytest.approx((some.linear, some.skill_score))
 
 
 @pytest.mark.parametrize(("shape", "grid"), [((8, 6), (4, 3)), ((7, 5), (3, 2)), ((5, 5), (5, 5))])
@@ -166,4 +166,4 @@ def test_a_linear_decoder_that_would_mean_nothing_is_not_fitted():
     large = np.zeros((3, 200, 200, 1), np.float32)
     assert np.isnan(linear_mse(large, [large], (1, 1))).all()
     found = measured(lambda x: x, IMAGES, linear=np.full(60, np.nan))
-    assert isinstance(found, Causal) and np.isnan(found.linear) and np.isnan(found.skill)
+    assert isinstance(found, Perturbation) and np.isnan(found.linear) and np.isnan(found.skill_score)

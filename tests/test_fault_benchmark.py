@@ -30,7 +30,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.statistics.interval import NORMAL, wilson
 from cae_cli.sweep import batch
 from cae_cli.treatment.arm import judged as result_of
-from tests.test_diagnosis import CASES, CONFIG, healthy, layer, with_course
+from tests.test_diagnosis import CASES, CONFIG, healthy, layer, with_dynamics
 
 SOURCES = """\
 glyphs: {config: [data=glyphs, data.train=128, training.epochs=2], doc: Letters.}
@@ -115,7 +115,7 @@ MISTAKES = {
     "a mapping": ("[regularization=l2]", "[{a: b}]", "config", "key=value"),
     "a word twice": ("[regularization=l2]", "[model=wide, model=deep]", "config", None),
     "a corruption that is none": ("repeats_16", "repeets_16", "variants[2].corrupt", "repeats_N"),
-    "a corruption without a number": ("repeats_16", "repeats", "variants[2].corrupt", "repeats_N"),
+    "a corruption without a number": ("repeats_16", "duplicates", "variants[2].corrupt", "repeats_N"),
     "a corruption too many": ("repeats_16", "repeats_0", "variants[2].corrupt", "repeats_16"),
     "a share above all": ("repeats_16", "flat_1.5", "variants[2].corrupt", "flat_0.3"),
     "no reason": ("# Weights shrink to nothing,\n# whatever the images.\n", "", "", "its first line"),
@@ -303,7 +303,7 @@ def well(name="h", expect="healthy", named=(), **values):
 
 EXAMINED = (
     sick("a.1", named=("CAE206",)),
-    sick("a.2", named=("CAE208", "CAE206"), amiss=("skill",)),
+    sick("a.2", named=("CAE208", "CAE206"), amiss=("skill_score",)),
     sick("a.3"),
     sick("a.4", undecided=True),
     sick("b.1", ("CAE301", "CAE302"), named=("CAE302",), found=("CAE302", "CAE401")),
@@ -326,7 +326,7 @@ def test_counts_of_a_diagnosis():
     assert (told.false_alarms.count, told.false_alarms.of) == (1, 3)
     assert (told.border_alarms.count, told.border_alarms.of) == (1, 2)
     assert told.unsure.count == 2 and told.failed.count == 1
-    # What could not be judged has no yardsticks.
+    # What could not be judged has no criteria.
     assert (told.amiss_sick.count, told.amiss_sick.of) == (1, 7)
     assert (told.amiss_healthy.count, told.amiss_healthy.of) == (1, 3)
 
@@ -381,7 +381,7 @@ def test_a_treatable_patient_who_was_not_found_is_not_cured():
     assert (cures.first.count, cures.first.of) == (1, 7)
     assert (cures.cured.count, cures.cured.of) == (2, 7)
     assert (cures.cured_of_treated.count, cures.cured_of_treated.of) == (2, 3)
-    assert (cures.placebo_first.count, cures.placebo.count, cures.placebo.of) == (1, 2, 3)
+    assert (cures.control_first.count, cures.control.count, cures.control.of) == (1, 2, 3)
     assert cures.trainings == 2
     penalty = next(c for c in told.causes if c.code == "CAE206")
     assert (penalty.cured.count, penalty.cured.of) == (2, 4)
@@ -402,20 +402,20 @@ FAULTS = {
 GROUPS = {group.name: group for group in ablation.GROUPS}
 
 
-def found(measures):
-    return {f.code for f in diagnose(measures, CONFIG).findings if f.severity != "note"}
+def found(metrics):
+    return {f.code for f in diagnose(metrics, CONFIG).findings if f.severity != "note"}
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_fault_is_invisible_without_its_measures_and_only_then(group):
     code = FAULTS[group]
-    measures = CASES[code][0]
-    shown = found(measures)
+    metrics = CASES[code][0]
+    shown = found(metrics)
     assert code in shown
-    assert not found(GROUPS[group].without(measures))
+    assert not found(GROUPS[group].without(metrics))
     # Of the images themselves nobody else says anything.
     other = "data" if group != "data" else "maps"
-    assert found(GROUPS[other].without(measures)) == shown
+    assert found(GROUPS[other].without(metrics)) == shown
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -426,7 +426,7 @@ def test_the_healthy_stay_healthy_without_a_group(group):
 
 def test_what_could_not_be_judged_is_not_judged_with_less():
     failed = sick("c", failed="no memory")
-    one = SimpleNamespace(judged=failed, result=SimpleNamespace(measures=None), config={})
+    one = SimpleNamespace(judged=failed, result=SimpleNamespace(metrics=None), config={})
     assert set(ablation.all_judged([one])) == set(GROUPS)
     assert all(judged == (failed,) for judged in ablation.all_judged([one]).values())
     assert all(guesses == (baselines.Guess(()),) for guesses in baselines.all_guesses([one]).values())
@@ -512,10 +512,10 @@ def test_the_files_of_a_run_show_what_tools_look_at(tmp_path):
         "map_std/encoder_1": np.float32([0.3, 0, 0, 0.2]),
         "map_std/encoder_2": np.float32([0.3, 0.1]),
         "map_std/output": np.float32([0.0]),  # no hidden layer
-        "course/gradients": np.float32([[0.1, 0.2], [0.3, 0.4]]),
-        "course/updates": np.float32([[-2, -2], [-3, -3]]),
-        "fed/input_low": np.array(-0.5),
-        "fed/input_high": np.array(2.0),
+        "dynamics/gradients": np.float32([[0.1, 0.2], [0.3, 0.4]]),
+        "dynamics/updates": np.float32([[-2, -2], [-3, -3]]),
+        "batches/input_low": np.array(-0.5),
+        "batches/input_high": np.array(2.0),
         "mean_mse": np.float32([0.1, 0.3]),
         "kernel/encoder_1": np.zeros(1, np.float32),
     }
@@ -541,18 +541,18 @@ def test_a_tool_is_right_where_the_fault_can_have_the_symptom():
 
 
 def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, tmp_path):
-    """The second prescription cures, and chance does not."""
+    """The second fix cures, and chance does not."""
     words = ("data=glyphs", "optimizer.learning_rate=0.5")
-    poor = replace(with_course(early_peak=0.0), layers=(layer(dead=12), layer("output", 1)))
+    poor = replace(with_dynamics(early_peak=0.0), layers=(layer(dead=12), layer("output", 1)))
     config = {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0.5, "clip_norm": None}}
     outcomes = {
         "x.treat_1_s7": poor, "x.treat_2_s7": healthy(),
-        "x.placebo_1_s7": poor, "x.placebo_2_s7": poor,
+        "x.control_1_s7": poor, "x.control_2_s7": poor,
     }  # fmt: skip
 
     def of(run):
-        measures = outcomes[run.folder.name]
-        return result_of(run, diagnose(measures, config), measures, config)
+        metrics = outcomes[run.folder.name]
+        return result_of(run, diagnose(metrics, config), metrics, config)
 
     monkeypatch.setattr("cae_cli.treatment.arm.result", of)
     asked = []
@@ -574,11 +574,11 @@ def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, 
     [told] = faults.treat(
         [looked("x"), unseen, looked("z", treatable=False)], Trainings(), lambda line: None
     )
-    assert asked == [[f"x.treat_{n}_s7", f"x.placebo_{n}_s7"] for n in (1, 2)]
+    assert asked == [[f"x.treat_{n}_s7", f"x.control_{n}_s7"] for n in (1, 2)]
     assert (told.name, told.first, told.cured) == ("x", False, True)
-    assert (told.placebo_first, told.placebo) == (False, False)
-    assert told.trainings == told.placebo_trainings == 2
-    assert told.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, blank maps")
+    assert (told.control_first, told.control) == (False, False)
+    assert told.trainings == told.control_trainings == 2
+    assert told.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
     assert told.steps[-1].endswith("→ healthy")
 
 
@@ -605,16 +605,16 @@ def results(judged=EXAMINED, treated=CURED):
 def test_goals_are_met_missed_or_left_open():
     many = tuple(well(f"h{i}") for i in range(60))
     told = {g.name: g for g in report.goals(results((*many, sick("a.1", named=("CAE206",)))))}
-    assert told["healthy by every fixed yardstick: alarms"].met is True
+    assert told["healthy by every fixed criterion: alarms"].met is True
     assert told["sick: right cause named first"].met is True
-    assert told["treatable: cured by the first prescription"].met is True
+    assert told["treatable: cured by the first fix"].met is True
     assert told["treated: cured by as many random changes"].met is True
     assert "at the border: alarms" not in told  # there is nobody
     few = {g.name: g.met for g in report.goals(results((well(),)))}
-    assert few["healthy by every fixed yardstick: alarms"] is None  # too few to say so
+    assert few["healthy by every fixed criterion: alarms"] is None  # too few to say so
     told = {g.name: g.met for g in report.goals(results())}
-    assert told["healthy by every fixed yardstick: alarms"] is False
-    assert told["at the border, every fixed yardstick holds: alarms"] is False
+    assert told["healthy by every fixed criterion: alarms"] is False
+    assert told["at the border, every fixed criterion holds: alarms"] is False
     assert told["treatable: cured by a treatment"] is False
 
 
@@ -626,13 +626,13 @@ def test_figures_without_the_cases_that_rules_were_changed_for_stand_beside(tmp_
     assert "| sick: right cause named first | 0 of 1 |" in section
 
 
-def test_an_alarm_where_a_yardstick_fails_is_counted_apart():
+def test_an_alarm_where_a_criterion_fails_is_counted_apart():
     torn = replace(well("h1", named=("CAE301",)), amiss=("explained",))
     told = {g.name: g.rate for g in report.goals(results((well("h0"), torn)))}
     assert (told["healthy: alarms"].count, told["healthy: alarms"].of) == (1, 2)
     assert (
-        told["healthy by every fixed yardstick: alarms"].count,
-        told["healthy by every fixed yardstick: alarms"].of,
+        told["healthy by every fixed criterion: alarms"].count,
+        told["healthy by every fixed criterion: alarms"].of,
     ) == (0, 1)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cae_cli.metrics.dynamics import course, penalty_share, slope, update_ratio
+from cae_cli.metrics.dynamics import dynamics, penalty_share, slope, update_ratio
 from cae_cli.metrics.score import score
 from cae_cli.training.recorder import EARLY, LOOKS, MOST_LOSSES, Recorder
 
@@ -92,13 +92,13 @@ def test_a_floor_under_the_loss_does_not_change_the_slope():
 
 def test_a_course_is_what_the_recorder_wrote_summed_up():
     arrays = {
-        "course/early_updates": array([-1, -2], [-3, -2], [-5, -1]),
-        "course/updates": array([0, 0], [-3, -4]),
-        "course/gradients": array([9, 1], [3, 6]),
-        "course/early_losses": array([3, 1]),
-        "course/losses": array(7, 9, 9, 9, 4, 4, 3, 3),
+        "dynamics/early_updates": array([-1, -2], [-3, -2], [-5, -1]),
+        "dynamics/updates": array([0, 0], [-3, -4]),
+        "dynamics/gradients": array([9, 1], [3, 6]),
+        "dynamics/early_losses": array([3, 1]),
+        "dynamics/losses": array(7, 9, 9, 9, 4, 4, 3, 3),
     }
-    found = course(arrays, reported_loss=0.1, recomputed_loss=0.2, **UNWATCHED)
+    found = dynamics(arrays, reported_loss=0.1, recomputed_loss=0.2, **UNWATCHED)
     assert found.early_peak == -1  # of -1 and -1
     assert (found.early_update, found.last_update, found.gradient_ratio) == (-2, -3.5, 0.5)
     assert (found.penalty_share, found.slope) == (0.25, 0.25)
@@ -107,12 +107,12 @@ def test_a_course_is_what_the_recorder_wrote_summed_up():
 
 
 def test_what_nobody_watched_is_not_a_number():
-    found = asdict(course({}, **UNWATCHED))
+    found = asdict(dynamics({}, **UNWATCHED))
     assert all(np.isnan(v) for k, v in found.items() if k not in UNWATCHED)
 
 
 def test_a_last_layer_without_gradient_has_no_ratio():
-    assert np.isnan(course({"course/gradients": array([1, 0])}, **UNWATCHED).gradient_ratio)
+    assert np.isnan(dynamics({"dynamics/gradients": array([1, 0])}, **UNWATCHED).gradient_ratio)
 
 
 def recorder():
@@ -125,7 +125,7 @@ def test_losses_are_kept_one_by_one_or_as_means_of_parts(count):
     watching = recorder()
     for start in range(0, count, 700):
         watching.losses(losses[start : start + 700])
-    kept = watching.record()["course/losses"]
+    kept = watching.record()["dynamics/losses"]
     assert kept.dtype == np.float32 and len(kept) == min(count, MOST_LOSSES)
     edges = [i * count // len(kept) for i in range(len(kept) + 1)] if count else []
     expected = [np.mean(losses[a:b]) for a, b in itertools.pairwise(edges)]
@@ -148,7 +148,7 @@ def test_an_epoch_is_cut_where_something_is_to_be_seen(first, count, expected):
     assert recorder().cuts(first, count) == expected
 
 
-HEALTHY = {"explained": 0.8, "base": 0.0, "code_shuffle": 0.9, "pixel_copy": 0.25, "blank": 0.5}
+HEALTHY = {"explained": 0.8, "base": 0.0, "latent_swap": 0.9, "pixel_copy": 0.25, "inactive": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ HEALTHY = {"explained": 0.8, "base": 0.0, "code_shuffle": 0.9, "pixel_copy": 0.2
         ({"base": -1.0}, (0.9, 0.9, 0.5, 0.75)),
         ({"explained": -3.0}, (0, 0.9, 0.5, 0.75)),
         ({"base": 0.9}, (0, 0.9, 0.5, 0.75)),  # worse than its anchor
-        ({"code_shuffle": 1.7}, (0.8, 1, 0.5, 0.75)),
+        ({"latent_swap": 1.7}, (0.8, 1, 0.5, 0.75)),
         ({"pixel_copy": -0.2}, (0.8, 0.9, 0.5, 1)),
         ({"pixel_copy": 1.2}, (0.8, 0.9, 0.5, 0)),
-        ({"blank": 1.0}, (0.8, 0.9, 0, 0.75)),
+        ({"inactive": 1.0}, (0.8, 0.9, 0, 0.75)),
     ],
 )
 def test_a_score_is_the_product_of_its_parts_and_each_is_a_share(values, parts):

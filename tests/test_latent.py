@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cae_cli.metrics.labels import probe_accuracy
-from cae_cli.metrics.latent import code_use
+from cae_cli.metrics.latent import latent_use
 from cae_cli.metrics.projection import projection_mse
 
 RNG = np.random.default_rng(0)
@@ -26,27 +26,27 @@ def test_dimensions_agree_with_principal_components(shape):
     eigenvalues = PCA().fit(codes.reshape(len(codes), -1)).explained_variance_
     share = eigenvalues / eigenvalues.sum()
     share = share[share > 1e-9]
-    found = code_use(codes)
+    found = latent_use(codes)
     assert found.values == np.prod(shape[1:])
     assert found.effective_rank == pytest.approx(np.exp(-sum(p * np.log(p) for p in share)), rel=1e-4)
     assert found.participation == pytest.approx(1 / sum(p**2 for p in share), rel=1e-4)
 
 
 def test_equal_independent_values_are_all_used():
-    found = code_use(orthogonal(60, 12).astype(np.float32))
+    found = latent_use(orthogonal(60, 12).astype(np.float32))
     assert (found.effective_rank, found.participation) == pytest.approx((12, 12), rel=1e-5)
     assert found.dead == 0
 
 
 def test_a_code_of_rank_three_has_three_dimensions_at_most():
     codes = RNG.standard_normal((100, 3)) @ RNG.standard_normal((3, 40)) + RNG.standard_normal(40)
-    found = code_use(codes.astype(np.float32))
+    found = latent_use(codes.astype(np.float32))
     assert 1 < found.participation <= found.effective_rank <= 3 + 1e-4
 
 
 def test_two_values_with_variances_three_to_one_are_known_by_hand():
     codes = orthogonal(40, 2) * np.sqrt([3, 1])
-    found = code_use(codes.astype(np.float32))
+    found = latent_use(codes.astype(np.float32))
     assert found.effective_rank == pytest.approx(4 / 3**0.75, rel=1e-5)  # exp(ln 4 - ¾ ln 3)
     assert found.participation == pytest.approx(16 / 10, rel=1e-5)
 
@@ -55,18 +55,18 @@ def test_planted_dead_values_are_counted():
     codes = RNG.standard_normal((80, 4, 4, 2)).astype(np.float32)
     codes[:, 0, :, 0] = 0.7
     codes[:, 3, 3, 1] = 1e-4 * RNG.standard_normal(80)
-    found = code_use(codes)
+    found = latent_use(codes)
     assert found.dead == 5 / 32
     alive = codes.reshape(80, -1)[:, codes.reshape(80, -1).std(axis=0) > 0.1]
-    assert found.effective_rank == pytest.approx(code_use(alive).effective_rank, rel=1e-4)
+    assert found.effective_rank == pytest.approx(latent_use(alive).effective_rank, rel=1e-4)
 
 
 def test_a_code_that_never_changes_is_dead_and_one_image_says_nothing():
-    same = code_use(np.full((30, 5), 0.3, np.float32))
+    same = latent_use(np.full((30, 5), 0.3, np.float32))
     assert same.dead == 1 and np.isnan(same.effective_rank) and np.isnan(same.participation)
-    one = code_use(np.ones((1, 5), np.float32))
+    one = latent_use(np.ones((1, 5), np.float32))
     assert one.values == 5 and np.isnan([one.effective_rank, one.dead]).all()
-    lost = code_use(np.full((4, 5), np.nan, np.float32))
+    lost = latent_use(np.full((4, 5), np.nan, np.float32))
     assert np.isnan([lost.effective_rank, lost.participation, lost.dead]).all()
 
 
@@ -157,6 +157,6 @@ def test_without_labels_there_is_no_accuracy():
 
 def test_codes_too_large_to_be_squared_have_the_same_ranks():
     codes = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
-    plain, huge = code_use(codes), code_use(codes * np.float32(1e30))
+    plain, huge = latent_use(codes), latent_use(codes * np.float32(1e30))
     assert huge.effective_rank == pytest.approx(plain.effective_rank, rel=1e-4)
     assert huge.participation == pytest.approx(plain.participation, rel=1e-4)

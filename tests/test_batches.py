@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.metrics.batches import fed, neighbour_correlation
+from cae_cli.metrics.batches import batches, neighbour_correlation
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((12, 7, 5, 3)).astype(np.float32)
@@ -27,7 +27,7 @@ def slow_correlation(images):
 
 def test_all_agree_with_slow_computations():
     targets = (IMAGES + RNG.normal(0, 0.3, IMAGES.shape)).astype(np.float32)
-    found = fed(IMAGES, targets)
+    found = batches(IMAGES, targets)
     n = len(IMAGES)
     x, t = IMAGES.astype(np.float64), targets.astype(np.float64)
     assert (found.input_low, found.input_high) == (min(x.flat), max(x.flat))
@@ -42,26 +42,26 @@ def test_all_agree_with_slow_computations():
 
 def test_targets_that_are_the_inputs_are_a_pair_and_those_of_other_images_are_not():
     noise = RNG.random((400, 6, 6, 1)).astype(np.float32)
-    assert fed(noise, noise).pair == 0
-    assert fed(noise, RNG.permutation(noise)).pair == pytest.approx(1, abs=0.05)
-    assert np.isnan(fed(noise[:1], noise[:1]).pair)
-    assert np.isnan(fed(np.ones_like(noise), np.ones_like(noise)).pair)
+    assert batches(noise, noise).pair == 0
+    assert batches(noise, RNG.permutation(noise)).pair == pytest.approx(1, abs=0.05)
+    assert np.isnan(batches(noise[:1], noise[:1]).pair)
+    assert np.isnan(batches(np.ones_like(noise), np.ones_like(noise)).pair)
 
 
 def test_repeated_images_are_counted_once():
     images = IMAGES[[0, 1, 0, 2, 1, 0, 3, 3]]
-    assert fed(images, images).distinct == 4 / 8
+    assert batches(images, images).distinct == 4 / 8
     images[2] = np.nextafter(images[2], 2)  # the smallest change makes another image
-    assert fed(images, images).distinct == 5 / 8
-    assert fed(images[:1], images[:1]).distinct == 1
+    assert batches(images, images).distinct == 5 / 8
+    assert batches(images[:1], images[:1]).distinct == 1
     # Repeats are of inputs; the variance is of targets.
-    assert fed(images, np.ones_like(images)).variance == 0
+    assert batches(images, np.ones_like(images)).variance == 0
 
 
 def test_flat_images_have_neither_contrast_nor_correlation():
     flat = np.broadcast_to(RNG.random((9, 1, 1, 2)), (9, 8, 8, 2)).astype(np.float32)
-    assert np.isnan(fed(flat, flat).correlation)
-    assert fed(flat[..., :1], flat[..., :1]).image_std == pytest.approx(0, abs=1e-12)
+    assert np.isnan(batches(flat, flat).correlation)
+    assert batches(flat[..., :1], flat[..., :1]).image_std == pytest.approx(0, abs=1e-12)
 
 
 def test_white_noise_is_not_correlated_and_neither_brightness_nor_tint_hides_it():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.metrics.filters import displacement, morans_i, p_value, singular_entropy
+from cae_cli.metrics.filters import morans_i, p_value, singular_entropy, weight_change
 from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health
 from cae_cli.metrics.quality import explained_variance, mean_of, psnr
 from cae_cli.metrics.similarity import fitting_window, gaussian_band, ssim
@@ -133,8 +133,8 @@ def test_planted_blank_maps_are_counted():
     spread.add(maps)
     health = map_health(spread.std(), spread.image_std())
     assert (health.dead, health.constant) == (2, 1)
-    assert health.blank.tolist() == [False, True, True, False, True, False]
-    assert health.blank_share == pytest.approx(0.5)
+    assert health.inactive.tolist() == [False, True, True, False, True, False]
+    assert health.inactive_share == pytest.approx(0.5)
 
 
 def test_a_layer_that_is_dead_altogether_has_only_dead_maps():
@@ -173,14 +173,14 @@ def test_channels_without_spread_correlate_with_nothing():
     assert (correlation_of(maps) == np.eye(4)).all()
 
 
-def slow_duplicates(maps, blank):
+def slow_duplicates(maps, inactive):
     """Greedy, with np.corrcoef of each pair."""
     kept = []
     for i in range(maps.shape[3]):
         pairs = [np.corrcoef(maps[..., i].ravel(), maps[..., k].ravel())[0, 1] for k in kept]
-        if not blank[i] and all(abs(r) <= DUPLICATE for r in pairs):
+        if not inactive[i] and all(abs(r) <= DUPLICATE for r in pairs):
             kept.append(i)
-    return int((~blank).sum()) - len(kept)
+    return int((~inactive).sum()) - len(kept)
 
 
 def test_planted_duplicate_maps_are_counted():
@@ -188,13 +188,13 @@ def test_planted_duplicate_maps_are_counted():
     maps[..., 3] = 2 * maps[..., 0] + 1
     maps[..., 5] = maps[..., 0] + 0.02 * maps[..., 2]
     maps[..., 6] = -maps[..., 1]
-    blank = np.zeros(8, bool)
+    inactive = np.zeros(8, bool)
     correlation = correlation_of(maps)
-    assert duplicates(correlation, blank) == slow_duplicates(maps, blank) == 3
-    blank[[5, 6]] = True
-    assert duplicates(correlation, blank) == slow_duplicates(maps, blank) == 1
-    blank[0] = True  # the original is gone: its copy is the first of its kind
-    assert duplicates(correlation, blank) == 0
+    assert duplicates(correlation, inactive) == slow_duplicates(maps, inactive) == 3
+    inactive[[5, 6]] = True
+    assert duplicates(correlation, inactive) == slow_duplicates(maps, inactive) == 1
+    inactive[0] = True  # the original is gone: its copy is the first of its kind
+    assert duplicates(correlation, inactive) == 0
     assert duplicates(correlation, np.ones(8, bool)) == 0
 
 
@@ -275,14 +275,14 @@ def test_p_values_known_by_hand():
     assert p_value(100, null) == p_value(-100, null) == pytest.approx(2 / 10)
     assert p_value(7.5, null) == pytest.approx(2 * 2 / 10)
     assert p_value(4, null) == 1
-    for observed, redraws in ((np.nan, null), (1, null * np.nan), (1, np.ones(9)), (1, null[:0])):
-        assert np.isnan(p_value(observed, redraws))
+    for observed, reinitialized in ((np.nan, null), (1, null * np.nan), (1, np.ones(9)), (1, null[:0])):
+        assert np.isnan(p_value(observed, reinitialized))
     assert np.isnan(p_value(0.5, 1 + 1e-14 * null))  # rounding is no spread
 
 
 def test_displacement_of_known_moves():
     kernel = RNG.random((3, 3, 2, 4))
-    assert displacement(kernel, kernel) == 0
-    assert displacement(2 * kernel, kernel) == pytest.approx(1)
-    assert displacement(kernel, np.zeros_like(kernel)) == float("inf")
-    assert displacement(np.zeros(3), np.zeros(3)) == 0
+    assert weight_change(kernel, kernel) == 0
+    assert weight_change(2 * kernel, kernel) == pytest.approx(1)
+    assert weight_change(kernel, np.zeros_like(kernel)) == float("inf")
+    assert weight_change(np.zeros(3), np.zeros(3)) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.errors import UserError
-from cae_cli.introspection import Autoencoder, dissect, load
+from cae_cli.introspection import Autoencoder, introspect, load
 from cae_cli.model.build import build
 
 tf = pytest.importorskip("tensorflow")
@@ -57,7 +57,7 @@ def sequential():
     )
 
 
-def dense_code():
+def dense_latent():
     image = x = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
     x = layers.Flatten()(x)
@@ -180,7 +180,7 @@ def vae():
     return keras.Model(image, [mean, log_variance, decoder(z)])
 
 
-STRANGERS = [sequential, dense_code, nested, subclassed, u_net]
+STRANGERS = [sequential, dense_latent, nested, subclassed, u_net]
 
 
 # --- ours ------------------------------------------------------------------------------------------
@@ -206,11 +206,11 @@ def test_the_parts_of_our_networks_are_those_with_our_names(overrides):
         name = f"{conv.name}_map" if f"{conv.name}_map" in names else conv.name
         assert ours.maps[conv.name] is ours.model.get_layer(name).output
         assert np.array_equal(ours.kernels()[conv.name].shape[3], conv.filters)
-    assert ours.code is ours.model.get_layer("code").output
+    assert ours.latent is ours.model.get_layer("code").output
     assert not ours.skips and ours.output_activation == "sigmoid" and ours.closed == []
     assert outputs_equal(ours.model, ours, images(ours.model))
-    again = dissect(ours.model)
-    assert again.code_layer == "code" and list(again.maps) == list(ours.maps)
+    again = introspect(ours.model)
+    assert again.latent_layer == "code" and list(again.maps) == list(ours.maps)
     assert again.facts() == ours.facts()
     assert outputs_equal(ours.model, again, images(ours.model))
 
@@ -219,8 +219,8 @@ def test_the_facts_of_the_reference_network():
     facts = make("model=baseline", shape=(28, 28, 1)).facts()
     assert json.loads(json.dumps(facts)) == facts
     assert facts == {
-        "code_layer": "code",
-        "code_shape": [7, 7, 8],
+        "latent_layer": "code",
+        "latent_shape": [7, 7, 8],
         "image_shape": [28, 28, 1],
         "output_activation": "sigmoid",
         "hidden_activation": "relu",
@@ -245,7 +245,7 @@ def test_normalisation_and_dropout_are_seen():
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_strangers_are_taken_apart_and_put_together(stranger):
     model = stranger()
-    found = dissect(model)
+    found = introspect(model)
     assert outputs_equal(model, found, images(found.model))
     assert not any(isinstance(layer, keras.Model) for layer in found.model.layers)
     assert {id(w) for w in found.model.trainable_weights} == {id(w) for w in model.trainable_weights}
@@ -259,33 +259,33 @@ def test_strangers_are_taken_apart_and_put_together(stranger):
     ("stranger", "code", "convolutions", "depth", "hidden"),
     [
         (sequential, (3, 3, 4), 5, 5, "relu"),
-        (dense_code, (5,), 2, 4, "relu"),
+        (dense_latent, (5,), 2, 4, "relu"),
         (nested, (4, 4, 4), 3, 3, "relu"),
         (subclassed, (4, 4, 3), 3, 3, "relu"),
         (u_net, (2, 2, 5), 5, 5, "relu"),
     ],
 )
 def test_the_code_is_the_narrowest_place(stranger, code, convolutions, depth, hidden):
-    found = dissect(stranger())
-    assert tuple(found.code.shape[1:]) == code
+    found = introspect(stranger())
+    assert tuple(found.latent.shape[1:]) == code
     assert len(found.convolutions) == convolutions and found.depth == depth
     assert found.hidden_activation == hidden
 
 
 def test_the_code_is_behind_its_activation():
-    assert dissect(dense_code()).code_layer == "squeezed"
+    assert introspect(dense_latent()).latent_layer == "squeezed"
     image = x = keras.Input((8, 8, 1))
     for layer in (conv(8, strides=2), conv(2), layers.BatchNormalization(), layers.ReLU(name="here")):
         x = layer(x)
     x = layers.Conv2DTranspose(8, 3, strides=2, padding="same")(layers.Concatenate()([x, x]))
-    assert dissect(keras.Model(image, conv(1)(x))).code_layer == "here"
+    assert introspect(keras.Model(image, conv(1)(x))).latent_layer == "here"
 
 
 def test_layers_of_one_name_are_both_there():
     model = nested()
-    found = dissect(model)
+    found = introspect(model)
     assert [conv.name for conv in found.convolutions] == ["conv", "decoder_conv", "last"]
-    assert found.code_layer == "relu" and found.normalised
+    assert found.latent_layer == "relu" and found.normalised
     assert list(found.maps.values())[1].shape == (None, 8, 8, 5)
     model.compile("sgd", "mse")
     x = images(model, 8)
@@ -301,7 +301,7 @@ def test_a_layer_that_is_called_twice_has_two_maps():
     image = keras.Input((8, 8, 4))
     x = layers.UpSampling2D()(conv(layers.MaxPooling2D()(conv(image))))
     model = keras.Model(image, layers.Conv2D(4, 1, name="last")(x))
-    found = dissect(model)
+    found = introspect(model)
     assert list(found.maps) == ["conv", "conv_2", "last"]
     assert found.maps["conv"].shape[1] == 8 and found.maps["conv_2"].shape[1] == 4
     assert len(found.model.weights) == len(model.weights)
@@ -309,14 +309,14 @@ def test_a_layer_that_is_called_twice_has_two_maps():
 
 
 def test_skips_stay_when_codes_are_shuffled():
-    found = dissect(u_net())
+    found = introspect(u_net())
     x = images(found.model, 4)
     codes = np.asarray(found.encoder()(x))
     decoder = found.decoder()
     other = np.asarray(decoder([x, codes[::-1].copy()]))
     assert not np.array_equal(other, found.model(x))
     assert not np.allclose(other, np.asarray(found.model(x))[::-1])  # the image still has its part
-    plain = dissect(sequential())
+    plain = introspect(sequential())
     x = images(plain.model, 4)
     codes = np.asarray(plain.encoder()(x))
     shuffled = np.asarray(plain.decoder()([x, codes[::-1].copy()]))
@@ -324,15 +324,15 @@ def test_skips_stay_when_codes_are_shuffled():
 
 
 def test_the_code_of_a_variational_autoencoder_is_its_sample():
-    found = dissect(vae())
-    assert found.code_layer == "draw" and found.code.shape == (None, 2)
+    found = introspect(vae())
+    assert found.latent_layer == "draw" and found.latent.shape == (None, 2)
     x = images(found.model)
     code = np.asarray(found.encoder()(x))
     assert not np.array_equal(code, found.encoder()(x))  # it is drawn
     assert found.decoder()([x, code]).shape == x.shape
     image, encoder, decoder = vae_parts()
     mean, _, _ = encoder(image)
-    assert dissect(keras.Model(image, decoder(mean))).code_layer == "z_mean"
+    assert introspect(keras.Model(image, decoder(mean))).latent_layer == "z_mean"
 
 
 def test_a_model_without_a_call_is_its_encoder_and_decoder():
@@ -341,21 +341,21 @@ def test_a_model_without_a_call_is_its_encoder_and_decoder():
             super().__init__()
             _, self.encoder, self.decoder = vae_parts()
 
-    assert dissect(Halves()).code_layer == "draw"
+    assert introspect(Halves()).latent_layer == "draw"
 
 
 def test_an_unbuilt_model_gets_its_shape_from_the_images():
-    assert dissect(Subclassed(), shape=(8, 8, 1)).shape == (8, 8, 1)
+    assert introspect(Subclassed(), shape=(8, 8, 1)).shape == (8, 8, 1)
     with pytest.raises(UserError, match="does not say what size"):
-        dissect(Subclassed())
+        introspect(Subclassed())
     open_sides = keras.Sequential(
         [keras.Input((None, None, 1)), layers.Conv2D(2, 3, padding="same"), layers.Conv2D(1, 1)]
     )
     whole = keras.Sequential([keras.Sequential([keras.Input((4, 5, 1)), conv(2)]), conv(1)])
-    assert dissect(whole).shape == (4, 5, 1)
-    assert dissect(open_sides, shape=(6, 7, 1)).code.shape == (None, 6, 7, 2)
+    assert introspect(whole).shape == (4, 5, 1)
+    assert introspect(open_sides, shape=(6, 7, 1)).latent.shape == (None, 6, 7, 2)
     with pytest.raises(UserError, match="takes images of NonexNonex1, not 6x7x3"):
-        dissect(open_sides, shape=(6, 7, 3))
+        introspect(open_sides, shape=(6, 7, 3))
 
 
 def test_what_keras_cannot_follow_is_said():
@@ -370,7 +370,7 @@ def test_what_keras_cannot_follow_is_said():
     model = Tensorflow()
     model(np.zeros((1, 8, 8, 1)))
     with pytest.raises(UserError, match="cannot follow the call of tensorflow") as caught:
-        dissect(model)
+        introspect(model)
     assert "keras.ops" in caught.value.hint
 
     class Inside(layers.Layer):
@@ -382,7 +382,7 @@ def test_what_keras_cannot_follow_is_said():
             return tf.nn.relu(self.conv(x))
 
     partly = keras.Sequential([keras.Input((8, 8, 1)), Inside(), layers.Conv2D(1, 3, padding="same")])
-    found = dissect(partly)
+    found = introspect(partly)
     assert found.closed == ["inside"] and len(found.convolutions) == 1
     assert outputs_equal(partly, found, images(partly))
 
@@ -405,15 +405,15 @@ def test_what_keras_cannot_follow_is_said():
 )
 def test_what_is_no_autoencoder_is_refused(model, message):
     with pytest.raises(UserError, match=message) as caught:
-        dissect(model())
+        introspect(model())
     assert caught.value.hint
 
 
 def test_the_code_can_be_named():
-    assert dissect(u_net(), code="c").code_layer == "c"
-    assert dissect(nested(), code="encoder").code_layer == "relu"
+    assert introspect(u_net(), latent="c").latent_layer == "c"
+    assert introspect(nested(), latent="encoder").latent_layer == "relu"
     with pytest.raises(UserError, match="no layer midle") as caught:
-        dissect(u_net(), code="midle")
+        introspect(u_net(), latent="midle")
     assert caught.value.hint == "did you mean middle?"
 
 
@@ -421,7 +421,7 @@ def test_depthwise_and_separable_kernels_are_those_that_act():
     image = keras.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", use_bias=False)(image)
     y = layers.SeparableConv2D(3, 3, depth_multiplier=2, padding="same", use_bias=False)(x)
-    found = dissect(keras.Model(image, y))
+    found = introspect(keras.Model(image, y))
     deep, separable = found.kernels().values()
     assert deep.shape == (3, 3, 1, 6) and separable.shape == (3, 3, 6, 3)
     values = images(found.model)
@@ -440,7 +440,7 @@ def test_depthwise_and_separable_kernels_are_those_that_act():
 
 @pytest.mark.parametrize("network", [lambda: make().model, u_net, nested])
 def test_a_replaced_filter_is_the_constant_that_was_asked_for(network):
-    found = dissect(network())
+    found = introspect(network())
     x = images(found.model)
     replaced = found.with_replaced_maps()
     sizes = {name: maps.shape[-1] for name, maps in found.maps.items()}
@@ -514,7 +514,7 @@ def test_the_receptive_field_is_as_far_as_a_value_answers(stack):
     model = keras.Model(image, layers.Reshape((side, side, 1))(layers.Dense(side * side)(x)))
     for weight in model.weights:
         weight.assign(np.abs(weight) + 0.1)
-    found = dissect(model)
+    found = introspect(model)
     encoder = found.encoder()
     extent = []
     for axis in (0, 1):  # each row, then each column alone, and which values of the code answer
@@ -535,7 +535,7 @@ def test_saved_models_open_again(tmp_path, stranger):
     model = stranger()
     model.save(tmp_path / "model.keras")
     opened = load(tmp_path / "model.keras")
-    found, before = dissect(opened), dissect(model)
+    found, before = introspect(opened), introspect(model)
     assert found.facts() == before.facts() or stranger is subclassed
     x = images(found.model)
     if stranger is not vae:
@@ -546,7 +546,7 @@ def test_saved_models_open_again(tmp_path, stranger):
 def test_legacy_files_open_too(tmp_path, suffix):
     model = nested()
     model.save(tmp_path / f"model.{suffix}")
-    assert outputs_equal(model, dissect(load(tmp_path / f"model.{suffix}")), images(model))
+    assert outputs_equal(model, introspect(load(tmp_path / f"model.{suffix}")), images(model))
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
@@ -581,7 +581,7 @@ def test_a_strangers_class_comes_from_his_file(tmp_path, suffix):
         load(path)
     assert "--custom FILE" in caught.value.hint
     opened = load(path, custom)
-    assert outputs_equal(model, dissect(opened), images(model))
+    assert outputs_equal(model, introspect(opened), images(model))
     custom.write_text("1 / 0")
     with pytest.raises(UserError, match="ZeroDivisionError"):
         load(path, custom)
@@ -617,5 +617,5 @@ def test_files_that_are_no_models_are_refused(tmp_path):
 def test_an_autoencoder_can_be_named_by_hand():
     flat = sequential()
     model = keras.Model(flat.inputs, flat.outputs)
-    parts = Autoencoder(model, code_layer=model.layers[4].name)
-    assert parts.code.shape == (None, 3, 3, 4)
+    parts = Autoencoder(model, latent_layer=model.layers[4].name)
+    assert parts.latent.shape == (None, 3, 3, 4)
