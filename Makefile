@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test soak fuzz clinic clinic-smoke check bench format docs clean
+.PHONY: help setup train test soak fuzz faults faults-smoke check bench format docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,11 +43,11 @@ fuzz: $(VENV)/.done ## Try thousands of command lines, configs and files, other 
 	@CAE_FUZZ=100 $(BIN)/python -m pytest -q tests/tf/test_fuzz.py
 	@$(BIN)/python -m tests.tf.trainings --cases 60 --seed $(SEED)
 
-clinic: $(VENV)/.done ## Score the diagnosis and its prescriptions, and write docs/clinic.md (hours); DATA=FOLDER
-	@$(BIN)/cae clinic --data $(DATA) --docs docs/clinic.md $(ARGS)
+faults: $(VENV)/.done ## Score the diagnosis and its fixes on trainings with known faults (hours); DATA=FOLDER
+	@$(BIN)/python -m benchmarks.faults --data $(DATA) --docs docs/fault_benchmark.md $(ARGS)
 
-clinic-smoke: $(VENV)/.done ## A handful of cases on images made on the spot; fails if a verdict is wrong (minutes)
-	@$(BIN)/cae clinic --part smoke --no-treat --out runs/clinic-smoke
+faults-smoke: $(VENV)/.done ## The same on a handful of small cases; fails if a verdict is wrong (minutes)
+	@$(BIN)/python -m benchmarks.faults --part smoke --no-treat --out runs/faults-smoke
 
 check: $(VENV)/.done ## Check format, style, types and layers
 	@$(BIN)/ruff format --check .

@@ -30,7 +30,6 @@ COMMANDS = {
     "diagnose": Command(
         "judge a run, or any Keras autoencoder, and find out what helps", "cae_cli.commands.diagnose"
     ),
-    "clinic": Command("say how good the diagnosis and its cures are", "benchmarks.faults.command"),
     "treat": Command(
         "train again with what the diagnosis proposes, beside a random control", "cae_cli.commands.treat"
     ),

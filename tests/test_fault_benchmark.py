@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
+from benchmarks.faults import __main__ as command
 from benchmarks.faults import (
     ablation,
-    baselines,
-    cases,
+    case_files,
     corruption,
     page,
-    patients,
-    reading,
     report,
     scoring,
+    tools,
 )
-from benchmarks.faults import command as command
+from benchmarks.faults import (
+    case as case_module,
+)
+from benchmarks.faults import (
+    trainings as known_trainings,
+)
 from benchmarks.faults.scoring import Judged, Treated
 from cae_cli import data, experiment
 from cae_cli.diagnosis import RULES, diagnose
@@ -61,7 +65,7 @@ def folder(tmp_path):
 
 
 def test_a_case_is_read_to_the_letter(folder):
-    [case] = reading.read([folder])
+    [case] = case_files.read([folder])
     assert case.name == "penalty"
     assert case.why == "Weights shrink to nothing, whatever the images."
     assert (case.expect, case.causes, case.also, case.treatable) == ("sick", ("CAE206",), (), True)
@@ -79,16 +83,16 @@ def test_a_case_is_read_to_the_letter(folder):
 
 
 def test_images_that_are_not_there_are_told(folder, tmp_path):
-    trainings = [t for case in reading.read([folder]) for t in case.trainings]
-    there, left_out = patients.with_data(trainings, tmp_path)
+    trainings = [t for case in case_files.read([folder]) for t in case.trainings]
+    there, left_out = known_trainings.with_data(trainings, tmp_path)
     assert [t.name for t in there] == ["penalty.0.s0", "penalty.2.s0"]
     assert left_out == {str(tmp_path / "images.npz"): 2}
     (tmp_path / "images.npz").touch()
-    assert patients.with_data(trainings, tmp_path) == (trainings, {})
+    assert known_trainings.with_data(trainings, tmp_path) == (trainings, {})
 
 
 def test_a_later_word_takes_the_place_of_an_earlier_one():
-    told = cases.joined(["model=wide", "loss=ssim"], ["loss.window=7"], ["loss=mse", "seed=1"])
+    told = case_module.joined(["model=wide", "loss=ssim"], ["loss.window=7"], ["loss=mse", "seed=1"])
     assert told == ("model=wide", "loss.window=7", "loss=mse", "seed=1")
 
 
@@ -133,7 +137,7 @@ def test_a_mistake_is_told_with_file_key_and_hint(folder, name):
     assert old in CASE
     (folder / "penalty.yaml").write_text(CASE.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
-        reading.read([folder])
+        case_files.read([folder])
     assert str(folder / "penalty.yaml") in caught.value.where
     assert caught.value.where.endswith(where)
     assert hint is None or hint in caught.value.hint
@@ -145,40 +149,40 @@ def test_no_training_is_in_two_parts(folder):
     )
     (folder / "penalty.yaml").write_text(twice)
     with pytest.raises(UserError, match="variants 0 and 3 are the same training"):
-        reading.read([folder])
+        case_files.read([folder])
 
 
 def test_sources_are_read_as_strictly(folder):
     file = folder.parent / "data.yaml"
     file.write_text("glyphs: {config: [data=glyphs], dok: x}\n")
     with pytest.raises(UserError, match="there is no key 'dok'") as caught:
-        reading.read([folder])
+        case_files.read([folder])
     assert caught.value.hint == "did you mean doc?"
     file.write_text("glyphs: {config: [data.train=3], doc: x}\n")
     with pytest.raises(UserError, match="must choose a source"):
-        reading.read([folder])
+        case_files.read([folder])
     file.unlink()
     with pytest.raises(UserError, match=r"data\.yaml is missing"):
-        reading.read([folder])
+        case_files.read([folder])
 
 
 def test_a_case_that_is_not_there_gets_the_nearest_name(folder):
     with pytest.raises(UserError) as caught:
-        reading.read([folder / "penaltie.yaml"])
+        case_files.read([folder / "penaltie.yaml"])
     assert caught.value.hint == "did you mean penalty.yaml?"
-    trainings = reading.read([folder, folder / "penalty.yaml"])  # the same one twice is one
+    trainings = case_files.read([folder, folder / "penalty.yaml"])  # the same one twice is one
     assert len(trainings) == 1
     with pytest.raises(UserError, match="no case 'penalti'") as caught:
-        patients.chosen(trainings, "test", ["penalti"])
+        known_trainings.chosen(trainings, "test", ["penalti"])
     assert caught.value.hint == "did you mean penalty?"
-    assert [t.name for t in patients.chosen(trainings, "smoke", ["CAE206"])] == ["penalty.2.s0"]
+    assert [t.name for t in known_trainings.chosen(trainings, "smoke", ["CAE206"])] == ["penalty.2.s0"]
 
 
 @pytest.fixture(scope="module")
 def ours():
     if not command.CASES.is_dir():
         pytest.skip("an installed package has no cases")
-    return reading.read([command.CASES])
+    return case_files.read([command.CASES])
 
 
 def test_every_case_of_ours_composes_and_the_parts_are_apart(ours):
@@ -429,13 +433,13 @@ def test_what_could_not_be_judged_is_not_judged_with_less():
     one = SimpleNamespace(judged=failed, result=SimpleNamespace(metrics=None), config={})
     assert set(ablation.all_judged([one])) == set(GROUPS)
     assert all(judged == (failed,) for judged in ablation.all_judged([one]).values())
-    assert all(guesses == (baselines.Guess(()),) for guesses in baselines.all_guesses([one]).values())
+    assert all(guesses == (tools.Guess(()),) for guesses in tools.all_guesses([one]).values())
 
 
 def signals(**values):
     """What a healthy training shows."""
     fell = 0.02 + 0.08 * 0.5 ** np.arange(9)
-    shown = baselines.Signals(
+    shown = tools.Signals(
         train_loss=fell[1:],
         val_loss=fell,
         val_mse=fell / 2,
@@ -481,7 +485,7 @@ SEEN = [
     ("UMLAUT", {"config": with_rate(1e-8)}, ["learning rate out of range"]),
     ("UMLAUT", {"val_loss": 0.1 + 0.01 * np.arange(9)}, ["overfitting"]),
 ]
-TOOLS = {tool.name: tool for tool in baselines.TOOLS}
+TOOLS = {tool.name: tool for tool in tools.TOOLS}
 
 
 @pytest.mark.parametrize("tool, values, symptoms", SEEN)
@@ -496,9 +500,9 @@ def test_a_tool_says_nothing_of_the_healthy(tool):
 
 def test_every_symptom_comes_from_causes_that_there_are():
     known = {rule.code for rule in RULES}
-    assert all(codes and set(codes) <= known for codes in baselines.SYMPTOMS.values())
+    assert all(codes and set(codes) <= known for codes in tools.SYMPTOMS.values())
     assert {s for _, _, symptoms in SEEN for s in symptoms} | {"missing activation"} == set(
-        baselines.SYMPTOMS
+        tools.SYMPTOMS
     )
 
 
@@ -520,19 +524,19 @@ def test_the_files_of_a_run_show_what_tools_look_at(tmp_path):
         "kernel/encoder_1": np.zeros(1, np.float32),
     }
     run.write_arrays(run.arrays, arrays)
-    seen = baselines.signals(run, CONFIG)
+    seen = tools.signals(run, CONFIG)
     assert seen.train_loss.tolist() == [0.1, 0.05] and seen.val_loss.tolist() == [0.3, 0.12, 0.07]
     assert seen.accuracy == pytest.approx([1 - 0.08 / 0.2, 1 - 0.04 / 0.2])
     assert seen.dead == 0.5 and seen.input_range == (-0.5, 2.0) and seen.is_finite
     assert seen.gradients.shape == (2, 2) and seen.updates[-1, 0] == -3
     run.write_training({"diverged_at": 3})
-    assert not baselines.signals(run, CONFIG).is_finite
+    assert not tools.signals(run, CONFIG).is_finite
 
 
 def test_a_tool_is_right_where_the_fault_can_have_the_symptom():
     examined = (sick("a", ("CAE207",)), sick("b", ("CAE501",)), well("h"), well("e", "border"))
-    guesses = [baselines.Guess(s) for s in (("not finite",), ("dead filters",), ("overfitting",), ())]
-    told = baselines.figures(examined, guesses)
+    guesses = [tools.Guess(s) for s in (("not finite",), ("dead filters",), ("overfitting",), ())]
+    told = tools.figures(examined, guesses)
     assert (told.right.count, told.found.count, told.right.of) == (1, 2, 2)
     assert (told.false_alarms.count, told.border_alarms.count) == (1, 0)
 
@@ -589,7 +593,7 @@ CURED = (Treated("a.1", True, True, False, False, 1, 1),)
 
 
 def results(judged=EXAMINED, treated=CURED):
-    guesses = {name: tuple(baselines.Guess(()) for _ in judged) for name in TOOLS}
+    guesses = {name: tuple(tools.Guess(()) for _ in judged) for name in TOOLS}
     return faults.Results(
         part="test",
         why={"a": "A penalty | too large.", "b": "Black."},
@@ -620,8 +624,12 @@ def test_goals_are_met_missed_or_left_open():
 
 def test_figures_without_the_cases_that_rules_were_changed_for_stand_beside(tmp_path):
     seen = sick("a.1", named=("CAE206",), blind=False)
-    page.write(results((well("h0"), seen, sick("b.1"))), tmp_path / "clinic.md", "cae clinic")
-    text = (tmp_path / "clinic.md").read_text()
+    page.write(
+        results((well("h0"), seen, sick("b.1"))),
+        tmp_path / "fault_benchmark.md",
+        "python -m benchmarks.faults",
+    )
+    text = (tmp_path / "fault_benchmark.md").read_text()
     section = text[text.index("## Without what was seen before") : text.index("## Who was examined")]
     assert "| sick: right cause named first | 0 of 1 |" in section
 
@@ -637,8 +645,10 @@ def test_an_alarm_where_a_criterion_fails_is_counted_apart():
 
 
 def test_the_page_tells_every_wrong_one_and_no_path_of_this_machine(tmp_path):
-    page.write(results(), tmp_path / "docs" / "clinic.md", "cae clinic --part test")
-    text = (tmp_path / "docs" / "clinic.md").read_text()
+    page.write(
+        results(), tmp_path / "docs" / "fault_benchmark.md", "python -m benchmarks.faults --part test"
+    )
+    text = (tmp_path / "docs" / "fault_benchmark.md").read_text()
     wrong = text[text.index("## What was said wrong") : text.index("## The cases")]
     for name in ("a.2", "a.3", "a.4", "b.2", "c.2", "h2", "e2"):
         assert f"| {name} |" in wrong
@@ -686,11 +696,11 @@ def test_smoke_fails_by_a_wrong_word_and_by_nothing_else(monkeypatch, tmp_path, 
         assert examined(monkeypatch, tmp_path, (*good, bad), "--part", "smoke") == 1
         assert examined(monkeypatch, tmp_path, (*good, bad), "--part", "test") == 0
     assert examined(monkeypatch, tmp_path, good, "--part", "smoke") == 0
-    assert (tmp_path / "runs" / "clinic" / "results_smoke.json").is_file()
+    assert (tmp_path / "runs" / "faults" / "results_smoke.json").is_file()
     capsys.readouterr()
-    examined(monkeypatch, tmp_path, good, "--json", "--docs", "docs/clinic.md")
+    examined(monkeypatch, tmp_path, good, "--json", "--docs", "docs/fault_benchmark.md")
     assert json.loads(capsys.readouterr().out)["part"] == "test"
-    assert str(tmp_path) not in (tmp_path / "docs" / "clinic.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "docs" / "fault_benchmark.md").read_text()
 
 
 def test_the_help_lists_the_ways_to_spoil_images(capsys):
@@ -705,7 +715,7 @@ def test_wrong_words_of_the_command(monkeypatch, tmp_path):
     for words in (["--part", "tests"], ["--jobs", "0"], ["--nothing"]):
         with pytest.raises(UserError) as caught:
             command.main(words)
-        assert "cae clinic --help" in caught.value.hint
+        assert "python -m benchmarks.faults --help" in caught.value.hint
     with pytest.raises(UserError, match="there is no such case"):
         command.main([str(tmp_path / "nowhere")])
 

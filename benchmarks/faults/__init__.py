@@ -3,7 +3,7 @@
     cases -> patients -> trainings -> judged -> by others, and with less to look at -> treated -> scored
 
 Patients are trainings whose state is known beforehand: made sick on purpose, healthy, or at the border
-(`cases`, `reading`, `corruption`). What is said of them is compared with what is known (`scoring`); so
+(`cases`, `case_files`, `corruption`). What is said of them is compared with what is known (`scoring`); so
 is what simpler tools would say (`baselines`), and what is left when some measures are taken away
 (`ablation`). Sick ones are treated by their fixes, and by random controls
 (`cae_cli.treatment`).
@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults import ablation, baselines, patients, reading, scoring
-from benchmarks.faults.patients import Looked
+from benchmarks.faults import ablation, case_files, scoring, tools, trainings
 from benchmarks.faults.scoring import Judged, Scores, Treated
+from benchmarks.faults.trainings import Looked
 from cae_cli.errors import UserError
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch
@@ -71,7 +71,7 @@ class Results:
     left_out: Mapping[str, int]
     judged: tuple[Judged, ...]
     treated: tuple[Treated, ...] | None
-    guesses: Mapping[str, tuple[baselines.Guess, ...]]
+    guesses: Mapping[str, tuple[tools.Guess, ...]]
     less: Mapping[str, tuple[Judged, ...]]
     scores: Scores
 
@@ -88,24 +88,24 @@ def examine(request: Request, command: Sequence[str], say: Callable[[str], None]
         UserError: a case is wrong, or nothing can be examined.
         Interrupted: by a signal; what is trained is not trained again.
     """
-    known = reading.read(request.cases)
-    asked = patients.chosen(known, request.part, request.only)
-    there, left_out = patients.with_data(asked, request.data)
+    known = case_files.read(request.cases)
+    asked = trainings.chosen(known, request.part, request.only)
+    there, left_out = trainings.with_data(asked, request.data)
     for file, count in left_out.items():
         left = f"{count} training{'' if count == 1 else 's'} left out"
         say(f"! {left}: {file} is not there (--data says where images are)")
     if not there:
         raise UserError("none of the images are there", where=request.data, hint="--data DIR")
-    admitted = patients.admitted(there, request.data, request.out / "images")
-    with batch.opened(request.out, command, n_jobs=request.n_jobs, pictures=False) as trainings:
+    admitted = trainings.admitted(there, request.data, request.out / "images")
+    with batch.opened(request.out, command, n_jobs=request.n_jobs, pictures=False) as runner:
         there_are = f"{len(admitted)} patient{'' if len(admitted) == 1 else 's'}"
         say(f"{there_are} of the part {request.part}, in {request.out}")
-        runs = trainings.train([patient.wanted for patient in admitted])
-        looked = [patients.look(p, run) for p, run in zip(admitted, runs, strict=True)]
+        runs = runner.train([patient.wanted for patient in admitted])
+        looked = [trainings.look(p, run) for p, run in zip(admitted, runs, strict=True)]
         judged = tuple(one.judged for one in looked)
-        guesses = baselines.all_guesses(looked)
+        guesses = tools.all_guesses(looked)
         less = ablation.all_judged(looked)
-        treated = treat(looked, trainings, say) if request.treat else None
+        treated = treat(looked, runner, say) if request.treat else None
     return Results(
         part=request.part,
         why={one.patient.training.case.name: one.patient.training.case.why for one in looked},
@@ -118,7 +118,7 @@ def examine(request: Request, command: Sequence[str], say: Callable[[str], None]
     )
 
 
-def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]) -> tuple[Treated, ...]:
+def treat(looked: Sequence[Looked], runner: Batch, say: Callable[[str], None]) -> tuple[Treated, ...]:
     """Treats the sick in whom anything was found: by fix, and by chance beside.
 
     All of them are treated at once, a step of each at a time.
@@ -136,7 +136,7 @@ def treat(looked: Sequence[Looked], trainings: Batch, say: Callable[[str], None]
         if not any(wanted.values()):
             break
         say(f"treatment, step {number} of {ROUNDS} at most: {sum(map(bool, wanted.values()))} trainings")
-        runs = iter(trainings.train([one for arm in arms for one in wanted[id(arm)]]))
+        runs = iter(runner.train([one for arm in arms for one in wanted[id(arm)]]))
         for arm in arms:
             if wanted[id(arm)]:
                 arm.take([next(runs) for _ in wanted[id(arm)]])

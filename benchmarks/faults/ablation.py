@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.faults.patients import Looked, said
 from benchmarks.faults.scoring import Judged
+from benchmarks.faults.trainings import Looked, said
 from cae_cli.diagnosis import diagnose
 from cae_cli.metrics.dynamics import dynamics
 from cae_cli.metrics.maps import MapHealth

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.faults import ablation, baselines, scoring
-from benchmarks.faults.picture import draw
+from benchmarks.faults import ablation, scoring, tools
+from benchmarks.faults.figure import draw
 from benchmarks.faults.report import goals, instead, of, said, share, tool_rows
 from cae_cli.diagnosis import RULES
 from cae_cli.runs.folder import surroundings
@@ -17,7 +17,7 @@ from cae_cli.system.files import atomic, make, writing
 if TYPE_CHECKING:
     from benchmarks.faults import Results
 
-PICTURE = "clinic_confusion.png"
+PICTURE = "fault_confusion.png"
 
 
 def write(results: Results, path: Path, command: str) -> None:
@@ -197,7 +197,7 @@ How often a first-named cause is right, by the confidence that stands beside it.
 def _tools_section(results: Results) -> str:
     rows = tool_rows(results)
     titles = ["tool", "sick: right first", "sick: anything", "healthy: alarms", "border: alarms"]
-    docs = "\n".join(f"- **{tool.name}**: {tool.doc}." for tool in baselines.TOOLS)
+    docs = "\n".join(f"- **{tool.name}**: {tool.doc}." for tool in tools.TOOLS)
     return f"""\
 ## Beside simpler tools
 

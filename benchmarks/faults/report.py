@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from benchmarks.faults import baselines, scoring
+from benchmarks.faults import scoring, tools
 from benchmarks.faults.scoring import Judged, Rate
 from cae_cli.report import comparison
 from cae_cli.report.comparison import Column
@@ -207,8 +207,8 @@ def tool_rows(results: Results) -> list[tuple[str, str, str, str, str]]:
     return [(name, of(a), of(b), of(c), of(d)) for name, a, b, c, d in rows]
 
 
-def _figures(results: Results) -> dict[str, baselines.Figures]:
-    return {name: baselines.figures(results.judged, g) for name, g in results.guesses.items()}
+def _figures(results: Results) -> dict[str, tools.Figures]:
+    return {name: tools.figures(results.judged, g) for name, g in results.guesses.items()}
 
 
 def as_plain(results: Results) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cases import Case, Training
+from benchmarks.faults.case import Case, Training
 from benchmarks.faults.corruption import corrupted
 from benchmarks.faults.scoring import Judged
 from cae_cli.diagnosis import Diagnosis
@@ -86,7 +86,9 @@ def chosen(cases: Sequence[Case], part: str, only: Sequence[str]) -> list[Traini
         raise UserError(
             f"no case has a training of the part {part}",
             where="command line",
-            hint="cae clinic --help" if not only else "leave out --only, or take another --part",
+            hint="python -m benchmarks.faults --help"
+            if not only
+            else "leave out --only, or take another --part",
         )
     return trainings
 

@@ -1,7 +1,7 @@
 """What is known beforehand: cases, and the trainings that belong to each.
 
 A case says whether it is sick, healthy or at the border, which findings would be right, and the
-trainings that show it. `reading` reads them from files.
+trainings that show it. `case_files` reads them from files.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.faults.patients import Looked
 from benchmarks.faults.scoring import Judged, Rate, rate
+from benchmarks.faults.trainings import Looked
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run
 

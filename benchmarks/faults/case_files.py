@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from benchmarks.faults.cases import EXPECTED, PARTS, Case, Source, Training, joined
+from benchmarks.faults.case import EXPECTED, PARTS, Case, Source, Training, joined
 from benchmarks.faults.corruption import check_name
 from cae_cli.config.untangle import untangled
 from cae_cli.diagnosis import RULES
