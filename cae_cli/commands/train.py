@@ -26,7 +26,8 @@ from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import SweepFile, SweepFolder, Target, grid, job, launcher
+from cae_cli.sweep import SweepFile, SweepFolder, Target, grid, launcher
+from cae_cli.sweep.job import Task, wants_errors
 from cae_cli.sweep.jobs import found
 from cae_cli.system import signals
 from cae_cli.system.files import at_work, claim, is_in_use, make
@@ -108,14 +109,17 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     experiment.check_early(config)
     folder, is_new = _folder(node, flags.overrides, "hydra.run.dir")
     run = Run(folder)
-    job.outcomes.clear()
+    task = Task()
     with at_work(folder):
         _check_empty(folder, "hydra.run.dir")
         try:
-            _run_hydra(flags, flags.overrides, sources, f"hydra.run.dir={compose.quoted(folder)}")
-            [outcome] = job.outcomes
+            _run_hydra(
+                flags, flags.overrides, sources, f"hydra.run.dir={compose.quoted(folder)}", task=task
+            )
+            outcome = task.outcome
             if isinstance(outcome, Exception):
                 raise outcome
+            assert outcome is not None
         except UserError:
             if is_new and not run.has_trained():  # nothing happened that is worth a folder
                 shutil.rmtree(folder, ignore_errors=True)
@@ -153,8 +157,7 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
     if Path.cwd() not in [Path(folder).resolve() for folder in sys.path]:
         # Python's own processes would look for modules in the current folder, whoever made it.
         os.environ["PYTHONSAFEPATH"] = "1"
-    launcher.rules = flags.rules
-    launcher.asked.clear()
+    task = Task(rules=flags.rules)
     is_ours = launcher.is_chosen(node)
     if not is_ours and "hydra.sweep.subdir" not in map(key_of, words):
         # Others do not see that two jobs are the same, as sweepers that search may want.
@@ -171,13 +174,12 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
         place.write(content)
         try:
             with launcher.serving(place, early=early) if is_ours else contextlib.nullcontext():
-                _run_hydra(
-                    flags, words, sources, f"hydra.sweep.dir={compose.quoted(place.folder)}", *more
-                )
+                own_folder = f"hydra.sweep.dir={compose.quoted(place.folder)}"
+                _run_hydra(flags, words, sources, own_folder, *more, task=task)
             if not is_ours:
                 place.write(dataclasses.replace(content, jobs=found(place.folder)[1]))
             done = sweep.read(place.folder)
-            asked = {folder.name for folder in launcher.asked}
+            asked = {folder.name for folder in task.folders}
             ended = [job for job in done.jobs if not is_ours or job.folder.name in asked]
             # Workers of another launcher may have died before their folders were made.
             planned = len(asked) if is_ours else len(jobs) * (_sweeper(node) in GRIDS)
@@ -220,7 +222,7 @@ def _for_a_search(node: DictConfig, target: Target | None, words: Sequence[str])
         )
     right = {"max": "maximize", "min": "minimize"}[target.goal]
     more = []
-    if launcher.wants_errors(node.hydra) and "hydra.sweeper.max_failure_rate" not in map(key_of, words):
+    if wants_errors(node.hydra) and "hydra.sweeper.max_failure_rate" not in map(key_of, words):
         more.append("hydra.sweeper.max_failure_rate=1.0")  # the others go on
     if "direction" not in node.hydra.sweeper:
         return more
@@ -353,7 +355,11 @@ def _words(flags: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
 
 
 def _run_hydra(
-    flags: argparse.Namespace, overrides: Sequence[str], sources: compose.Sources, *more: str
+    flags: argparse.Namespace,
+    overrides: Sequence[str],
+    sources: compose.Sources,
+    *more: str,
+    task: Task | None = None,
 ) -> None:
     """Calls Hydra's own main with flags and overrides, and ``more`` of ours.
 
@@ -369,7 +375,7 @@ def _run_hydra(
     )
     try:
         with compose.errors_in_words(overrides, sources), loader.guarding(sources.trust):
-            decorated(job.run)()
+            decorated(task or Task())()
     finally:
         sys.argv = argv
         if full_error is None:

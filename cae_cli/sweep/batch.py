@@ -26,7 +26,8 @@ from cae_cli.errors import UserError
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob
-from cae_cli.sweep import SweepFile, SweepFolder, job, launcher
+from cae_cli.sweep import SweepFile, SweepFolder, launcher
+from cae_cli.sweep.job import Task
 from cae_cli.system.files import at_work
 
 # Words of a batch come from files: of a run, of a case.
@@ -65,8 +66,8 @@ class Batch:
         master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         with read_write(master.hydra):  # from these Hydra composes each job
             master.hydra.overrides.hydra.append(f"hydra.sweep.dir={compose.quoted(folder.folder)}")
-        task = job.run if pictures else job.run_without_pictures
-        self._work = launcher.Work(HydraContext(loader, Callbacks()), task, master, is_judged=pictures)
+        context = HydraContext(loader, Callbacks())
+        self._work = launcher.Work(context, Task(pictures=pictures), master)
         self._trained = 0
 
     def train(self, wanted: Sequence[Wanted]) -> list[Run]:

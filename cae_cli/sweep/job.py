@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +16,90 @@ from cae_cli import experiment
 from cae_cli.config import compose
 from cae_cli.config.schema import parse
 from cae_cli.errors import RunFailed, UserError
+from cae_cli.experiment import Outcome
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import launcher
-
-# What the job of a single run came to. Hydra would print a line of its own about an exception, and
-# drop a result.
-outcomes: list[experiment.Outcome | Exception] = []
 
 
-def run(node: DictConfig) -> float | None:
-    """One run; called by Hydra, once for each job of a sweep.
+@dataclass
+class Task:
+    """What Hydra calls with the config of a run: by itself, or once for each job of a sweep or a batch.
 
-    A failing job of a sweep does not stop the others: its error is shown and written into its
-    folder, and its result is NaN. That of one that finishes is the optimized metric.
+    Processes of jobs get a copy of it, so it also carries what they have to know.
+
+    Attributes:
+        pictures: draw them. Without pictures only the training counts as the result of a job.
+        rules: a Python file with rules of the user, or None.
+        outcome: of a single run, once it has ended. Hydra would print an exception itself, and drop a
+            result.
+        folders: of the jobs of this sweep, filled by the process launcher.
     """
-    return _run(node, pictures=True)
 
+    pictures: bool = True
+    rules: Path | None = None
+    outcome: Outcome | Exception | None = None
+    folders: list[Path] = field(default_factory=list)
 
-def run_without_pictures(node: DictConfig) -> float | None:
-    """The same; nothing is drawn."""
-    return _run(node, pictures=False)
+    def __call__(self, node: DictConfig) -> float | None:
+        """Runs one job.
 
+        A failing job of a sweep does not stop the others: its error is shown and written into its
+        folder.
 
-def _run(node: DictConfig, *, pictures: bool) -> float | None:
-    context = HydraConfig.get()
-    folder = Run(Path(context.runtime.output_dir))
-    is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
-    screen = terminal.Screen()
-    if is_sweep:
-        screen.console.print()
-        screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
-    try:
-        # Only `launcher` gives a job the folder of one that was cut short.
-        again = is_sweep and folder.status().get("status") == "interrupted" and folder.is_set_up()
-        outcome = experiment.run(parse(node), _command(context), folder, again=again, pictures=pictures)
-    except Exception as error:
-        if not isinstance(error, UserError | RunFailed):
-            error = unforeseen(error, folder)
+        Returns:
+            Of a job of a sweep, the optimized metric; NaN if the job failed.
+        """
+        context = HydraConfig.get()
+        folder = Run(Path(context.runtime.output_dir))
+        is_sweep = context.mode is not None and context.mode.name == "MULTIRUN"
+        screen = terminal.Screen()
         if is_sweep:
-            terminal.show_error(error)
-            if launcher.wants_errors(context):
-                raise error from error.__cause__
-        else:
-            outcomes.append(error)
-        return float("nan")
-    if is_sweep:
+            screen.console.print()
+            screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
+        try:
+            # Only the process launcher gives a job the folder of an interrupted one.
+            again = is_sweep and folder.status().get("status") == "interrupted" and folder.is_set_up()
+            outcome = experiment.run(
+                parse(node), _command(context), folder, again=again, pictures=self.pictures
+            )
+        except Exception as error:
+            if not isinstance(error, UserError | RunFailed):
+                error = unforeseen(error, folder)
+            if not is_sweep:
+                self.outcome = error
+            else:
+                terminal.show_error(error)
+                if wants_errors(context):
+                    raise error from error.__cause__
+            return math.nan
+        if not is_sweep:
+            self.outcome = outcome
+            return None
         terminal.show([terminal.verdict(outcome.diagnosis)])
-        if outcome.failed and launcher.wants_errors(context):
+        if outcome.failed and wants_errors(context):
             raise RunFailed(str(folder.status().get("reason")))
-        return launcher.value_of(folder, node.get("optimized_metric"))
-    outcomes.append(outcome)
-    return None
+        return value_of(folder, node.get("optimized_metric"))
+
+
+def value_of(run: Run, metric: str | None) -> float | None:
+    """The optimized metric of a run: NaN if it did not finish, None without a metric."""
+    try:
+        if run.status().get("status") != "ok":
+            return math.nan
+        if metric is None:
+            return None
+        if metric == "explained":
+            return float(run.summary()["metrics"]["quality"]["explained_variance"])
+        metrics = run.read_metrics()
+        [row] = (metrics["epoch"] == run.training()["measured_epoch"]).nonzero()[0]
+        return float(metrics[metric][row])
+    except (UserError, KeyError, TypeError, ValueError):
+        return math.nan
+
+
+def wants_errors(hydra: Any) -> bool:
+    """Whether the sweeper needs an exception for a failed job: Optuna's cannot use NaN."""
+    return "max_failure_rate" in hydra.sweeper
 
 
 def _command(context: Any) -> list[str]:
@@ -90,7 +124,7 @@ def job_folder(overrides: str) -> str:
     return slug if overrides else "job"
 
 
-# Here, where every process that unpickles `run` comes by.
+# Every process that unpickles a `Task` imports this module.
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 

@@ -28,7 +28,7 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cae_cli import sweep
@@ -41,6 +41,7 @@ from cae_cli.report.progress import Progress, Running
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import PlannedJob, SweepFolder
 from cae_cli.sweep.fingerprint import Fingerprint, Place, place
+from cae_cli.sweep.job import Task, value_of, wants_errors
 from cae_cli.system import signals
 from cae_cli.system.files import at_work, is_in_use
 from cae_cli.training import backend
@@ -68,14 +69,11 @@ class Work:
 
     Attributes:
         context, task, config: as Hydra gives them to launchers.
-        is_judged: the verdict is part of what a finished job is kept for, and a job that failed begins
-            again; otherwise only the training is, and one that diverged is finished.
     """
 
     context: HydraContext
-    task: TaskFunction
+    task: Task
     config: DictConfig
-    is_judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,6 @@ class Job:
         return Running(self.name, self.epochs, self.began, self.run.folder)
 
 
-# Folders of the jobs that were asked for in this process, and a file with rules of the person's own.
-asked: list[Path] = []
-rules: Path | None = None
-
-
 def launch(
     options: Options, work: Work, job_overrides: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
@@ -148,7 +141,7 @@ def launch(
         job = prepared(work, folder.folder, tuple(overrides), number)
         folders.append(job.run.folder)
         jobs.setdefault(job.run.folder, job)  # the same job twice is run once
-    asked.extend(jobs)
+    work.task.folders += jobs
     _write_down(folder, list(jobs.values()), begins=first == 0)
     run(options, work, folder, list(jobs.values()))
     return [_returned(jobs[folder], work) for folder in folders]
@@ -199,22 +192,6 @@ def check(node: DictConfig) -> None:
         )
 
 
-def value_of(run: Run, metric: str | None) -> float | None:
-    """What a finished run has of the optimized metric; NaN if it did not finish, None without one."""
-    try:
-        if run.status().get("status") != "ok":
-            return math.nan
-        if metric is None:
-            return None
-        if metric == "explained":
-            return float(run.summary()["metrics"]["quality"]["explained_variance"])
-        metrics = run.read_metrics()
-        [row] = (metrics["epoch"] == run.training()["measured_epoch"]).nonzero()[0]
-        return float(metrics[metric][row])
-    except (UserError, KeyError, TypeError, ValueError):
-        return math.nan
-
-
 def prepared(
     work: Work, folder: Path, overrides: tuple[str, ...], number: int, name: str | None = None
 ) -> Job:
@@ -236,8 +213,8 @@ def prepared(
     options = parse(config)
     where = place(
         folder / (name or str(config.hydra.sweep.subdir)),
-        Fingerprint.of(options, judged=work.is_judged),
-        judged=work.is_judged,
+        Fingerprint.of(options, judged=work.task.pictures),
+        judged=work.task.pictures,
     )
     with read_write(config.hydra):
         config.hydra.sweep.subdir = where.run.folder.name
@@ -274,11 +251,6 @@ def _returned(job: Job, work: Work) -> JobReturn:
         status=status,
         _return_value=value,
     )
-
-
-def wants_errors(hydra: Any) -> bool:
-    """Whether the sweeper is told of a failed job by an exception: Optuna's stumbles over NaN."""
-    return "max_failure_rate" in hydra.sweeper
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -319,7 +291,7 @@ class _Pool:
                 for job in [job for job in self.running if job.process.exitcode is not None]:
                     self._end(job)
                     # At the end whoever called does it.
-                    if self.work.is_judged and (waiting or self.running):
+                    if self.work.task.pictures and (waiting or self.running):
                         self._rebuild()
                 self._stop_the_late()
                 self.progress.update([job.running() for job in self.running], len(waiting))
@@ -334,7 +306,7 @@ class _Pool:
         loader = self.work.context.config_loader
         job.process = self.context.Process(
             target=_work,
-            args=(job.slot, job.run.folder, self.work.task, job.config, loader, rules),
+            args=(job.slot, job.run.folder, self.work.task, job.config, loader),
             name=job.name,
             daemon=True,
         )
@@ -446,9 +418,7 @@ def _tell_how_it_ended(job: Job, timeout: float | None) -> None:
                 run.set_status("failed", f"its process ended with exit code {code}; see {JOB_LOG}")
 
 
-def _work(
-    slot: Slot, folder: Path, task: TaskFunction, config: DictConfig, configs: Any, own: Path | None
-) -> None:
+def _work(slot: Slot, folder: Path, task: Task, config: DictConfig, configs: Any) -> None:
     """One job: what its process does."""
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     log = os.open(folder / JOB_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -465,8 +435,8 @@ def _work(
             setup_globals()
             loader.adopt(configs)
             JobRuntime.instance().set("name", config.hydra.job.name)
-            if own is not None:
-                load_rules(own)
+            if task.rules is not None:
+                load_rules(task.rules)
             run_job(
                 task_function=task,
                 config=config,

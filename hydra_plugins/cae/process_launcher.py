@@ -54,7 +54,8 @@ class ProcessLauncher(Launcher):
 
         return launcher.launch(
             launcher.Options(n_jobs=self.n_jobs, timeout=self.timeout),
-            launcher.Work(self.hydra_context, self.task_function, self.config),
+            # `cae train` gives Hydra a `Task`.
+            launcher.Work(self.hydra_context, self.task_function, self.config),  # type: ignore[arg-type]
             job_overrides,
             initial_job_idx,
         )

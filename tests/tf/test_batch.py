@@ -16,7 +16,8 @@ pytestmark = pytest.mark.tf
 # A script, because the processes of the runs import the main module of whoever starts them.
 SCRIPT = """
 from pathlib import Path
-from cae_cli import batch, interrupts
+from cae_cli.sweep import batch
+from cae_cli.system import signals
 
 SMALL = ("data=digits", "data.train=256", "training.epochs=2")
 WANTED = [
@@ -26,7 +27,7 @@ WANTED = [
 if __name__ == "__main__":
     folder = Path("batch")
     folder.mkdir(exist_ok=True)
-    with interrupts.raised(), batch.opened(folder, ["cae", "clinic"], pictures=False) as made:
+    with signals.raised(), batch.opened(folder, ["cae", "clinic"], pictures=False) as made:
         print(*(run.folder.name for run in made.train(WANTED)))
 """
 

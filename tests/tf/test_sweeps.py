@@ -15,7 +15,8 @@ import pytest
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import SweepFolder
 from cae_cli.sweep.fingerprint import FILE
-from cae_cli.sweep.launcher import JOB_LOG, value_of
+from cae_cli.sweep.job import value_of
+from cae_cli.sweep.launcher import JOB_LOG
 from tests.conftest import environment
 from tests.tf.alike import differences
 
