@@ -23,8 +23,8 @@ from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.introspection.probe import Probe
+from cae_cli.metrics.collect import Metrics, measure
 from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
-from cae_cli.metrics.measured import Metrics, measure
 from cae_cli.model import build
 from cae_cli.report import figures, terminal
 from cae_cli.runs.folder import Run, surroundings
@@ -90,12 +90,12 @@ def run(
         with backend.quiet(folder.log), screen.doing("reading images …"):
             images = read(options)
             seen = look_at(images)
-        foreseen = foresee(options, images, seen)
-        setup |= {"data": described(images), "foreseen": foreseen}
+        risks = forecast(options, images, seen)
+        setup |= {"data": described(images), "forecast": risks}
         if again:
             _check_same(before, setup)
         folder.write_setup(setup)
-        screen.warn(foreseen)
+        screen.warn(risks)
         with backend.quiet(folder.log):
             train(options, images, seen, folder, screen)
         signals.check()
@@ -165,10 +165,10 @@ def look_at(images: Images) -> DatasetStatistics:
     )
 
 
-def foresee(options: Config, images: Images, seen: DatasetStatistics) -> Diagnosis:
+def forecast(options: Config, images: Images, seen: DatasetStatistics) -> Diagnosis:
     """What can be said of a training before it begins."""
     planned = build.plan(images.shape, options.model, tuple(options.regularization))
-    return diagnosis.foresee(seen, planned, schema.plain(options))
+    return diagnosis.forecast(seen, planned, schema.plain(options))
 
 
 def check(options: Config, images: Images) -> None:

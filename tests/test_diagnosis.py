@@ -7,16 +7,18 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
-from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, foresee, with_trials
+from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast, with_trials
+from cae_cli.diagnosis.catalogue import Rule, Rules, When
+from cae_cli.diagnosis.causes import attach
 from cae_cli.diagnosis.finding import Confidence, Fix, Safety
+from cae_cli.diagnosis.fixes import adding, longer, without
 from cae_cli.diagnosis.keras_words import in_keras
-from cae_cli.diagnosis.rule import Rule, Rules, When, attach
 from cae_cli.metrics.batches import BatchStatistics
+from cae_cli.metrics.collect import Labels, Layer, Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.dynamics import TrainingDynamics
 from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.maps import MapHealth
-from cae_cli.metrics.measured import Labels, Layer, Metrics
 from cae_cli.metrics.network import Network
 from cae_cli.metrics.perturbation import Perturbation
 from cae_cli.metrics.quality import Mean, Quality
@@ -242,8 +244,8 @@ def group(_group, **values):
     return {_group: {**CONFIG[_group], **values}}
 
 
-# The same for what can be foreseen.
-FORESEEN = {
+# The same for what can be forecast.
+FORECAST = {
     "CAE001": (seen(black=-0.6), seen(black=-1.3)),
     "CAE002": (
         seen(group("optimizer", name="adadelta", learning_rate=0.001)),
@@ -281,25 +283,25 @@ WITHOUT_HELD_OUT_IMAGES = {r.code for r in RULES if r.when is When.ALWAYS} | {"C
 AFTER = [rule for rule in RULES if rule.when is not When.BEFORE]
 
 
-@pytest.mark.parametrize("code", sorted(FORESEEN))
-def test_a_risk_is_foreseen_where_it_is_one_and_only_then(code):
-    sick, well = FORESEEN[code]
-    assert [f.code for f in foresee(*sick).findings] == [code]
-    assert [f.code for f in foresee(*well).findings] == []
-    assert foresee(*sick).findings[0].fixes
+@pytest.mark.parametrize("code", sorted(FORECAST))
+def test_a_risk_is_forecast_where_it_is_one_and_only_then(code):
+    sick, well = FORECAST[code]
+    assert [f.code for f in forecast(*sick).findings] == [code]
+    assert [f.code for f in forecast(*well).findings] == []
+    assert forecast(*sick).findings[0].fixes
 
 
 def test_what_is_wrong_with_the_data_is_said_before_training_too():
     always = [rule.code for rule in RULES if rule.when is When.ALWAYS]
     assert {"CAE101", "CAE102", "CAE105"} <= set(always)
-    found = [f.code for f in foresee(*seen(high=255.0)).findings]
+    found = [f.code for f in forecast(*seen(high=255.0)).findings]
     assert found == ["CAE102"]
-    assert set(foresee(*seen()).passed) >= set(always)
+    assert set(forecast(*seen()).passed) >= set(always)
 
 
 def test_every_rule_has_a_case():
     assert sorted(CASES) == [rule.code for rule in AFTER]
-    assert sorted(FORESEEN) == [rule.code for rule in RULES if rule.when is When.BEFORE]
+    assert sorted(FORECAST) == [rule.code for rule in RULES if rule.when is When.BEFORE]
 
 
 @pytest.mark.parametrize("code", sorted(CASES))
@@ -475,11 +477,11 @@ def test_a_prescription_keeps_what_still_has_a_place():
 
 
 def test_a_regularizer_is_added_to_those_the_run_had():
-    assert case(CONFIG).adding("batchnorm") == "regularization=batchnorm"
+    assert adding(case(CONFIG), "batchnorm") == "regularization=batchnorm"
     config = {**CONFIG, "regularization": {"l2": {}, "dropout": {}}}
-    assert case(config).without(["l2", "dropout"]) == "regularization=none"
-    assert case(config).without(["l2"]) == "regularization=dropout"
-    assert case(config).adding("batchnorm") == "regularization=[l2,dropout,batchnorm]"
+    assert without(case(config), ["l2", "dropout"]) == "regularization=none"
+    assert without(case(config), ["l2"]) == "regularization=dropout"
+    assert adding(case(config), "batchnorm") == "regularization=[l2,dropout,batchnorm]"
 
 
 def test_where_nothing_moved_that_is_the_cause():
@@ -592,12 +594,12 @@ BASES = [
 ]
 
 
-@pytest.mark.parametrize("code", sorted({**CASES, **FORESEEN}))
+@pytest.mark.parametrize("code", sorted({**CASES, **FORECAST}))
 def test_every_prescription_can_be_said_in_the_words_of_keras(code):
     if code in CASES:
         findings = diagnose(CASES[code][0], CONFIG).findings
     else:
-        findings = foresee(*FORESEEN[code][0]).findings
+        findings = forecast(*FORECAST[code][0]).findings
     for finding in findings:
         for fix in finding.fixes:
             words = in_keras(fix)
@@ -645,7 +647,7 @@ def test_images_without_contrast_have_no_noise_to_judge():
 
 def test_a_longer_training_is_not_cut_short_again():
     training = {**CONFIG["training"], "epochs": 2, "steps": 10}
-    assert case({**CONFIG, "training": training}).longer().overrides == (
+    assert longer(case({**CONFIG, "training": training})).overrides == (
         "training.epochs=6",
         "training.steps=30",
     )

@@ -62,7 +62,7 @@ def test_every_option_there_is_comes_back(number):
         ("experiment=reference_3_ssim", "training.epochs=3"),
         ("debug=overfit", "model=unet"),
         ("regularization=[l2,dropout,batchnorm]", "regularization.dropout.rate=.25"),
-        ("rules.CAE401.threshold=.5", "rules.CAE303.silent=true"),
+        ("rules.CAE401.threshold=.5", "rules.CAE303.enabled=false"),
         ("training.early_stopping=4", "model.filters=[8,16,32]", "optimizer.learning_rate=1e-5"),
         ("data=npz", "data.path='a b/c=d,e [f] {g}: h.npz'"),
         ("data=npz", r"data.path='it\'s \\ a \\\' path\\'"),
@@ -98,7 +98,7 @@ def test_a_change_changes_what_it_says_and_nothing_else():
         (("seed=0",), {"seed"}),  # the default, which it had not
         (("loss.window=9",), {"loss.window"}),
         (("model.filters=[4,4]",), {"model.filters"}),
-        (("rules.CAE401.silent=true",), {"rules.CAE401.silent", "rules.CAE401.threshold"}),
+        (("rules.CAE401.enabled=false",), {"rules.CAE401.enabled", "rules.CAE401.threshold"}),
         (("loss=mse",), {f"loss.{name}" for name in old["loss"]}),
         (("regularization=none",), {f"regularization.dropout.{name}" for name in dropout}),
         (("regularization.dropout.rate=.5",), {"regularization.dropout.rate"}),
@@ -135,7 +135,7 @@ def test_keys_of_other_versions_are_named_and_left_out_or_filled(run, capsys):
         setup["config"]["model"]["gone"] = 3
         setup["config"]["regularization"]["old_one"] = {"strength": 1, "more": 2}
         setup["config"]["nonsense"] = {"deep": {"er": 1}}
-        setup["config"]["rules"] = {"CAE999": {"silent": True}, "CAE401": {"silent": True, "x": 1}}
+        setup["config"]["rules"] = {"CAE999": {"enabled": False}, "CAE401": {"enabled": False, "x": 1}}
 
     rewritten(run, change)
     assert cli.run(["rerun", "last", "seed=4", "--cfg", "job"]) == 0
@@ -144,11 +144,11 @@ def test_keys_of_other_versions_are_named_and_left_out_or_filled(run, capsys):
     names = left_out.partition("left out: ")[2].split(", ")
     assert sorted(names) == [
         "model.gone", "nonsense.deep.er", "regularization.old_one", "rules.CAE401.x",
-        "rules.CAE999.silent",
+        "rules.CAE999.enabled",
     ]  # fmt: skip
     [new] = [line for line in told.err.splitlines() if "did not know" in line]
     assert new.endswith(": model.attention_heads=0")
-    assert "seed: 4" in told.out and "window: 7" in told.out and "silent: true" in told.out
+    assert "seed: 4" in told.out and "window: 7" in told.out and "enabled: false" in told.out
     assert "gone" not in told.out and "nonsense" not in told.out
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
-from cae_cli.diagnosis import RULES, Severity, diagnose, foresee
-from cae_cli.diagnosis.finding import Confidence, Evidence, judged
-from cae_cli.diagnosis.rule import load_rules
+from cae_cli.diagnosis import RULES, Severity, diagnose, forecast
+from cae_cli.diagnosis.catalogue import load_rules
+from cae_cli.diagnosis.finding import Confidence, Evidence, confidence
 from cae_cli.errors import UserError
 from tests.test_diagnosis import DEAD, healthy, layer, seen
 
@@ -73,8 +73,8 @@ def test_the_healthy_range_in_words(range_, words):
     ],
 )
 def test_a_finding_is_surer_the_farther_and_the_fewer_its_rivals(excess, alone, with_alternatives):
-    assert judged(excess, alternatives_open=False) is Confidence(alone)
-    assert judged(excess, alternatives_open=True) is Confidence(with_alternatives)
+    assert confidence(excess, alternatives_open=False) is Confidence(alone)
+    assert confidence(excess, alternatives_open=True) is Confidence(with_alternatives)
 
 
 def fired(metrics, *words):
@@ -93,55 +93,63 @@ def test_a_threshold_of_ones_own_changes_what_fires():
     assert next(rule.threshold for rule in RULES if rule.code == "CAE401") == 0.4  # as it was
 
 
-def test_a_threshold_of_ones_own_changes_what_is_foreseen():
+def test_a_threshold_of_ones_own_changes_what_is_forecast():
     dataset, network, _ = seen(black=-0.6)
     words = ["loss=mse", "data=npz"]
-    assert "CAE001" in [f.code for f in foresee(dataset, network, config(*words)).findings]
-    changed = foresee(dataset, network, config(*words, "rules.CAE001.threshold=-.5"))
+    assert "CAE001" in [f.code for f in forecast(dataset, network, config(*words)).findings]
+    changed = forecast(dataset, network, config(*words, "rules.CAE001.threshold=-.5"))
     assert "CAE001" in changed.passed
 
 
-def test_a_silenced_rule_does_not_look_and_that_is_said():
+def test_a_disabled_rule_does_not_look_and_that_is_said():
     dead = replace(healthy(), layers=DEAD)
-    diagnosis = diagnose(dead, config("rules.CAE401.silent=true"))
-    assert diagnosis.silenced == ("CAE401",) and diagnosis.findings == ()
+    diagnosis = diagnose(dead, config("rules.CAE401.enabled=false"))
+    assert diagnosis.disabled == ("CAE401",) and diagnosis.findings == ()
     assert "CAE401" not in {*diagnosis.passed, *(s.code for s in diagnosis.skipped)}
-    assert diagnose(dead, config("rules.CAE401.silent=false")).silenced == ()
-    several = diagnose(dead, config("rules.CAE501.silent=true", "rules.CAE302.silent=true"))
-    assert several.silenced == ("CAE302", "CAE501")
+    assert diagnose(dead, config("rules.CAE401.enabled=true")).disabled == ()
+    several = diagnose(dead, config("rules.CAE501.enabled=false", "rules.CAE302.enabled=false"))
+    assert several.disabled == ("CAE302", "CAE501")
 
 
-def test_a_silenced_cause_cannot_be_ruled_out():
+def test_a_disabled_cause_cannot_be_ruled_out():
     dead = replace(healthy(), layers=(layer(dead=16),))
     whole = diagnose(dead, config()).findings[0]
-    silenced = diagnose(dead, config("rules.CAE206.silent=true")).findings[0]
-    assert whole.code == silenced.code == "CAE401"
+    disabled = diagnose(dead, config("rules.CAE206.enabled=false")).findings[0]
+    assert whole.code == disabled.code == "CAE401"
     assert "CAE206" in whole.ruled_out and whole.confidence is Confidence.HIGH
-    assert "CAE206" in silenced.open and silenced.confidence is Confidence.MEDIUM
+    assert "CAE206" in disabled.open and disabled.confidence is Confidence.MEDIUM
 
 
 @pytest.mark.parametrize("code", ["CAE001", "CAE101", "CAE401"])
-def test_what_is_silent_is_silent_before_training_too(code):
-    asked = foresee(*seen()[:2], config(f"rules.{code}.silent=true"))
-    assert asked.silenced == (() if code == "CAE401" else (code,))  # that one is asked afterwards
+def test_a_disabled_rule_is_disabled_before_training_too(code):
+    asked = forecast(*seen()[:2], config(f"rules.{code}.enabled=false"))
+    assert asked.disabled == (() if code == "CAE401" else (code,))  # that one is asked afterwards
 
 
 @pytest.mark.parametrize(
     ("word", "what", "hint"),
     [
-        ("rules.MINE01.silent=true", "rules.MINE01 is not a rule", "cae rules"),
-        ("rules.CAE41.silent=true", "rules.CAE41 is not a rule", "did you mean CAE401?"),
-        ("rules.cae401.silent=true", "rules.cae401 is not a rule", "did you mean CAE401?"),
+        ("rules.MINE01.enabled=false", "rules.MINE01 is not a rule", "cae rules"),
+        ("rules.CAE41.enabled=false", "rules.CAE41 is not a rule", "did you mean CAE401?"),
+        ("rules.cae401.enabled=false", "rules.cae401 is not a rule", "did you mean CAE401?"),
         (
             "rules.CAE401.treshold=.5",
             "rules.CAE401.treshold is not an option",
             "did you mean threshold?",
         ),
-        ("rules.CAE401.threshold=high", "rules.CAE401.threshold must be a number, got 'high'", "line"),
-        ("rules.CAE401.threshold=nan", "rules.CAE401.threshold must be a finite number", "line"),
-        ("rules.CAE401.threshold=true", "rules.CAE401.threshold must be a number, got True", "line"),
-        ("rules.CAE401.silent=1", "rules.CAE401.silent must be true or false, got 1", "look"),
-        ("rules.CAE401=.5", "rules.CAE401 must say what of it, got 0.5", "rules.CAE401.silent=true"),
+        (
+            "rules.CAE401.threshold=high",
+            "rules.CAE401.threshold must be a number, got 'high'",
+            "threshold",
+        ),
+        ("rules.CAE401.threshold=nan", "rules.CAE401.threshold must be a finite number", "threshold"),
+        (
+            "rules.CAE401.threshold=true",
+            "rules.CAE401.threshold must be a number, got True",
+            "threshold",
+        ),
+        ("rules.CAE401.enabled=1", "rules.CAE401.enabled must be true or false, got 1", "checked"),
+        ("rules.CAE401=.5", "rules.CAE401 must say what of it, got 0.5", "rules.CAE401.enabled=false"),
         ("rules.CAE401=null", "rules.CAE401 must say what of it, got None", "threshold=…"),
     ],
 )
@@ -154,7 +162,7 @@ def test_what_is_wrong_is_refused_with_the_next_step(word, what, hint):
 
 MINE = '''
 from cae_cli.diagnosis.finding import Evidence, Severity
-from cae_cli.diagnosis.rule import RULES, Rule
+from cae_cli.diagnosis.catalogue import RULES, Rule
 
 
 @RULES.add
@@ -164,12 +172,12 @@ class TooBright(Rule):
     code = "MINE01"
     problem = "the output is too bright"
     severity = Severity.WARNING
-    measures = "mean of all output pixels"
+    measured = "mean of all output pixels"
     why = "It hurts the eyes."
     threshold = 0.9
     source = "taste"
 
-    def look(self, case):
+    def check(self, case):
         bright = case.metrics.quality.output_mean
         if bright <= self.threshold:
             return None
@@ -200,7 +208,7 @@ def test_rules_of_ones_own_are_asked_like_any_other(tmp_path, rules):
     diagnosis = diagnose(healthy(), config("rules.MINE01.threshold=.2"))  # the mean is .29
     assert [f.code for f in diagnosis.findings] == ["MINE01"]
     assert diagnosis.findings[0].advice and diagnosis.reaches(Severity.WARNING)
-    assert diagnose(healthy(), config("rules.MINE01.silent=true")).silenced == ("MINE01",)
+    assert diagnose(healthy(), config("rules.MINE01.enabled=false")).disabled == ("MINE01",)
     with pytest.raises(UserError, match="rule MINE01 exists already"):
         load_rules(written(tmp_path, MINE, "again.py"))
 

@@ -72,7 +72,7 @@ def test_a_healthy_run_is_healthy_by_every_criterion():
 def test_each_criterion_fails_alone_and_no_rule_can_talk_it_well(name):
     metrics = OTHERS_SIGN[name]
     assert failing(metrics) == [name]
-    deaf = CONFIG | {"rules": {code: {"silent": True} for code in CASES}}
+    deaf = CONFIG | {"rules": {code: {"enabled": False} for code in CASES}}
     diagnosis = diagnose(metrics, deaf)
     assert diagnosis.findings == () and not is_healthy(diagnosis, metrics, deaf)
 

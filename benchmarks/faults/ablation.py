@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.faults.scoring import Judged
 from benchmarks.faults.trainings import Looked, said
 from cae_cli.diagnosis import diagnose
+from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dynamics import dynamics
 from cae_cli.metrics.maps import MapHealth
-from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.spikes import NOWHERE
 
 NAN = math.nan

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     screen = terminal.Screen()
     with screen.doing("reading images …"):
         images = experiment.read(options)
-        diagnosis = experiment.foresee(options, images, experiment.look_at(images))
+        diagnosis = experiment.forecast(options, images, experiment.look_at(images))
     for note in images.notes:
         screen.say(f"  {note}")
     if flags.json:

@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from cae_cli.config import compose
 from cae_cli.config.trust import Trust, readable
 from cae_cli.diagnosis import Diagnosis, Severity
-from cae_cli.diagnosis.rule import load_rules
+from cae_cli.diagnosis.catalogue import load_rules
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal

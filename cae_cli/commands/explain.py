@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from cae_cli.diagnosis import RULES
-from cae_cli.diagnosis.rule import with_own_rules
+from cae_cli.diagnosis.catalogue import with_own_rules
 from cae_cli.errors import UserError, did_you_mean
 
 HELP = """\

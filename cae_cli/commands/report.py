@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cae_cli.commands.args import RUN_WORDS, RUNS, parsed
 from cae_cli.commands.diagnose import judged, opened
-from cae_cli.diagnosis.rule import with_own_rules
+from cae_cli.diagnosis.catalogue import with_own_rules
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.runs import registry

@@ -269,9 +269,9 @@ def _of_rules(given: Any, said: set[str]) -> tuple[list[str], list[str]]:
     words, unknown = [], []
     for key, value in flat(given).items() if isinstance(given, dict) else ():
         code, _, name = key.partition(".")
-        if code not in codes or name not in ("threshold", "silent"):
+        if code not in codes or name not in ("threshold", "enabled"):
             unknown.append(f"rules.{key}")
-        elif value not in (None, False) and f"rules.{key}" not in said:
+        elif value not in (None, True) and f"rules.{key}" not in said:
             words.append(f"rules.{key}={_word(f'rules.{key}', value)}")
     return words, unknown
 

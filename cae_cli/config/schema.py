@@ -149,7 +149,7 @@ def _rules(given: Any) -> dict[str, RuleOptions]:
         raise OptionError(
             "rules",
             f"must say which rule and what of it, got {str(given)!r}",
-            hint="rules.CAE401.threshold=… or rules.CAE401.silent=true",
+            hint="rules.CAE401.threshold=… or rules.CAE401.enabled=false",
         )
     codes = [rule.code for rule in RULES]
     options = {}
@@ -162,9 +162,9 @@ def _rules(given: Any) -> dict[str, RuleOptions]:
             raise OptionError(
                 f"rules.{code}",
                 f"must say what of it, got {said!r}",
-                hint=f"rules.{code}.threshold=… or rules.{code}.silent=true",
+                hint=f"rules.{code}.threshold=… or rules.{code}.enabled=false",
             )
-        whole = {"threshold": None, "silent": False, **{str(key): said[key] for key in said}}
+        whole = {"threshold": None, "enabled": True, **{str(key): said[key] for key in said}}
         options[code] = build(RuleOptions, whole, f"rules.{code}")
     return options
 

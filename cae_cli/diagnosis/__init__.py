@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
+from cae_cli.diagnosis.case import Case
+from cae_cli.diagnosis.catalogue import RULES, RuleOptions, When
+from cae_cli.diagnosis.causes import attach
 from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Severity, Skipped, Trial
-from cae_cli.diagnosis.rule import RULES, Case, RuleOptions, When, attach
+from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
-from cae_cli.metrics.measured import Metrics
 from cae_cli.metrics.network import Network
 
 __all__ = [
@@ -23,7 +25,7 @@ __all__ = [
     "Severity",
     "Skipped",
     "diagnose",
-    "foresee",
+    "forecast",
     "with_trials",
 ]
 
@@ -34,13 +36,13 @@ def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> Diagnosis:
     Args:
         metrics: of the run.
         config: the run's composed config as plain containers, for fixes that depend on it;
-            its ``rules`` may silence rules and change thresholds.
+            its ``rules`` may disable rules and change thresholds.
     """
     case = Case(metrics.dataset, metrics.network, config, metrics)
-    return _ask(case, (When.ALWAYS, When.AFTER))
+    return _check(case, (When.ALWAYS, When.AFTER))
 
 
-def foresee(dataset: DatasetStatistics, network: Network, config: Mapping[str, Any]) -> Diagnosis:
+def forecast(dataset: DatasetStatistics, network: Network, config: Mapping[str, Any]) -> Diagnosis:
     """Asks every rule that needs no training.
 
     Args:
@@ -48,7 +50,7 @@ def foresee(dataset: DatasetStatistics, network: Network, config: Mapping[str, A
         network: what it will be made of.
         config: as for `diagnose`.
     """
-    return _ask(Case(dataset, network, config), (When.BEFORE, When.ALWAYS))
+    return _check(Case(dataset, network, config), (When.BEFORE, When.ALWAYS))
 
 
 def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Diagnosis:
@@ -102,18 +104,18 @@ def _trial(plain: Mapping[str, Any]) -> Trial:
     return Trial(tuple(plain["overrides"]), plain["why"], plain["code"], **numbers)
 
 
-def _ask(case: Case, when: tuple[When, ...]) -> Diagnosis:
+def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     passed: list[str] = []
-    silenced: list[str] = []
+    disabled: list[str] = []
     asked = [rule for rule in RULES if rule.when in when]
     for rule in asked:
         options = (case.option("rules") or {}).get(rule.code, {})
-        if options.get("silent"):
-            silenced.append(rule.code)
+        if not options.get("enabled", True):
+            disabled.append(rule.code)
             continue
-        result = rule.with_options(options).look(case)
+        result = rule.with_options(options).check(case)
         if isinstance(result, Finding):
             useful = [p for p in result.fixes if any(map(case.changes, p.overrides))]
             findings.append(replace(result, fixes=tuple(useful)))
@@ -127,7 +129,7 @@ def _ask(case: Case, when: tuple[When, ...]) -> Diagnosis:
         findings=tuple(findings),
         passed=tuple(passed),
         skipped=tuple(skipped),
-        silenced=tuple(silenced),
+        disabled=tuple(disabled),
         undecided=_undecided(case, findings),
     )
 
@@ -145,7 +147,7 @@ def _verdict(case: Case, findings: list[Finding], passed: list[str], skipped: li
     if case.trained is None:
         if causes:
             return f"before training: {causes[0].problem}"
-        return f"before training: no problem foreseen by {looked}{noted}"
+        return f"before training: no problem found by {looked}{noted}"
     share = case.trained.quality.explained_variance
     explained = (
         f"the reconstruction explains {round(share, 2) + 0:.0%} of the variance"

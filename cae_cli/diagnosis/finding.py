@@ -132,7 +132,7 @@ class Finding:
         evidence: the numbers as data, the one that decides first.
         fixes: best first.
         advice: a way out that no override can go, or "".
-        confidence: how sure it is, see `judged`.
+        confidence: how sure it is, see `confidence`.
         picture: a file in the run's folder to look at, or None.
         ruled_out: competing causes whose rules looked and found nothing, by code.
         open: competing causes that could not be looked at, or that fired too, by code.
@@ -153,7 +153,7 @@ class Finding:
     consequence_of: str | None = None
 
 
-def judged(excess: float, *, alternatives_open: bool) -> Confidence:
+def confidence(excess: float, *, alternatives_open: bool) -> Confidence:
     """How sure a finding is.
 
     High: about as far beyond the threshold as the threshold is from the healthy range, and no
@@ -221,7 +221,7 @@ class Diagnosis:
         findings: what fired, causes first, consequences behind their cause.
         passed: codes of the rules that looked and found nothing.
         skipped: rules that could not look.
-        silenced: codes of rules that were told not to look.
+        disabled: codes of the rules that `rules.CODE.enabled=false` switched off.
         undecided: nothing was found, and too many rules could not look to call that healthy.
         trials: short trainings that were made to tell causes apart, the run itself first.
     """
@@ -230,7 +230,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     passed: tuple[str, ...]
     skipped: tuple[Skipped, ...]
-    silenced: tuple[str, ...]
+    disabled: tuple[str, ...]
     undecided: bool
     trials: tuple[Trial, ...] = ()
 

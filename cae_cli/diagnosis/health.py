@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
-from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, Case
-from cae_cli.metrics.measured import Metrics
+from cae_cli.metrics.collect import Metrics
 
 SIMILARITY = ("ssim", "ms_ssim")  # losses that give up squared error
 

@@ -22,7 +22,7 @@ from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
 from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.errors import RunFailed, UserError, printable
-from cae_cli.metrics.measured import Metrics
+from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.quality import Mean
 
 # Results go to stdout, talk goes to stderr, so that `cae … | less` and `cae … > file` hold results.
@@ -69,9 +69,9 @@ class Screen:
         """A line of talk."""
         self.console.print(escape(printable(text)), soft_wrap=True)
 
-    def warn(self, foreseen: Diagnosis) -> None:
+    def warn(self, forecast: Diagnosis) -> None:
         """What is likely to go wrong, before it does."""
-        for finding in foreseen.findings:
+        for finding in forecast.findings:
             if finding.severity is not Severity.NOTE and finding.consequence_of is None:
                 ways = " or ".join(" ".join(p.overrides) for p in finding.fixes[:2])
                 self.say(
@@ -275,13 +275,13 @@ def findings(
     for reason in reasons:
         rules = ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
         parts.append(Text(f"· not checked ({reason}): {rules}"))
-    if diagnosis.silenced:
-        parts.append(Text(f"· silenced: {', '.join(diagnosis.silenced)}"))
+    if diagnosis.disabled:
+        parts.append(Text(f"· disabled: {', '.join(diagnosis.disabled)}"))
     if verbose:
         parts.append(
             Text(f"· looked at and not found: {', '.join(_named(c, True) for c in diagnosis.passed)}")
         )
-    if reasons or diagnosis.silenced or verbose:
+    if reasons or diagnosis.disabled or verbose:
         parts.append(Text())
     return parts
 

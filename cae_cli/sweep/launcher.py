@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from cae_cli import sweep
 from cae_cli.config import loader
 from cae_cli.config.schema import parse
-from cae_cli.diagnosis.rule import load_rules
+from cae_cli.diagnosis.catalogue import load_rules
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import build, key_of, option
 from cae_cli.report.progress import Progress, Running

@@ -21,7 +21,7 @@ from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Finding, Fix, Safety
 from cae_cli.diagnosis.health import Criterion, causes, criteria, is_healthy
 from cae_cli.errors import UserError
-from cae_cli.metrics.measured import Metrics
+from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.score import score
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run

@@ -213,7 +213,7 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
     )  # fmt: skip
     # as a sweep would call it
     folder = (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
-    probed = cae("diagnose", str(folder), "--probe", "--frozen-encoder", "rules.CAE401.silent=true")
+    probed = cae("diagnose", str(folder), "--probe", "--frozen-encoder", "rules.CAE401.enabled=false")
     assert probed.code == 0, probed.err
     trials = json.loads((folder / "trials.json").read_text())["trials"]
     assert trials[0]["overrides"] == [] and len(trials) > 3
@@ -221,9 +221,9 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
     assert ["optimizer.learning_rate=1"] in [t["overrides"] for t in helped]
     summary = json.loads((folder / "summary.json").read_text())
     assert "helps" in summary["verdict"]
-    assert summary["diagnosis"]["silenced"] == ["CAE401"]
+    assert summary["diagnosis"]["disabled"] == ["CAE401"]
     assert summary["metrics"]["frozen"] is not None
     assert "frozen random encoder" in probed.out
     # Judged again, what was tried is still there, and the rule looks again.
     again = cae("report", str(folder))
-    assert "short trainings" in again.out and "silenced" not in again.out
+    assert "short trainings" in again.out and "disabled" not in again.out

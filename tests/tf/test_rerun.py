@@ -64,7 +64,7 @@ def test_a_change_is_the_only_difference_of_the_config(here, capfd):
 
 def test_other_commands_take_a_word_for_a_run(here, capfd):
     [entry] = Registry().entries
-    for words in (["report", "last"], ["diagnose", entry.id, "rules.CAE303.silent=true"],
+    for words in (["report", "last"], ["diagnose", entry.id, "rules.CAE303.enabled=false"],
                   ["resume", "1"]):  # fmt: skip
         assert cli.run(words) == 0
         assert capfd.readouterr().out.splitlines()[-1] == str(entry.folder)

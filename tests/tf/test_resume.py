@@ -108,7 +108,7 @@ def test_a_finished_run_is_shown_and_not_trained(here, undisturbed, capsys):
         (["training.epochz=9"], "training.epochz cannot change"),
         (["+x.y=1"], "x.y cannot change"),
         (["~training.epochs"], "training.epochs needs one value"),
-        (["rules.CAE999.silent=true"], "rules.CAE999 is not a rule"),
+        (["rules.CAE999.enabled=false"], "rules.CAE999 is not a rule"),
     ],
 )
 def test_only_the_length_of_a_run_can_change(here, undisturbed, capsys, words, complaint):

@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterator
 from typing import ClassVar
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import POOR_SKILL, STEPS_FOR_SKILL, USUAL_SKILL, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import POOR_SKILL, RULES, STEPS_FOR_SKILL, USUAL_SKILL, Case, Rule
 
 INF = math.inf
 OTHERS = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE209", "CAE210", "CAE301")
@@ -27,7 +29,7 @@ class _Capacity(Rule):
     picture = "baselines.png"
 
     def _too_soon(self, case: Case) -> str | None:
-        return case.too_early or case.sooner_than(STEPS_FOR_SKILL)
+        return case.too_early or case.fewer_steps_than(STEPS_FOR_SKILL)
 
     @staticmethod
     def _explained(case: Case) -> str:
@@ -57,7 +59,7 @@ class PointKernels(_Capacity):
     )  # fmt: skip
     alternatives = OTHERS
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if no hidden kernel is larger than 1x1."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
@@ -91,7 +93,7 @@ class TightLatent(_Capacity):
     alternatives = OTHERS
     consequences = _Capacity.consequences
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below .75 where the network itself is not far beyond."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
@@ -106,12 +108,12 @@ class TightLatent(_Capacity):
             f"{values} values explain {possible:.3f} linearly; the network {explained:.3f}",
             Evidence("explained by as many components", possible, self.threshold, (0.85, 1)),
             Evidence("explained variance", explained, self.threshold, (0.75, 1)),
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
             advice="a larger code",
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> Iterator[Fix]:
+    def _fixes(case: Case) -> Iterator[Fix]:
         channels = case.network.latent_shape[-1]
         larger = f"model.latent_channels={max(8, 4 * channels)}"
         filters = list(case.option("model.filters") or [])
@@ -137,7 +139,7 @@ class Narrow(_Capacity):
     alternatives = (*OTHERS, "CAE602", "CAE211")
     consequences = (*_Capacity.consequences, *DEAD, "CAE605")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires for 3 filters or fewer."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
@@ -183,7 +185,7 @@ class Shallow(_Capacity):
     most_copied = 0.1
     largest_latent = 3.0  # times the image: beyond that it is the missing bottleneck that copies
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below .2 where a tenth of scrambled pixels is copied."""
         if case.unusable:
             return self.skipped(case.unusable)
@@ -200,7 +202,7 @@ class Shallow(_Capacity):
             f"{copied:.0%} of scrambled pixels are copied",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
             Evidence("copied of scrambled pixels", copied, self.most_copied, (-INF, 0.05)),
-            fixes=case.deeper(),
+            fixes=fixes.deeper(case),
             advice="another stage of convolution and pooling",
         )
 
@@ -218,7 +220,7 @@ class TooDeep(_Capacity):
     source = "24 plain layers of 8 filters are dead before the first step; 12 of 16 are healthy"
     alternatives = (*OTHERS, "CAE211", "CAE602", "CAE603")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above 14 layers."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
@@ -227,7 +229,7 @@ class TooDeep(_Capacity):
             return None
         ways = []
         if not case.network.normalised:
-            ways.append(Fix((case.adding("batchnorm"),), "signals that last", Safety.SAFE))
+            ways.append(Fix((fixes.adding(case, "batchnorm"),), "signals that last", Safety.SAFE))
         if case.option("model.block") == "plain":
             ways.append(Fix(("model.block=residual",), "a way past each block", Safety.SAFE))
         if (case.option("model.convolutions") or 1) > 1:

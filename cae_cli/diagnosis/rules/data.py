@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from cae_cli.diagnosis.case import FEWEST_IMAGES, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule, When
+from cae_cli.diagnosis.causes import SYMPTOMS
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import FEWEST_IMAGES, RULES, SYMPTOMS, Case, Rule, When
 
 INF = math.inf
 
@@ -45,7 +47,7 @@ class Repeats(Rule):
     )  # fmt: skip
     least_variance = 0.05  # of the contrast within images; .5 to 19 on the same data
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires if most images are repeats, or nearly equal."""
         seen, batches = case.dataset, case.trained.batches if case.trained else None
         distinct = min(seen.distinct, batches.distinct if batches else 1.0)
@@ -84,7 +86,7 @@ class RangeMismatch(Rule):
     source = "images and outputs of one range are at 0; images from 0 to 255 at 254"
     consequences = (*SYMPTOMS, "CAE207", "CAE204", "CAE205", "CAE211", "CAE502", "CAE304")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if values are more than .05 beyond the range."""
         activation = case.network.output_activation
         if activation is None:
@@ -127,7 +129,7 @@ class TargetMismatch(Rule):
     consequences = (*SYMPTOMS, "CAE104", "CAE211", "CAE304", "CAE501", "CAE502")
     most_noise = 0.2  # correlation of neighbours in the difference; .6 to .9 for pairs of images
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above .1, unless the difference is white noise: that is denoising."""
         batches = case.metrics.batches
         if batches is None:
@@ -158,7 +160,7 @@ class _Noise(Rule):
     measured = "correlation of neighbouring pixels within an image"
     smallest = 12  # pixels of a side: in smaller images neighbours are a stroke apart
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below the threshold; where both do, CAE104 explains CAE105."""
         if min(case.network.image_shape[:2]) < self.smallest:
             return self.skipped(f"images below {self.smallest} pixels have no smooth parts")
@@ -225,7 +227,7 @@ class HeldOutRepeats(Rule):
     threshold = 0.1
     source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires above .1."""
         share = case.dataset.repeated
         if share <= self.threshold:
@@ -253,7 +255,7 @@ class FlatImages(Rule):
     threshold = 0.1
     source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires above .1."""
         share = case.dataset.flat
         if share <= self.threshold:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import FEWEST_IMAGES, FEWEST_STEPS, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import FEWEST_IMAGES, FEWEST_STEPS, RULES, Case, Rule, When
 
 INF = math.inf
 
@@ -30,7 +32,7 @@ class DarkImages(Rule):
         "never on Fashion-MNIST (-1.38)"
     )
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires above -1 where nothing in the network or the loss prevents the collapse."""
         black = case.dataset.black
         prone = (
@@ -47,7 +49,7 @@ class DarkImages(Rule):
             fixes=(
                 Fix(("loss=bce",), "its gradient survives a saturated sigmoid", Safety.SAFE),
                 Fix(("model.output_activation=linear",), "nothing to saturate", Safety.SAFE),
-                Fix((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE),
+                Fix((fixes.adding(case, "batchnorm"),), "keeps the hidden maps alive", Safety.SAFE),
             ),
         )
 
@@ -71,7 +73,7 @@ class UnusualRate(Rule):
         "stays poor"
     )
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires where the rate is 30 times too large or too small."""
         rate = case.option("optimizer.learning_rate")
         if rate is None:
@@ -103,7 +105,7 @@ class TooLittleToTell(Rule):
     threshold = FEWEST_STEPS
     source = "collapsed outputs and dead maps show by step 128, shares need 16 images"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below 128 steps or 16 held-out images."""
         batch, epochs = case.option("training.batch_size"), case.option("training.epochs")
         if not batch or not epochs:
@@ -154,7 +156,7 @@ class InputOnlyAugmentation(Rule):
     threshold = 0
     source = "by definition"
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires for augmentation.target=original."""
         kinds = [k for k in ("rotation", "shift", "zoom", "flip") if case.option(f"augmentation.{k}")]
         if not kinds or case.option("augmentation.target") != "original":
@@ -182,13 +184,13 @@ class Overcomplete(Rule):
     # What makes copying costly even for a large code.
     restraints: ClassVar[tuple[str, ...]] = ("noise", "dropout", "activity_l1")
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires from 1 on, where neither noise, dropout nor sparsity stand against it."""
         ratio = case.network.latent_values / case.network.image_values
         if ratio < self.threshold or set(self.restraints) & set(case.option("regularization") or {}):
             return None
-        noise = Fix((case.adding("noise"),), "copying no longer pays", Safety.TRADE)
-        ways = [noise, *case.tighter(), *case.deeper()]
+        noise = Fix((fixes.adding(case, "noise"),), "copying no longer pays", Safety.TRADE)
+        ways = [noise, *fixes.tighter(case), *fixes.deeper(case)]
         return self.finding(
             f"the code has {case.network.latent_values:,} values, an image {case.network.image_values:,}",
             Evidence("code over image", ratio, self.threshold, (0, 0.5)),
@@ -211,7 +213,7 @@ class SmallField(Rule):
     threshold = 0.15
     source = "the reference network has .36 on 28x28; one stage alone has .14"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below .15."""
         field = case.network.receptive_field
         if field is None:
@@ -222,7 +224,7 @@ class SmallField(Rule):
         return self.finding(
             f"{field:g} of {min(case.network.image_shape[:2])} pixels",
             Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
-            fixes=case.deeper(),
+            fixes=fixes.deeper(case),
         )
 
 
@@ -240,7 +242,7 @@ class UnevenKernel(Rule):
     source = "by definition; kernel 3 with stride 2 left no checkerboard on Fashion-MNIST, so a note"
     references = ("Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016",)
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires for odd kernels."""
         kernel = case.option("model.sampling_kernel")
         if case.option("model.upsampling") != "transposed" or not kernel or kernel % 2 == 0:
@@ -248,7 +250,7 @@ class UnevenKernel(Rule):
         return self.finding(
             f"model.sampling_kernel={kernel} with a stride of 2",
             Evidence("kernel modulo stride", kernel % 2, self.threshold, (0, 0)),
-            fixes=case.even_overlap(),
+            fixes=fixes.even_overlap(case),
         )
 
 
@@ -269,7 +271,7 @@ class SimilarityConstants(Rule):
     source = "a factor of five; the paper has k1 = .01, k2 = .03; those of a range of 255 are 2.55, 7.65"
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires where a constant is five times the paper's, or a fifth of it."""
         k1, k2 = case.option("loss.k1"), case.option("loss.k2")
         if k1 is None or k2 is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import MANY_INACTIVE, USUAL_INACTIVE, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import MANY_INACTIVE, RULES, USUAL_INACTIVE, Case, Rule
 
 
 @RULES.add
@@ -20,7 +22,7 @@ class InactiveMaps(Rule):
     alternatives = ("CAE205", "CAE206", "CAE207")
     picture = "training_dynamics.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if 40 % of a layer's maps are inactive."""
         if case.too_early:
             return self.skipped(case.too_early)
@@ -28,9 +30,9 @@ class InactiveMaps(Rule):
         share = worst.maps.inactive_share
         if share < self.threshold:
             return None
-        ways = case.reviving()
+        ways = fixes.reviving(case)
         if case.option("optimizer.learning_rate") is not None:
-            ways.append(case.slower())
+            ways.append(fixes.slower(case))
         born = [
             step for step, inactive in sorted(worst.inactive_at.items()) if inactive >= self.threshold
         ]
@@ -57,7 +59,7 @@ class DuplicateMaps(Rule):
     threshold = 0.3
     source = "healthy runs have 0 to .2 in their worst layer; a dense code of 32 left .44"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if 30 % of a layer's maps repeat another."""
         if case.too_early:
             return self.skipped(case.too_early)
@@ -72,7 +74,7 @@ class DuplicateMaps(Rule):
         ways = []
         penalties = [n for n in case.option("regularization") or {} if n in ("l1", "l2", "l1_l2")]
         if penalties:
-            ways.append(Fix((case.without(penalties),), "no pull to zero", Safety.SAFE))
+            ways.append(Fix((fixes.without(case, penalties),), "no pull to zero", Safety.SAFE))
         ways.append(Fix(("model.initializer=orthogonal",), "drawn apart", Safety.SAFE))
         return self.finding(
             f"{worst.duplicates} of {worst.filters} maps of {worst.name} repeat another one",

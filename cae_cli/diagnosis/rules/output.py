@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import math
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, STEPS_FOR_SKILL, USUAL_SKILL, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import (
-    LITTLE_EXPLAINED,
-    POOR_SKILL,
-    RULES,
-    STEPS_FOR_SKILL,
-    USUAL_SKILL,
-    Case,
-    Rule,
-)
 
 INF = math.inf
 CAPACITY = ("CAE211", "CAE602", "CAE604")
@@ -48,11 +42,11 @@ class OutputCollapsed(Rule):
     alternatives = ("CAE103", "CAE203", "CAE205", "CAE206", "CAE207", "CAE209")
     picture = "reconstructions.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below 5 % of the images' variance; says so if the output is black."""
         if case.too_early:
             return self.skipped(case.too_early)
-        if case.unmoved:  # an untrained network gives nearly the same grey for every image
+        if case.untrained:  # an untrained network gives nearly the same grey for every image
             return self.skipped("no layer has moved")
         q = case.metrics.quality
         share = q.output_variance_share
@@ -66,21 +60,21 @@ class OutputCollapsed(Rule):
             f"{what}: MSE {q.mse.value:.4f}, black image {q.black_mse:.4f}, "
             f"mean image {q.mean_image_mse:.4f}",
             Evidence("output variance, share of the images'", share, self.threshold, (0.7, INF)),
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> tuple[Fix, ...]:
+    def _fixes(case: Case) -> tuple[Fix, ...]:
         linear = Fix(("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE)
-        batchnorm = Fix((case.adding("batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
+        batchnorm = Fix((fixes.adding(case, "batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
         activation = case.option("model.output_activation")
         if case.option("loss.name") == "bce":
             elu = Fix(("model.activation=elu",), "a gradient below zero", Safety.SAFE)
-            return batchnorm, elu, case.slower()
+            return batchnorm, elu, fixes.slower(case)
         if activation in ("sigmoid", "hard_sigmoid"):
             why = "its gradient survives a saturated sigmoid"
             return Fix(("loss=bce",), why, Safety.SAFE), linear, batchnorm
-        return linear, batchnorm, case.slower()
+        return linear, batchnorm, fixes.slower(case)
 
 
 @RULES.add
@@ -98,7 +92,7 @@ class NoBetterThanMean(Rule):
     alternatives = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE211")
     picture = "reconstructions.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below .1."""
         if case.too_early:
             return self.skipped(case.too_early)
@@ -109,7 +103,7 @@ class NoBetterThanMean(Rule):
             f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
             f"{q.mean_image_mse:.4f})",
             Evidence("explained variance", q.explained_variance, self.threshold, (0.7, 1)),
-            fixes=(case.slower(), case.longer()) if case.option("optimizer") else (),
+            fixes=(fixes.slower(case), fixes.longer(case)) if case.option("optimizer") else (),
             advice="another learning rate, or more steps",
         )
 
@@ -137,14 +131,14 @@ class WorseThanLinear(Rule):
         "an average is hard to beat, -.22 to -.11 after 1,220 steps: so this is a note"
     )
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below -.06, once a healthy network would be above."""
         if case.unusable:
             return self.skipped(case.unusable)
         perturbation = case.metrics.perturbation
         if not math.isfinite(perturbation.skill_score):
             return self.skipped("the images are too large or too few for a linear decoder")
-        if soon := case.sooner_than(STEPS_FOR_SKILL):
+        if soon := case.fewer_steps_than(STEPS_FOR_SKILL):
             return self.skipped(soon)
         if perturbation.skill_score >= self.threshold:
             return None
@@ -153,8 +147,8 @@ class WorseThanLinear(Rule):
         if case.option("model.kernel_size") == 1:
             why = "kernels that see their neighbours"
             ways.append(Fix(("model.kernel_size=3",), why, Safety.SAFE))
-        ways.append(case.longer())
-        ways.append(Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE))
+        ways.append(fixes.longer(case))
+        ways.append(Fix((fixes.adding(case, "batchnorm"),), "live gradients", Safety.SAFE))
         return self.finding(
             f"explained variance {explained:.3f}, linear decoder {perturbation.linear:.3f}",
             Evidence("skill_score", perturbation.skill_score, self.threshold, USUAL_SKILL),
@@ -182,7 +176,7 @@ class Blur(Rule):
     alternatives = ("CAE206", "CAE211")
     picture = "reconstructions.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above 1.5."""
         if case.too_early:
             return self.skipped(case.too_early)
@@ -197,8 +191,8 @@ class Blur(Rule):
         ways = []
         penalties = [n for n in case.option("regularization") or {} if n not in ("batchnorm",)]
         if penalties:
-            ways.append(Fix((case.without(penalties),), "nothing that smooths", Safety.TRADE))
-        ways.append(case.longer())
+            ways.append(Fix((fixes.without(case, penalties),), "nothing that smooths", Safety.TRADE))
+        ways.append(fixes.longer(case))
         if case.option("loss.name") != "ssim":
             why = "detail counts as much as brightness"
             ways.append(Fix(("loss=ssim",), why, Safety.TRADE))
@@ -224,7 +218,7 @@ class Checkerboard(Rule):
     picture = "reconstructions.png"
     references = ("Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016",)
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above 8."""
         if case.too_early:
             return self.skipped(case.too_early)
@@ -235,7 +229,7 @@ class Checkerboard(Rule):
             return None
         ways = [Fix(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE)]
         if case.option("model.upsampling") == "transposed":
-            ways = case.even_overlap()
+            ways = fixes.even_overlap(case)
         return self.finding(
             f"a period of 2 or 4 pixels has {ratio:.1f} times the power of its neighbours",
             Evidence("power of the period", ratio, self.threshold, (1, 4)),

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import math
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import MANY_INACTIVE, USUAL_INACTIVE, USUAL_UPDATES, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule
+from cae_cli.diagnosis.causes import NEVER_LEARNED
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import (
-    MANY_INACTIVE,
-    NEVER_LEARNED,
-    RULES,
-    USUAL_INACTIVE,
-    USUAL_UPDATES,
-    Case,
-    Rule,
-)
 
 
 @RULES.add
@@ -31,10 +26,10 @@ class DeadAtBirth(Rule):
     alternatives = ("CAE207",)
     picture = "training_dynamics.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if 40 % of a layer's maps were inactive at step 0 and are at the end."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         layers = [layer for layer in case.hidden if 0 in layer.inactive_at]
         if not layers:
             return self.skipped("nobody looked at the maps before training")
@@ -47,7 +42,7 @@ class DeadAtBirth(Rule):
             f"{worst.name}: {worst.inactive_at[0]:.0%} of the maps inactive before training, "
             f"{worst.maps.inactive_share:.0%} after",
             Evidence(f"inactive maps of {worst.name} throughout", share, self.threshold, USUAL_INACTIVE),
-            fixes=(drawn, *case.reviving()),
+            fixes=(drawn, *fixes.reviving(case)),
         )
 
 
@@ -71,7 +66,7 @@ class PenaltyTooStrong(Rule):
     # Shares that are proposed. A silent map costs nothing: what falls on maps kills them sooner.
     right, right_of_maps = 0.05, 0.01
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above one half."""
         if case.metrics.dynamics.steps is None:
             return self.skipped("nobody watched the training")
@@ -91,7 +86,7 @@ class PenaltyTooStrong(Rule):
             weaker = tuple(f"regularization.{name}.{key}={had[name][key] * factor:.1g}" for key in keys)
             ways.append(Fix(weaker, f"{right:.0%} of the loss", Safety.SAFE))
         if penalties:
-            ways.append(Fix((case.without(penalties),), "no penalty", Safety.SAFE))
+            ways.append(Fix((fixes.without(case, penalties),), "no penalty", Safety.SAFE))
         return self.finding(
             f"{share:.0%} of the loss of the first steps is penalty",
             Evidence("share of the penalty", share, self.threshold, (0, 0.163)),
@@ -124,10 +119,10 @@ class RateTooHigh(Rule):
     alternatives = ("CAE205", "CAE206")
     picture = "training_dynamics.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above -.7, a fifth of the weights, with dead maps or a poor result."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         update = case.metrics.dynamics.early_peak
         if not math.isfinite(update):
             return self.skipped("nobody watched the first steps")
@@ -136,7 +131,7 @@ class RateTooHigh(Rule):
             "inactive maps of the worst layer", case.inactive, MANY_INACTIVE, USUAL_INACTIVE
         )
         ways = (
-            case.slower(),
+            fixes.slower(case),
             Fix(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
         )
         if update > self.threshold and broken:
@@ -195,10 +190,10 @@ class RateTooLow(Rule):
     alternatives = ("CAE209", "CAE206", "CAE205")
     picture = "training_dynamics.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below -3.5 with a poor result."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         update = case.metrics.dynamics.early_update
         if not math.isfinite(update):
             return self.skipped("nobody watched the first steps")
@@ -207,5 +202,5 @@ class RateTooLow(Rule):
         return self.finding(
             f"each of the first steps changed the weights by {10**update:.2g} of themselves",
             Evidence("update ratio of the first steps", update, self.threshold, USUAL_UPDATES),
-            fixes=(case.faster(), case.longer()),
+            fixes=(fixes.faster(case), fixes.longer(case)),
         )

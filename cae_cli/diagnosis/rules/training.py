@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 
-from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import (
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import (
     LITTLE_EXPLAINED,
-    NEVER_LEARNED,
     POOR_SKILL,
-    RULES,
     STEPS_FOR_SKILL,
     UNMOVED,
     USUAL_SKILL,
     Case,
-    Rule,
-    When,
 )
+from cae_cli.diagnosis.catalogue import RULES, Rule, When
+from cae_cli.diagnosis.causes import NEVER_LEARNED
+from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
 INF = math.inf
 
@@ -35,7 +34,7 @@ class Diverged(Rule):
     consequences = (*NEVER_LEARNED, "CAE207", "CAE501")
     picture = "curves.png"
 
-    def look(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | None:
         """Fires if training ended at a step that was not finite."""
         step = case.metrics.dynamics.diverged_at
         if step is None:
@@ -44,7 +43,7 @@ class Diverged(Rule):
             f"loss or gradient was NaN or infinite at step {step}",
             Evidence("first step that was not finite", step, self.threshold, (0, 0)),
             fixes=(
-                case.slower(),
+                fixes.slower(case),
                 Fix(("optimizer.clip_norm=1",), "limit the gradients", Safety.SAFE),
             ),
         )
@@ -66,10 +65,10 @@ class NotLearning(Rule):
     # A loss with a floor (cross-entropy of grey images) hardly falls even where all is well.
     most_explained = LITTLE_EXPLAINED
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if the loss fell by less than 1 % and next to nothing is explained."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         dynamics = case.metrics.dynamics
         first, last = dynamics.first_val_loss, dynamics.last_val_loss
         if not (math.isfinite(first) and math.isfinite(last)) or first == 0:
@@ -80,13 +79,13 @@ class NotLearning(Rule):
             return None
         moved = max(layer.weight_change for layer in case.metrics.layers)
         ways = [
-            Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE),
-            case.slower(),
+            Fix((fixes.adding(case, "batchnorm"),), "live gradients", Safety.SAFE),
+            fixes.slower(case),
         ]
         message = f"val/loss went from {first:.4g} to {last:.4g}"
-        if case.unmoved:
+        if case.untrained:
             message += f", and no layer moved by more than {moved:.1%} of its weights"
-            ways = [case.faster()]
+            ways = [fixes.faster(case)]
         return self.finding(
             message,
             Evidence("fall of the validation loss", fall, self.threshold, (0.5, INF)),
@@ -113,7 +112,7 @@ class OutputActivation(Rule):
     source = "by definition"
     consequences = (*NEVER_LEARNED, "CAE204", "CAE205", "CAE207", "CAE208", "CAE209", "CAE502")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires for softmax."""
         activation = case.network.output_activation
         if activation is None:
@@ -151,10 +150,10 @@ class ReportedLoss(Rule):
     advice = "give the loss the range that the images really have"
     outweighed = 1.0  # k2 over the contrast of the images; the paper's .03 has .1 to .2
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above .15 for 1 - SSIM; for other losses with its constants, by them."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         dynamics = case.metrics.dynamics
         if not math.isfinite(dynamics.recomputed_loss + dynamics.reported_loss):
             # Other losses have no yardstick of the same definition, and no constants to be wrong.
@@ -167,7 +166,7 @@ class ReportedLoss(Rule):
         return self.finding(
             f"reported {dynamics.reported_loss:.3g}, by its definition {dynamics.recomputed_loss:.3g}",
             Evidence("difference of the losses", apart, self.threshold, (0, 0.06)),
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
             advice=self.advice,
         )
 
@@ -184,12 +183,12 @@ class ReportedLoss(Rule):
             f"loss.k2={k2:g} is {ratio:.1f} times the contrast of the images ({contrast:.2g}): the loss "
             "is near 0 for any output",
             Evidence("k2 over the images' contrast", ratio, self.outweighed, (0, 0.2)),
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
             advice=self.advice,
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> list[Fix]:
+    def _fixes(case: Case) -> list[Fix]:
         ways = [Fix(("data.scale=auto",), "images in [0, 1]", Safety.SAFE)]
         if case.option("loss.k1") is not None:
             constants = ("loss.k1=0.01", "loss.k2=0.03")
@@ -214,7 +213,7 @@ class EncoderFrozen(Rule):
     consequences = ("CAE303", "CAE302", "CAE202", "CAE602", "CAE211")
     alternatives = ("CAE208",)
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if a layer's weight change is 0."""
         moved = {layer.name: layer.weight_change for layer in case.metrics.layers}
         if any(math.isnan(value) for value in moved.values()):
@@ -228,7 +227,7 @@ class EncoderFrozen(Rule):
         if case.option("training.frozen") not in (None, "none"):
             ways = [Fix(("training.frozen=none",), "train all of it", Safety.SAFE)]
         else:
-            ways = [Fix((case.adding("batchnorm"),), "live gradients", Safety.SAFE)]
+            ways = [Fix((fixes.adding(case, "batchnorm"),), "live gradients", Safety.SAFE)]
         return self.finding(
             f"{', '.join(still)} did not move",
             Evidence("smallest weight change", min(moved.values()), self.threshold, (0.55, 1.03)),
@@ -261,7 +260,7 @@ class ModeMismatch(Rule):
     consequences = (*NEVER_LEARNED, "CAE501", "CAE502")
     alternatives = ("CAE207", "CAE208")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires if the network would explain .1 more in training mode."""
         if not case.network.normalised:
             return None
@@ -278,7 +277,7 @@ class ModeMismatch(Rule):
             ways.append(
                 Fix(("regularization.batchnorm.momentum=0.9",), "averages that follow", Safety.SAFE)
             )
-        ways.append(case.longer())
+        ways.append(fixes.longer(case))
         return self.finding(
             f"explained variance {case.metrics.quality.explained_variance:.3f} in use, "
             f"{case.metrics.quality.explained_variance + gain:.3f} as in training",
@@ -311,14 +310,14 @@ class UnderTrained(Rule):
     alternatives = ("CAE208", "CAE206", "CAE105", "CAE103", "CAE601", "CAE603")
     picture = "curves.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above .016 with a short run and a poor result, above .08 with neither."""
-        if case.unwatched:
-            return self.skipped(case.unwatched)
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
         slope, skill_score = case.metrics.dynamics.slope, case.metrics.perturbation.skill_score
         if not math.isfinite(slope):
             return self.skipped("nobody watched the loss")
-        hints = case.poor + bool(case.sooner_than(STEPS_FOR_SKILL))
+        hints = case.poor + bool(case.fewer_steps_than(STEPS_FOR_SKILL))
         line = self.threshold * (self.alone, self.either, 1.0)[hints]
         if slope <= line:
             return None
@@ -328,5 +327,5 @@ class UnderTrained(Rule):
         return self.finding(
             f"the last quarter of the training still brought {slope:.1%} of the whole fall of the loss",
             *evidence,
-            fixes=(case.longer(), case.faster()),
+            fixes=(fixes.longer(case), fixes.faster(case)),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.diagnosis.rule import MANY_INACTIVE, USUAL_UPDATES
+from cae_cli.diagnosis.case import MANY_INACTIVE, USUAL_UPDATES
 from cae_cli.metrics.maps import map_health
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report.figures.tiles import DPI

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
+from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rule import LITTLE_EXPLAINED, RULES, Case, Rule
 
 INF = math.inf
 
@@ -29,7 +31,7 @@ class ValidationGap(Rule):
     consequences = ("CAE303",)
     alternatives = ("CAE103", "CAE210")
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above .04."""
         q = case.metrics.quality
         if case.too_early:
@@ -48,12 +50,12 @@ class ValidationGap(Rule):
             f"explained variance {q.train_explained_variance:.3f} on training images, "
             f"{q.explained_variance:.3f} on held-out ones",
             Evidence("gap in explained variance", certain, self.threshold, (-0.01, 0.013)),
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
             advice="more images",
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> Iterator[Fix]:
+    def _fixes(case: Case) -> Iterator[Fix]:
         if case.option("data.train") is not None or not case.config:
             # As many steps as before: more images are not to cost more time, nor to look better by it.
             steps = case.metrics.dynamics.steps
@@ -64,7 +66,7 @@ class ValidationGap(Rule):
         ):
             why = "more views of the same images"
             yield Fix(("augmentation=light",), why, Safety.TRADE)
-        yield Fix((case.adding("dropout"),), "fewer ways to memorise", Safety.TRADE)
+        yield Fix((fixes.adding(case, "dropout"),), "fewer ways to memorise", Safety.TRADE)
 
 
 @RULES.add
@@ -86,7 +88,7 @@ class LatentBypassed(Rule):
     picture = "perturbation_tests.png"
     least_explained = 0.5  # below that there is nothing to bypass with
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires below .1 where more than half is explained."""
         if case.unusable:
             return self.skipped(case.unusable)
@@ -131,7 +133,7 @@ class PassThrough(Rule):
     alternatives = ("CAE502",)
     picture = "perturbation_tests.png"
 
-    def look(self, case: Case) -> Finding | Skipped | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
         """Fires above .25, without a bottleneck above .1."""
         if case.unusable:
             return self.skipped(case.unusable)
@@ -151,11 +153,11 @@ class PassThrough(Rule):
             f"{perturbation.pixel_copy:.0%} of scrambled pixels are copied; the code has {ratio:.2g} times "
             "the values of an image",
             *evidence,
-            fixes=self._ways_out(case),
+            fixes=self._fixes(case),
         )
 
     @staticmethod
-    def _ways_out(case: Case) -> Iterator[Fix]:
-        yield from case.tighter()
-        yield from case.deeper()
-        yield Fix((case.adding("noise"),), "copying no longer pays", Safety.TRADE)
+    def _fixes(case: Case) -> Iterator[Fix]:
+        yield from fixes.tighter(case)
+        yield from fixes.deeper(case)
+        yield Fix((fixes.adding(case, "noise"),), "copying no longer pays", Safety.TRADE)
