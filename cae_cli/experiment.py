@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cae_cli import data, diagnosis
 from cae_cli.config import schema
+from cae_cli.config.facts import facts
 from cae_cli.config.schema import Config
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
@@ -168,7 +169,8 @@ def look_at(images: Images) -> DatasetStatistics:
 def forecast(options: Config, images: Images, seen: DatasetStatistics) -> Diagnosis:
     """What can be said of a training before it begins."""
     planned = build.plan(images.shape, options.model, tuple(options.regularization))
-    return diagnosis.forecast(seen, planned, schema.plain(options))
+    plain = schema.plain(options)
+    return diagnosis.forecast(seen, planned, {**plain, "facts": facts(plain)})
 
 
 def check(options: Config, images: Images) -> None:
@@ -255,7 +257,7 @@ def train(
                 "stopped_early": history.stopped_early,
                 "diverged_at": history.diverged_at,
                 "diverged_in": history.diverged_in,
-                "loss": schema.plain(options)["loss"]["name"],
+                "facts": facts(schema.plain(options)),
                 "network": autoencoder.facts(),
                 "weights": autoencoder.weight_count,
                 "device": str(device),
@@ -320,7 +322,7 @@ def assess(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
     epochs = folder.read_metrics() if folder.metrics.exists() else {}
     arrays = folder.read_arrays(folder.arrays)
     metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
-    settings = setup["config"]
+    settings = folder.settings()
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     return Outcome(

@@ -140,7 +140,7 @@ def look(patient: Patient, run: Run) -> Looked:
         amiss=tuple(found.failing),
         explained=explained if math.isfinite(explained) else None,
     )
-    return Looked(patient, found, run.setup()["config"], said(known, found.diagnosis))
+    return Looked(patient, found, run.settings(), said(known, found.diagnosis))
 
 
 def said(known: Judged, diagnosis: Diagnosis) -> Judged:

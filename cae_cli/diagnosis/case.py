@@ -71,6 +71,16 @@ class Case:
             node = node.get(key) if isinstance(node, Mapping) else None
         return node
 
+    def fact(self, path: str) -> Any:
+        """What the loss or the optimizer declares about itself, None where nobody recorded it.
+
+        Args:
+            path: ``loss.gives_up_squared_error``, ``loss.needs_unit_outputs``,
+                ``loss.survives_saturation``, ``loss.validation_metric``, ``optimizer.usual_rate``, or
+                ``in_keras.loss`` and ``in_keras.regularization``: how to write each of them in Keras.
+        """
+        return self.option(f"facts.{path}")
+
     @property
     def unusable(self) -> str | None:
         """Why nothing can be said of held-out images, or None if something can."""

@@ -18,20 +18,12 @@ from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system.files import claim
+from cae_cli.training.losses import name_of_keras_loss
 from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # share of the images where no others are given: the last ones, as Keras' fit takes them
 # Epochs after which the maps are looked at.
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
-# The names that Keras' losses go by here.
-LOSSES = {
-    "binary_crossentropy": "bce",
-    "binarycrossentropy": "bce",
-    "mean_squared_error": "mse",
-    "meansquarederror": "mse",
-    "mean_absolute_error": "mae",
-    "meanabsoluteerror": "mae",
-}
 
 
 class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
@@ -144,7 +136,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
         self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
-        loss = _loss_name(self.model)
+        loss = name_of_keras_loss(getattr(self.model, "loss", None))
         settings: dict[str, Any] = {"loss": {"name": loss}}
         if self._rate is not None:
             name = type(self.model.optimizer).__name__.lower()
@@ -157,7 +149,6 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             settings,
             epochs=self._epoch,
             diverged_at=self._diverged,
-            loss=loss,
         )
         self.outcome = experiment.judge(self.run, silent=not self.verbose)
         self.report = self.run.summary()
@@ -239,13 +230,3 @@ def _learning_rate(model: Any) -> float | None:
         return None if rate is None else float(np.asarray(rate))
     except (TypeError, ValueError):
         return None
-
-
-def _loss_name(model: Any) -> str | None:
-    """The loss by the name that it has here, its own name otherwise."""
-    loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", None) or type(loss).__name__
-    if loss is None:
-        return None
-    plain = str(name).lower()
-    return "ssim" if "ssim" in plain else LOSSES.get(plain, plain)

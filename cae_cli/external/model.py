@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import experiment, introspection
+from cae_cli.config.facts import facts as declared_facts
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
 from cae_cli.introspection.probe import Probe
@@ -129,7 +130,6 @@ def write(
     *,
     epochs: int | None = None,
     diverged_at: int | None = None,
-    loss: str | None = None,
 ) -> None:
     """Writes what `experiment.judge` reads.
 
@@ -141,7 +141,6 @@ def write(
         config: what is known of how it was trained, in the form of a config.
         epochs: that somebody watched; None: nobody watched.
         diverged_at: the first step whose loss was not finite, or None.
-        loss: its name, where it is known.
     """
     folder.write_setup(
         {
@@ -157,7 +156,7 @@ def write(
             "measured_epoch": epochs,
             "stopped_early": False,
             "diverged_at": diverged_at,
-            "loss": loss,
+            "facts": declared_facts(config),
             "network": dict(facts),
             "device": None,
             "held_out": images.held_out_name,

@@ -162,8 +162,8 @@ def _dynamics(
         return dynamics(arrays, steps=None, first_val_loss=nan, last_val_loss=nan, diverged_at=None)
     last = int(training["measured_epoch"])
     loss = epochs["val/loss"]
-    # This loss has a yardstick of the same definition beside it, which knows the range of the images.
-    same = 1 - epochs["val/ssim"] if training["loss"] == "ssim" else None
+    # A validation metric with the same definition as the loss knows the range of the images.
+    same = training.get("facts", {}).get("loss", {}).get("validation_metric")
     return dynamics(
         arrays,
         steps=int(epochs["step"][-1]),
@@ -171,7 +171,7 @@ def _dynamics(
         last_val_loss=float(loss[last]),
         diverged_at=training["diverged_at"],
         reported_loss=float(loss[last] if np.isfinite(loss[last]) else epochs["train/loss"][last]),
-        recomputed_loss=nan if same is None else float(same[last]),
+        recomputed_loss=1 - float(epochs[f"val/{same}"][last]) if same else nan,
     )
 
 

@@ -238,6 +238,10 @@ class Run:
         """Whether a training came to its end here; it may have gone on since."""
         return (self.folder / "training.json").exists()
 
+    def settings(self) -> dict[str, Any]:
+        """What the diagnosis reads of a training: its config and, as ``facts``, what its parts declare."""
+        return {**self.setup()["config"], "facts": self.training().get("facts", {})}
+
     def write_control(self, explained: float) -> None:
         """frozen_encoder.json: what the same network explains with a frozen encoder."""
         self._write_json(

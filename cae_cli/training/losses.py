@@ -8,7 +8,7 @@ options are checked without it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from cae_cli.errors import UserError
 from cae_cli.metrics.similarity import MS_SSIM_WEIGHTS, gaussian_band
@@ -19,7 +19,23 @@ Tensor = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A reconstruction loss."""
+    """A reconstruction loss.
+
+    Attributes:
+        gives_up_squared_error: it trades squared error for similarity, so a high MSE is no fault.
+        needs_unit_outputs: it is defined for outputs in [0, 1] only.
+        survives_saturation: whether its gradient survives a saturated sigmoid; None: not studied.
+        validation_metric: the metric m of metrics.csv for which this loss is 1 - m, if there is one.
+        keras_names: names of the same loss in Keras, as ``model.compile`` takes them.
+        in_keras: how to write it in a Keras script; empty: ``loss="<first Keras name>"``.
+    """
+
+    gives_up_squared_error: ClassVar[bool] = False
+    needs_unit_outputs: ClassVar[bool] = False
+    survives_saturation: ClassVar[bool | None] = None
+    validation_metric: ClassVar[str | None] = None
+    keras_names: ClassVar[tuple[str, ...]] = ()
+    in_keras: ClassVar[str] = ""
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar."""
@@ -35,8 +51,15 @@ class Loss:
         Raises:
             UserError: this loss cannot be used with such images or outputs.
         """
+        if self.needs_unit_outputs and output_activation not in UNIT_ACTIVATIONS:
+            name = next(name for name, cls in LOSSES.items() if cls is type(self))
+            raise UserError(
+                f"loss={name} needs outputs in [0, 1], got model.output_activation={output_activation}",
+                hint="Use model.output_activation=sigmoid, or another loss: cae options loss",
+            )
 
 
+UNIT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "softmax")  # their outputs are in [0, 1]
 LOSSES: Catalogue[Loss] = Catalogue("loss")
 
 
@@ -44,6 +67,9 @@ LOSSES: Catalogue[Loss] = Catalogue("loss")
 @dataclass(frozen=True, kw_only=True)
 class MeanSquaredError(Loss):
     """Mean of (target - output)²."""
+
+    survives_saturation = False
+    keras_names = ("mse", "mean_squared_error")
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         from keras import ops
@@ -56,6 +82,8 @@ class MeanSquaredError(Loss):
 class MeanAbsoluteError(Loss):
     """Mean of |target - output|."""
 
+    keras_names = ("mae", "mean_absolute_error")
+
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         from keras import ops
 
@@ -66,6 +94,9 @@ class MeanAbsoluteError(Loss):
 @dataclass(frozen=True, kw_only=True)
 class Huber(Loss):
     """e²/2 for errors up to delta, delta (|e| - delta/2) beyond (Huber 1964)."""
+
+    survives_saturation = False
+    keras_names = ("huber",)
 
     delta: float = option("error at which squared changes to absolute", above=0)
 
@@ -83,18 +114,14 @@ class Huber(Loss):
 class BinaryCrossEntropy(Loss):
     """Mean of -t log y - (1 - t) log(1 - y) over pixels."""
 
+    needs_unit_outputs = True
+    survives_saturation = True
+    keras_names = ("binary_crossentropy",)
+
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         from keras import ops
 
         return ops.mean(ops.binary_crossentropy(target, output))
-
-    def check(self, shape: tuple[int, int, int], output_activation: str) -> None:
-        """Cross-entropy needs outputs in [0, 1]."""
-        if output_activation not in ("sigmoid", "hard_sigmoid", "softmax"):
-            raise UserError(
-                f"loss=bce needs outputs in [0, 1], got model.output_activation={output_activation}",
-                hint="model.output_activation=sigmoid, or another loss: cae options loss",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +182,10 @@ class _Windowed(Loss):
 class StructuralSimilarity(_Windowed):
     """1 - mean SSIM; 0 for equal images, at most 2."""
 
+    gives_up_squared_error = True
+    validation_metric = "ssim"
+    in_keras = "a loss of 1 - tf.image.ssim(…, max_val=1.0)"
+
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         from keras import ops
 
@@ -169,6 +200,8 @@ class MultiScaleSimilarity(_Windowed):
     The published weights belong to five scales, which need 176 pixels with a window of 11. With
     fewer scales the weights of the finest ones are used, divided by their sum.
     """
+
+    gives_up_squared_error = True
 
     scales: int | None = option(
         "number of scales, each half the size of the last; null: as many as the window fits into",
@@ -212,14 +245,17 @@ class MultiScaleSimilarity(_Windowed):
 
 @LOSSES.add("mse_ssim")
 @dataclass(frozen=True, kw_only=True)
-class SquaredErrorAndSimilarity(StructuralSimilarity):
+class SquaredErrorAndSimilarity(_Windowed):
     """(1 - weight) MSE + weight (1 - mean SSIM), after Zhao et al., IEEE TCI 3(1), 2017."""
 
     ssim_weight: float = option("share of the SSIM term", least=0, most=1)
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
-        squared = MeanSquaredError()(target, output)
-        return (1 - self.ssim_weight) * squared + self.ssim_weight * super().__call__(target, output)
+        from keras import ops
+
+        squared = ops.mean(ops.square(target - output))
+        dissimilarity = 1 - ops.mean(self.ssim_and_contrast(target, output)[0])
+        return (1 - self.ssim_weight) * squared + self.ssim_weight * dissimilarity
 
 
 @LOSSES.add("gradient")
@@ -240,3 +276,17 @@ class GradientDifference(Loss):
         down = ops.mean(ops.abs(error[:, 1:] - error[:, :-1]))
         right = ops.mean(ops.abs(error[:, :, 1:] - error[:, :, :-1]))
         return ops.mean(ops.square(error)) + self.gradient_weight * (down + right)
+
+
+def name_of_keras_loss(loss: Any) -> str | None:
+    """The name in `LOSSES` of what ``model.compile(loss=…)`` got, else its own name in lower case."""
+    if loss is None:
+        return None
+    own = loss if isinstance(loss, str) else getattr(loss, "__name__", None) or type(loss).__name__
+    plain = str(own).lower()
+    if "ssim" in plain:
+        return "ssim"
+    for name, cls in LOSSES.items():
+        if plain.replace("_", "") in [keras_name.replace("_", "") for keras_name in cls.keras_names]:
+            return name
+    return plain

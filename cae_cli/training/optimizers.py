@@ -15,9 +15,15 @@ from cae_cli.options import Catalogue, option
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """An optimizer; its options are the arguments of the Keras class of the same name."""
+    """An optimizer; its options are the arguments of the Keras class ``keras_class``.
+
+    Attributes:
+        keras_class: the name of the class in ``keras.optimizers``.
+        usual_rate: the learning rate at which it usually works.
+    """
 
     keras_class: ClassVar[str]
+    usual_rate: ClassVar[float] = 0.001
 
     learning_rate: float = option("size of a step, at its largest", least=0)
     clip_norm: float | None = option("largest global norm of the gradients; null: any", above=0)
@@ -40,7 +46,7 @@ OPTIMIZERS: Catalogue[Optimizer] = Catalogue("optimizer")
 class Adam(Optimizer):
     """Adam (Kingma, Ba 2015)."""
 
-    keras_class: ClassVar[str] = "Adam"
+    keras_class = "Adam"
 
     beta_1: float = option("decay of the mean gradient", least=0, below=1)
     beta_2: float = option("decay of the mean squared gradient", least=0, below=1)
@@ -51,7 +57,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov, Hutter 2019)."""
 
-    keras_class: ClassVar[str] = "AdamW"
+    keras_class = "AdamW"
 
     weight_decay: float = option("share of the weights taken away per unit of step", least=0)
 
@@ -61,7 +67,7 @@ class AdamW(Adam):
 class Nadam(Adam):
     """Adam with Nesterov momentum (Dozat 2016)."""
 
-    keras_class: ClassVar[str] = "Nadam"
+    keras_class = "Nadam"
 
 
 @OPTIMIZERS.add("sgd")
@@ -69,7 +75,8 @@ class Nadam(Adam):
 class SGD(Optimizer):
     """Stochastic gradient descent."""
 
-    keras_class: ClassVar[str] = "SGD"
+    keras_class = "SGD"
+    usual_rate = 0.1
 
     momentum: float = option("share of the last step that is kept", least=0, below=1)
     nesterov: bool = option("look ahead (Nesterov 1983)")
@@ -80,7 +87,7 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """RMSprop (Tieleman, Hinton 2012)."""
 
-    keras_class: ClassVar[str] = "RMSprop"
+    keras_class = "RMSprop"
 
     rho: float = option("decay of the mean squared gradient", least=0, below=1)
     momentum: float = option("share of the last step that is kept", least=0, below=1)
@@ -91,7 +98,8 @@ class RMSprop(Optimizer):
 class Adadelta(Optimizer):
     """Adadelta (Zeiler 2012)."""
 
-    keras_class: ClassVar[str] = "Adadelta"
+    keras_class = "Adadelta"
+    usual_rate = 1.0
 
     rho: float = option("decay of the mean squared gradient and step", least=0, below=1)
 

@@ -90,7 +90,7 @@ def result(run: Run) -> Result:
             raise UserError(f"it is {status.get('status', 'not there')}")
         with np.errstate(all="ignore"):  # networks that diverged have infinite weights and errors
             outcome = experiment.assess(run)
-        config = run.setup()["config"]
+        config = run.settings()
     except DAMAGED as error:
         why = error.what if isinstance(error, UserError) else f"its files do not fit: {error}"
         told = status.get("reason") if isinstance(error, UserError) else None

@@ -1,0 +1,46 @@
+"""What losses, optimizers and regularizers declare about themselves, as plain data for the run folder.
+
+The diagnosis works from files and imports no training code, so a run records what the rules need to
+know of its loss and its optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cae_cli.model.regularization import REGULARIZERS
+from cae_cli.training.losses import LOSSES, Loss
+from cae_cli.training.optimizers import OPTIMIZERS, Optimizer
+
+
+def facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared facts of a run's loss and optimizer.
+
+    Args:
+        config: the composed config as plain containers, or as much of it as is known: only the names
+            of loss and optimizer are read. An unknown name gets the defaults of the base class.
+
+    Returns:
+        ``loss`` and ``optimizer``, each a mapping; ``in_keras``: how to write each
+        loss and each regularizer in Keras, by group and name.
+    """
+    loss = LOSSES.get(config.get("loss", {}).get("name"), Loss)
+    optimizer = OPTIMIZERS.get(config.get("optimizer", {}).get("name"), Optimizer)
+    return {
+        "loss": {
+            "gives_up_squared_error": loss.gives_up_squared_error,
+            "needs_unit_outputs": loss.needs_unit_outputs,
+            "survives_saturation": loss.survives_saturation,
+            "validation_metric": loss.validation_metric,
+        },
+        "optimizer": {"usual_rate": optimizer.usual_rate},
+        "in_keras": {
+            "loss": {
+                name: cls.in_keras or f'loss="{cls.keras_names[0]}"'
+                for name, cls in LOSSES.items()
+                if cls.in_keras or cls.keras_names
+            },
+            "regularization": {n: cls.in_keras for n, cls in REGULARIZERS.items() if cls.in_keras},
+        },
+    }
