@@ -63,7 +63,13 @@ class Outcome:
 
 
 def run(
-    options: Config, command: Sequence[str], folder: Run, *, again: bool = False, pictures: bool = True
+    options: Config,
+    command: Sequence[str],
+    folder: Run,
+    *,
+    choices: Mapping[str, Any] | None = None,
+    again: bool = False,
+    pictures: bool = True,
 ) -> Outcome:
     """Trains an autoencoder and says what it learned.
 
@@ -71,6 +77,7 @@ def run(
         options: the checked config.
         command: words of the command line that lead to it.
         folder: the run's.
+        choices: the chosen option of each config group; None keeps those of a run that is resumed.
         again: the run goes on from its last checkpoint.
         pictures: are drawn.
 
@@ -86,6 +93,8 @@ def run(
     with folder.running(again=again), backend.one_blas_thread():
         before = folder.setup() if again else surroundings()
         setup = {**before, "command": list(command), "config": schema.plain(options)}
+        if choices is not None:
+            setup["choices"] = dict(choices)
         if not again:
             folder.write_setup(setup)  # enough to begin once more
         with backend.quiet(folder.log), screen.doing("reading images …"):

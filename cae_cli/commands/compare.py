@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from cae_cli.errors import UserError
 from cae_cli.report import comparison, terminal
 from cae_cli.report.comparison import Column
 from cae_cli.runs import query
-from cae_cli.runs.registry import Entry, Registry, flat
+from cae_cli.runs.reader import Entry
+from cae_cli.runs.registry import Registry, flat
 from cae_cli.statistics.ranking import RANKING_METRICS
 
 # Of no interest where runs are told apart.
@@ -75,15 +75,15 @@ def main(arguments: list[str]) -> int:
         found = query.ordered(found, by)
     found = found[: flags.top]
     differs = _differing(found)
-    losses = [_val_loss(entry) for entry in found]
+    losses = [entry.val_loss for entry in found]
     if flags.csv:
         print(_csv(found, differs, losses), end="")
     else:
         terminal.show(_compared(found, differs, losses))
     screen = terminal.Screen()
     for entry in found:
-        for problem in entry.problems:
-            screen.say(f"! {entry.id}: {problem.what} ({problem.where})")
+        for warning in entry.warnings:
+            screen.say(f"! {entry.id}: {warning}")
     if flags.picture is not None:
         _draw(flags.picture, found, differs)
         screen.say(f"drawn: {flags.picture}")
@@ -108,19 +108,6 @@ def _differing(found: Sequence[Entry]) -> list[str]:
 
 def _all_equal(values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
-
-
-def _val_loss(entry: Entry) -> float | None:
-    """The loss of the validation images at the end, or at the epoch whose weights were kept."""
-    try:
-        columns = entry.run.read_metrics()
-        values = columns["val/loss"]
-        trained = entry.run.training() if entry.run.has_ended() else {}
-        rows = [i for i, e in enumerate(columns["epoch"]) if e == trained.get("measured_epoch")]
-        value = float(values[rows[-1] if rows else -1])
-    except (UserError, KeyError, IndexError):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _compared(

@@ -9,7 +9,8 @@ from cae_cli.commands.args import RUN_WORDS, RUNS, parsed
 from cae_cli.errors import UserError
 from cae_cli.report import comparison, terminal
 from cae_cli.runs import query
-from cae_cli.runs.registry import Entry, Registry, flat
+from cae_cli.runs.reader import Entry
+from cae_cli.runs.registry import Registry, flat
 
 HELP = f"""\
 usage: cae diff A B

@@ -23,7 +23,7 @@ from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.runs import registry
-from cae_cli.runs.folder import Run
+from cae_cli.runs.folder import Run, read_any_version
 from cae_cli.runs.registry import flat
 
 HELP = f"""\
@@ -97,7 +97,7 @@ def check_trained(run: Run, hint: str) -> None:
     Raises:
         UserError: this tool did not train its model.
     """
-    setup = registry.setup(run)
+    setup = read_any_version(run.setup_file)
     if not setup.get("command") or not isinstance(setup.get("config"), dict):
         raise UserError(
             "this tool did not train that model, so it cannot train it again",
@@ -118,7 +118,7 @@ def overrides_again(run: Run, changes: Sequence[str] = (), sources: Sources | No
         UserError: as `overrides_of`; names the run's file where that is what is wrong.
     """
     try:
-        again = overrides_of(registry.setup(run)["config"], changes, sources)
+        again = overrides_of(read_any_version(run.setup_file)["config"], changes, sources)
     except _OfTheRun as error:
         error.where = f"{run.setup_file}: {error.where}" if error.where else str(run.setup_file)
         raise

@@ -18,7 +18,8 @@ from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.report import comparison, terminal
 from cae_cli.report.comparison import Column
 from cae_cli.runs import query
-from cae_cli.runs.registry import Entry, Registry, check_removable, remove
+from cae_cli.runs.reader import Entry
+from cae_cli.runs.registry import Registry, check_removable, remove
 
 LONGEST_TAG = 60  # letters
 
@@ -164,8 +165,8 @@ def _tell_problems(found: Sequence[Entry]) -> None:
     """Names the runs that could not be read, below the table."""
     screen = terminal.Screen()
     for entry in found:
-        for problem in entry.problems:
-            screen.say(f"! {entry.id}: {problem.what} ({problem.where})")
+        for warning in entry.warnings:
+            screen.say(f"! {entry.id}: {warning}")
 
 
 # -- show ------------------------------------------------------------------------------------------

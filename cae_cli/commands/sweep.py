@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import Any
 
 from rich.text import Text
 
@@ -12,7 +11,7 @@ from cae_cli import sweep
 from cae_cli.commands import args
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.report import terminal
-from cae_cli.runs.folder import Run
+from cae_cli.runs.reader import Entry, at
 from cae_cli.system.files import is_in_use, typed
 
 HELP = """\
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> int:
     for job in found.jobs:
         name = printable(job.folder.name)
         if job.status == "running":
-            lines.append(f"  {name}: {_stage(Run(job.folder))}")
+            lines.append(f"  {name}: {_stage(Entry(job.folder))}")
         elif job.status in ("failed", "unreadable", "interrupted"):
             lines.append(f"  {name}: {job.status}: {printable(job.problem)}")
     left = _left(found)
@@ -68,14 +67,15 @@ def main(arguments: list[str]) -> int:
     return int(counts["failed"] > 0)
 
 
-def _stage(run: Run) -> str:
+def _stage(entry: Entry) -> str:
     """How far a running job is."""
-    try:
-        epochs = run.setup()["config"]["training"]["epochs"]
-        metrics = run.read_metrics()
-        return f"epoch {metrics['epoch'][-1]:.0f}/{epochs}, loss {metrics['train/loss'][-1]:.4f}"
-    except (UserError, KeyError, IndexError, TypeError):
-        return "beginning"
+    epoch, loss = entry.trained()
+    epochs = at(entry.config, "training", "epochs")
+    return (
+        f"epoch {epoch}/{epochs}" + ("" if loss is None else f", loss {loss:.4f}")
+        if epoch
+        else "beginning"
+    )
 
 
 def _left(found: sweep.Sweep) -> float | None:
@@ -86,13 +86,9 @@ def _left(found: sweep.Sweep) -> float | None:
     if not running or not took:
         return None
     whole = sum(took) / len(took)
-    rest = sum(max(0.0, whole - _since(Run(job.folder).status())) for job in running)
+    rest = sum(max(0.0, whole - _since(Entry(job.folder).started)) for job in running)
     return (rest + waiting * whole) / len(running)
 
 
-def _since(status: dict[str, Any]) -> float:
-    try:
-        began = datetime.fromisoformat(str(status.get("started")))
-        return (datetime.now().astimezone() - began).total_seconds()
-    except (ValueError, TypeError):
-        return 0.0
+def _since(started: datetime | None) -> float:
+    return (datetime.now().astimezone() - started).total_seconds() if started else 0.0

@@ -28,7 +28,7 @@ from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import SweepFile, SweepFolder, Target, grid, launcher
 from cae_cli.sweep.job import Task, wants_errors
-from cae_cli.sweep.jobs import found
+from cae_cli.sweep.jobs import unplanned
 from cae_cli.system import signals
 from cae_cli.system.files import at_work, claim, is_in_use, make
 
@@ -177,7 +177,7 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
                 own_folder = f"hydra.sweep.dir={compose.quoted(place.folder)}"
                 _run_hydra(flags, words, sources, own_folder, *more, task=task)
             if not is_ours:
-                place.write(dataclasses.replace(content, jobs=found(place.folder)[1]))
+                place.write(dataclasses.replace(content, jobs=unplanned(place.folder)[1]))
             done = sweep.read(place.folder)
             asked = {folder.name for folder in task.folders}
             ended = [job for job in done.jobs if not is_ours or job.folder.name in asked]

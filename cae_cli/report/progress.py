@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cae_cli.errors import UserError, printable
+from cae_cli.errors import printable
 from cae_cli.report import terminal
-from cae_cli.runs.folder import Run
+from cae_cli.runs.reader import Entry
 
 MOST_ROWS = 16  # of running jobs on a terminal
 
@@ -39,12 +38,7 @@ class Running:
 
     def stage(self) -> tuple[int, float | None]:
         """Epochs that are trained, and the loss of the last one."""
-        try:
-            metrics = Run(self.folder).read_metrics()
-            epoch, loss = metrics["epoch"][-1], metrics["train/loss"][-1]
-            return int(epoch), None if math.isnan(loss) else float(loss)
-        except (UserError, KeyError, IndexError):
-            return 0, None
+        return Entry(self.folder).trained()
 
 
 class Progress:

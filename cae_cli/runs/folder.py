@@ -133,15 +133,19 @@ class Run:
 
         A run whose process is gone is not running, whatever it wrote last.
         """
-        status = self._read_json("status.json", {})
+        status = self._status()
         here = status.get("status") == "running" and status.get("host") == socket.gethostname()
         if not here or is_in_use(self.folder) is not False:
             return status
-        status = self._read_json("status.json", {})  # it may have ended just now
+        status = self._status()  # it may have ended just now
         if status.get("status") != "running":
             return status
         reason = "its process ended without a word: killed, a crash, or a power cut"
         return {**status, "status": "interrupted", "reason": reason}
+
+    def _status(self) -> dict[str, Any]:
+        # The same in all versions, so that no run at work ever looks ended.
+        return read_any_version(self.status_file) if os.path.lexists(self.status_file) else {}
 
     @contextlib.contextmanager
     def running(self, *, again: bool = False) -> Iterator[None]:
@@ -156,7 +160,7 @@ class Run:
             UserError: another run is or was in this folder; it cannot be written.
         """
         with at_work(self.folder), writing(self.folder):
-            if self._read_json("status.json", {}) and not again:
+            if self._status() and not again:
                 raise UserError(
                     "another run is in this folder already",
                     where=self.folder,
@@ -362,21 +366,7 @@ class Run:
         path = self.folder / name
         if default is not None and not os.path.lexists(path):
             return default
-        content = read_json(path)
-        schema = content.get("schema", 0)
-        if not isinstance(schema, int) or schema > SCHEMA_VERSION:
-            raise UserError(
-                f"{name} was written by a newer version of cae", where=path, hint="update cae"
-            )
-        if schema < SCHEMA_VERSION:
-            command = content.get("command")
-            again = shlex.join(map(str, command)) if isinstance(command, list) else "cae train …"
-            raise UserError(
-                f"{name} was written by an older version of cae, which measured less",
-                where=path,
-                hint=f"train it again: {again}",
-            )
-        return content
+        return read_versioned(path)
 
 
 class _Log(logging.FileHandler):
@@ -420,8 +410,49 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.name} is not valid JSON", where=path, hint="the file is damaged or incomplete"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
+        raise foreign(path)
     return content
+
+
+class OlderVersion(UserError):
+    """A file was written by an older version of cae."""
+
+
+def read_versioned(path: Path, schema: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """What `write_json` wrote with this schema.
+
+    Raises:
+        OlderVersion: its schema is an older one.
+        UserError: it is missing, damaged, foreign or of a newer version.
+    """
+    content = read_json(path)
+    version = content.get("schema")
+    if not isinstance(version, int):
+        raise foreign(path)
+    if version > schema:
+        raise UserError(
+            f"{path.name} was written by a newer version of cae", where=path, hint="update cae"
+        )
+    if version < schema:
+        raise OlderVersion(
+            f"{path.name} was written by an older version of cae",
+            where=path,
+            hint=f"train it again: {shlex.join(['cae', 'rerun', str(path.parent)])}",
+        )
+    return content
+
+
+def read_any_version(path: Path) -> dict[str, Any]:
+    """The same, also of an older version: for what a run that is trained again needs."""
+    try:
+        return read_versioned(path)
+    except OlderVersion:
+        return read_json(path)
+
+
+def foreign(path: Path) -> UserError:
+    """What to say of a file that something else wrote."""
+    return UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
 
 
 def _unreadable(path: Path) -> UserError:

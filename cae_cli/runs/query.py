@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cae_cli.errors import UserError, did_you_mean
-from cae_cli.options import key_of
-from cae_cli.runs.registry import Entry, flat
+from cae_cli.runs.reader import Entry
+from cae_cli.runs.registry import flat
 from cae_cli.statistics.ranking import RANKING_METRICS
 
 # What is asked of a run beside the keys of its config; `Entry.figures` has the numbers.
@@ -109,18 +109,10 @@ class Condition:
         return _chosen(entry, self.key)
 
 
-def _chosen(entry: Entry, group: str) -> list[str]:
-    """The option of a group whose name is not in the config (model): the command's, else Hydra's."""
-    said = [word.partition("=")[2] for word in entry.command if key_of(word) == group]
-    if said or "." in group:
-        return said
-    try:
-        text = (entry.folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    choices = re.search(r"^ +choices:\n((?: {6}\S.*\n)+)", text, re.MULTILINE)
-    found = re.search(rf"^ +{re.escape(group)}: (\S+)$", choices[1] if choices else "", re.MULTILINE)
-    return [found[1]] if found else []
+def _chosen(entry: Entry, group: str) -> list[Any]:
+    """The option of a group whose name is not in the config: model, experiment."""
+    choice = entry.choices.get(group)
+    return [] if choice is None else [choice]
 
 
 def select(entries: Sequence[Entry], conditions: Sequence[Condition]) -> list[Entry]:
@@ -170,8 +162,7 @@ def _check_known(key: str, word: str, entries: Sequence[Entry]) -> None:
     for entry in entries:
         leaves = flat(entry.config)
         groups = {leaf.rpartition(".")[0] for leaf in leaves} - {""}
-        chosen = {key_of(w) for w in entry.command[2:] if "=" in w}
-        known |= {*leaves, *groups, *entry.config, *chosen}
+        known |= {*leaves, *groups, *entry.config, *entry.choices}
         if key in known:
             return
     raise UserError(f"no run has {key!r}", where=f"command line: {word}", hint=_close(key, known))

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import UserError, nearest
-from cae_cli.runs.folder import SCHEMA_VERSION, Run, read_json
+from cae_cli.runs.folder import Run, read_json
+from cae_cli.runs.reader import STAMP, Entry, exists, is_run, is_sweep, short_name
 from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.system.files import at_work, is_in_use, typed
 
@@ -26,199 +25,6 @@ DEEPEST = 12  # folders below the root that are looked into
 SHOWN = 6  # candidates that an error names
 
 REMOVING = ".removing-"  # how the name of a folder begins that is on its way out
-
-# What makes a folder that of a run.
-_NAMES = [path.name for path in (Run(Path()).status_file, Run(Path()).setup_file)]
-# What `durable.claim` calls a folder.
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_(\w+)")
-
-
-class Entry:
-    """A run, as far as its files say what it is.
-
-    Args:
-        folder: of the run.
-        root: below which it was found.
-        number: of the run in the order in which all of them began, from 1.
-    """
-
-    def __init__(self, folder: Path, root: Path, number: int = 0) -> None:
-        self.run = Run(folder)
-        self.folder = folder
-        self.number = number
-        self.name = folder.relative_to(root).as_posix() if folder != root else folder.name
-        self._problems: list[UserError] = []
-
-    # -- its files ---------------------------------------------------------------------------------
-
-    @cached_property
-    def setup(self) -> dict[str, Any]:
-        """run.json, {} if it cannot be read."""
-        return self._read(self.run.setup_file)
-
-    @cached_property
-    def _state(self) -> dict[str, Any]:
-        """status.json, {} if it cannot be read. A run whose process is gone is not running."""
-        content = self._read(self.run.status_file)
-        if content.get("status") != "running":
-            return content
-        try:
-            return self.run.status()
-        except UserError:  # of an older version
-            return content
-
-    @cached_property
-    def _summary(self) -> dict[str, Any]:
-        return self._read(self.run.summary_file)
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        if not os.path.lexists(path):
-            return {}
-        try:
-            return _understood(path)
-        except UserError as error:
-            self._problems.append(error)
-            return {}
-
-    @property
-    def problems(self) -> list[UserError]:
-        """What is wrong with its files."""
-        files = (self.run.setup_file, self.run.status_file, self.run.summary_file, self.run.tags_file)
-        _ = self.setup, self._state, self._summary, self.tags
-        missing = [f for f in files[:3] if not os.path.lexists(f)]
-        expected = {files[1]} if self.status != "ok" else set(files[:3])
-        return self._problems + [
-            UserError(f"{f.name} is missing", where=self.folder) for f in missing if f in expected
-        ]
-
-    # -- what they say -----------------------------------------------------------------------------
-
-    @cached_property
-    def begun(self) -> datetime:
-        """When it was begun; going on with it does not change that."""
-        stamp = _STAMP.fullmatch(self.folder.name)
-        named = f"{stamp[1]}T{stamp[2]}:{stamp[3]}:{stamp[4]}" if stamp else None
-        for said in (self.setup.get("time"), named, self._state.get("started")):
-            if (moment := _moment(said)) is not None:
-                return moment
-        try:
-            return datetime.fromtimestamp(self.folder.stat().st_mtime).astimezone()
-        except OSError:
-            return datetime.fromtimestamp(0).astimezone()
-
-    @property
-    def status(self) -> str:
-        """Running, ok, failed or interrupted; "unknown" if no file says so."""
-        said = self._state.get("status")
-        return said if isinstance(said, str) else "unknown"
-
-    @property
-    def reason(self) -> str:
-        """Why it failed or was interrupted, or nothing."""
-        return str(self._state.get("reason") or "")
-
-    @property
-    def seconds(self) -> float | None:
-        """From its start, the last one if it went on, to its end."""
-        started, ended = (_moment(self._state.get(name)) for name in ("started", "ended"))
-        return (ended - started).total_seconds() if started and ended else None
-
-    @property
-    def command(self) -> list[str]:
-        """Words of the command line that made it, none for a model that was trained elsewhere."""
-        said = self.setup.get("command")
-        return [str(word) for word in said] if isinstance(said, list) else []
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Its resolved config."""
-        said = self.setup.get("config")
-        return said if isinstance(said, dict) else {}
-
-    @property
-    def task(self) -> str:
-        """Its ``task_name``, else the folder that it is in."""
-        return str(self.config.get("task_name") or self.folder.parent.name)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The images as run.json describes them."""
-        said = self.setup.get("data")
-        return said if isinstance(said, dict) else {}
-
-    @property
-    def tags(self) -> list[str]:
-        """Those of tags.json, else those of the config."""
-        said = self._tags.get("tags", self.config.get("tags"))
-        return [str(tag) for tag in said] if isinstance(said, list) else []
-
-    @cached_property
-    def _tags(self) -> dict[str, Any]:
-        return self._read(self.run.tags_file)
-
-    @property
-    def verdict(self) -> str:
-        """The diagnosis in one line, or nothing."""
-        return str(self._summary.get("verdict") or "")
-
-    @property
-    def problem(self) -> str:
-        """The diagnosis in a few words; of a run without one, why."""
-        diagnosis = _at(self._summary, "diagnosis")
-        if not isinstance(diagnosis, dict):
-            return self.reason
-        findings = diagnosis.get("findings")
-        for finding in findings if isinstance(findings, list) else ():
-            if _at(finding, "severity") not in ("note", None):
-                return str(_at(finding, "problem") or "")
-        return "cannot tell" if diagnosis.get("undecided") else "none found"
-
-    @property
-    def held_out(self) -> tuple[str, str]:
-        """Fingerprint of its images, and which part of them was measured; empty where not known."""
-        return str(self.data.get("fingerprint") or ""), str(self._summary.get("held_out") or "")
-
-    @cached_property
-    def figures(self) -> dict[str, float]:
-        """What it came to, by short name; see `measures.ranking.RANKING_METRICS`.
-
-        ``repeats`` and ``prunable`` are shares of the maps that repeat another, and of the filters
-        whose removal changes next to nothing; ``seconds`` is how long it took.
-        """
-        metrics = _at(self._summary, "metrics")
-        layers = _at(metrics, "layers")
-        layers = layers if isinstance(layers, list) else []
-        alive = _number(_at(metrics, "score", "alive"))
-        filters = sum(_number(_at(layer, "filters")) or 0 for layer in layers)
-        repeats = sum(_number(_at(layer, "duplicates")) or 0 for layer in layers)
-        prunable = [u for layer in layers if (u := _number(_at(layer, "prunable"))) is not None]
-        found = {
-            "psnr": _number(_at(metrics, "quality", "psnr", "value")),
-            "ssim": _number(_at(metrics, "quality", "ssim", "value")),
-            "mse": _number(_at(metrics, "quality", "mse", "value")),
-            "explained": _number(_at(metrics, "quality", "explained_variance")),
-            "meaningful": _number(_at(metrics, "score", "value")),
-            "inactive": None if alive is None else 1 - alive,
-            "duplicates": repeats / filters if filters else None,
-            "prunable": sum(prunable) / len(prunable) if prunable else None,
-            "seconds": self.seconds,
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-    # -- its names ---------------------------------------------------------------------------------
-
-    @cached_property
-    def id(self) -> str:
-        """The short name: the four letters of its folder, of a job with those of its sweep before."""
-        own = _short(self.folder.name)
-        return f"{_short(self.folder.parent.name)}/{own}" if is_sweep(self.folder.parent) else own
-
-    @cached_property
-    def names(self) -> set[str]:
-        """What it may be called."""
-        own = {self.folder.name, _short(self.folder.name)}
-        above = {self.folder.parent.name, _short(self.folder.parent.name)}
-        return {self.name, *own, *(f"{a}/{name}" for a in above for name in own)}
 
 
 class Registry:
@@ -238,7 +44,7 @@ class Registry:
 
     @cached_property
     def _folders(self) -> list[Entry]:
-        return [Entry(folder, self.root) for folder in _runs(self.root)]
+        return [Entry(folder, self.root) for folder in runs_in(self.root)]
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -269,7 +75,7 @@ class Registry:
             UserError: there is none, or more than one.
         """
         path = typed(word)
-        if word and _is_run(path):
+        if word and is_run(path):
             return Run(path)
         found = self._called(word)
         if len(found) == 1:
@@ -277,7 +83,7 @@ class Registry:
         if found:
             raise self._ambiguous(word, found)
         if word and _is_folder(path):
-            jobs = sum(1 for _ in _runs(path))
+            jobs = sum(1 for _ in runs_in(path))
             if jobs:
                 count = f"{jobs} run{'' if jobs == 1 else 's'}"
                 raise UserError(
@@ -300,16 +106,16 @@ class Registry:
     def find_sweep(self, word: str) -> Path | None:
         """The folder of the sweep that a word names in full, None if it names none."""
         path = typed(word)
-        if word and _is_folder(path) and not _is_run(path) and any(_runs(path)):
+        if word and _is_folder(path) and not is_run(path) and any(runs_in(path)):
             return path
-        found = [f for f in self.sweeps if word in (f.name, _short(f.name))]
+        found = [f for f in self.sweeps if word in (f.name, short_name(f))]
         return found[0] if len(found) == 1 else None
 
     def jobs(self, sweep: Path) -> list[Entry]:
         """The runs of a sweep's folder, in the order of sweep.json where there is one."""
         real = sweep.resolve()
         found = [e for e in self.entries if e.folder.parent.resolve() == real]
-        found = found or [Entry(folder, sweep) for folder in _runs(sweep)]
+        found = found or [Entry(folder, sweep) for folder in runs_in(sweep)]
         folder = SweepFolder(sweep)
         if folder.is_written():
             order = {job.folder: i for i, job in enumerate(folder.read().jobs)}
@@ -368,7 +174,7 @@ def find(word: str, root: Path | None = None) -> Run:
         UserError: there is none, or more than one.
     """
     path = typed(word)
-    is_plain = word and root is None and _is_run(path)
+    is_plain = word and root is None and is_run(path)
     return Run(path) if is_plain else Registry(root).find(word)
 
 
@@ -383,7 +189,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         before, equals, _ = word.partition("=")
         is_id = place == 0 and "/" in before and not re.match(r"[+~]*/?hydra/", before)
         is_plain = not equals and not word.startswith("~")  # ~key takes a key away
-        if is_plain or is_id or _exists(typed(word)):
+        if is_plain or is_id or exists(typed(word)):
             runs.append(word)
     return runs, [word for word in words if word not in runs]
 
@@ -402,15 +208,6 @@ def split_one(
     return runs[0], overrides
 
 
-def setup(run: Run) -> dict[str, Any]:
-    """run.json, of an older version too.
-
-    Raises:
-        UserError: it is missing, damaged, of a newer version or somebody else's.
-    """
-    return _understood(run.setup_file)
-
-
 def flat(tree: Any, key: str = "") -> dict[str, Any]:
     """The values of a config by their dotted paths; lists are values."""
     if not isinstance(tree, Mapping):
@@ -419,11 +216,6 @@ def flat(tree: Any, key: str = "") -> dict[str, Any]:
     for name, inner in tree.items():
         found |= flat(inner, f"{key}.{name}" if key else str(name))
     return found
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether a folder that holds runs is that of a sweep."""
-    return SweepFolder(folder).is_written() or bool(_STAMP.fullmatch(folder.name))
 
 
 def remove(folder: Path) -> None:
@@ -466,7 +258,7 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         raise UserError(
             "a link is not followed to remove what it leads to", where=folder, hint=f"rm {folder}"
         )
-    runs = list(_runs(folder)) if sweep else [folder]
+    runs = list(runs_in(folder)) if sweep else [folder]
     for run in runs:
         if not _is_ours(run):
             raise UserError(
@@ -491,12 +283,12 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
 # -- folders ---------------------------------------------------------------------------------------
 
 
-def _runs(folder: Path, depth: int = 0) -> Iterator[Path]:
+def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
     """The folders of runs at or below a folder; what is inside a run is part of it.
 
     Links below the root are not followed: a run is found once, and inside the root.
     """
-    if _is_run(folder):
+    if is_run(folder):
         yield folder
         return
     try:
@@ -506,11 +298,7 @@ def _runs(folder: Path, depth: int = 0) -> Iterator[Path]:
         return
     for name in sorted(inner):
         if not name.startswith(".") and depth < DEEPEST:
-            yield from _runs(folder / name, depth + 1)
-
-
-def _is_run(folder: Path) -> bool:
-    return any(_exists(folder / name) for name in _NAMES)
+            yield from runs_in(folder / name, depth + 1)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -522,14 +310,7 @@ def _is_ours(folder: Path) -> bool:
                 return True
         except UserError:
             continue
-    return _is_run(folder) and bool(_STAMP.fullmatch(folder.name))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # a NUL byte
-        return False
+    return is_run(folder) and bool(STAMP.fullmatch(folder.name))
 
 
 def _is_folder(path: Path) -> bool:
@@ -537,51 +318,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
-
-
-def _short(name: str) -> str:
-    """The four letters of a folder that `durable.claim` made; other names are what they are."""
-    stamp = _STAMP.fullmatch(name)
-    return stamp[5] if stamp else name
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _understood(path: Path) -> dict[str, Any]:
-    """A JSON file of a run of this version or an older one.
-
-    Raises:
-        UserError: it is anything else.
-    """
-    content = read_json(path)
-    schema = content.get("schema")
-    if not isinstance(schema, int):
-        raise UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
-    if schema > SCHEMA_VERSION:
-        raise UserError(
-            f"{path.name} was written by a newer version of cae", where=path, hint="update cae"
-        )
-    return content
-
-
-def _at(tree: Any, *keys: str) -> Any:
-    """What is at a path of a tree, None if there is nothing."""
-    for key in keys:
-        if not isinstance(tree, dict):
-            return None
-        tree = tree.get(key)
-    return tree
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= sys.float_info.max else None
-
-
-def _moment(said: Any) -> datetime | None:
-    """A time of a file, with its time zone."""
-    try:
-        return datetime.fromisoformat(said).astimezone()
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None

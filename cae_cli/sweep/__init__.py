@@ -23,7 +23,7 @@ from cae_cli.report import figures, terminal
 from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder, Target
-from cae_cli.sweep.jobs import Job, found, read_job
+from cae_cli.sweep.jobs import Job, read_job, unplanned
 from cae_cli.sweep.leaderboard import Board, ranking_metric_of, short
 
 __all__ = ["Job", "PlannedJob", "Sweep", "SweepFile", "SweepFolder", "Target", "read", "rebuild"]
@@ -81,7 +81,7 @@ def read(folder: Path) -> Sweep:
             except UserError as error:
                 notes.append(f"{error.what}: the jobs are the runs that are in the folder")
         if swept is None or planned is None:
-            swept, planned = found(folder)
+            swept, planned = unplanned(folder)
         jobs = tuple(read_job(folder, job, swept) for job in planned)
     except OSError as error:
         raise UserError(f"the folder cannot be read: {error.strerror}", where=folder) from error

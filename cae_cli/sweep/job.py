@@ -60,7 +60,12 @@ class Task:
             # Only the process launcher gives a job the folder of an interrupted one.
             again = is_sweep and folder.status().get("status") == "interrupted" and folder.is_set_up()
             outcome = experiment.run(
-                parse(node), _command(context), folder, again=again, pictures=self.pictures
+                parse(node),
+                _command(context),
+                folder,
+                choices=_choices(context),
+                again=again,
+                pictures=self.pictures,
             )
         except Exception as error:
             if not isinstance(error, UserError | RunFailed):
@@ -111,6 +116,13 @@ def _command(context: Any) -> list[str]:
     if context.job.config_name != "config":
         words += ["-cn", context.job.config_name]
     return [*words, *map(compose.as_typed, context.overrides.task)]
+
+
+def _choices(context: Any) -> dict[str, Any]:
+    """The chosen option of each config group of cae."""
+    choices = OmegaConf.to_container(context.runtime.choices)
+    assert isinstance(choices, dict)
+    return {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
 
 
 def job_folder(overrides: str) -> str:
