@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -24,9 +25,14 @@ from cae_cli.runs.folder import SCHEMA_VERSION, Run
 from cae_cli.runs.registry import Registry, find, flat, split
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from tests.conftest import environment
+from tests.summaries import write_summary
 from tests.test_cli import HEAVY, imported_by
+from tests.test_diagnosis import layer
 
-LAYER = {"name": "encoder_1", "filters": 8, "duplicates": 2, "prunable": 0.25}
+LAYERS = (
+    layer(filters=8, dead=2, duplicates=2, prunable=0.25),
+    layer("encoder_2", filters=8, dead=2, duplicates=2, prunable=math.nan),
+)
 
 
 def config(**changes):
@@ -54,12 +60,14 @@ def config(**changes):
 def made(folder, begun, *words, status="ok", psnr=20.0, images="f00d" * 16, **changes):
     """A run as its own writers write it."""
     folder.mkdir(parents=True)
+    choices = dict(word.split("=") for word in words if word.startswith("model="))
     run = Run(folder)
     run.set_status("running")
     run.write_setup(
         {
             "time": begun,
             "command": ["cae", "train", *words],
+            "choices": {"model": "baseline", **choices},
             "config": config(**changes),
             "data": {"source": "digits", "shape": [8, 8, 1], "train": 192, "fingerprint": images},
             "git": {"commit": "0123456789abcdef", "dirty": False},
@@ -68,24 +76,7 @@ def made(folder, begun, *words, status="ok", psnr=20.0, images="f00d" * 16, **ch
         }
     )
     if psnr is not None:
-        run.write_summary(
-            {
-                "verdict": f"no problem found; {psnr} dB",
-                "held_out": "test",
-                "metrics": {
-                    "quality": {
-                        "psnr": {"value": psnr},
-                        "ssim": {"value": psnr / 40},
-                        "mse": {"value": 10 ** (-psnr / 10)},
-                        "explained_variance": 0.5,
-                    },
-                    "score": {"value": psnr / 100, "alive": 0.75},
-                    "layers": [LAYER, {**LAYER, "prunable": None}],
-                },
-                "diagnosis": {"findings": [], "undecided": False},
-            },
-            "",
-        )
+        write_summary(run, psnr, ssim=psnr / 40, explained=0.5, meaningful=psnr / 100, layers=LAYERS)
     run.set_status(status, None if status == "ok" else "because")
     return run
 
@@ -269,13 +260,10 @@ def test_filters_choose_by_what_the_files_say(here, words, expected):
     assert numbers(*words) == expected
 
 
-def test_the_option_of_a_model_is_known_where_an_experiment_chose_it(here):
-    hydra = here / "runs" / NEWEST / ".hydra"
-    hydra.mkdir()
-    hydra.joinpath("hydra.yaml").write_text(
-        "hydra:\n  runtime:\n    choices:\n      debug: null\n      model: deep\n      loss: mse\n"
-    )
+def test_the_chosen_option_of_a_group_is_known_where_an_experiment_chose_it(here):
+    changed(Run(here / "runs" / NEWEST).setup_file, choices={"model": "deep", "experiment": None})
     assert numbers("model=deep") == [5] and numbers("model=l2") == [2]
+    assert numbers("model!=deep") == [1, 2, 3, 4] and numbers("experiment!=x") == [1, 2, 3, 4, 5]
 
 
 def test_since_counts_back_from_now(here):
@@ -483,12 +471,19 @@ def test_runs_may_be_a_link_to_a_larger_disk(here, capsys):
     assert len(listed(capsys).out.splitlines()) == 6 and named("aaaa") == f"runs/{OLDEST}"
 
 
-def test_a_run_of_an_older_version_is_listed_with_what_it_has(here, capsys):
+def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, capsys):
     run = Run(here / "runs" / OLDEST)
     for path in (run.setup_file, run.status_file, run.summary_file):
         changed(path, schema=SCHEMA_VERSION - 1)
     told = listed(capsys)
-    assert "21.00" in told.out.splitlines()[1] and "!" not in told.err
+    assert told.out.splitlines()[1].split()[1:2] == ["aaaa"]
+    assert told.out.splitlines()[1].endswith(" ok")
+    assert "21.00" not in told.out
+    [line] = [line for line in told.err.splitlines() if line.startswith("!")]
+    assert "older version of cae" in line and line.endswith(f"train it again: cae rerun runs/{OLDEST}")
+    assert cli.run(["rerun", "aaaa", "--cfg", "job"]) == 0
+    changed(run.status_file, host=f"not-{socket.gethostname()}", status="running")
+    assert removed("aaaa") == 2 and "the run is still at work" in capsys.readouterr().err
 
 
 def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):

@@ -178,10 +178,12 @@ def test_surroundings_say_what_ran():
 
 
 def test_a_run_of_an_older_version_is_told_how_to_be_made_again(tmp_path):
-    (tmp_path / "run.json").write_text('{"schema": 1, "command": ["cae", "train", "loss=my loss"]}')
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"schema": 1, "command": ["cae", "train", "loss=mse"]}')
     with pytest.raises(UserError, match="older version") as error:
-        Run(tmp_path).setup()
-    assert error.value.hint == "train it again: cae train 'loss=my loss'"
+        Run(folder).setup()
+    assert error.value.hint == f"train it again: cae rerun '{folder}'"
 
 
 @pytest.mark.parametrize("layer", ["/tmp/x", "../x", "a/b", "..", ""])

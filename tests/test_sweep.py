@@ -24,6 +24,7 @@ from cae_cli.report.tables import shortened
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import PlannedJob, SweepFile, SweepFolder, Target
 from cae_cli.system import files
+from tests.summaries import write_summary
 
 SHAPE = (12, 12, 1)
 IMAGES = np.random.default_rng(0).random((8, *SHAPE), np.float32)
@@ -57,27 +58,8 @@ def write_job(
         }
     )
     if status == "ok":
-        inactive = [True] + [False] * 7
-        finding = {"code": code, "problem": "a problem", "severity": "warning"}
-        run.write_summary(
-            {
-                "verdict": "fine",
-                "held_out": "test",
-                "metrics": {
-                    "quality": {
-                        "images": 100,
-                        "psnr": {"value": psnr, "margin": 0.1},
-                        "ssim": {"value": ssim, "margin": 0.1},
-                        "mse": {"value": 10 ** (-psnr / 10), "margin": 0.1},
-                        "explained_variance": psnr / 40,
-                        "black_mse": black,
-                    },
-                    "layers": [{"name": "encoder_1", "maps": {"inactive": inactive}}],
-                    "score": {"value": meaningful},
-                },
-                "diagnosis": {"findings": [finding] if code else [], "undecided": False},
-            },
-            "text",
+        write_summary(
+            run, psnr, ssim=ssim, explained=psnr / 40, meaningful=meaningful, black=black, code=code
         )
         rng = np.random.default_rng(1)
         run.write_arrays(
