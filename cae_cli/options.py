@@ -200,7 +200,9 @@ def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
     return plain
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_WORDS = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"
+}  # fmt: skip
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

@@ -1,7 +1,8 @@
-"""Cases, spoiled images, figures, tools and pages of the clinic; nothing is trained."""
+"""Cases, corrupted images, figures, tools and the page of the fault benchmark; nothing is trained."""
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,28 +10,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import faults
 from benchmarks.faults import __main__ as command
 from benchmarks.faults import (
     ablation,
+    benchmark,
     case_files,
     corruption,
     page,
+    record,
     report,
     scoring,
     tools,
+    trainings,
 )
-from benchmarks.faults import (
-    case as case_module,
-)
-from benchmarks.faults import (
-    trainings as known_trainings,
-)
-from benchmarks.faults.scoring import Judged, Treated
+from benchmarks.faults.case import joined
+from benchmarks.faults.scoring import FixTrial, Verdict
 from cae_cli import data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import Run
+from cae_cli.runs.folder import Run, plain
 from cae_cli.statistics.interval import NORMAL, wilson
 from cae_cli.sweep import batch
 from cae_cli.treatment.arm import judged as result_of
@@ -43,7 +41,7 @@ files: {config: [data=npz, "data.path={data}/images.npz"], doc: Images in a file
 CASE = """\
 # Weights shrink to nothing,
 # whatever the images.
-expect: sick
+expect: faulty
 causes: [CAE206]
 config: [regularization=l2]
 variants:
@@ -64,75 +62,78 @@ def folder(tmp_path):
 # -- cases -------------------------------------------------------------------------------------------
 
 
-def test_a_case_is_read_to_the_letter(folder):
+def test_a_case_file_becomes_a_case(folder):
     [case] = case_files.read([folder])
     assert case.name == "penalty"
-    assert case.why == "Weights shrink to nothing, whatever the images."
-    assert (case.expect, case.causes, case.also, case.treatable) == ("sick", ("CAE206",), (), True)
+    assert case.reason == "Weights shrink to nothing, whatever the images."
+    assert (case.expect, case.causes, case.second_fault) == ("faulty", ("CAE206",), ())
+    assert case.fixable and not case.adjusted
     assert [t.name for t in case.trainings] == [
         "penalty.0.s0", "penalty.1.s10", "penalty.1.s11", "penalty.2.s0",
     ]  # fmt: skip
     tuning, test, _, smoke = case.trainings
-    assert tuning.words(Path("/data")) == (
+    assert tuning.overrides(Path("/data")) == (
         "data=glyphs", "data.train=128", "training.epochs=2", "regularization=l2",
         "regularization.l2.strength=0.1",
     )  # fmt: skip
-    assert test.words(Path("/my data"))[1] == "data.path='/my data/images.npz'"
-    assert batch.checked(test.words(Path("/it's, [here]"))).data.path == "/it's, [here]/images.npz"
+    assert test.overrides(Path("/my data"))[1] == "data.path='/my data/images.npz'"
+    assert batch.checked(test.overrides(Path("/it's, [here]"))).data.path == "/it's, [here]/images.npz"
     assert smoke.corrupt == "repeats_16" and smoke.case is case
 
 
-def test_images_that_are_not_there_are_told(folder, tmp_path):
-    trainings = [t for case in case_files.read([folder]) for t in case.trainings]
-    there, left_out = known_trainings.with_data(trainings, tmp_path)
-    assert [t.name for t in there] == ["penalty.0.s0", "penalty.2.s0"]
+def test_trainings_without_images_are_left_out_and_counted(folder, tmp_path):
+    read = [t for case in case_files.read([folder]) for t in case.trainings]
+    usable, left_out = trainings.with_images(read, tmp_path)
+    assert [t.name for t in usable] == ["penalty.0.s0", "penalty.2.s0"]
     assert left_out == {str(tmp_path / "images.npz"): 2}
     (tmp_path / "images.npz").touch()
-    assert known_trainings.with_data(trainings, tmp_path) == (trainings, {})
+    assert trainings.with_images(read, tmp_path) == (read, {})
 
 
-def test_a_later_word_takes_the_place_of_an_earlier_one():
-    told = case_module.joined(["model=wide", "loss=ssim"], ["loss.window=7"], ["loss=mse", "seed=1"])
-    assert told == ("model=wide", "loss.window=7", "loss=mse", "seed=1")
+def test_a_later_override_replaces_an_earlier_one():
+    overrides = joined(["model=wide", "loss=ssim"], ["loss.window=7"], ["loss=mse", "seed=1"])
+    assert overrides == ("model=wide", "loss.window=7", "loss=mse", "seed=1")
 
 
 MISTAKES = {
-    "a misspelt key": ("expect: sick", "expct: sick", "expct", "did you mean expect?"),
-    "a misspelt value": ("expect: sick", "expect: sik", "expect", "did you mean sick?"),
+    "a misspelt key": ("expect: faulty", "expct: sick", "expct", "did you mean expect?"),
+    "a misspelt value": ("expect: faulty", "expect: faulti", "expect", "did you mean faulty?"),
     "a code that is none": ("CAE206", "CAE2O6", "causes", "did you mean CAE206?"),
-    "no cause": ("causes: [CAE206]", "causes: []", "causes", None),
+    "no cause": ("causes: [CAE206]", "causes: []", "causes", "[CAE101]"),
     "no list": ("causes: [CAE206]", "causes: CAE206", "causes", "[CAE101]"),
     "a code twice": ("[CAE206]", "[CAE206, CAE206]", "causes", None),
-    "a cause of the healthy": ("expect: sick", "expect: healthy", "causes", None),
-    "treatable in words": ("config: [reg", "treatable: maybe\nconfig: [reg", "treatable", None),
+    "a cause of the healthy": ("expect: faulty", "expect: healthy", "causes", "expect: faulty"),
+    "fixable in words": ("config: [reg", "fixable: maybe\nconfig: [reg", "fixable", "true if"),
     "a part that is none": ("part: test", "part: tst", "variants[1].part", "did you mean test?"),
     "images that are none": ("data: files", "data: file", "variants[1].data", "did you mean files?"),
     "a misspelt key of a variant": ("seeds: [10", "sedes: [10", "variants[1].sedes", "mean seeds?"),
     "no seeds": ("seeds: [10, 11]", "seeds: []", "variants[1].seeds", "[0, 1, 2]"),
+    "no part": ("part: test, ", "", "variants[1].part", "part of the benchmark"),
     "a seed twice": ("seeds: [10, 11]", "seeds: [10, 10]", "variants[1].seeds", None),
     "seeds that are none": ("seeds: [10, 11]", "seeds: [-1]", "variants[1].seeds", None),
-    "true for a seed": ("seeds: [10, 11]", "seeds: [true]", "variants[1].seeds", None),
-    "a seed among the words": ("[regularization=l2]", "[seed=3]", "config", "seeds: [0, 1]"),
-    "images among the words": ("[regularization=l2]", "[data=mnist]", "config", "of a variant"),
-    "Hydra's own": ("[regularization=l2]", "[hydra.run.dir=x]", "config", "runs the trainings"),
+    "true for a seed": ("seeds: [10, 11]", "seeds: [true]", "variants[1].seeds[0]", "[0, 1, 2]"),
+    "a seed among the overrides": ("[regularization=l2]", "[seed=3]", "config", "seeds: [0, 1]"),
+    "images among the overrides": ("[regularization=l2]", "[data=mnist]", "config", "of a variant"),
+    "Hydra's own": ("[regularization=l2]", "[hydra.run.dir=x]", "config", "sets Hydra's options"),
     "no override": ("[regularization=l2]", "[regularization]", "config", "key=value"),
-    "a mapping": ("[regularization=l2]", "[{a: b}]", "config", "key=value"),
-    "a word twice": ("[regularization=l2]", "[model=wide, model=deep]", "config", None),
+    "a mapping": ("[regularization=l2]", "[{a: b}]", "config[0]", "key=value"),
+    "an override twice": ("[regularization=l2]", "[model=wide, model=deep]", "config", None),
     "a corruption that is none": ("repeats_16", "repeets_16", "variants[2].corrupt", "repeats_N"),
     "a corruption without a number": ("repeats_16", "duplicates", "variants[2].corrupt", "repeats_N"),
     "a corruption too many": ("repeats_16", "repeats_0", "variants[2].corrupt", "repeats_16"),
     "a share above all": ("repeats_16", "flat_1.5", "variants[2].corrupt", "flat_0.3"),
-    "no reason": ("# Weights shrink to nothing,\n# whatever the images.\n", "", "", "its first line"),
-    "a key twice": ("expect: sick", "expect: sick\nexpect: border", ":4", None),
-    "a tag": ("expect: sick", "expect: !!python/name:os.system x", ":3", "no tag is needed"),
+    "no reason": ("# Weights shrink to nothing,\n# whatever the images.\n", "", "", "start the file"),
+    "a key twice": ("expect: faulty", "expect: faulty\nexpect: borderline", ":4", None),
+    "a tag": ("expect: faulty", "expect: !!python/name:os.system x", ":3", "no tag is needed"),
     "no YAML": ("causes: [CAE206]", "causes: [CAE206", "", None),
-    "no variants": (CASE[CASE.index("variants") :], "variants: []\n", "variants", None),
+    "no variants": (CASE[CASE.index("variants") :], "variants: []\n", "variants", "at least one"),
+    "a variant in words": ("  - {part: test,", "  - test\n  - {part: test,", "variants[1]", None),
     "no mapping": (CASE, "# Why.\n- a\n", "", None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_with_file_key_and_hint(folder, name):
+def test_a_mistake_is_reported_with_file_key_and_hint(folder, name):
     old, new, where, hint = MISTAKES[name]
     assert old in CASE
     (folder / "penalty.yaml").write_text(CASE.replace(old, new, 1))
@@ -143,7 +144,7 @@ def test_a_mistake_is_told_with_file_key_and_hint(folder, name):
     assert hint is None or hint in caught.value.hint
 
 
-def test_no_training_is_in_two_parts(folder):
+def test_the_same_training_cannot_be_in_two_parts(folder):
     twice = (
         CASE + "  - {part: test, data: glyphs, seeds: [0], config: [regularization.l2.strength=0.1]}\n"
     )
@@ -152,83 +153,81 @@ def test_no_training_is_in_two_parts(folder):
         case_files.read([folder])
 
 
-def test_sources_are_read_as_strictly(folder):
+def test_sources_are_checked_as_strictly(folder):
     file = folder.parent / "data.yaml"
     file.write_text("glyphs: {config: [data=glyphs], dok: x}\n")
-    with pytest.raises(UserError, match="there is no key 'dok'") as caught:
+    with pytest.raises(UserError, match=r"glyphs\.dok is not an option") as caught:
         case_files.read([folder])
     assert caught.value.hint == "did you mean doc?"
     file.write_text("glyphs: {config: [data.train=3], doc: x}\n")
-    with pytest.raises(UserError, match="must choose a source"):
+    with pytest.raises(UserError, match="must choose images"):
         case_files.read([folder])
     file.unlink()
     with pytest.raises(UserError, match=r"data\.yaml is missing"):
         case_files.read([folder])
 
 
-def test_a_case_that_is_not_there_gets_the_nearest_name(folder):
+def test_an_unknown_case_is_reported_with_the_nearest_name(folder):
     with pytest.raises(UserError) as caught:
         case_files.read([folder / "penaltie.yaml"])
     assert caught.value.hint == "did you mean penalty.yaml?"
-    trainings = case_files.read([folder, folder / "penalty.yaml"])  # the same one twice is one
-    assert len(trainings) == 1
+    cases = case_files.read([folder, folder / "penalty.yaml"])  # the same file counts once
+    assert len(cases) == 1
     with pytest.raises(UserError, match="no case 'penalti'") as caught:
-        known_trainings.chosen(trainings, "test", ["penalti"])
+        trainings.chosen(cases, "test", ["penalti"])
     assert caught.value.hint == "did you mean penalty?"
-    assert [t.name for t in known_trainings.chosen(trainings, "smoke", ["CAE206"])] == ["penalty.2.s0"]
+    assert [t.name for t in trainings.chosen(cases, "smoke", ["CAE206"])] == ["penalty.2.s0"]
 
 
 @pytest.fixture(scope="module")
-def ours():
-    if not command.CASES.is_dir():
-        pytest.skip("an installed package has no cases")
+def all_cases():
     return case_files.read([command.CASES])
 
 
-def test_every_case_of_ours_composes_and_the_parts_are_apart(ours):
-    for case in ours:
+def test_every_case_composes_and_no_training_is_in_two_parts(all_cases):
+    for case in all_cases:
         training = case.trainings[0]
-        options = batch.checked((*training.words(Path("/data")), f"seed={training.seed}"))
+        options = batch.checked((*training.overrides(Path("/data")), f"seed={training.seed}"))
         experiment.check_early(options)
     by_words = {}
-    for training in (t for case in ours for t in case.trainings if t.part != "smoke"):
+    for training in (t for case in all_cases for t in case.trainings if t.part != "smoke"):
         key = (training.source.name, training.seed, frozenset(training.config), training.corrupt)
         assert by_words.setdefault(key, training.part) == training.part, training.name
 
 
-def test_the_figures_of_ours_rest_on_enough_patients(ours):
-    test = [t for case in ours for t in case.trainings if t.part == "test"]
-    assert sum(t.case.expect == "healthy" for t in test) >= report.FEWEST_HEALTHY
-    smoke = [t for case in ours for t in case.trainings if t.part == "smoke"]
+def test_there_are_enough_healthy_trainings_and_smoke_needs_no_files(all_cases):
+    test = [t for case in all_cases for t in case.trainings if t.part == "test"]
+    assert sum(t.case.expect == "healthy" for t in test) >= report.MIN_HEALTHY
+    smoke = [t for case in all_cases for t in case.trainings if t.part == "smoke"]
     assert smoke and all(t.source.missing(Path("/nowhere")) is None for t in smoke)
 
 
-# -- spoiled images ----------------------------------------------------------------------------------
+# -- corrupted images --------------------------------------------------------------------------------
 
 
-def spoiled(name, tmp_path, *words):
-    """The words, and the images that they lead to."""
+def corrupted(name, tmp_path, *overrides):
+    """The overrides that train with corrupted images, the images, and their statistics."""
     made = corruption.corrupted(
-        ("data=glyphs", "data.train=180", "model=wide", *words), name, tmp_path / "my images"
+        ("data=glyphs", "data.train=180", "model=wide", *overrides), name, tmp_path / "my images"
     )
     images = data.load(batch.checked(made).data)
     return made, images, experiment.look_at(images)
 
 
-def test_the_patients_own_split_scale_and_network_stay(tmp_path):
-    made, images, _ = spoiled("words", tmp_path, "data.scale=none", "data.seed=3", "data.size=16")
+def test_split_scale_and_network_of_the_training_stay(tmp_path):
+    made, images, _ = corrupted("words", tmp_path, "data.scale=none", "data.seed=3", "data.size=16")
     assert made[0] == "data=npz" and set(made[2:]) == {
         "data.train=180", "model=wide", "data.scale=none", "data.seed=3",
     }  # fmt: skip
-    assert images.shape == (16, 16, 1)  # what a source has of its own is in the images
+    assert images.shape == (16, 16, 1)  # options of the source itself are applied to the images
     assert len(images.train) == 180 and len(images.validation) == 20 and images.test is None
     assert (round(float(images.train.max())), round(float(images.train.min()))) == (16, 0)
 
 
-def test_each_corruption_does_what_it_says(tmp_path):
+def test_each_corruption_matches_its_description(tmp_path):
     seen = {
-        name: spoiled(name, tmp_path, *words)[2]
-        for name, words in {
+        name: corrupted(name, tmp_path, *overrides)[2]
+        for name, overrides in {
             "repeats_16": (),
             "nearly_equal": (),
             "bytes": ("data.scale=none",),
@@ -255,15 +254,15 @@ def test_each_corruption_does_what_it_says(tmp_path):
     assert seen["leaked_1"].repeated == 1
 
 
-def test_spoiled_images_are_the_same_again_and_written_once(tmp_path):
-    first = spoiled("flat_0.25", tmp_path)
+def test_corrupted_images_are_reproducible_and_written_once(tmp_path):
+    first = corrupted("flat_0.25", tmp_path)
     [file] = (tmp_path / "my images").iterdir()
     before = file.stat().st_mtime_ns
-    again = spoiled("flat_0.25", tmp_path, "seed=3", "data.noise=0.1", "data.scale=minmax")
+    again = corrupted("flat_0.25", tmp_path, "seed=3", "data.noise=0.1", "data.scale=minmax")
     assert file.stat().st_mtime_ns == before and again[0][1] == first[0][1]
     file.unlink()
-    assert spoiled("flat_0.25", tmp_path)[1].fingerprint() == first[1].fingerprint()
-    spoiled("flat_0.25", tmp_path, "data.seed=1")
+    assert corrupted("flat_0.25", tmp_path)[1].fingerprint() == first[1].fingerprint()
+    corrupted("flat_0.25", tmp_path, "data.seed=1")
     assert len(list((tmp_path / "my images").iterdir())) == 2  # other images
 
 
@@ -288,156 +287,166 @@ def test_wilsons_interval_is_what_the_score_test_does_not_reject(count, of):
     assert wilson(count, of) == pytest.approx((kept[0], kept[-1]), abs=1e-4)
 
 
-def test_of_nothing_nothing_is_known():
+def test_without_trials_the_interval_is_everything():
     assert wilson(0, 0) == (0, 1)
     assert math.isnan(scoring.rate([]).share)
 
 
-def sick(name="a", causes=("CAE206",), named=(), found=None, **values):
-    return Judged(
-        name, name.split(".")[0], "glyphs", "sick", causes, values.pop("also", ()),
-        values.pop("treatable", True), named=named, found=named if found is None else found,
-        confidence="high" if named else "", **values,
+def faulty(
+    name="a", causes=("CAE206",), named=(), findings=None, second_fault=(), fixable=True, **values
+):
+    return Verdict(
+        name, name.split(".")[0], "glyphs", "faulty", causes, second_fault, fixable, named=named,
+        findings=named if findings is None else findings, confidence="high" if named else "", **values,
     )  # fmt: skip
 
 
 def well(name="h", expect="healthy", named=(), **values):
-    return Judged(name, name, "glyphs", expect, (), (), False, named=named, found=named, **values)
+    return Verdict(name, name, "glyphs", expect, (), (), False, named=named, findings=named, **values)
 
 
-EXAMINED = (
-    sick("a.1", named=("CAE206",)),
-    sick("a.2", named=("CAE208", "CAE206"), amiss=("skill_score",)),
-    sick("a.3"),
-    sick("a.4", undecided=True),
-    sick("b.1", ("CAE301", "CAE302"), named=("CAE302",), found=("CAE302", "CAE401")),
-    sick("b.2", ("CAE301", "CAE302"), named=("CAE401",), found=("CAE401", "CAE301"), treatable=False),
-    sick("c.1", ("CAE501",), also=("CAE601",), named=("CAE501", "CAE601")),
-    sick("c.2", ("CAE501",), also=("CAE601",), failed="out of memory"),
+VERDICTS = (
+    faulty("a.1", named=("CAE206",)),
+    faulty("a.2", named=("CAE208", "CAE206"), failing_criteria=("skill_score",)),
+    faulty("a.3"),
+    faulty("a.4", undecided=True),
+    faulty("b.1", ("CAE301", "CAE302"), named=("CAE302",), findings=("CAE302", "CAE401")),
+    faulty("b.2", ("CAE301", "CAE302"), named=("CAE401",), findings=("CAE401", "CAE301"), fixable=False),
+    faulty("c.1", ("CAE501",), second_fault=("CAE601",), named=("CAE501", "CAE601")),
+    faulty("c.2", ("CAE501",), second_fault=("CAE601",), failed="out of memory"),
     well("h1"),
     well("h2", named=("CAE208",)),
-    well("h3", undecided=True, amiss=("gap",)),
-    well("e1", "border"),
-    well("e2", "border", named=("CAE206",)),
+    well("h3", undecided=True, failing_criteria=("gap",)),
+    well("e1", "borderline"),
+    well("e2", "borderline", named=("CAE206",)),
 )
 
 
+def counted(rate):
+    return rate.count, rate.total
+
+
 def test_counts_of_a_diagnosis():
-    told = scoring.diagnosing(EXAMINED)
-    assert (told.right.count, told.right.of) == (3, 8)
-    assert told.right_anywhere.count == 5 and told.found.count == 5
-    assert (told.second.count, told.second.of) == (1, 2)
-    assert (told.false_alarms.count, told.false_alarms.of) == (1, 3)
-    assert (told.border_alarms.count, told.border_alarms.of) == (1, 2)
-    assert told.unsure.count == 2 and told.failed.count == 1
-    # What could not be judged has no criteria.
-    assert (told.amiss_sick.count, told.amiss_sick.of) == (1, 7)
-    assert (told.amiss_healthy.count, told.amiss_healthy.of) == (1, 3)
+    own = scoring.diagnosis_scores(VERDICTS)
+    assert counted(own.right) == (3, 8)
+    assert own.right_anywhere.count == 5 and own.found.count == 5
+    assert counted(own.second_fault) == (1, 2)
+    assert counted(own.healthy_alarms) == (1, 3)
+    assert counted(own.borderline_alarms) == (1, 2)
+    assert own.undecided.count == 2 and own.failed.count == 1
+    # A training without a diagnosis has no criteria.
+    assert counted(own.faulty_failing) == (1, 7)
+    assert counted(own.healthy_failing) == (1, 3)
 
 
-def test_recall_precision_and_what_was_said_instead():
-    told = {c.code: c for c in scoring.per_cause(EXAMINED)}
-    penalty = told["CAE206"]
-    assert (penalty.recall.count, penalty.recall.of) == (1, 4)
-    assert (penalty.precision.count, penalty.precision.of) == (1, 2)  # named of e2 as well
-    assert penalty.instead == {"CAE208": 1, "none": 1, "cannot tell": 1}
-    # Another right cause is right, and no confusion; its case is counted under its first code.
-    assert (told["CAE301"].recall.count, told["CAE301"].recall.of) == (1, 2)
-    assert (told["CAE302"].recall.of, told["CAE302"].precision.count) == (0, 1)
-    assert (told["CAE208"].precision.count, told["CAE208"].precision.of) == (0, 2)
-    assert penalty.cured is None
+def test_recall_precision_and_what_was_named_instead():
+    causes = {c.code: c for c in scoring.cause_scores(VERDICTS)}
+    penalty = causes["CAE206"]
+    assert counted(penalty.recall) == (1, 4)
+    assert counted(penalty.precision) == (1, 2)  # named for e2 as well
+    assert penalty.instead == {"CAE208": 1, "none": 1, "undecided": 1}
+    # Another accepted cause is right, and no confusion; its case counts under its first code.
+    assert counted(causes["CAE301"].recall) == (1, 2)
+    assert (causes["CAE302"].recall.total, causes["CAE302"].precision.count) == (0, 1)
+    assert counted(causes["CAE208"].precision) == (0, 2)
+    assert penalty.fixed is None
 
 
-def test_a_second_fault_may_show_after_the_first_is_cured():
-    both = sick("d.1", ("CAE501",), also=("CAE601",), named=("CAE501",))
-    assert scoring.diagnosing([both]).second.count == 0
-    late = Treated("d.1", False, False, False, False, 2, 2, later=("CAE601",))
-    assert scoring.scores([both], [late]).diagnosing.second.count == 1
+def test_a_second_fault_may_show_after_the_first_is_fixed():
+    both = faulty("d.1", ("CAE501",), second_fault=("CAE601",), named=("CAE501",))
+    assert scoring.diagnosis_scores([both]).second_fault.count == 0
+    late = FixTrial("d.1", False, False, False, False, 2, 2, later=("CAE601",))
+    assert scoring.scores([both], [late]).diagnosis.second_fault.count == 1
 
 
-def test_the_confusion_counts_everybody_once():
-    told = scoring.confusion(EXAMINED)
-    counts = np.array(told.counts)
-    assert counts.sum() == len(EXAMINED)
-    assert told.expected == ("CAE206", "CAE301", "CAE501", "healthy", "border")
-    assert told.named[-3:] == ("none", "cannot tell", "not judged")
-    cell = {(e, n): counts[i, j] for i, e in enumerate(told.expected) for j, n in enumerate(told.named)}
+def test_the_confusion_counts_every_training_once():
+    confusion = scoring.confusion(VERDICTS)
+    counts = np.array(confusion.counts)
+    assert counts.sum() == len(VERDICTS)
+    assert confusion.expected == ("CAE206", "CAE301", "CAE501", "healthy", "borderline")
+    assert confusion.named[-3:] == ("none", "undecided", "not diagnosed")
+    cell = {
+        (e, n): counts[i, j]
+        for i, e in enumerate(confusion.expected)
+        for j, n in enumerate(confusion.named)
+    }
     assert cell["CAE301", "CAE301"] == 1 and cell["CAE301", "CAE401"] == 1
-    assert cell["CAE501", "not judged"] == 1 and cell["healthy", "none"] == 1
-    assert cell["border", "CAE206"] == 1
+    assert cell["CAE501", "not diagnosed"] == 1 and cell["healthy", "none"] == 1
+    assert cell["borderline", "CAE206"] == 1
 
 
-def test_confidence_and_the_list_of_the_wrong_ones():
-    told = scoring.scores(EXAMINED)
-    assert [(c.confidence, c.right.count, c.right.of) for c in told.calibration] == [
+def test_confidence_and_wrong_verdicts():
+    calibration = scoring.scores(VERDICTS).calibration
+    assert [(c.confidence, *counted(c.right)) for c in calibration] == [
         ("high", 3, 5), ("medium", 0, 0), ("low", 0, 0),
     ]  # fmt: skip
-    assert [p.name for p in told.wrong] == ["a.2", "a.3", "a.4", "b.2", "c.2", "h2", "e2"]
+    assert [v.name for v in VERDICTS if v.is_wrong] == ["a.2", "a.3", "a.4", "b.2", "c.2", "h2", "e2"]
 
 
-def test_a_treatable_patient_who_was_not_found_is_not_cured():
-    cured = Treated("a.1", True, True, False, False, 1, 1)
-    late = Treated("a.2", False, True, False, True, 2, 2)
-    never = Treated("b.1", False, False, True, True, 3, 3)
-    told = scoring.scores(EXAMINED, [cured, late, never])
-    cures = told.cures
-    # a.1 to a.4, b.1, c.1, c.2; b.2 cannot be treated
-    assert (cures.first.count, cures.first.of) == (1, 7)
-    assert (cures.cured.count, cures.cured.of) == (2, 7)
-    assert (cures.cured_of_treated.count, cures.cured_of_treated.of) == (2, 3)
-    assert (cures.control_first.count, cures.control.count, cures.control.of) == (1, 2, 3)
-    assert cures.trainings == 2
-    penalty = next(c for c in told.causes if c.code == "CAE206")
-    assert (penalty.cured.count, penalty.cured.of) == (2, 4)
+def test_a_fixable_training_without_findings_counts_as_not_fixed():
+    fixed = FixTrial("a.1", True, True, False, False, 1, 1)
+    late = FixTrial("a.2", False, True, False, True, 2, 2)
+    never = FixTrial("b.1", False, False, True, True, 3, 3)
+    all_scores = scoring.scores(VERDICTS, [fixed, late, never])
+    fixes = all_scores.fixes
+    # a.1 to a.4, b.1, c.1, c.2; b.2 is not fixable
+    assert counted(fixes.first) == (1, 7)
+    assert counted(fixes.first_of_one) == (1, 5)
+    assert counted(fixes.fixed) == (2, 7)
+    assert counted(fixes.fixed_of_treated) == (2, 3)
+    assert (fixes.control_first.count, *counted(fixes.control)) == (1, 2, 3)
+    assert fixes.trainings == 2
+    penalty = next(c for c in all_scores.causes if c.code == "CAE206")
+    assert counted(penalty.fixed) == (2, 4)
 
 
-# -- with less, and by others -------------------------------------------------------------------------
+# -- ablation and other tools -------------------------------------------------------------------------
 
-# A rule that rests on each group.
+# A rule that needs each group.
 FAULTS = {
-    "anchors": "CAE602",
-    "history": "CAE206",
-    "data": "CAE106",
-    "beginning": "CAE209",
-    "maps": "CAE401",
-    "tests": "CAE502",
-    "gap": "CAE501",
+    "baselines": "CAE602",
+    "training history": "CAE206",
+    "dataset": "CAE106",
+    "initial state": "CAE209",
+    "feature maps": "CAE401",
+    "perturbation tests": "CAE502",
+    "generalisation gap": "CAE501",
 }
 GROUPS = {group.name: group for group in ablation.GROUPS}
 
 
-def found(metrics):
+def codes_of(metrics):
     return {f.code for f in diagnose(metrics, CONFIG).findings if f.severity != "note"}
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_fault_is_invisible_without_its_measures_and_only_then(group):
+def test_a_fault_is_invisible_without_its_metrics_and_only_then(group):
     code = FAULTS[group]
     metrics = CASES[code][0]
-    shown = found(metrics)
+    shown = codes_of(metrics)
     assert code in shown
-    assert not found(GROUPS[group].without(metrics))
-    # Of the images themselves nobody else says anything.
-    other = "data" if group != "data" else "maps"
-    assert found(GROUPS[other].without(metrics)) == shown
+    assert not codes_of(GROUPS[group].without(metrics))
+    # No other rule uses the statistics of the images.
+    other = "dataset" if group != "dataset" else "feature maps"
+    assert codes_of(GROUPS[other].without(metrics)) == shown
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_healthy_stay_healthy_without_a_group(group):
-    assert found(healthy()) == set()
-    assert found(GROUPS[group].without(healthy())) == set()
+    assert codes_of(healthy()) == set()
+    assert codes_of(GROUPS[group].without(healthy())) == set()
 
 
-def test_what_could_not_be_judged_is_not_judged_with_less():
-    failed = sick("c", failed="no memory")
-    one = SimpleNamespace(judged=failed, result=SimpleNamespace(metrics=None), config={})
-    assert set(ablation.all_judged([one])) == set(GROUPS)
-    assert all(judged == (failed,) for judged in ablation.all_judged([one]).values())
-    assert all(guesses == (tools.Guess(()),) for guesses in tools.all_guesses([one]).values())
+def test_a_training_without_a_diagnosis_stays_without_one():
+    failed = faulty("c", failed="no memory")
+    one = SimpleNamespace(verdict=failed, result=SimpleNamespace(metrics=None), config={})
+    assert set(ablation.verdicts([one])) == set(GROUPS)
+    assert all(verdicts == (failed,) for verdicts in ablation.verdicts([one]).values())
+    assert all(reports == (tools.Report(()),) for reports in tools.reports([one]).values())
 
 
 def signals(**values):
-    """What a healthy training shows."""
+    """The signals of a healthy training."""
     fell = 0.02 + 0.08 * 0.5 ** np.arange(9)
     shown = tools.Signals(
         train_loss=fell[1:],
@@ -446,7 +455,7 @@ def signals(**values):
         variance=0.09,
         gradients=np.tile(np.float32([0.02, 0.05, 0.04]), (8, 1)),
         updates=np.full((8, 3), -2.0, np.float32),
-        dead=0.0,
+        inactive=0.0,
         input_range=(0.0, 1.0),
         diverged=False,
         config=CONFIG,
@@ -459,7 +468,7 @@ def with_rate(rate):
 
 
 FLAT = np.full(9, 0.1)
-SEEN = [
+SYMPTOMS = [
     ("validation loss", {"val_loss": np.linspace(0.1, 0.2, 9)}, ["loss does not fall"]),
     ("validation loss", {"val_loss": np.r_[0.2, 0.1, 0.05, 0.06, 0.07]}, ["overfitting"]),
     ("validation loss", {"val_loss": np.r_[0.2, np.nan]}, ["not finite"]),
@@ -469,13 +478,13 @@ SEEN = [
         {"diverged": True, "train_loss": FLAT[:0], "val_loss": FLAT[:1]},
         ["exploding gradient"],
     ),
-    ("AUTOTRAINER", {"val_mse": FLAT, "dead": 0.8}, ["dead filters"]),
+    ("AUTOTRAINER", {"val_mse": FLAT, "inactive": 0.8}, ["dead filters"]),
     ("AUTOTRAINER", {"val_mse": FLAT, "gradients": np.float32([[9, 1, 0.1]])}, ["exploding gradient"]),
     ("AUTOTRAINER", {"val_mse": FLAT, "gradients": np.float32([[1e-6, 1, 1]])}, ["vanishing gradient"]),
     ("AUTOTRAINER", {"val_mse": FLAT}, ["slow convergence"]),
     ("AUTOTRAINER", {"val_mse": 0.09 * np.r_[1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1]}, ["oscillating loss"]),
     ("SageMaker Debugger", {"gradients": np.float32([[1e-8, 1, 1]])}, ["vanishing gradient"]),
-    ("SageMaker Debugger", {"dead": 0.6}, ["dead filters"]),
+    ("SageMaker Debugger", {"inactive": 0.6}, ["dead filters"]),
     ("SageMaker Debugger", {"updates": np.float32([[-12, -2, -2]])}, ["weights do not change"]),
     ("SageMaker Debugger", {"updates": np.float32([[1.5, -2, -2]])}, ["weights change too much"]),
     ("SageMaker Debugger", {"train_loss": FLAT[1:], "val_loss": FLAT}, ["loss does not fall"]),
@@ -488,25 +497,25 @@ SEEN = [
 TOOLS = {tool.name: tool for tool in tools.TOOLS}
 
 
-@pytest.mark.parametrize("tool, values, symptoms", SEEN)
-def test_a_tool_finds_what_it_looks_for(tool, values, symptoms):
-    assert TOOLS[tool].look(signals(**values)) == symptoms
+@pytest.mark.parametrize("tool, values, symptoms", SYMPTOMS)
+def test_a_tool_reports_its_symptoms(tool, values, symptoms):
+    assert TOOLS[tool].check(signals(**values)) == symptoms
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tool_says_nothing_of_the_healthy(tool):
-    assert TOOLS[tool].look(signals()) == []
+def test_a_tool_reports_nothing_for_a_healthy_training(tool):
+    assert TOOLS[tool].check(signals()) == []
 
 
-def test_every_symptom_comes_from_causes_that_there_are():
+def test_every_symptom_has_existing_causes():
     known = {rule.code for rule in RULES}
     assert all(codes and set(codes) <= known for codes in tools.SYMPTOMS.values())
-    assert {s for _, _, symptoms in SEEN for s in symptoms} | {"missing activation"} == set(
+    assert {s for _, _, symptoms in SYMPTOMS for s in symptoms} | {"missing activation"} == set(
         tools.SYMPTOMS
     )
 
 
-def test_the_files_of_a_run_show_what_tools_look_at(tmp_path):
+def test_signals_are_read_from_the_files_of_a_run(tmp_path):
     run = Run(tmp_path)
     run.write_training({"diverged_at": None})
     names = ("epoch", "train/data_loss", "val/loss", "val/mse")
@@ -524,29 +533,29 @@ def test_the_files_of_a_run_show_what_tools_look_at(tmp_path):
         "kernel/encoder_1": np.zeros(1, np.float32),
     }
     run.write_arrays(run.arrays, arrays)
-    seen = tools.signals(run, CONFIG)
-    assert seen.train_loss.tolist() == [0.1, 0.05] and seen.val_loss.tolist() == [0.3, 0.12, 0.07]
-    assert seen.accuracy == pytest.approx([1 - 0.08 / 0.2, 1 - 0.04 / 0.2])
-    assert seen.dead == 0.5 and seen.input_range == (-0.5, 2.0) and seen.is_finite
-    assert seen.gradients.shape == (2, 2) and seen.updates[-1, 0] == -3
+    shown = tools.signals(run, CONFIG)
+    assert shown.train_loss.tolist() == [0.1, 0.05] and shown.val_loss.tolist() == [0.3, 0.12, 0.07]
+    assert shown.accuracy == pytest.approx([1 - 0.08 / 0.2, 1 - 0.04 / 0.2])
+    assert shown.inactive == 0.5 and shown.input_range == (-0.5, 2.0) and shown.is_finite
+    assert shown.gradients.shape == (2, 2) and shown.updates[-1, 0] == -3
     run.write_training({"diverged_at": 3})
     assert not tools.signals(run, CONFIG).is_finite
 
 
 def test_a_tool_is_right_where_the_fault_can_have_the_symptom():
-    examined = (sick("a", ("CAE207",)), sick("b", ("CAE501",)), well("h"), well("e", "border"))
-    guesses = [tools.Guess(s) for s in (("not finite",), ("dead filters",), ("overfitting",), ())]
-    told = tools.figures(examined, guesses)
-    assert (told.right.count, told.found.count, told.right.of) == (1, 2, 2)
-    assert (told.false_alarms.count, told.border_alarms.count) == (1, 0)
+    verdicts = (faulty("a", ("CAE207",)), faulty("b", ("CAE501",)), well("h"), well("e", "borderline"))
+    reports = [tools.Report(s) for s in (("not finite",), ("dead filters",), ("overfitting",), ())]
+    own = tools.scores(verdicts, reports)
+    assert (own.right.count, own.found.count, own.right.total) == (1, 2, 2)
+    assert (own.healthy_alarms.count, own.borderline_alarms.count) == (1, 0)
 
 
-# -- treatment ---------------------------------------------------------------------------------------
+# -- fixes -------------------------------------------------------------------------------------------
 
 
-def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, tmp_path):
-    """The second fix cures, and chance does not."""
-    words = ("data=glyphs", "optimizer.learning_rate=0.5")
+def test_fixes_and_random_control_are_trained_in_step_and_equally_often(monkeypatch, tmp_path):
+    """The second fix works, and random changes do not."""
+    overrides = ("data=glyphs", "optimizer.learning_rate=0.5")
     poor = replace(with_dynamics(early_peak=0.0), layers=(layer(dead=12), layer("output", 1)))
     config = {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0.5, "clip_norm": None}}
     outcomes = {
@@ -559,168 +568,222 @@ def test_prescription_and_placebo_are_trained_in_step_and_as_often(monkeypatch, 
         return result_of(run, diagnose(metrics, config), metrics, config)
 
     monkeypatch.setattr("cae_cli.treatment.arm.result", of)
-    asked = []
+    trained = []
 
-    class Trainings:
+    class Runner:
         def train(self, wanted):
-            asked.append([one.name for one in wanted])
+            trained.append([one.name for one in wanted])
             return [Run(tmp_path / one.name) for one in wanted]
 
     before = result_of(Run(tmp_path), diagnose(poor, config), poor, config)
-    patient = SimpleNamespace(words=words, training=SimpleNamespace(seed=7))
+    prepared = SimpleNamespace(overrides=overrides, training=SimpleNamespace(seed=7))
 
-    def looked(name, **values):
-        judged = sick(name, ("CAE207",), named=("CAE207",), **values)
-        return SimpleNamespace(judged=judged, result=before, patient=patient, config=config)
+    def diagnosed(name, **values):
+        verdict = faulty(name, ("CAE207",), named=("CAE207",), **values)
+        return SimpleNamespace(verdict=verdict, result=before, prepared=prepared, config=config)
 
-    unseen = looked("y")
-    unseen.judged = replace(unseen.judged, named=(), found=())
-    [told] = faults.treat(
-        [looked("x"), unseen, looked("z", treatable=False)], Trainings(), lambda line: None
+    without_findings = diagnosed("y")
+    without_findings.verdict = replace(without_findings.verdict, named=(), findings=())
+    [trial] = benchmark.try_fixes(
+        [diagnosed("x"), without_findings, diagnosed("z", fixable=False)], Runner(), lambda line: None
     )
-    assert asked == [[f"x.treat_{n}_s7", f"x.control_{n}_s7"] for n in (1, 2)]
-    assert (told.name, told.first, told.cured) == ("x", False, True)
-    assert (told.control_first, told.control) == (False, False)
-    assert told.trainings == told.control_trainings == 2
-    assert told.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
-    assert told.steps[-1].endswith("→ healthy")
+    assert trained == [[f"x.treat_{n}_s7", f"x.control_{n}_s7"] for n in (1, 2)]
+    assert (trial.name, trial.first, trial.fixed) == ("x", False, True)
+    assert (trial.control_first, trial.control) == (False, False)
+    assert trial.trainings == trial.control_trainings == 2
+    assert trial.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
+    assert trial.steps[-1].endswith("→ healthy")
 
 
-# -- pages -------------------------------------------------------------------------------------------
+# -- the page -----------------------------------------------------------------------------------------
 
 
-CURED = (Treated("a.1", True, True, False, False, 1, 1),)
+FIXED = (FixTrial("a.1", True, True, False, False, 1, 1),)
 
 
-def results(judged=EXAMINED, treated=CURED):
-    guesses = {name: tuple(tools.Guess(()) for _ in judged) for name in TOOLS}
-    return faults.Results(
+def results(verdicts=VERDICTS, trials=FIXED):
+    reasons = {"a": "A penalty | too large.", "b": "Black."}
+    return benchmark.Results(
         part="test",
-        why={"a": "A penalty | too large.", "b": "Black."},
+        cases={v.case: SimpleNamespace(reason=reasons.get(v.case, "")) for v in verdicts},
         left_out={"/somewhere/mnist.npz": 4},
-        judged=tuple(judged),
-        treated=treated,
-        guesses=guesses,
-        less={name: tuple(judged) for name in GROUPS},
-        scores=scoring.scores(judged, treated),
+        verdicts=tuple(verdicts),
+        trials=trials,
+        tools={name: tuple(tools.Report(()) for _ in verdicts) for name in TOOLS},
+        without={name: tuple(verdicts) for name in GROUPS},
     )
+
+
+def recorded(*verdicts, trials=FIXED):
+    return record.record(
+        results(verdicts or VERDICTS, trials), "python -m benchmarks.faults --part test"
+    )
+
+
+def goals(*verdicts):
+    return {g.name: g for g in report.goals(recorded(*verdicts).scores)}
+
+
+def section(text, title):
+    return text[text.index(f"## {title}\n") :].partition("\n## ")[0]
 
 
 def test_goals_are_met_missed_or_left_open():
-    many = tuple(well(f"h{i}") for i in range(60))
-    told = {g.name: g for g in report.goals(results((*many, sick("a.1", named=("CAE206",)))))}
-    assert told["healthy by every fixed criterion: alarms"].met is True
-    assert told["sick: right cause named first"].met is True
-    assert told["treatable: cured by the first fix"].met is True
-    assert told["treated: cured by as many random changes"].met is True
-    assert "at the border: alarms" not in told  # there is nobody
-    few = {g.name: g.met for g in report.goals(results((well(),)))}
-    assert few["healthy by every fixed criterion: alarms"] is None  # too few to say so
-    told = {g.name: g.met for g in report.goals(results())}
-    assert told["healthy by every fixed criterion: alarms"] is False
-    assert told["at the border, every fixed criterion holds: alarms"] is False
-    assert told["treatable: cured by a treatment"] is False
+    many = goals(*(well(f"h{i}") for i in range(60)), faulty("a.1", named=("CAE206",)))
+    assert many["healthy, every criterion met: alarms"].met is True
+    assert many["faulty: an accepted cause is named first"].met is True
+    assert many["fixable: fixed by the first fix"].met is True
+    assert many["treated: fixed by one of as many random changes"].met is True
+    assert "borderline: alarms" not in many  # there are none
+    assert goals(well())["healthy, every criterion met: alarms"].met is None  # too few
+    own = goals()
+    assert own["healthy, every criterion met: alarms"].met is False
+    assert own["borderline, every criterion met: alarms"].met is False
+    assert own["fixable: fixed by one of the fixes"].met is False
 
 
-def test_figures_without_the_cases_that_rules_were_changed_for_stand_beside(tmp_path):
-    seen = sick("a.1", named=("CAE206",), blind=False)
-    page.write(
-        results((well("h0"), seen, sick("b.1"))),
-        tmp_path / "fault_benchmark.md",
-        "python -m benchmarks.faults",
-    )
-    text = (tmp_path / "fault_benchmark.md").read_text()
-    section = text[text.index("## Without what was seen before") : text.index("## Who was examined")]
-    assert "| sick: right cause named first | 0 of 1 |" in section
+def test_a_share_close_to_its_goal_has_a_decimal():
+    missed = report.Goal("", scoring.rate_of(117, 138), "at least 85 %", 0.85)
+    assert missed.share == "84.8 % (77.9 to 89.8)"
+    assert report.Goal("", scoring.rate_of(117, 138), "at least 95 %", 0.95).share == "85 % (78 to 90)"
 
 
-def test_an_alarm_where_a_criterion_fails_is_counted_apart():
-    torn = replace(well("h1", named=("CAE301",)), amiss=("explained",))
-    told = {g.name: g.rate for g in report.goals(results((well("h0"), torn)))}
-    assert (told["healthy: alarms"].count, told["healthy: alarms"].of) == (1, 2)
-    assert (
-        told["healthy by every fixed criterion: alarms"].count,
-        told["healthy by every fixed criterion: alarms"].of,
-    ) == (0, 1)
+def test_an_alarm_where_a_criterion_fails_is_counted_separately():
+    failing = replace(well("h1", named=("CAE301",)), failing_criteria=("explained",))
+    own = goals(well("h0"), failing)
+    assert counted(own["healthy: alarms"].rate) == (1, 2)
+    assert counted(own["healthy, every criterion met: alarms"].rate) == (0, 1)
 
 
-def test_the_page_tells_every_wrong_one_and_no_path_of_this_machine(tmp_path):
-    page.write(
-        results(), tmp_path / "docs" / "fault_benchmark.md", "python -m benchmarks.faults --part test"
-    )
-    text = (tmp_path / "docs" / "fault_benchmark.md").read_text()
-    wrong = text[text.index("## What was said wrong") : text.index("## The cases")]
+def test_the_page_has_figures_without_the_cases_that_rules_were_adjusted_for():
+    own = recorded(well("h0"), faulty("a.1", named=("CAE206",), adjusted=True), faulty("b.1"))
+    text = section(page.page(own, {}), "Without the cases that rules were adjusted for")
+    assert "| faulty: an accepted cause is named first | 0 of 1 |" in text
+
+
+def test_the_page_lists_every_wrong_verdict_and_no_path_of_this_machine(tmp_path):
+    page.write(recorded(), tmp_path / "docs" / "page.md")
+    text = (tmp_path / "docs" / "page.md").read_text()
+    wrong = section(text, "Wrong verdicts")
     for name in ("a.2", "a.3", "a.4", "b.2", "c.2", "h2", "e2"):
         assert f"| {name} |" in wrong
-    assert "CAE208, CAE206; the right one is found behind it" in wrong
-    assert "A penalty \\| too large." in wrong  # a cell stays a cell
-    assert "not judged: out of memory" in wrong
-    assert "4 trainings are left out: `mnist.npz`" in text and "/somewhere" not in text
-    assert "3 of 8 | 38 % (14 to 69) | 95 % at least | **missed**" in text
+    assert "CAE208, CAE206; an accepted cause is among the other findings" in wrong
+    assert "not diagnosed: out of memory" in wrong
+    assert "A penalty \\| too large." in section(text, "Cases")  # a | stays within its cell
+    assert "4 trainings are left out because `mnist.npz`" in text and "/somewhere" not in text
+    assert "3 of 8 | 38 % (14 to 69) | at least 95 % | **missed**" in text
     assert "Not treated, because nothing was found: a.2, a.3" in text
     assert (tmp_path / "docs" / "images" / page.PICTURE).read_bytes().startswith(b"\x89PNG")
     for line in text.splitlines():
-        assert "nan" not in line.split(), line
+        assert "nan" not in line.split() and "None" not in line.split(), line
 
 
-def test_all_of_it_is_written_as_json(tmp_path):
-    report.write(results(treated=None), tmp_path / "results.json", ["cae", "clinic"])
-    told = json.loads((tmp_path / "results.json").read_text())
-    assert told["schema"] == 1 and told["treated"] is None and told["scores"]["cures"] is None
-    assert [j["name"] for j in told["judged"]] == [p.name for p in EXAMINED]
-    short = json.loads(report.as_json(results()))
-    assert short["scores"]["diagnosing"]["right"]["count"] == 3 and "judged" not in short
-    assert short["tools"]["always healthy"]["found"]["count"] == 0
+def scaled(value, offset):
+    """A plain record in which every rate is another one."""
+    if isinstance(value, dict):
+        if value.keys() == {"count", "total", "low", "high"}:
+            low, high = wilson(value["count"] + offset, value["total"] + 3 * offset)
+            return {
+                "count": value["count"] + offset,
+                "total": value["total"] + 3 * offset,
+                "low": low,
+                "high": high,
+            }
+        return {key: scaled(item, offset) for key, item in value.items()}
+    return [scaled(item, offset) for item in value] if isinstance(value, list) else value
 
 
-def test_the_screen_has_figures_causes_tools_and_the_wrong_ones():
-    text = "\n".join(str(part) for part in report.summary(results()))
-    assert "sick: right cause named first" in text and "AUTOTRAINER" in text
-    assert "7 of 13 judged wrong:" in text
-    assert "a.2 (glyphs): expected CAE206, said CAE208, CAE206" in text
+def test_the_page_generator_holds_no_result():
+    """With other scores every figure of the page is another one."""
+    history = json.loads(record.HISTORY.read_text())
+    own = plain(record.read(record.RECORDED))
+    pages = []
+    for offset in (1000, 20_000):
+        other = {
+            key: [{**e, "figures": [{**f, "count": f["count"] + offset, "total": f["total"] + 3 * offset}
+                                    for f in e["figures"]]} for e in entries]
+            for key, entries in history.items()
+        }  # fmt: skip
+        pages.append(page.page(record.restored(record.Record, scaled(own, offset)), other))
+    for pattern in (r"\b\d+ of \d+\b", r"[\d.]+ % \([\d.]+ to [\d.]+\)"):
+        first, second = (set(re.findall(pattern, text)) for text in pages)
+        assert first and second and not first & second, first & second
+
+
+def test_the_page_in_docs_shows_the_recorded_results():
+    shown = page.page(record.read(record.RECORDED), json.loads(record.HISTORY.read_text()))
+    assert page.PAGE.read_text(encoding="utf-8") == shown, "run make docs"
+
+
+def test_results_are_written_as_json_and_read_again(tmp_path):
+    own = recorded(trials=None)
+    report.write(tmp_path / "results.json", own, results(trials=None))
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["schema"] == record.SCHEMA_VERSION and content["trials"] is None
+    assert content["record"]["scores"]["fixes"] is None
+    assert [v["name"] for v in content["verdicts"]] == [v.name for v in VERDICTS]
+    assert record.read(tmp_path / "results.json") == own
+    short = report.as_plain(own)
+    assert short["record"]["scores"]["diagnosis"]["right"]["count"] == 3 and "verdicts" not in short
+    assert short["record"]["tools"]["always healthy"]["found"]["count"] == 0
+
+
+def test_the_screen_shows_figures_causes_tools_and_wrong_verdicts():
+    text = "\n".join(str(part) for part in report.summary(recorded()))
+    assert "faulty: an accepted cause is named first" in text and "AUTOTRAINER" in text
+    assert "7 of 13 verdicts are wrong:" in text
+    assert "a.2 (glyphs): expected CAE206, got CAE208, CAE206" in text
 
 
 # -- the command --------------------------------------------------------------------------------------
 
 
-def examined(monkeypatch, tmp_path, judged, *words):
-    monkeypatch.setattr(faults, "examine", lambda request, command, say: results(judged, None))
+def outcome(monkeypatch, tmp_path, verdicts, *arguments):
+    monkeypatch.setattr(benchmark, "run", lambda request, command, notify: results(verdicts, None))
     monkeypatch.chdir(tmp_path)
-    return command.main([str(tmp_path), *words])
+    return command.main([str(tmp_path), *arguments])
 
 
-def test_smoke_fails_by_a_wrong_word_and_by_nothing_else(monkeypatch, tmp_path, capsys):
-    good = (sick("a.1", named=("CAE206",)), well())
-    for bad in (sick("a.2", named=("CAE208",)), sick("a.2"), well("h2", named=("CAE208",)),
-                well("e", "border", named=("CAE208",))):  # fmt: skip
-        assert examined(monkeypatch, tmp_path, (*good, bad), "--part", "smoke") == 1
-        assert examined(monkeypatch, tmp_path, (*good, bad), "--part", "test") == 0
-    assert examined(monkeypatch, tmp_path, good, "--part", "smoke") == 0
+def test_smoke_fails_because_of_a_wrong_verdict_and_nothing_else(monkeypatch, tmp_path, capsys):
+    good = (faulty("a.1", named=("CAE206",)), well())
+    for bad in (faulty("a.2", named=("CAE208",)), faulty("a.2"), well("h2", named=("CAE208",)),
+                well("e", "borderline", named=("CAE208",))):  # fmt: skip
+        assert outcome(monkeypatch, tmp_path, (*good, bad), "--part", "smoke") == 1
+        assert outcome(monkeypatch, tmp_path, (*good, bad), "--part", "test") == 0
+    assert outcome(monkeypatch, tmp_path, good, "--part", "smoke") == 0
     assert (tmp_path / "runs" / "faults" / "results_smoke.json").is_file()
     capsys.readouterr()
-    examined(monkeypatch, tmp_path, good, "--json", "--docs", "docs/fault_benchmark.md")
-    assert json.loads(capsys.readouterr().out)["part"] == "test"
-    assert str(tmp_path) not in (tmp_path / "docs" / "fault_benchmark.md").read_text()
+    monkeypatch.setattr(command, "RECORDED", tmp_path / "recorded.json")
+    monkeypatch.setattr(
+        command.page, "write", lambda shown: page_write(shown, tmp_path / "docs" / "page.md")
+    )
+    outcome(monkeypatch, tmp_path, good, "--json", "--record")
+    assert json.loads(capsys.readouterr().out)["record"]["part"] == "test"
+    assert str(tmp_path) not in (tmp_path / "docs" / "page.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "recorded.json").read_text()
 
 
-def test_the_help_lists_the_ways_to_spoil_images(capsys):
+page_write = page.write
+
+
+def test_the_help_lists_the_corruptions(capsys):
     assert command.main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"  {name} " in told for name in corruption.names())
-    assert max(map(len, told.splitlines())) <= 80
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in corruption.names())
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def test_wrong_words_of_the_command(monkeypatch, tmp_path):
+def test_wrong_arguments_are_reported_without_a_stack_trace(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    for words in (["--part", "tests"], ["--jobs", "0"], ["--nothing"]):
-        with pytest.raises(UserError) as caught:
-            command.main(words)
-        assert "python -m benchmarks.faults --help" in caught.value.hint
-    with pytest.raises(UserError, match="there is no such case"):
-        command.main([str(tmp_path / "nowhere")])
+    for arguments in (["--part", "tests"], ["--jobs", "0"], ["--nothing"]):
+        assert command.run(arguments) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ") and "python -m benchmarks.faults --help" in shown
+    assert command.run([str(tmp_path / "nowhere")]) == 2
+    assert "the case file does not exist" in capsys.readouterr().err
 
 
-def test_where_no_images_are_there_is_nothing_to_examine(folder, monkeypatch, tmp_path):
+def test_without_any_images_there_is_nothing_to_run(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="none of the images"):
+    with pytest.raises(UserError, match="no training has its images"):
         command.main([str(folder), "--data", "nowhere"])

@@ -1,119 +1,119 @@
-"""``python -m benchmarks.faults``: examines the diagnosis, on trainings whose state is known beforehand."""
+"""``python -m benchmarks.faults``: runs the fault benchmark of the diagnosis."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import faults
-from benchmarks.faults import page, report
+from benchmarks.faults import benchmark, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
+from benchmarks.faults.record import RECORDED, record
 from cae_cli.commands import args
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.report import terminal
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed
 
+COMMAND = "python -m benchmarks.faults"
 CASES = Path(__file__).parent / "cases"
 
 HELP = """\
-usage: python -m benchmarks.faults [CASES …] [--part PART]
+usage: python -m benchmarks.faults [CASES ...] [options]
 
-Trains models that are made sick on purpose, healthy ones and ones at the
-border. Says how often the diagnosis is right, how many of the sick its
-fixes cure, and how many chance would cure; and what simpler tools would
-have said.
+Trains autoencoders with faults that are built in on purpose, healthy ones, and
+unusual but harmless ones. Reports how often the diagnosis is right, how many
+faults its fixes remove, how many random changes remove, and how simpler tools
+compare.
 
-CASES are files that say what a training is like and what is to be found, or
-folders of them; those of this project's checkout if there are none. What is
-trained is not trained again: the same command goes on where it was cut short.
+CASES are case files or folders of them; the default is all cases of this
+checkout. Finished trainings are kept: run the same command to resume.
 
-  --part PART             test (the figures), tuning (thresholds may have been
-                          set by these), or smoke (made images, a few minutes)
-  --data DIR              folder of the images; without it data/
-  --out DIR               folder of the trainings; without it runs/faults
-  --only NAME …           cases by name, or by the code that they expect
-  --no-treat              diagnose, and treat nobody
-  --jobs N                trainings at once
-  --docs FILE.md          writes the whole report, and its pictures into images/
-  --json                  the figures for other programs
+  --part PART             test (default; the published figures), tuning (rules
+                          may have been set with it), smoke (generated images,
+                          a few minutes)
+  --data DIR              folder of the image files (default: data)
+  --out DIR               folder of the runs (default: runs/faults)
+  --only NAME ...         only these cases, or the cases that expect these codes
+  --no-fixes              diagnose only
+  --jobs N                number of trainings at once
+  --record                save the figures in benchmarks/faults/results.json and
+                          generate docs/fault_benchmark.md
+  --json                  print the figures as JSON
 
-What a case may do to its images (corrupt: repeats_16):
+Corruptions of the images (in a case: corrupt: repeats_16):
 {corruptions}
 
-All that is found is in DIR/results_PART.json. With --part smoke the exit code
-is 1 if a sick one's first cause is not a right one, or if there is an alarm for
-any other.
+All results are in DIR/results_PART.json. With --part smoke, the exit code is 1
+if a verdict is wrong.
 """
 
 
 def main(arguments: list[str]) -> int:
-    """Examines, writes the results, shows the figures.
+    """Runs the benchmark, writes the results and shows the figures.
 
     Returns:
-        0; with ``--part smoke`` 1 if anything was said that is wrong.
+        0; with ``--part smoke`` 1 if a verdict is wrong.
+
+    Raises:
+        UserError: wrong arguments or cases.
     """
-    said = args.parsed(
-        "python -m benchmarks.faults",
+    flags = args.parsed(
+        COMMAND,
         arguments,
         part={"choices": PARTS, "default": "test"},
         data={"type": typed, "default": Path("data")},
         out={"type": typed, "default": Path("runs/faults")},
         only={"nargs": "+", "default": []},
         jobs={"type": args.count},
-        docs={"type": typed},
+        record={"action": "store_true"},
         json={"action": "store_true"},
-        **{"no-treat": {"action": "store_true"}},
+        **{"no-fixes": {"action": "store_true"}},
     )
-    if said.help:
-        docs = [c.doc for c in CORRUPTIONS.values()]
-        ways = [f"  {name:<22}  {doc}" for name, doc in zip(names(), docs, strict=True)]
-        print(HELP.format(corruptions="\n".join(ways)), end="")
+    if flags.help:
+        docs = [corruption.doc for corruption in CORRUPTIONS.values()]
+        lines = [f"  {name:<22}  {doc}" for name, doc in zip(names(), docs, strict=True)]
+        print(HELP.format(corruptions="\n".join(lines)), end="")
         return 0
-    if not said.words and not CASES.is_dir():
-        raise UserError(
-            "which cases?",
-            where="command line",
-            hint="python -m benchmarks.faults FOLDER",
-        )
-    request = faults.Request(
-        cases=tuple(map(typed, said.words)) or (CASES,),
-        part=said.part,
-        data=said.data.resolve(),
-        out=said.out,
-        only=tuple(said.only),
-        treat=not said.no_treat,
-        n_jobs=said.jobs,
+    request = benchmark.Request(
+        cases=tuple(map(typed, flags.words)) or (CASES,),
+        part=flags.part,
+        data=flags.data.resolve(),
+        out=flags.out,
+        only=tuple(flags.only),
+        fix=not flags.no_fixes,
+        n_jobs=flags.jobs,
     )
     make(request.out)
-    command = ["python", "-m", "benchmarks.faults", *arguments]
     with signals.raised():
-        results = faults.examine(request, command, terminal.Screen().say)
-    report.write(results, request.out / f"results_{request.part}.json", command)
-    if said.docs is not None:
-        page.write(results, said.docs, _told(request, said.docs))
-    if said.json:
-        print(report.as_json(results))
+        results = benchmark.run(request, [*COMMAND.split(), *arguments], terminal.Screen().say)
+    figures = record(results, _portable(request, flags.record))
+    report.write(request.out / f"results_{request.part}.json", figures, results)
+    if flags.record:
+        report.write(RECORDED, figures)
+        page.write(figures)
+    if flags.json:
+        print(json.dumps(report.as_plain(figures), indent=2, ensure_ascii=False))
     else:
-        terminal.show(report.summary(results))
-    return int(request.part == "smoke" and bool(results.scores.wrong))
+        terminal.show(report.summary(figures))
+    return int(request.part == "smoke" and bool(figures.wrong))
 
 
-def _told(request: faults.Request, place: Path) -> str:
-    """The command that makes a page, without what is only so on this machine."""
-    words = ["python", "-m", "benchmarks.faults"]
+def _portable(request: benchmark.Request, is_recorded: bool) -> str:
+    """The command without paths of this machine."""
+    words = COMMAND.split()
     words += [] if request.cases == (CASES,) else [path.name for path in request.cases]
     words += ["--part", request.part, "--data", "DIR"]
     words += ["--only", *request.only] if request.only else []
-    words += [] if request.treat else ["--no-treat"]
-    return shlex.join([*words, "--docs", "/".join(place.parts[-2:])])
+    words += [] if request.fix else ["--no-fixes"]
+    return shlex.join([*words, "--record"] if is_recorded else words)
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the benchmark; a mistake of the user is shown without a stack trace."""
+    """Runs the benchmark; an error is shown without a stack trace. Returns the exit code."""
     try:
         return main(arguments)
     except (UserError, RunFailed) as error:

@@ -1,7 +1,7 @@
-"""What each group of measures is worth: the same patients judged without it.
+"""What each group of metrics is worth: the same runs diagnosed without it.
 
-Nothing is trained again. The group's values become unknown, so that rules skip or pass; where a measure
-has no value that means unknown, it becomes that of a healthy run.
+Nothing is trained again. The metrics of a group become unknown, so that rules skip or pass; a metric
+without an unknown value becomes that of a healthy run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.faults.scoring import Judged
-from benchmarks.faults.trainings import Looked, said
+from benchmarks.faults.scoring import Verdict
+from benchmarks.faults.trainings import Diagnosed, with_diagnosis
 from cae_cli.diagnosis import diagnose
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dynamics import dynamics
@@ -25,12 +25,12 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Group:
-    """Measures that are taken away together.
+    """Metrics that are removed together.
 
     Attributes:
         name: of the group.
         doc: what belongs to it.
-        without: measures -> the same without the group.
+        without: metrics -> the same without the group.
     """
 
     name: str
@@ -58,12 +58,12 @@ def _without_baselines(metrics: Metrics) -> Metrics:
 
 
 def _without_history(metrics: Metrics) -> Metrics:
-    unwatched = dynamics({}, steps=None, first_val_loss=NAN, last_val_loss=NAN, diverged_at=None)
-    return replace(metrics, dynamics=unwatched, loss_spike=NOWHERE)
+    unknown = dynamics({}, steps=None, first_val_loss=NAN, last_val_loss=NAN, diverged_at=None)
+    return replace(metrics, dynamics=unknown, loss_spike=NOWHERE)
 
 
-def _without_data(metrics: Metrics) -> Metrics:
-    # Without contrast within the images nothing is said of the variance over them.
+def _without_dataset(metrics: Metrics) -> Metrics:
+    # With a contrast of 0 no rule looks at the variance over images.
     dataset = replace(
         metrics.dataset,
         low=0.0,
@@ -77,7 +77,7 @@ def _without_data(metrics: Metrics) -> Metrics:
     return replace(metrics, dataset=dataset, batches=None)
 
 
-def _without_beginning(metrics: Metrics) -> Metrics:
+def _without_initial_state(metrics: Metrics) -> Metrics:
     layers = tuple(
         replace(layer, weight_change=NAN, p_value=NAN, inactive_at={}) for layer in metrics.layers
     )
@@ -106,7 +106,7 @@ def _without_tests(metrics: Metrics) -> Metrics:
 
 def _without_gap(metrics: Metrics) -> Metrics:
     quality, perturbation = metrics.quality, metrics.perturbation
-    # What is not finite says that the network is of no use, not that there is a gap.
+    # A value that is not finite means a useless network, not a gap: it stays.
     same = replace(quality, train_explained_variance=quality.explained_variance)
     return replace(
         metrics, quality=same, perturbation=replace(perturbation, linear_train=perturbation.linear)
@@ -115,37 +115,37 @@ def _without_gap(metrics: Metrics) -> Metrics:
 
 GROUPS = (
     Group(
-        "anchors",
-        "the linear decoder, the linear autoencoder, black, grey and mean answers beside the network",
+        "baselines",
+        "linear decoder, linear autoencoder, and constant outputs (black, grey, mean image)",
         _without_baselines,
     ),
     Group(
-        "history",
-        "losses, gradients, updates and penalties over the steps, and how many there were",
+        "training history",
+        "losses, gradients, updates and penalties per step, and the number of steps",
         _without_history,
     ),
-    Group("data", "the images: repeats, range, noise, flat ones, what was fed", _without_data),
+    Group("dataset", "duplicates, range, noise, flat images, first batches", _without_dataset),
     Group(
-        "beginning",
-        "the weights before training, and the maps after the first steps",
-        _without_beginning,
+        "initial state",
+        "weights before training, feature maps after the first steps",
+        _without_initial_state,
     ),
-    Group("maps", "dead, constant and equal feature maps", _without_maps),
+    Group("feature maps", "inactive, constant and duplicate feature maps", _without_maps),
     Group(
-        "tests",
-        "the decoder with another image's code, scrambled pixels, noise",
+        "perturbation tests",
+        "latent swap, scrambled pixels, noise on the input",
         _without_tests,
     ),
-    Group("gap", "training images beside held-out ones", _without_gap),
+    Group("generalisation gap", "training images compared with held-out ones", _without_gap),
 )
 
 
-def all_judged(looked: Sequence[Looked]) -> dict[str, tuple[Judged, ...]]:
-    """The patients as they are judged without each group, by its name; in the same order."""
-    return {group.name: tuple(_judged(one, group) for one in looked) for group in GROUPS}
+def verdicts(diagnosed: Sequence[Diagnosed]) -> dict[str, tuple[Verdict, ...]]:
+    """The verdicts without each group, by its name; in the same order."""
+    return {group.name: tuple(_verdict(one, group) for one in diagnosed) for group in GROUPS}
 
 
-def _judged(one: Looked, group: Group) -> Judged:
+def _verdict(one: Diagnosed, group: Group) -> Verdict:
     if one.result.metrics is None:
-        return one.judged
-    return said(one.judged, diagnose(group.without(one.result.metrics), one.config))
+        return one.verdict
+    return with_diagnosis(one.verdict, diagnose(group.without(one.result.metrics), one.config))

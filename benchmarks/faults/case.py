@@ -1,68 +1,97 @@
-"""What is known beforehand: cases, and the trainings that belong to each.
+"""What is known about a training before it is run: cases, their trainings, and sources of images.
 
-A case says whether it is sick, healthy or at the border, which findings would be right, and the
-trainings that show it. `case_files` reads them from files.
+The option classes declare the keys of the files; `case_files` reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cae_cli.config.compose import quoted
-from cae_cli.options import key_of
+from cae_cli.options import key_of, option
 
-EXPECTED = ("sick", "healthy", "border")
-# tuning: thresholds may have been set by it; test: the figures; smoke: made images, for every check.
+EXPECTED = ("faulty", "healthy", "borderline")
+# tuning: thresholds may be set with its results in view; test: gives the published figures; smoke: a
+# quick check on generated images.
 PARTS = ("tuning", "test", "smoke")
-FOLDER = "{data}"  # stands for the folder of the data
+FOLDER = "{data}"  # placeholder for the folder of the image files
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Keys of an entry of ``data.yaml``."""
+
+    config: list[str] = option("overrides that choose the images, such as [data=glyphs]", nonempty=True)
+    doc: str = option("one sentence about the images")
+
+
+@dataclass(frozen=True)
+class CaseOptions:
+    """Keys of a case file."""
+
+    expect: str = option("what the diagnosis should report", choices=EXPECTED)
+    causes: list[str] = option("codes accepted as the first-named cause, such as [CAE101]")
+    second_fault: list[str] = option("codes of a second fault, such as [CAE101]")
+    fixable: bool = option("true if an option can fix the fault, else false")
+    adjusted: bool = option("true if a rule was changed with such test trainings in view, else false")
+    config: list[str] = option("overrides of all variants: [key=value], in quotes if it has brackets")
+    variants: list[dict] = option("a list of variants, at least one", nonempty=True)  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """Keys of a variant of a case."""
+
+    part: str = option("part of the benchmark", choices=PARTS)
+    data: str = option("name of a source in data.yaml")
+    seeds: list[int] = option("one training per seed: [0, 1, 2]", least=0, below=2**31, nonempty=True)
+    config: list[str] = option("overrides: [key=value], in quotes if it has brackets")
+    corrupt: str | None = option("corruption of the images, such as repeats_16")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images of cases come from.
+    """Where the images of a training come from.
 
     Attributes:
-        name: what cases call it.
-        config: overrides; ``{data}`` stands for the folder of the data.
-        doc: what the images are.
+        name: used by cases.
+        config: overrides; ``{data}`` stands for the folder of the image files.
+        doc: one sentence about the images.
     """
 
     name: str
     config: tuple[str, ...]
     doc: str
 
-    def words(self, data: Path) -> tuple[str, ...]:
-        """The overrides with the folder put in."""
-        return tuple(_filled(word, data) for word in self.config)
+    def overrides(self, data: Path) -> tuple[str, ...]:
+        """The overrides with the folder filled in."""
+        return tuple(_filled(override, data) for override in self.config)
 
     def missing(self, data: Path) -> Path | None:
-        """The file or folder that the source reads and that is not there; None if all are."""
-        for word in self.config:
-            if FOLDER in word:
-                path = Path(word.partition("=")[2].strip("'\"").replace(FOLDER, str(data)))
-                if not path.exists():
-                    return path
-        return None
+        """The first file or folder that the source reads and that does not exist, or None."""
+        values = (override.partition("=")[2] for override in self.config if FOLDER in override)
+        paths = (Path(value.strip("'\"").replace(FOLDER, str(data))) for value in values)
+        return next((path for path in paths if not path.exists()), None)
 
 
 @dataclass(frozen=True)
 class Training:
-    """One patient: a variant of a case with one seed.
+    """A variant of a case with one seed.
 
     Attributes:
-        case: the case it belongs to.
-        number: of its variant in the file, from 0.
+        case: it belongs to.
+        variant: number of the variant in the file, from 0.
         part: one of `PARTS`.
-        source: its images.
+        source: of its images.
         seed: of the run.
-        config: overrides of the case and of the variant, later ones in the place of earlier ones.
-        corrupt: what is done to the images before, or None.
+        config: overrides of the case and the variant; later ones replace earlier ones.
+        corrupt: name of a corruption of the images, or None.
     """
 
     case: Case
-    number: int
+    variant: int
     part: str
     source: Source
     seed: int
@@ -71,55 +100,55 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Of its run's folder."""
-        return f"{self.case.name}.{self.number}.s{self.seed}"
+        """Name of its run folder."""
+        return f"{self.case.name}.{self.variant}.s{self.seed}"
 
-    def words(self, data: Path) -> tuple[str, ...]:
-        """All overrides but the seed's, in the order in which the files say them."""
-        return joined(self.source.words(data), self.config)
+    def overrides(self, data: Path) -> tuple[str, ...]:
+        """All overrides except the seed, in the order of the files."""
+        return joined(self.source.overrides(data), self.config)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is known of some trainings beforehand.
+    """What is known about some trainings in advance.
 
     Attributes:
         name: of its file.
-        file: where it is written.
-        why: the file's first comment: why this is sick, healthy or at the border.
+        file: path of the file.
+        reason: first comment of the file: why this is faulty, healthy or borderline.
         expect: one of `EXPECTED`.
-        causes: codes that are right as the cause that is named first; () unless it is sick.
-        also: codes of a second fault, right behind the first one, or after its cure.
-        treatable: whether options can mend it.
-        blind: whether no rule was changed with such trainings of the test part in sight.
+        causes: codes accepted as the first-named cause; () unless faulty.
+        second_fault: codes of a second fault, to be found at once or after the first is fixed.
+        fixable: an option can fix the fault.
+        adjusted: a rule was changed with such trainings of the test part in view.
         trainings: in the order of the file.
     """
 
     name: str
     file: Path
-    why: str
+    reason: str
     expect: str
     causes: tuple[str, ...]
-    also: tuple[str, ...]
-    treatable: bool
-    blind: bool = True
+    second_fault: tuple[str, ...]
+    fixable: bool
+    adjusted: bool = False
     trainings: tuple[Training, ...] = ()
 
 
-def joined(*lists: Sequence[str]) -> tuple[str, ...]:
-    """Overrides of which a later one takes the place of an earlier one with the same key.
+def joined(*lists: Iterable[str]) -> tuple[str, ...]:
+    """Overrides in order; a later one replaces an earlier one with the same key.
 
     Hydra refuses a group that is chosen twice.
     """
     last: dict[str, str] = {}
-    for word in (word for words in lists for word in words):
-        last.pop(key_of(word), None)
-        last[key_of(word)] = word
+    for override in (override for overrides in lists for override in overrides):
+        last.pop(key_of(override), None)
+        last[key_of(override)] = override
     return tuple(last.values())
 
 
-def _filled(word: str, data: Path) -> str:
-    if FOLDER not in word:
-        return word
-    key, _, value = word.partition("=")
+def _filled(override: str, data: Path) -> str:
+    if FOLDER not in override:
+        return override
+    key, _, value = override.partition("=")
     return f"{key}={quoted(Path(value.replace(FOLDER, str(data))))}"

@@ -1,7 +1,7 @@
-"""Faults of the images that no option can make: images spoiled on purpose, written to a file.
+"""Faults of the images that no option can cause: corrupted images, written to a file.
 
-The images are those of the patient's own source. They are scaled to [0, 1], spoiled, and written as one
-pool that ``data=npz`` splits again by the patient's own options.
+The images come from the source of the training. They are scaled to [0, 1], corrupted, and written as one
+pool, which ``data=npz`` splits with the options of the training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from cae_cli import data
 from cae_cli.config import compose
 from cae_cli.config.compose import Sources, quoted
-from cae_cli.config.schema import Config
 from cae_cli.config.trust import Trust
 from cae_cli.data import DataOptions, Pool, as_float
 from cae_cli.data.archives import Npz
@@ -31,26 +30,26 @@ from cae_cli.system.files import atomic, writing
 
 Array = NDArray[np.float32]
 
-VERSION = 1  # raised when a corruption makes other images than before
+VERSION = 1  # increased when a corruption changes its images
 
-# Of every source: these stay the patient's own when its source is replaced.
+# Options that every source has: they stay when the source is replaced.
 _SHARED = tuple(f"data.{field.name}" for field in fields(DataOptions))
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to spoil images.
+    """A way to corrupt images.
 
     Attributes:
         doc: what it does.
-        spoil: images (n, h, w, c) in [0, 1], the number behind the name (NaN where there is none),
-            a generator, and the options that the images will be split by -> images of the same shape.
-        number: what stands behind the name: "" nothing, "N" a whole number, "SHARE" in (0, 1].
+        apply: images (n, h, w, c) in [0, 1], the parameter (NaN without one), a generator, and the
+            options that the images will be split with -> images of the same shape.
+        parameter: the suffix of the name: "" none, "N" a whole number, "SHARE" in (0, 1].
     """
 
     doc: str
-    spoil: Callable[[Array, float, np.random.Generator, DataOptions], Array]
-    number: str = ""
+    apply: Callable[[Array, float, np.random.Generator, DataOptions], Array]
+    parameter: str = ""
 
 
 def _repeats(images: Array, n: float, rng: np.random.Generator, _: DataOptions) -> Array:
@@ -65,22 +64,22 @@ def _nearly_equal(images: Array, _: float, rng: np.random.Generator, __: DataOpt
 
 def _flat(images: Array, share: float, rng: np.random.Generator, _: DataOptions) -> Array:
     count = round(share * len(images))
-    spoiled = images.copy()
+    changed = images.copy()
     chosen = rng.permutation(len(images))[:count]
-    spoiled[chosen] = rng.random((count, 1, 1, 1), dtype=np.float32)
-    return spoiled
+    changed[chosen] = rng.random((count, 1, 1, 1), dtype=np.float32)
+    return changed
 
 
 def _leaked(images: Array, share: float, rng: np.random.Generator, options: DataOptions) -> Array:
-    # The split depends on the number of images and the options only: one of numbers tells where the
-    # images will come to lie.
-    places = np.arange(len(images)).reshape(-1, 1, 1, 1)
-    parts = split(Pool(images=places), options, "npz")
+    # The split depends only on the number of images and the options: splitting the indices shows which
+    # images will be held out.
+    indices = np.arange(len(images)).reshape(-1, 1, 1, 1)
+    parts = split(Pool(images=indices), options, "npz")
     held_out, train = (part.ravel().astype(np.intp) for part in (parts.validation, parts.train))
     count = min(max(1, round(share * len(held_out))), len(train))
-    spoiled = images.copy()
-    spoiled[rng.permutation(train)[:count]] = images[rng.permutation(held_out)[:count]]
-    return spoiled
+    changed = images.copy()
+    changed[rng.permutation(train)[:count]] = images[rng.permutation(held_out)[:count]]
+    return changed
 
 
 def _noise_uniform(images: Array, _: float, rng: np.random.Generator, __: DataOptions) -> Array:
@@ -97,68 +96,70 @@ def _noise_binary(images: Array, _: float, rng: np.random.Generator, __: DataOpt
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "repeats": Corruption("N images, again and again", _repeats, "N"),
-    "nearly_equal": Corruption("one image with a hundredth of noise", _nearly_equal),
+    "repeats": Corruption("N distinct images, repeated", _repeats, "N"),
+    "nearly_equal": Corruption("one image with noise of 0.01", _nearly_equal),
     "bytes": Corruption("values from 0 to 255", lambda x, *_: x * 255),
     "words": Corruption("values from 0 to 16", lambda x, *_: x * 16),
     "signed": Corruption("values from -1 to 1", lambda x, *_: x * 2 - 1),
-    "noise_uniform": Corruption("even noise, no image at all", _noise_uniform),
-    "noise_gaussian": Corruption("Gaussian noise, no image at all", _noise_gaussian),
-    "noise_binary": Corruption("black and white noise, no image at all", _noise_binary),
-    "flat": Corruption("a share of the images of one colour each", _flat, "SHARE"),
-    "leaked": Corruption("a share of held-out images among those for training", _leaked, "SHARE"),
+    "noise_uniform": Corruption("uniform noise instead of images", _noise_uniform),
+    "noise_gaussian": Corruption("Gaussian noise instead of images", _noise_gaussian),
+    "noise_binary": Corruption("black and white noise instead of images", _noise_binary),
+    "flat": Corruption("a share of the images has one colour each", _flat, "SHARE"),
+    "leaked": Corruption("a share of the held-out images is in the training set", _leaked, "SHARE"),
 }
 
 
 def names() -> list[str]:
-    """The names as cases write them, ``repeats_N`` for one with a number behind it."""
-    return [f"{name}_{c.number}" if c.number else name for name, c in CORRUPTIONS.items()]
+    """The names as cases write them; ``repeats_N`` for one with a parameter."""
+    return [f"{name}_{c.parameter}" if c.parameter else name for name, c in CORRUPTIONS.items()]
 
 
 def check_name(name: str, where: object = None) -> tuple[Corruption, float]:
-    """The corruption of a name, and the number behind it (NaN where there is none).
+    """The corruption with a name, and its parameter (NaN without one).
 
     Raises:
-        UserError: there is no such corruption, or its number is wrong; ``where`` says where it stands.
+        UserError: there is no such corruption or its parameter is wrong; ``where`` says where it is set.
     """
-    if name in CORRUPTIONS and not CORRUPTIONS[name].number:
+    if name in CORRUPTIONS and not CORRUPTIONS[name].parameter:
         return CORRUPTIONS[name], float("nan")
     head, _, number = name.rpartition("_")
     known = CORRUPTIONS.get(head)
-    if known is None or not known.number:
-        hint = did_you_mean(head if re.fullmatch(r"[\d.]+", number) else name, names(), "there are")
+    if known is None or not known.parameter:
+        hint = did_you_mean(head if re.fullmatch(r"[\d.]+", number) else name, names(), "use one of")
         raise UserError(f"there is no corruption {name!r}", where=where, hint=hint)
-    if known.number == "N" and re.fullmatch(r"[1-9]\d{0,6}", number):
+    if known.parameter == "N" and re.fullmatch(r"[1-9]\d{0,6}", number):
         return known, float(number)
-    if known.number == "SHARE" and re.fullmatch(r"0\.\d{1,4}|1", number) and float(number) > 0:
+    if known.parameter == "SHARE" and re.fullmatch(r"0\.\d{1,4}|1", number) and float(number) > 0:
         return known, float(number)
-    wanted = "a whole number from 1" if known.number == "N" else "a share above 0, up to 1"
-    example = f"{head}_16" if known.number == "N" else f"{head}_0.3"
-    raise UserError(f"{head}_{known.number} needs {wanted}, got {name!r}", where=where, hint=example)
+    wanted = "a whole number from 1" if known.parameter == "N" else "a share above 0, up to 1"
+    example = f"{head}_16" if known.parameter == "N" else f"{head}_0.3"
+    raise UserError(
+        f"{head}_{known.parameter} needs {wanted}, got {name!r}", where=where, hint=f"example: {example}"
+    )
 
 
-def corrupted(words: Sequence[str], corrupt: str, folder: Path) -> tuple[str, ...]:
-    """Writes the spoiled images, unless they are there, and says how to train with them.
+def corrupted(overrides: Sequence[str], corrupt: str, folder: Path) -> tuple[str, ...]:
+    """Writes the corrupted images, unless the file exists, and returns overrides that train with them.
 
     Args:
-        words: overrides of the patient, the source of its images among them.
-        corrupt: the corruption's name.
-        folder: of the files with spoiled images.
+        overrides: of the training, its source of images included.
+        corrupt: name of the corruption.
+        folder: for files of corrupted images.
 
     Returns:
-        The overrides with the file in the place of the source; how many images, the split, the scale
-        and the noise stay what they were.
+        The overrides with the file as the source; number of images, split, scale and noise stay.
 
     Raises:
         UserError: the images cannot be read, or the file cannot be written.
     """
-    spoiling, number = check_name(corrupt)
-    of_data = [w for w in words if key_of(w) == "data" or key_of(w).startswith("data.")]
-    options = _checked(of_data).data
-    pool = replace(options, noise=0.0, scale="auto")  # both are for the images that are spoiled
+    corruption, parameter = check_name(corrupt)
+    of_data = [o for o in overrides if key_of(o).partition(".")[0] == "data"]
+    # The overrides come from a file: they may choose what to read, and nothing else.
+    options = compose.checked(of_data, Sources(trust=Trust(words=False)))[1].data
+    pool = replace(options, noise=0.0, scale="auto")  # both apply to the corrupted images
     known = {"options": plain(pool), "source": type(pool).__name__, "files": pool.signature()}
-    told = json.dumps({**known, "corrupt": corrupt, "version": VERSION}, sort_keys=True)
-    digest = hashlib.sha256(told.encode()).hexdigest()[:10]
+    identity = json.dumps({**known, "corrupt": corrupt, "version": VERSION}, sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
     path = folder.resolve() / f"{corrupt}-{digest}.npz"
     if not path.exists():
         images = data.load(pool)
@@ -167,12 +168,7 @@ def corrupted(words: Sequence[str], corrupt: str, folder: Path) -> tuple[str, ..
         split_by = Npz(path=None, key="x_train", **shared)
         rng = pool.rng(f"corrupt {corrupt}")
         with writing(folder), atomic(path) as temporary:
-            spoiled = spoiling.spoil(both, number, rng, split_by)
-            np.savez(temporary, x_train=spoiled.astype(np.float32))
-    kept = [w for w in words if w not in of_data or key_of(w) in _SHARED]
+            changed = corruption.apply(both, parameter, rng, split_by)
+            np.savez(temporary, x_train=changed.astype(np.float32))
+    kept = [o for o in overrides if o not in of_data or key_of(o) in _SHARED]
     return ("data=npz", f"data.path={quoted(path)}", *kept)
-
-
-def _checked(words: Sequence[str]) -> Config:
-    # The words come from a file: it says what to read, and nothing else.
-    return compose.checked(words, Sources(trust=Trust(words=False)))[1]

@@ -1,4 +1,4 @@
-"""The picture of what was named first where something else was expected."""
+"""The picture of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ RIGHT, WRONG = "#1f77b4", "#d62728"
 
 
 def draw(confusion: Confusion, path: Path) -> None:
-    """Draws a matrix: a row for what was expected, a column for what was named first.
+    """Draws the confusion matrix: a row per expected cause, a column per cause that was named first.
 
-    The diagonal is blue, what is beside it red; the deeper, the larger the share of the row.
+    Right verdicts are blue, wrong ones red and bold; a darker cell has a larger share of its row.
 
     Args:
         confusion: the counts.
         path: of the PNG.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     counts = np.array(confusion.counts, np.int64).reshape(len(confusion.expected), -1)
     rows, columns = counts.shape
     names = [
-        _row(word, int(total))
-        for word, total in zip(confusion.expected, counts.sum(axis=1), strict=True)
+        _row(name, int(total))
+        for name, total in zip(confusion.expected, counts.sum(axis=1), strict=True)
     ]
-    # Square cells of one size, however many there are, and room for the longest name.
+    # Square cells of a fixed size, and space for the longest name.
     width, height = LEFT + CELL * columns + MARGIN, TOP + CELL * rows + MARGIN
     figure = Figure(figsize=(width, height), dpi=DPI)
-    place = (LEFT / width, MARGIN / height, CELL * columns / width, CELL * rows / height)
-    axis = figure.add_axes(place)
-    right = [_right(word) for word in confusion.expected]
+    area = (LEFT / width, MARGIN / height, CELL * columns / width, CELL * rows / height)
+    axis = figure.add_axes(area)
+    right = ["none" if name in ("healthy", "borderline") else name for name in confusion.expected]
     for row in range(rows):
         for column in np.flatnonzero(counts[row]).tolist():
             is_right = confusion.named[column] == right[row]
@@ -83,10 +83,6 @@ def _square(column: int, row: int, colour: str, alpha: float) -> Patch:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
 
 
-def _row(word: str, total: int) -> str:
-    problem = next((rule.problem for rule in RULES if rule.code == word), "")
-    return f"{problem}  {word}  ({total})" if problem else f"{word}  ({total})"
-
-
-def _right(word: str) -> str:
-    return "none" if word in ("healthy", "border") else word
+def _row(name: str, total: int) -> str:
+    problem = next((f"{rule.problem}  " for rule in RULES if rule.code == name), "")
+    return f"{problem}{name}  ({total})"

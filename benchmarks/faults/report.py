@@ -1,45 +1,49 @@
-"""What an examination found, beside what it was meant to find: on the screen and as JSON."""
+"""The figures of a benchmark run next to their goals, on the screen and as JSON."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from benchmarks.faults import scoring, tools
-from benchmarks.faults.scoring import Judged, Rate
+from benchmarks.faults.benchmark import Results
+from benchmarks.faults.record import SCHEMA_VERSION, Record
+from benchmarks.faults.scoring import Rate, Scores, ShortScores
 from cae_cli.report import comparison
 from cae_cli.report.comparison import Column
 from cae_cli.runs.folder import plain, surroundings, write_json
 from cae_cli.system.files import writing
 
-if TYPE_CHECKING:
-    from benchmarks.faults import Results
-
-SCHEMA_VERSION = 1
-FEWEST_HEALTHY = 60
-MOST_SHOWN = 20  # wrong ones, on the screen
+MIN_HEALTHY = 60  # fewer runs without an alarm show too little
+MAX_SHOWN = 20  # wrong verdicts on the screen
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "below": operator.lt,
+}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure beside what it is meant to be.
+    """A figure and its target.
 
     Attributes:
         name: what is counted.
-        rate: how often.
-        wanted: in words; "" where nothing is.
-        met: whether it is; None where nothing is wanted, or nothing was counted.
+        rate: the figure.
+        target: in words; "" without one.
+        limit: the share that is at least, at most, or not to be reached; None without one.
+        met: None without a target, or if too little was counted.
     """
 
     name: str
     rate: Rate
-    wanted: str = ""
+    target: str = ""
+    limit: float | None = None
     met: bool | None = None
 
     @property
@@ -47,195 +51,144 @@ class Goal:
         """Met, missed, or nothing."""
         return {None: "", True: "met", False: "missed"}[self.met]
 
+    @property
+    def share(self) -> str:
+        """The share, with a decimal if it is close to the limit."""
+        return share(self.rate, self.limit)
 
-def _goal(name: str, rate: Rate, wanted: str, is_met: bool) -> Goal:
-    return Goal(name, rate, wanted, is_met if rate.of else None)
+
+def _goal(name: str, rate: Rate, comparison: str, limit: float) -> Goal:
+    met = COMPARISONS[comparison](rate.share, limit) if rate.total else None
+    return Goal(name, rate, f"{comparison} {limit:.0%}".replace("%", " %"), limit, met)
 
 
-def goals(results: Results) -> list[Goal]:
-    """The figures that matter, with what they are meant to be."""
-    told, cures = results.scores.diagnosing, results.scores.cures
-    alarms = told.false_wrongly
+def goals(scores: Scores) -> list[Goal]:
+    """The main figures and their targets; those of which nothing was counted are left out."""
+    own, fixes = scores.diagnosis, scores.fixes
+    alarms = own.healthy_false_alarms
+    is_free = False if alarms.count else True if alarms.total >= MIN_HEALTHY else None
     listed = [
-        _goal("sick: right cause named first", told.right, "95 % at least", told.right.share >= 0.95),
-        Goal("sick: right cause found at all", told.right_anywhere),
-        Goal("sick: anything found", told.found),
-        Goal("sick with a second fault: it is found too", told.second),
-        Goal("healthy: alarms", told.false_alarms),
-        # Of fewer than 60 patients without an alarm nothing follows yet.
+        _goal("faulty: an accepted cause is named first", own.right, "at least", 0.95),
+        Goal("faulty: an accepted cause is among the findings", own.right_anywhere),
+        Goal("faulty: any finding", own.found),
+        Goal("two faults: the second is found too", own.second_fault),
+        Goal("healthy: alarms", own.healthy_alarms),
         Goal(
-            "healthy by every fixed criterion: alarms",
+            "healthy, every criterion met: alarms",
             alarms,
-            "none, of 60 at least",
-            False if alarms.count else True if alarms.of >= FEWEST_HEALTHY else None,
+            f"none in at least {MIN_HEALTHY}",
+            met=is_free,
         ),
-        Goal("at the border: alarms", told.border_alarms),
-        _goal(
-            "at the border, every fixed criterion holds: alarms",
-            told.border_wrongly,
-            "5 % at most",
-            told.border_wrongly.share <= 0.05,
-        ),
-        Goal("no verdict: cannot tell", told.unsure),
-        Goal("could not be judged", told.failed),
-        Goal("sick: a fixed criterion fails as well", told.amiss_sick),
-        Goal("healthy: a fixed criterion fails", told.amiss_healthy),
+        Goal("borderline: alarms", own.borderline_alarms),
+        _goal("borderline, every criterion met: alarms", own.borderline_false_alarms, "at most", 0.05),
+        Goal("undecided", own.undecided),
+        Goal("not diagnosed", own.failed),
+        Goal("faulty: a criterion fails as well", own.faulty_failing),
+        Goal("healthy: a criterion fails", own.healthy_failing),
     ]
-    if cures is not None:
+    if fixes is not None:
         listed += [
-            _goal(
-                "treatable: cured by the first fix",
-                cures.first,
-                "85 % at least",
-                cures.first.share >= 0.85,
-            ),
-            Goal("treatable, one fault: cured by the first fix", cures.first_of_one),
-            _goal(
-                "treatable: cured by a treatment",
-                cures.cured,
-                "95 % at least",
-                cures.cured.share >= 0.95,
-            ),
-            Goal("treated: cured by a treatment", cures.cured_of_treated),
-            Goal("treated: cured by the first random change", cures.control_first),
-            _goal(
-                "treated: cured by as many random changes",
-                cures.control,
-                "below 25 %",
-                cures.control.share < 0.25,
-            ),
+            _goal("fixable: fixed by the first fix", fixes.first, "at least", 0.85),
+            Goal("fixable, one fault: fixed by the first fix", fixes.first_of_one),
+            _goal("fixable: fixed by one of the fixes", fixes.fixed, "at least", 0.95),
+            Goal("treated: fixed by one of the fixes", fixes.fixed_of_treated),
+            Goal("treated: fixed by the first random change", fixes.control_first),
+            _goal("treated: fixed by one of as many random changes", fixes.control, "below", 0.25),
         ]
-    return [goal for goal in listed if goal.rate.of]
+    return [goal for goal in listed if goal.rate.total]
 
 
-# -- words -----------------------------------------------------------------------------------------
-
-
-def of(rate: Rate) -> str:
+def count(rate: Rate | None) -> str:
     """A count, "38 of 40"."""
-    return f"{rate.count} of {rate.of}" if rate.of else "–"
+    return f"{rate.count} of {rate.total}" if rate and rate.total else "–"
 
 
-def share(rate: Rate) -> str:
-    """A share with its interval, "95 % (84 to 99)"."""
-    if not rate.of:
+def share(rate: Rate, limit: float | None = None) -> str:
+    """A share with its interval, "95 % (84 to 99)"; with a decimal within 1 % of a limit."""
+    if not rate.total:
         return "–"
-    return f"{rate.share:.0%} ({100 * rate.low:.0f} to {100 * rate.high:.0f})".replace("%", " %")
+    digits = 1 if limit is not None and abs(rate.share - limit) < 0.01 else 0
+    low, high = (f"{100 * end:.{digits}f}" for end in (rate.low, rate.high))
+    return f"{100 * rate.share:.{digits}f} % ({low} to {high})"
 
 
 def instead(counts: Mapping[str, int]) -> str:
-    """What was said instead, and how often."""
-    return ", ".join(f"{code} {count}×" for code, count in counts.items())
+    """What was named instead, and how often."""
+    return ", ".join(f"{code} {number}×" for code, number in counts.items())
 
 
-def said(patient: Judged) -> str:
-    """What was said of a patient that is wrong."""
-    named = ", ".join(patient.named) or patient.first
-    if patient.failed:
-        named += f": {patient.failed}"
-    if patient.right_anywhere and patient.expect == "sick":
-        named += "; the right one is found behind it"
-    return named
+def tool_rows(record: Record) -> list[tuple[str, ...]]:
+    """The main figures of cae and of simpler tools."""
+    rows: dict[str, ShortScores] = {"cae": record.scores.diagnosis, **record.tools}
+    return [
+        (name, *map(count, (s.right, s.found, s.healthy_alarms, s.borderline_alarms)))
+        for name, s in rows.items()
+    ]
 
 
-# -- screen, JSON ------------------------------------------------------------------------------------
+# -- screen and JSON ---------------------------------------------------------------------------------
 
 
-def summary(results: Results) -> list[RenderableType]:
-    """The figures, to be shown on the screen."""
-    parts: list[RenderableType] = [_of_goals(goals(results))]
-    parts += [Text(""), _of_causes(results.scores.causes), Text(""), _of_tools(results)]
-    wrong = results.scores.wrong
-    if wrong:
-        parts += [Text(""), Text(f"{len(wrong)} of {len(results.judged)} judged wrong:", "bold")]
-        parts += [Text(f"  {_line(patient)}", no_wrap=True) for patient in wrong[:MOST_SHOWN]]
-        if len(wrong) > MOST_SHOWN:
-            parts.append(Text(f"  and {len(wrong) - MOST_SHOWN} more"))
+def summary(record: Record) -> list[RenderableType]:
+    """The figures for the screen."""
+    listed, causes, rows = goals(record.scores), record.scores.causes, tool_rows(record)
+    titles = ("tool", "faulty: right", "faulty: found", "healthy: alarms", "borderline: alarms")
+    parts: list[RenderableType] = [
+        comparison.table(
+            [
+                Column("figure", [g.name for g in listed]),
+                Column("count", [count(g.rate) for g in listed], right=True),
+                Column("share (95 % interval)", [g.share for g in listed], right=True),
+                Column("target", [g.target for g in listed], spare=True),
+                Column("", [g.verdict for g in listed]),
+            ]
+        ),
+        Text(""),
+        comparison.table(
+            [
+                Column("cause", [c.code for c in causes]),
+                Column("named first", [count(c.recall) for c in causes], right=True),
+                Column("right when named", [count(c.precision) for c in causes], right=True),
+                Column("fixed", [count(c.fixed) if c.fixed else "" for c in causes], right=True),
+                Column("named instead", [instead(c.instead) for c in causes], cut=True),
+            ]
+        ),
+        Text(""),
+        comparison.table(
+            [
+                Column(title, [row[i] for row in rows], right=i > 0, spare=i == 2)
+                for i, title in enumerate(titles)
+            ]
+        ),
+    ]
+    if wrong := record.wrong:
+        parts += [Text(""), Text(f"{len(wrong)} of {record.trainings} verdicts are wrong:", "bold")]
+        parts += [
+            Text(f"  {w.name} ({w.data}): expected {w.expected}, got {w.verdict}", no_wrap=True)
+            for w in wrong[:MAX_SHOWN]
+        ]
+        if len(wrong) > MAX_SHOWN:
+            parts.append(Text(f"  and {len(wrong) - MAX_SHOWN} more"))
     return parts
 
 
-def _line(patient: Judged) -> str:
-    expected = " or ".join(patient.causes) or patient.expect
-    return f"{patient.name} ({patient.data}): expected {expected}, said {said(patient)}"
+def as_plain(record: Record) -> dict[str, Any]:
+    """The figures and the goals as JSON can hold them."""
+    return {"goals": plain(goals(record.scores)), "record": plain(record)}
 
 
-def _of_goals(listed: Sequence[Goal]) -> Text:
-    return comparison.table(
-        [
-            Column("figure", [g.name for g in listed]),
-            Column("count", [of(g.rate) for g in listed], right=True),
-            Column("share (95 % interval)", [share(g.rate) for g in listed], right=True),
-            Column("wanted", [g.wanted for g in listed], spare=True),
-            Column("", [g.verdict for g in listed]),
-        ]
-    )
-
-
-def _of_causes(causes: Sequence[scoring.PerCause]) -> Text:
-    return comparison.table(
-        [
-            Column("cause", [c.code for c in causes]),
-            Column("named first", [of(c.recall) for c in causes], right=True),
-            Column("right when named", [of(c.precision) for c in causes], right=True),
-            Column("cured", [of(c.cured) if c.cured and c.cured.of else "" for c in causes], right=True),
-            Column("instead", [instead(c.instead) for c in causes], cut=True),
-        ]
-    )
-
-
-def _of_tools(results: Results) -> Text:
-    rows = tool_rows(results)
-    columns = ("tool", "sick: right", "sick: found", "healthy: alarms", "border: alarms")
-    return comparison.table(
-        [
-            Column(title, [row[i] for row in rows], right=i > 0, spare=i == 2)
-            for i, title in enumerate(columns)
-        ]
-    )
-
-
-def tool_rows(results: Results) -> list[tuple[str, str, str, str, str]]:
-    """This tool and simpler ones: right, found, alarms of the healthy and of those at the border."""
-    told = results.scores.diagnosing
-    rows = [
-        ("cae", told.right, told.found, told.false_alarms, told.border_alarms),
-        *(
-            (name, f.right, f.found, f.false_alarms, f.border_alarms)
-            for name, f in _figures(results).items()
-        ),
-    ]
-    return [(name, of(a), of(b), of(c), of(d)) for name, a, b, c, d in rows]
-
-
-def _figures(results: Results) -> dict[str, tools.Figures]:
-    return {name: tools.figures(results.judged, g) for name, g in results.guesses.items()}
-
-
-def as_plain(results: Results) -> dict[str, Any]:
-    """Everything that was found, and the figures, as JSON can hold it."""
-    return {
-        **plain(results),
-        "goals": plain(goals(results)),
-        "tools": plain(_figures(results)),
-        "without": {name: plain(scoring.diagnosing(j)) for name, j in results.less.items()},
-    }
-
-
-def as_json(results: Results) -> str:
-    """The figures, without the patients one by one."""
-    told = as_plain(results)
-    kept = ("part", "left_out", "goals", "scores", "tools", "without")
-    return json.dumps({key: told[key] for key in kept}, indent=2, ensure_ascii=False)
-
-
-def write(results: Results, path: Path, command: Sequence[str]) -> None:
-    """Writes all of it beside the trainings.
+def write(path: Path, record: Record, results: Results | None = None) -> None:
+    """Writes the figures, and the results of each training if they are given.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
-    around = surroundings()
-    made = {key: around[key] for key in ("git", "packages", "time")}
+    details: dict[str, Any] = {}
+    if results is not None:
+        about = surroundings()
+        details = {"git": about["git"], "packages": about["packages"], "time": about["time"]}
+        details |= {
+            key: plain(getattr(results, key)) for key in ("verdicts", "trials", "tools", "without")
+        }
     with writing(path):
-        content = {"schema": SCHEMA_VERSION, "command": list(command), **made, **as_plain(results)}
-        write_json(path, content)
+        write_json(path, {"schema": SCHEMA_VERSION, **as_plain(record), **details})

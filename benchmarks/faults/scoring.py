@@ -1,4 +1,4 @@
-"""From what was said of each patient to figures: how often it was right, and how sure that is.
+"""From verdicts to figures: how often the diagnosis was right, with confidence intervals.
 
 Plain data in, plain data out: nothing is read, trained or drawn here.
 """
@@ -11,31 +11,31 @@ from dataclasses import dataclass
 
 from cae_cli.statistics.interval import wilson
 
-# What may stand in the place of a code.
-NONE, UNSURE, FAILED = "none", "cannot tell", "not judged"
+# What is reported instead of a code.
+NONE, UNDECIDED, FAILED = "none", "undecided", "not diagnosed"
 CONFIDENCES = ("high", "medium", "low")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What is known of a patient, and what was said of it.
+class Verdict:
+    """What is known about a training, and what the diagnosis reports.
 
     Attributes:
-        name: of its run.
+        name: of the run.
         case: it belongs to.
-        data: its images' source.
-        expect: sick, healthy or border.
-        causes: codes that are right as the first; the first of them stands for the case.
-        also: codes of a second fault.
-        treatable: whether options can mend it.
-        blind: whether no rule was changed with such trainings in sight.
-        named: causes that were named, those above a note that follow from no other, in order.
-        found: everything that was found above a note, consequences too, in order.
-        confidence: of the first-named cause, "" if none was named.
-        undecided: nothing was found, and too little could be looked at.
-        failed: why nothing could be judged, "" if something could.
-        amiss: fixed criteria that do not hold, by name.
-        explained: share of the variance of held-out images, None if not known.
+        data: source of the images, with the corruption if there is one.
+        expect: faulty, healthy or borderline.
+        causes: codes accepted as the first-named cause; the first of them represents the case.
+        second_fault: codes of a second fault.
+        fixable: an option can fix the fault.
+        adjusted: a rule was changed with such trainings in view.
+        named: codes of the root causes above a note, in order.
+        findings: codes of all findings above a note, consequences included, in order.
+        confidence: of the first-named cause, "" without one.
+        undecided: nothing was found, and too little could be measured.
+        failed: why there is no diagnosis, "" if there is one.
+        failing_criteria: names of the health criteria that are not met.
+        explained_variance: of held-out images, None if unknown.
     """
 
     name: str
@@ -43,60 +43,65 @@ class Judged:
     data: str
     expect: str
     causes: tuple[str, ...]
-    also: tuple[str, ...]
-    treatable: bool
+    second_fault: tuple[str, ...]
+    fixable: bool
+    adjusted: bool = False
     named: tuple[str, ...] = ()
-    found: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     confidence: str = ""
     undecided: bool = False
     failed: str = ""
-    amiss: tuple[str, ...] = ()
-    explained: float | None = None
-    blind: bool = True
+    failing_criteria: tuple[str, ...] = ()
+    explained_variance: float | None = None
 
     @property
     def first(self) -> str:
-        """The code that was named first, or what was said instead."""
+        """The first-named code, or what is reported instead."""
         if self.named:
             return self.named[0]
-        return FAILED if self.failed else UNSURE if self.undecided else NONE
+        return FAILED if self.failed else UNDECIDED if self.undecided else NONE
 
     @property
-    def alarmed(self) -> bool:
-        """Whether anything above a note was found."""
-        return bool(self.found)
+    def is_alarm(self) -> bool:
+        """Whether there is a finding above a note."""
+        return bool(self.findings)
 
     @property
-    def right(self) -> bool:
-        """Whether the first-named cause is a right one."""
+    def is_right(self) -> bool:
+        """Whether the first-named cause is an accepted one."""
         return self.first in self.causes
 
     @property
-    def right_anywhere(self) -> bool:
-        """Whether a right cause is among all that was found."""
-        return bool(set(self.found) & set(self.causes))
+    def is_right_anywhere(self) -> bool:
+        """Whether an accepted cause is among the findings."""
+        return bool(set(self.findings) & set(self.causes))
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a faulty run has another first cause, or another run an alarm."""
+        return not self.is_right if self.expect == "faulty" else self.is_alarm
 
 
 @dataclass(frozen=True)
-class Treated:
-    """How a patient was treated, and what a random control did.
+class FixTrial:
+    """How a faulty run responded to its fixes and to random changes.
 
     Attributes:
-        name: of the patient.
-        first: its first fix alone made it healthy.
-        cured: some fix did, within the rounds.
-        placebo_first: the first random change did.
-        random control: some random change did, within as many trainings.
-        trainings: of the treatment.
-        placebo_trainings: of the random control.
-        later: causes that were found after a step of the treatment.
-        steps: what was tried, in words.
-        placebo_steps: the same of the random control.
+        name: of the run.
+        first: the first fix alone made it healthy.
+        fixed: some fix did, within the allowed steps.
+        control_first: the first random change did.
+        control: some random change did, within as many trainings.
+        trainings: number of trainings with fixes.
+        control_trainings: number of trainings with random changes.
+        later: codes of causes that were found after a fix.
+        steps: the fixes and their results, in words.
+        control_steps: the random changes and their results, in words.
     """
 
     name: str
     first: bool
-    cured: bool
+    fixed: bool
     control_first: bool
     control: bool
     trainings: int
@@ -108,140 +113,142 @@ class Treated:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its 95 % interval by Wilson; the interval is 0 to 1 where there is nothing.
+    """A share with its 95 % Wilson interval, which is 0 to 1 for a total of 0.
 
     Attributes:
-        count: how many.
-        of: of how many.
-        low: end of the interval.
-        high: end of the interval.
+        count: number of hits.
+        total: number of trials.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     count: int
-    of: int
+    total: int
     low: float
     high: float
 
     @property
     def share(self) -> float:
-        """The share, NaN of nothing."""
-        return self.count / self.of if self.of else float("nan")
+        """The share, NaN for a total of 0."""
+        return self.count / self.total if self.total else float("nan")
 
 
-def rate(is_one: Iterable[bool]) -> Rate:
-    """The share of those that are."""
-    told = list(is_one)
-    return Rate(sum(told), len(told), *wilson(sum(told), len(told)))
+def rate(hits: Iterable[bool]) -> Rate:
+    """The share of hits."""
+    listed = list(hits)
+    return rate_of(sum(listed), len(listed))
+
+
+def rate_of(count: int, total: int) -> Rate:
+    """The share of a count."""
+    return Rate(count, total, *wilson(count, total))
 
 
 @dataclass(frozen=True)
-class PerCause:
-    """How well one cause is told.
+class CauseScores:
+    """How well one cause is recognised.
 
     Attributes:
         code: of the rule.
-        recall: of the sick whose case it stands for, how many got a right cause first.
-        precision: of those where it was named first, for how many it was right. On healthy patients,
-            and on those at the border, it never is.
-        cured: of the treatable of them, how many a treatment cured; None where nothing was treated.
-        instead: what was named first where it was wrong, most often first.
+        recall: of the faulty runs whose case it represents, how many have an accepted cause first.
+        precision: of the runs where it is named first, how many accept it. Healthy and borderline runs
+            never do.
+        fixed: of the fixable ones among the former, how many were fixed; None if nothing was fixed.
+        instead: what was named first where it was wrong, most frequent first.
     """
 
     code: str
     recall: Rate
     precision: Rate
-    cured: Rate | None
+    fixed: Rate | None
     instead: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often first-named causes of a confidence are right, over all patients."""
+    """How often first-named causes of a confidence are right, over all runs."""
 
     confidence: str
     right: Rate
 
 
 @dataclass(frozen=True)
-class Cures:
-    """What treatments did to treatable patients that are sick.
+class FixScores:
+    """What fixes and random changes did.
 
     Attributes:
-        first: healthy after the first fix.
-        first_of_one: the same of those with one fault; of two a fix mends one.
-        cured: healthy within the rounds. Of all treatable ones: where nothing was found, nothing was
-            cured.
-        cured_of_treated: the same of those that were treated.
-        placebo_first: healthy after the first random change, of those that were treated.
-        random control: healthy after as many random changes as there were fixes.
-        trainings: mean number of trainings of a treatment, NaN if there was none.
+        first: of the fixable faulty runs, those that the first fix made healthy.
+        first_of_one: the same for runs with a single fault; one fix cannot mend two.
+        fixed: those that were healthy within the allowed steps. A run without findings counts as not
+            fixed.
+        fixed_of_treated: the same share of the runs that were treated.
+        control_first: of the treated runs, those that the first random change made healthy.
+        control: of the treated runs, those that as many random changes made healthy.
+        trainings: mean number of trainings with fixes per treated run, None without any.
     """
 
     first: Rate
     first_of_one: Rate
-    cured: Rate
-    cured_of_treated: Rate
+    fixed: Rate
+    fixed_of_treated: Rate
     control_first: Rate
     control: Rate
-    trainings: float
+    trainings: float | None
 
 
 @dataclass(frozen=True)
-class Diagnosing:
-    """How well patients are diagnosed.
+class ShortScores:
+    """The main figures, for comparisons.
 
     Attributes:
-        right: sick ones whose first-named cause is right.
-        right_anywhere: sick ones where a right cause is among what was found.
-        found: sick ones where anything was found.
-        second: of the sick with a second fault, how many where it was found as well, at once or after
-            a step of the treatment.
-        false_alarms: healthy ones where anything was found.
-        border_alarms: ones at the border where anything was found.
-        false_wrongly: of the healthy ones where every fixed criterion holds, those where anything was
-            found.
-        border_wrongly: the same of those at the border.
-        unsure: all of which nothing could be said.
-        failed: all that could not be judged.
-        amiss_sick: sick ones where a fixed criterion does not hold, which no rule has a say in.
-        amiss_healthy: healthy ones where one does not.
+        right: of the faulty runs, those whose first-named cause is accepted.
+        found: of the faulty runs, those with any finding; None where it is not compared.
+        healthy_alarms: healthy runs with a finding.
+        borderline_alarms: borderline runs with a finding.
     """
 
     right: Rate
-    right_anywhere: Rate
-    found: Rate
-    second: Rate
-    false_alarms: Rate
-    border_alarms: Rate
-    false_wrongly: Rate
-    border_wrongly: Rate
-    unsure: Rate
-    failed: Rate
-    amiss_sick: Rate
-    amiss_healthy: Rate
+    found: Rate | None
+    healthy_alarms: Rate
+    borderline_alarms: Rate
 
 
 @dataclass(frozen=True)
-class Scores:
-    """All figures of one examination."""
+class DiagnosisScores(ShortScores):
+    """How well runs are diagnosed.
 
-    diagnosing: Diagnosing
-    causes: tuple[PerCause, ...]
-    calibration: tuple[Calibration, ...]
-    cures: Cures | None
-    confusion: Confusion
-    wrong: tuple[Judged, ...]  # sick ones with another first cause, healthy and border ones with one
+    Attributes:
+        right_anywhere: of the faulty runs, those with an accepted cause among the findings.
+        second_fault: of the runs with two faults, those where the second is found as well, at once or
+            after a fix.
+        healthy_false_alarms: of the healthy runs that meet every criterion, those with a finding.
+        borderline_false_alarms: the same for borderline runs.
+        undecided: of all runs, those without a verdict.
+        failed: of all runs, those that could not be diagnosed.
+        faulty_failing: of the faulty runs, those that fail a health criterion, which no rule uses.
+        healthy_failing: the same for healthy runs.
+    """
+
+    found: Rate
+    right_anywhere: Rate
+    second_fault: Rate
+    healthy_false_alarms: Rate
+    borderline_false_alarms: Rate
+    undecided: Rate
+    failed: Rate
+    faulty_failing: Rate
+    healthy_failing: Rate
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often what was named first where something else was expected.
+    """How often each cause was named first where each was expected.
 
     Attributes:
-        expected: rows: codes, then healthy and border.
-        named: columns: codes, then what may stand in their place.
-        counts: [row][column]. A right cause that is not the one its case stands for is counted as
-            that one: it is no confusion.
+        expected: rows: codes, then healthy and borderline.
+        named: columns: codes, then what is reported instead of a code.
+        counts: [row][column]. An accepted cause other than the one that represents its case counts as
+            that one.
     """
 
     expected: tuple[str, ...]
@@ -249,116 +256,122 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
 
 
-def diagnosing(patients: Sequence[Judged], treated: Sequence[Treated] = ()) -> Diagnosing:
-    """How well patients are diagnosed.
+@dataclass(frozen=True)
+class Scores:
+    """All figures of one benchmark run."""
 
-    Args:
-        patients: judged.
-        treated: those of them that were treated, where a second fault may show after the first is gone.
-    """
-    later = {t.name: t.later for t in treated}
-    sick, healthy, border = (_of(patients, e) for e in ("sick", "healthy", "border"))
-    return Diagnosing(
-        right=rate(p.right for p in sick),
-        right_anywhere=rate(p.right_anywhere for p in sick),
-        found=rate(p.alarmed for p in sick),
-        second=rate(bool({*p.found, *later.get(p.name, ())} & set(p.also)) for p in sick if p.also),
-        false_alarms=rate(p.alarmed for p in healthy),
-        border_alarms=rate(p.alarmed for p in border),
-        false_wrongly=rate(p.alarmed for p in healthy if not p.amiss and not p.failed),
-        border_wrongly=rate(p.alarmed for p in border if not p.amiss and not p.failed),
-        unsure=rate(p.first == UNSURE for p in patients),
-        failed=rate(p.first == FAILED for p in patients),
-        amiss_sick=rate(bool(p.amiss) for p in sick if not p.failed),
-        amiss_healthy=rate(bool(p.amiss) for p in healthy if not p.failed),
-    )
+    diagnosis: DiagnosisScores
+    causes: tuple[CauseScores, ...]
+    calibration: tuple[Calibration, ...]
+    fixes: FixScores | None
+    confusion: Confusion
 
 
-def scores(patients: Sequence[Judged], treated: Sequence[Treated] | None = None) -> Scores:
+def scores(verdicts: Sequence[Verdict], trials: Sequence[FixTrial] | None = None) -> Scores:
     """All figures.
 
     Args:
-        patients: judged.
-        treated: those of them that were treated; None if none was meant to be.
+        verdicts: of all runs.
+        trials: of the treated runs; None if fixes were not tried.
     """
-    cured = None if treated is None else {t.name: t.cured for t in treated}
     return Scores(
-        diagnosing=diagnosing(patients, treated or ()),
-        causes=per_cause(patients, cured),
+        diagnosis=diagnosis_scores(verdicts, trials or ()),
+        causes=cause_scores(verdicts, trials),
         calibration=tuple(
-            Calibration(c, rate(p.right for p in patients if p.named and p.confidence == c))
+            Calibration(c, rate(v.is_right for v in verdicts if v.named and v.confidence == c))
             for c in CONFIDENCES
         ),
-        cures=None if treated is None else cures(patients, treated),
-        confusion=confusion(patients),
-        wrong=tuple(p for p in patients if (not p.right if p.expect == "sick" else p.alarmed)),
+        fixes=None if trials is None else fix_scores(verdicts, trials),
+        confusion=confusion(verdicts),
     )
 
 
-def per_cause(
-    patients: Sequence[Judged], cured: Mapping[str, bool] | None = None
-) -> tuple[PerCause, ...]:
-    """Recall and precision of each code that was expected or named first.
+def diagnosis_scores(verdicts: Sequence[Verdict], trials: Sequence[FixTrial] = ()) -> DiagnosisScores:
+    """How well runs are diagnosed.
 
     Args:
-        patients: judged.
-        cured: whether a treatment cured them, by name; None if nothing was treated.
+        verdicts: of all runs.
+        trials: of the treated runs, where a second fault may show after the first is fixed.
     """
-    codes = {p.causes[0] for p in patients if p.causes} | {p.named[0] for p in patients if p.named}
-    told = []
+    later = {trial.name: trial.later for trial in trials}
+    faulty, healthy, borderline = (
+        [v for v in verdicts if v.expect == expect] for expect in ("faulty", "healthy", "borderline")
+    )
+    return DiagnosisScores(
+        right=rate(v.is_right for v in faulty),
+        found=rate(v.is_alarm for v in faulty),
+        healthy_alarms=rate(v.is_alarm for v in healthy),
+        borderline_alarms=rate(v.is_alarm for v in borderline),
+        right_anywhere=rate(v.is_right_anywhere for v in faulty),
+        second_fault=rate(
+            bool({*v.findings, *later.get(v.name, ())} & set(v.second_fault))
+            for v in faulty
+            if v.second_fault
+        ),
+        healthy_false_alarms=_false_alarms(healthy),
+        borderline_false_alarms=_false_alarms(borderline),
+        undecided=rate(v.first == UNDECIDED for v in verdicts),
+        failed=rate(v.first == FAILED for v in verdicts),
+        faulty_failing=rate(bool(v.failing_criteria) for v in faulty if not v.failed),
+        healthy_failing=rate(bool(v.failing_criteria) for v in healthy if not v.failed),
+    )
+
+
+def _false_alarms(verdicts: Iterable[Verdict]) -> Rate:
+    return rate(v.is_alarm for v in verdicts if not v.failing_criteria and not v.failed)
+
+
+def cause_scores(
+    verdicts: Sequence[Verdict], trials: Sequence[FixTrial] | None = None
+) -> tuple[CauseScores, ...]:
+    """Recall and precision of each code that was expected or named first."""
+    fixed = {trial.name for trial in trials or () if trial.fixed}
+    codes = {v.causes[0] for v in verdicts if v.causes} | {v.named[0] for v in verdicts if v.named}
+    listed = []
     for code in sorted(codes):
-        own = [p for p in patients if p.causes and p.causes[0] == code]
-        mine = [p for p in own if p.treatable]
-        told.append(
-            PerCause(
+        own = [v for v in verdicts if v.causes and v.causes[0] == code]
+        listed.append(
+            CauseScores(
                 code,
-                recall=rate(p.right for p in own),
-                precision=rate(p.right for p in patients if p.first == code),
-                cured=None if cured is None else rate(cured.get(p.name, False) for p in mine),
-                instead=dict(Counter(p.first for p in own if not p.right).most_common()),
+                recall=rate(v.is_right for v in own),
+                precision=rate(v.is_right for v in verdicts if v.first == code),
+                fixed=None if trials is None else rate(v.name in fixed for v in own if v.fixable),
+                instead=dict(Counter(v.first for v in own if not v.is_right).most_common()),
             )
         )
-    return tuple(told)
+    return tuple(listed)
 
 
-def cures(patients: Sequence[Judged], treated: Sequence[Treated]) -> Cures:
-    """What treatments did; of patients that are sick and can be treated, whether found or not."""
-    by_name = {t.name: t for t in treated}
-    all_ = [p.name for p in patients if p.expect == "sick" and p.treatable]
-    double = {p.name for p in patients if p.also}
-    seen = [by_name[name] for name in all_ if name in by_name]
+def fix_scores(verdicts: Sequence[Verdict], trials: Sequence[FixTrial]) -> FixScores:
+    """What fixes did for the faulty runs that can be fixed, found or not."""
+    by_name = {trial.name: trial for trial in trials}
+    fixable = [v for v in verdicts if v.expect == "faulty" and v.fixable]
+    treated = [by_name[v.name] for v in fixable if v.name in by_name]
 
-    def over_all(is_one: Callable[[Treated], bool]) -> Rate:
-        return rate(name in by_name and is_one(by_name[name]) for name in all_)
+    def share(names: Iterable[Verdict], hit: Callable[[FixTrial], bool]) -> Rate:
+        return rate(v.name in by_name and hit(by_name[v.name]) for v in names)
 
-    return Cures(
-        first=over_all(lambda t: t.first),
-        first_of_one=rate(
-            name in by_name and by_name[name].first for name in all_ if name not in double
-        ),
-        cured=over_all(lambda t: t.cured),
-        cured_of_treated=rate(t.cured for t in seen),
-        control_first=rate(t.control_first for t in seen),
-        control=rate(t.control for t in seen),
-        trainings=sum(t.trainings for t in seen) / len(seen) if seen else float("nan"),
+    return FixScores(
+        first=share(fixable, lambda trial: trial.first),
+        first_of_one=share((v for v in fixable if not v.second_fault), lambda trial: trial.first),
+        fixed=share(fixable, lambda trial: trial.fixed),
+        fixed_of_treated=rate(trial.fixed for trial in treated),
+        control_first=rate(trial.control_first for trial in treated),
+        control=rate(trial.control for trial in treated),
+        trainings=sum(t.trainings for t in treated) / len(treated) if treated else None,
     )
 
 
-def confusion(patients: Sequence[Judged]) -> Confusion:
-    """What was named first where what was expected."""
+def confusion(verdicts: Sequence[Verdict]) -> Confusion:
+    """Which cause was named first where which was expected."""
     pairs = Counter(
-        (p.causes[0] if p.causes else p.expect, p.causes[0] if p.right else p.first) for p in patients
+        (v.causes[0] if v.causes else v.expect, v.causes[0] if v.is_right else v.first) for v in verdicts
     )
-    words = ("healthy", "border")
-    expected = sorted(
-        {e for e, _ in pairs}, key=lambda e: (e in words, words.index(e) if e in words else 0, e)
-    )
-    instead = (NONE, UNSURE, FAILED)
-    codes = sorted({n for _, n in pairs if n not in instead} | {e for e in expected if e not in words})
-    named = (*codes, NONE, *(word for word in instead[1:] if any(n == word for _, n in pairs)))
-    counts = tuple(tuple(pairs[row, column] for column in named) for row in expected)
-    return Confusion(tuple(expected), named, counts)
-
-
-def _of(patients: Sequence[Judged], expect: str) -> list[Judged]:
-    return [p for p in patients if p.expect == expect]
+    others = ("healthy", "borderline")
+    rows = {row for row, _ in pairs}
+    columns = {column for _, column in pairs}
+    expected = (*sorted(rows - set(others)), *(row for row in others if row in rows))
+    instead = (NONE, UNDECIDED, FAILED)
+    codes = sorted((columns - set(instead)) | (rows - set(others)))
+    named = (*codes, NONE, *(column for column in instead[1:] if column in columns))
+    return Confusion(expected, named, tuple(tuple(pairs[row, c] for c in named) for row in expected))

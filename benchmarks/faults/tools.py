@@ -1,9 +1,9 @@
-"""What simpler tools would say of the same patients, from the same files.
+"""What simpler tools would report for the same runs, from the same files.
 
-Each tool is a set of checks of our own after its published thresholds. Tools for classifiers look at
-accuracy; explained variance of validation images, also 1 at best and 0 for a constant answer, takes its
-place. A tool names a symptom and not a cause. It is right where its symptom is one that the fault can
-have: the widest reading, so that no tool looks worse than it is.
+Each tool is reimplemented as a set of checks with its published thresholds. Tools for classifiers use
+accuracy; the explained variance of validation images, which is also 1 at best and 0 for a constant
+output, replaces it. A tool names a symptom, not a cause. It counts as right if the fault can cause the
+symptom: the most generous interpretation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.faults.scoring import Judged, Rate, rate
-from benchmarks.faults.trainings import Looked
+from benchmarks.faults.scoring import Rate, ShortScores, Verdict, rate
+from benchmarks.faults.trainings import Diagnosed
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run
 
@@ -27,7 +27,7 @@ NO_LEARNING = (
     "CAE101", "CAE102", "CAE201", "CAE202", "CAE203", "CAE205", "CAE206", "CAE207", "CAE208", "CAE209",
     "CAE210", "CAE211", "CAE301", "CAE302", "CAE601", "CAE602", "CAE603", "CAE605",
 )  # fmt: skip
-# What each symptom may come from.
+# Codes that each symptom may be caused by.
 SYMPTOMS: dict[str, tuple[str, ...]] = {
     "loss does not fall": NO_LEARNING,
     "slow convergence": NO_LEARNING,
@@ -55,35 +55,35 @@ SYMPTOMS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What a tool says of a patient.
+class Report:
+    """What a tool reports for a run.
 
     Attributes:
-        symptoms: that it finds, first first; () where it finds nothing.
+        symptoms: the first one first; () if it finds nothing.
     """
 
     symptoms: tuple[str, ...]
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """What the first symptom may come from."""
+        """Codes that the first symptom may be caused by."""
         return SYMPTOMS[self.symptoms[0]] if self.symptoms else ()
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a tool can see of a run; NaN and empty arrays where nothing was written down.
+    """The data of a run that tools use; NaN and empty arrays where nothing was recorded.
 
     Attributes:
-        train_loss: (e,) data loss of the training images in each epoch.
-        val_loss: (e + 1,) loss of the validation images, before training first.
+        train_loss: (e,) mean data loss of the training images per epoch.
+        val_loss: (e + 1,) loss of the validation images, first before training.
         val_mse: (e + 1,) their squared error.
-        variance: their squared distance from the mean image.
-        gradients: (e, m) mean gradient norm of each kernel in each epoch.
-        updates: (e, m) log10 of the size of a step over that of its kernel, at each epoch's beginning.
-        dead: largest share of dead maps of a hidden layer.
-        input_range: smallest and largest value that was fed.
-        diverged: the training ended at a loss or a gradient that is not finite.
+        variance: their mean squared distance from the mean image.
+        gradients: (e, m) mean gradient norm of each kernel per epoch.
+        updates: (e, m) log10 of the step size relative to the kernel, at the start of each epoch.
+        inactive: largest share of inactive maps of a hidden layer, 0 to 1.
+        input_range: smallest and largest input value.
+        diverged: the training ended with a loss or gradient that is not finite.
         config: of the run.
     """
 
@@ -93,7 +93,7 @@ class Signals:
     variance: float
     gradients: NDArray[np.float32]
     updates: NDArray[np.float32]
-    dead: float
+    inactive: float
     input_range: tuple[float, float]
     diverged: bool
     config: Mapping[str, Any]
@@ -118,42 +118,42 @@ class Tool:
     """A simpler tool.
 
     Attributes:
-        name: of it.
-        doc: which thresholds it has and where they come from, and what was adapted.
-        look: signals -> symptoms, the one that it would name first first.
+        name: of the tool.
+        doc: its thresholds, their source, and what was adapted.
+        check: signals -> symptoms, the one that it would name first at the beginning.
     """
 
     name: str
     doc: str
-    look: Callable[[Signals], list[str]]
+    check: Callable[[Signals], list[str]]
 
 
 def _nothing(_: Signals) -> list[str]:
     return []
 
 
-def _validation_loss(seen: Signals) -> list[str]:
-    if not seen.is_finite:
+def _validation_loss(signals: Signals) -> list[str]:
+    if not signals.is_finite:
         return ["not finite"]
-    first, last, best = seen.val_loss[0], seen.val_loss[-1], float(np.min(seen.val_loss))
+    first, last, best = signals.val_loss[0], signals.val_loss[-1], float(np.min(signals.val_loss))
     if last >= first:
         return ["loss does not fall"]
-    return ["overfitting"] if len(seen.val_loss) > 2 and last > 1.05 * best else []
+    return ["overfitting"] if len(signals.val_loss) > 2 and last > 1.05 * best else []
 
 
-# AUTOTRAINER: names of its parameters as in its code.
+# Parameters of AUTOTRAINER, named as in its code.
 BETA_1, BETA_2, BETA_3, GAMMA, ZETA, ETA, DELTA, THETA = 1e-3, 1e-4, 70.0, 0.7, 0.03, 0.2, 0.01, 0.7
 
 
-def _autotrainer(seen: Signals) -> list[str]:
-    if not seen.is_finite or seen.val_loss[-1] >= 1e5:
+def _autotrainer(signals: Signals) -> list[str]:
+    if not signals.is_finite or signals.val_loss[-1] >= 1e5:
         return ["exploding gradient"]
-    accuracy = seen.accuracy
+    accuracy = signals.accuracy
     rises = float(np.max(np.diff(accuracy), initial=0.0))
     if accuracy.max(initial=0.0) < THETA or rises < DELTA:
-        if seen.dead >= GAMMA:
+        if signals.inactive >= GAMMA:
             return ["dead filters"]
-        first, last = seen.gradients[-1][[0, -1]] if seen.gradients.size else (math.nan, math.nan)
+        first, last = signals.gradients[-1][[0, -1]] if signals.gradients.size else (math.nan, math.nan)
         ratio = first / last if last > 0 else math.nan
         if ratio > BETA_3:
             return ["exploding gradient"]
@@ -172,73 +172,72 @@ def _oscillates(accuracy: Series) -> bool:
     return bool(apart and apart >= ETA * len(accuracy))
 
 
-def _debugger(seen: Signals) -> list[str]:
-    found = []
-    if not seen.is_finite or not np.isfinite(seen.gradients).all():
-        found.append("not finite")
-    if seen.gradients.size and float(np.nanmin(seen.gradients[-1])) < 1e-7:
-        found.append("vanishing gradient")
-    if seen.dead > 0.5:
-        found.append("dead filters")
-    if seen.updates.size and float(np.nanmin(seen.updates[-1])) < -8:
-        found.append("weights do not change")
-    if seen.updates.size and float(np.nanmax(seen.updates)) > 1:
-        found.append("weights change too much")
-    losses = seen.train_loss[np.isfinite(seen.train_loss)]
-    # A fall of .1 per cent at least, between looks that lie an epoch apart.
+def _debugger(signals: Signals) -> list[str]:
+    symptoms = []
+    if not signals.is_finite or not np.isfinite(signals.gradients).all():
+        symptoms.append("not finite")
+    if signals.gradients.size and float(np.nanmin(signals.gradients[-1])) < 1e-7:
+        symptoms.append("vanishing gradient")
+    if signals.inactive > 0.5:
+        symptoms.append("dead filters")
+    if signals.updates.size and float(np.nanmin(signals.updates[-1])) < -8:
+        symptoms.append("weights do not change")
+    if signals.updates.size and float(np.nanmax(signals.updates)) > 1:
+        symptoms.append("weights change too much")
+    losses = signals.train_loss[np.isfinite(signals.train_loss)]
+    # The loss must fall by at least 0.1 % from one epoch to the next.
     if len(losses) > 1 and float(np.max((losses[:-1] - losses[1:]) / np.abs(losses[:-1]))) < 1e-3:
-        found.append("loss does not fall")
+        symptoms.append("loss does not fall")
     with np.errstate(all="ignore"):
-        gaps = (seen.val_loss[1:] - seen.train_loss) / seen.train_loss
+        gaps = (signals.val_loss[1:] - signals.train_loss) / signals.train_loss
     if (gaps > 0.1).sum() > 1:
-        found.append("overfitting")
-    return found
+        symptoms.append("overfitting")
+    return symptoms
 
 
-def _umlaut(seen: Signals) -> list[str]:
-    found = []
-    rate_ = float((seen.config.get("optimizer") or {}).get("learning_rate") or math.nan)
-    low, high = seen.input_range
+def _umlaut(signals: Signals) -> list[str]:
+    symptoms = []
+    rate_ = float((signals.config.get("optimizer") or {}).get("learning_rate") or math.nan)
+    low, high = signals.input_range
     if low < -1 or high > 1:
-        found.append("input out of range")
+        symptoms.append("input out of range")
     if rate_ > 1e-2 or rate_ < 1e-7:
-        found.append("learning rate out of range")
-    if not seen.is_finite:
-        found.append("not finite")
-    if (seen.config.get("model") or {}).get("activation") in ("linear", None):
-        found.append("missing activation")
-    # Said of every epoch at which it is so; of one alone it would be said of every noisy run.
-    train, val = np.diff(seen.train_loss), np.diff(seen.val_loss[1:])
+        symptoms.append("learning rate out of range")
+    if not signals.is_finite:
+        symptoms.append("not finite")
+    if (signals.config.get("model") or {}).get("activation") in ("linear", None):
+        symptoms.append("missing activation")
+    # In at least half of the epochs: a single one would be an alarm for every noisy run.
+    train, val = np.diff(signals.train_loss), np.diff(signals.val_loss[1:])
     if len(val) and ((val > 0) & (train <= 0)).mean() >= 0.5:
-        found.append("overfitting")
-    return found
+        symptoms.append("overfitting")
+    return symptoms
 
 
 TOOLS = (
-    Tool("always healthy", "says of every run that it is well", _nothing),
+    Tool("always healthy", "reports no symptom for any run", _nothing),
     Tool(
         "validation loss",
-        "what is read off the curve: it is not finite, never falls below its beginning, or ends 5 % "
-        "above its best",
+        "the loss is not finite, never falls below its initial value, or ends 5 % above its minimum",
         _validation_loss,
     ),
     Tool(
         "AUTOTRAINER",
         "Zhang et al., AUTOTRAINER: An Automatic DNN Training Problem Detection and Repair System, ICSE "
         "2021, with the defaults of its code: gradient of the first kernel over that of the last below "
-        "1e-3 with the first below 1e-4 (vanishing) or above 70 (exploding), 70 % dead (dying ReLU), "
-        "accuracy never above .7 or never rising by .01 (slow convergence), swings of .03 in a fifth of "
-        "the epochs (oscillating). Adapted: explained variance for accuracy; mean gradient norms of the "
-        "last epoch for those of one batch; dead maps for zeros in the gradient",
+        "1e-3 with the first below 1e-4 (vanishing) or above 70 (exploding), 70 % inactive (dead ReLU), "
+        "accuracy never above 0.7 or never rising by 0.01 (slow convergence), swings of 0.03 in a fifth "
+        "of the epochs (oscillating). Adapted: explained variance for accuracy; mean gradient norms of "
+        "the last epoch for those of one batch; inactive maps for zeros in the gradient",
         _autotrainer,
     ),
     Tool(
         "SageMaker Debugger",
         "built-in rules with their documented defaults: ExplodingTensor (not finite), VanishingGradient "
         "(below 1e-7), DeadRelu (half of a layer), WeightUpdateRatio (below 1e-8 or above 10), "
-        "LossNotDecreasing (less than .1 %), Overfit (validation loss 10 % above the training loss, "
-        "more than once). Adapted: looks at the ends of epochs, not every 500 steps; a loss that does "
-        "not fall counts only if it never does, else every noisy run would have it; dead maps for "
+        "LossNotDecreasing (less than 0.1 %), Overfit (validation loss 10 % above the training loss, "
+        "more than once). Adapted: checks once per epoch, not every 500 steps; a loss that does not "
+        "fall counts only if it never falls, else every noisy run would be an alarm; inactive maps for "
         "inactive ReLUs",
         _debugger,
     ),
@@ -248,18 +247,18 @@ TOOLS = (
         "and Model Behavior, CHI 2021, with the thresholds of its code: inputs beyond -1 to 1, learning "
         "rate beyond 1e-7 to 1e-2, losses that are not finite, hidden layers without an activation, "
         "validation loss up while the training loss is down. Left out: softmax before cross-entropy and "
-        "high accuracy, which are of classifiers. Adapted: overfitting counts from half the epochs on",
+        "high accuracy, which concern classifiers. Adapted: overfitting counts from half of the epochs",
         _umlaut,
     ),
-)  # fmt: skip
+)
 
 
 def signals(run: Run, config: Mapping[str, Any]) -> Signals:
-    """What the files of a run show.
+    """The signals in the files of a finished run.
 
     Args:
-        run: that was trained.
-        config: of it.
+        run: the run.
+        config: of the run.
 
     Raises:
         UserError: the files cannot be read.
@@ -275,8 +274,8 @@ def signals(run: Run, config: Mapping[str, Any]) -> Signals:
         variance=float(np.mean(arrays["mean_mse"], dtype=np.float64)),
         gradients=arrays.get("dynamics/gradients", empty),
         updates=arrays.get("dynamics/updates", empty),
-        # A map that is the same everywhere, for every image: a ReLU that never opens.
-        dead=max((float((std < 1e-5).mean()) for std in spreads[:-1] or spreads), default=0.0),
+        # A map that is the same at every pixel of every image: a ReLU that never opens.
+        inactive=max((float((std < 1e-5).mean()) for std in spreads[:-1] or spreads), default=0.0),
         input_range=(
             float(arrays.get("batches/input_low", np.array(0.0))),
             float(arrays.get("batches/input_high", np.array(1.0))),
@@ -287,22 +286,22 @@ def signals(run: Run, config: Mapping[str, Any]) -> Signals:
 
 
 class _Wanted:
-    """The arrays that tools look at."""
+    """Names of the arrays that tools use."""
 
     def __contains__(self, name: object) -> bool:
         return str(name).startswith(("map_std/", "dynamics/", "batches/")) or name == "mean_mse"
 
 
-def all_guesses(looked: Sequence[Looked]) -> dict[str, tuple[Guess, ...]]:
-    """What each tool says of each patient, by the tool's name; of what was never trained, nothing."""
-    seen = [_seen(one) for one in looked]
+def reports(diagnosed: Sequence[Diagnosed]) -> dict[str, tuple[Report, ...]]:
+    """What each tool reports for each run, by its name; no symptoms for a run that was never trained."""
+    of_runs = [_signals(one) for one in diagnosed]
     return {
-        tool.name: tuple(Guess(()) if one is None else Guess(tuple(tool.look(one))) for one in seen)
+        tool.name: tuple(Report(tuple(tool.check(shown)) if shown else ()) for shown in of_runs)
         for tool in TOOLS
     }
 
 
-def _seen(one: Looked) -> Signals | None:
+def _signals(one: Diagnosed) -> Signals | None:
     if one.result.metrics is None:
         return None
     try:
@@ -311,33 +310,16 @@ def _seen(one: Looked) -> Signals | None:
         return None
 
 
-@dataclass(frozen=True)
-class Figures:
-    """How well a tool does.
+def scores(verdicts: Sequence[Verdict], reports: Sequence[Report]) -> ShortScores:
+    """Compares the reports of a tool with what the cases expect."""
+    pairs = list(zip(verdicts, reports, strict=True))
 
-    Attributes:
-        right: sick ones whose fault can have the symptom that is named first.
-        found: sick ones where anything is named.
-        false_alarms: healthy ones where anything is.
-        border_alarms: ones at the border where anything is.
-    """
+    def alarms(expect: str) -> Rate:
+        return rate(bool(report.symptoms) for v, report in pairs if v.expect == expect)
 
-    right: Rate
-    found: Rate
-    false_alarms: Rate
-    border_alarms: Rate
-
-
-def figures(patients: Sequence[Judged], guesses: Sequence[Guess]) -> Figures:
-    """Compares a tool's guesses with what is known."""
-    pairs = list(zip(patients, guesses, strict=True))
-
-    def of(expect: str) -> list[tuple[Judged, Guess]]:
-        return [(p, g) for p, g in pairs if p.expect == expect]
-
-    return Figures(
-        right=rate(bool(set(g.codes) & set(p.causes)) for p, g in of("sick")),
-        found=rate(bool(g.symptoms) for _, g in of("sick")),
-        false_alarms=rate(bool(g.symptoms) for _, g in of("healthy")),
-        border_alarms=rate(bool(g.symptoms) for _, g in of("border")),
+    return ShortScores(
+        right=rate(bool(set(r.codes) & set(v.causes)) for v, r in pairs if v.expect == "faulty"),
+        found=alarms("faulty"),
+        healthy_alarms=alarms("healthy"),
+        borderline_alarms=alarms("borderline"),
     )

@@ -1,4 +1,4 @@
-"""From cases to trainings that can be run, and from their files to what is said of them."""
+"""From cases to trainings that can be run, and from their run folders to verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.faults.case import Case, Training
 from benchmarks.faults.corruption import corrupted
-from benchmarks.faults.scoring import Judged
+from benchmarks.faults.scoring import Verdict
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.diagnosis.health import causes
@@ -22,56 +22,51 @@ from cae_cli.treatment.arm import Result, result
 
 
 @dataclass(frozen=True)
-class Patient:
-    """A training with the words that make it.
-
-    Attributes:
-        training: of a case.
-        words: all overrides but the seed's.
-    """
+class Prepared:
+    """A training with its overrides, except the seed."""
 
     training: Training
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
     @property
     def wanted(self) -> Wanted:
-        """For a batch."""
-        return Wanted(self.training.name, (*self.words, f"seed={self.training.seed}"))
+        """The training as a run of a batch."""
+        return Wanted(self.training.name, (*self.overrides, f"seed={self.training.seed}"))
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A patient that was looked at.
+class Diagnosed:
+    """A training that was run and diagnosed.
 
     Attributes:
-        patient: that was.
-        result: its training, judged from its files.
-        config: of its run; {} where it did not come that far.
-        judged: what was said of it.
+        prepared: the training.
+        result: its diagnosis, from the run folder.
+        config: of the run; {} if there is no diagnosis.
+        verdict: the diagnosis next to what the case expects.
     """
 
-    patient: Patient
+    prepared: Prepared
     result: Result
     config: Mapping[str, Any]
-    judged: Judged
+    verdict: Verdict
 
 
 def chosen(cases: Sequence[Case], part: str, only: Sequence[str]) -> list[Training]:
     """The trainings of a part.
 
     Args:
-        cases: all.
-        part: one of `cases.PARTS`.
-        only: names of cases, or codes that are expected; empty for all.
+        cases: all cases.
+        part: one of `case.PARTS`.
+        only: names of cases, or expected codes; empty for all.
 
     Raises:
-        UserError: a name that is none, or nothing is left.
+        UserError: an unknown name, or no training is left.
     """
     known = {case.name for case in cases} | {code for case in cases for code in case.causes}
     for name in only:
         if name not in known:
             raise UserError(
-                f"there is no case {name!r}, nor one that expects it",
+                f"there is no case {name!r} and none that expects this code",
                 where="command line: --only",
                 hint=did_you_mean(name, known, "the cases are"),
             )
@@ -83,92 +78,83 @@ def chosen(cases: Sequence[Case], part: str, only: Sequence[str]) -> list[Traini
         if training.part == part
     ]
     if not trainings:
-        raise UserError(
-            f"no case has a training of the part {part}",
-            where="command line",
-            hint="python -m benchmarks.faults --help"
-            if not only
-            else "leave out --only, or take another --part",
-        )
+        hint = "remove --only or choose another --part" if only else "choose another --part"
+        raise UserError(f"no case has trainings in the part {part}", where="command line", hint=hint)
     return trainings
 
 
-def with_data(trainings: Sequence[Training], data: Path) -> tuple[list[Training], dict[str, int]]:
-    """Those whose images are there, and how many are not, by what is missing."""
-    missing = {t.source: t.source.missing(data) for t in trainings}
-    there = [t for t in trainings if missing[t.source] is None]
-    return there, dict(Counter(str(missing[t.source]) for t in trainings if missing[t.source]))
+def with_images(trainings: Sequence[Training], data: Path) -> tuple[list[Training], dict[str, int]]:
+    """The trainings whose images exist, and the number of the others by missing file."""
+    missing = {training.source: training.source.missing(data) for training in trainings}
+    usable = [training for training in trainings if missing[training.source] is None]
+    return usable, dict(Counter(str(missing[t.source]) for t in trainings if missing[t.source]))
 
 
-def admitted(trainings: Sequence[Training], data: Path, images: Path) -> list[Patient]:
-    """Trainings with their words; spoiled images are written.
+def prepared(trainings: Sequence[Training], data: Path, images: Path) -> list[Prepared]:
+    """Trainings with their overrides; corrupted images are written.
 
     Args:
-        trainings: whose images are there.
-        data: folder of the data.
-        images: folder of spoiled images.
+        trainings: whose images exist.
+        data: folder of the image files.
+        images: folder for corrupted images.
 
     Raises:
-        UserError: the words of one are wrong, or its images cannot be read; names its case.
+        UserError: wrong overrides or unreadable images; names the case.
     """
-    made: dict[tuple[str, ...], tuple[str, ...]] = {}  # of many seeds once
-    patients = []
+    made: dict[tuple[str, ...], tuple[str, ...]] = {}  # several seeds share the same images
+    listed = []
     for training in trainings:
-        words = training.words(data)
+        overrides = training.overrides(data)
         if training.corrupt is not None:
-            key = (training.corrupt, *words)
+            key = (training.corrupt, *overrides)
             try:
                 if key not in made:
-                    made[key] = corrupted(words, training.corrupt, images)
+                    made[key] = corrupted(overrides, training.corrupt, images)
             except UserError as error:
-                error.where = f"{training.case.file}: variants[{training.number}]: {error.where or ''}"
+                error.where = f"{training.case.file}: variants[{training.variant}]: {error.where or ''}"
                 raise
-            words = made[key]
-        patients.append(Patient(training, words))
-    return patients
+            overrides = made[key]
+        listed.append(Prepared(training, overrides))
+    return listed
 
 
-def look(patient: Patient, run: Run) -> Looked:
-    """Judges a patient from its files, with today's rules; nothing is written."""
-    found = result(run)
-    if found.diagnosis is None or found.metrics is None:
-        judged = replace(_inactive(patient), failed=found.reason or "it came to no end")
-        return Looked(patient, found, {}, judged)
-    explained = found.metrics.quality.explained_variance
-    known = replace(
-        _inactive(patient),
-        amiss=tuple(found.failing),
-        explained=explained if math.isfinite(explained) else None,
+def diagnosed(training: Prepared, run: Run) -> Diagnosed:
+    """Diagnoses a run from its files with the current rules; nothing is written."""
+    outcome, expected = result(run), _expected(training.training)
+    if outcome.diagnosis is None or outcome.metrics is None:
+        failed = replace(expected, failed=outcome.reason or "the training did not finish")
+        return Diagnosed(training, outcome, {}, failed)
+    explained = outcome.metrics.quality.explained_variance
+    measured = replace(
+        expected,
+        failing_criteria=tuple(outcome.failing),
+        explained_variance=explained if math.isfinite(explained) else None,
     )
-    return Looked(patient, found, run.settings(), said(known, found.diagnosis))
+    verdict = with_diagnosis(measured, outcome.diagnosis)
+    return Diagnosed(training, outcome, run.settings(), verdict)
 
 
-def said(known: Judged, diagnosis: Diagnosis) -> Judged:
-    """What a diagnosis says of a patient.
-
-    Args:
-        known: the patient.
-        diagnosis: of its run.
-    """
+def with_diagnosis(verdict: Verdict, diagnosis: Diagnosis) -> Verdict:
+    """The verdict with the findings of a diagnosis."""
     named = causes(diagnosis)
     return replace(
-        known,
+        verdict,
         named=tuple(f.code for f in named),
-        found=tuple(f.code for f in diagnosis.findings if f.severity is not Severity.NOTE),
+        findings=tuple(f.code for f in diagnosis.findings if f.severity is not Severity.NOTE),
         confidence=named[0].confidence.value if named else "",
         undecided=diagnosis.undecided,
     )
 
 
-def _inactive(patient: Patient) -> Judged:
-    training, case = patient.training, patient.training.case
-    return Judged(
+def _expected(training: Training) -> Verdict:
+    case = training.case
+    return Verdict(
         name=training.name,
         case=case.name,
         data=training.source.name + (f", {training.corrupt}" if training.corrupt else ""),
         expect=case.expect,
         causes=case.causes,
-        also=case.also,
-        treatable=case.treatable,
-        blind=case.blind,
+        second_fault=case.second_fault,
+        fixable=case.fixable,
+        adjusted=case.adjusted,
     )

@@ -1,0 +1,215 @@
+"""The figures of a benchmark run as plain data: written as JSON, and read again to generate the page."""
+
+from __future__ import annotations
+
+import time
+import types
+import typing
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults import tools
+from benchmarks.faults.benchmark import Results
+from benchmarks.faults.scoring import Scores, ShortScores, Verdict, diagnosis_scores, scores
+from cae_cli import __version__
+from cae_cli.runs.folder import SCHEMA_VERSION as RUN_VERSION
+from cae_cli.runs.folder import read_json
+
+SCHEMA_VERSION = 2
+RECORDED = Path(__file__).with_name("results.json")  # the published run of the test part
+HISTORY = Path(__file__).with_name("history.json")  # figures of earlier states of the rules
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Number of trainings with images of one source."""
+
+    data: str
+    faulty: int
+    healthy: int
+    borderline: int
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """A case: its number of trainings, and what it expects and why."""
+
+    name: str
+    trainings: int
+    expected: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WrongVerdict:
+    """A verdict that differs from what the case expects."""
+
+    name: str
+    case: str
+    data: str
+    expected: str
+    verdict: str
+    failing_criteria: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FixRow:
+    """A run that the first fix did not make healthy, with everything that was tried."""
+
+    name: str
+    named: tuple[str, ...]
+    steps: tuple[str, ...]
+    control_steps: tuple[str, ...]
+    fixed: bool
+
+
+@dataclass(frozen=True)
+class Record:
+    """The figures of a benchmark run.
+
+    Attributes:
+        part: of the benchmark.
+        command: that produced them, without paths of the machine.
+        code: version of cae and of its run folders.
+        date: of the run, YYYY-MM-DD.
+        trainings: number of diagnosed trainings.
+        left_out: number of trainings without images, by the name of the missing file.
+        images: trainings per source.
+        scores: all figures.
+        adjusted: cases that rules were changed for.
+        unadjusted: the main figures without these cases.
+        tools: the main figures of simpler tools, by name.
+        without: the main figures without a group of metrics, by name.
+        not_fixed_first: treated runs that the first fix did not make healthy.
+        not_treated: fixable faulty runs without findings.
+        wrong: verdicts that differ from what is expected.
+        cases: all cases.
+    """
+
+    part: str
+    command: str
+    code: str
+    date: str
+    trainings: int
+    left_out: Mapping[str, int]
+    images: tuple[ImageCounts, ...]
+    scores: Scores
+    adjusted: tuple[str, ...]
+    unadjusted: ShortScores
+    tools: Mapping[str, ShortScores]
+    without: Mapping[str, ShortScores]
+    not_fixed_first: tuple[FixRow, ...]
+    not_treated: tuple[str, ...]
+    wrong: tuple[WrongVerdict, ...]
+    cases: tuple[CaseRow, ...]
+
+
+def record(results: Results, command: str) -> Record:
+    """The figures of a benchmark run.
+
+    Args:
+        results: of the run.
+        command: that produced them.
+    """
+    verdicts, trials = results.verdicts, results.trials or ()
+    counts = Counter((v.data, v.expect) for v in verdicts)
+    of_case, first = Counter(v.case for v in verdicts), {v.case: v for v in reversed(verdicts)}
+    by_name = {v.name: v for v in verdicts}
+    treated = {trial.name for trial in trials}
+    return Record(
+        part=results.part,
+        command=command,
+        code=code(),
+        date=time.strftime("%Y-%m-%d"),
+        trainings=len(verdicts),
+        left_out={Path(file).name: count for file, count in results.left_out.items()},
+        images=tuple(
+            ImageCounts(data, *(counts[data, e] for e in ("faulty", "healthy", "borderline")))
+            for data in sorted({v.data for v in verdicts})
+        ),
+        scores=scores(verdicts, results.trials),
+        adjusted=tuple(sorted({v.case for v in verdicts if v.adjusted})),
+        unadjusted=_short([v for v in verdicts if not v.adjusted]),
+        tools={name: tools.scores(verdicts, reports) for name, reports in results.tools.items()},
+        without={name: _short(own) for name, own in results.without.items()},
+        not_fixed_first=tuple(
+            FixRow(t.name, by_name[t.name].named, t.steps, t.control_steps, t.fixed)
+            for t in sorted(trials, key=lambda trial: trial.fixed)
+            if not t.first
+        ),
+        not_treated=tuple(
+            v.name
+            for v in verdicts
+            if results.trials is not None
+            and v.expect == "faulty"
+            and v.fixable
+            and v.name not in treated
+        ),
+        wrong=tuple(
+            WrongVerdict(v.name, v.case, v.data, expected(v), described(v), v.failing_criteria)
+            for v in verdicts
+            if v.is_wrong
+        ),
+        cases=tuple(
+            CaseRow(name, of_case[name], expected(v), results.cases[name].reason)
+            for name, v in sorted(first.items())
+        ),
+    )
+
+
+def code() -> str:
+    """The state of the code: version of cae and of its run folders."""
+    return f"cae {__version__}, run folders of version {RUN_VERSION}"
+
+
+def _short(verdicts: Sequence[Verdict]) -> ShortScores:
+    whole = diagnosis_scores(verdicts)
+    return ShortScores(whole.right, whole.found, whole.healthy_alarms, whole.borderline_alarms)
+
+
+def expected(verdict: Verdict) -> str:
+    """The accepted causes, "CAE503 or CAE604", or "healthy" or "borderline"."""
+    return " or ".join(verdict.causes) or verdict.expect
+
+
+def described(verdict: Verdict) -> str:
+    """The root causes that the diagnosis names, in words."""
+    text = ", ".join(verdict.named) or verdict.first
+    if verdict.failed:
+        text += f": {verdict.failed}"
+    if verdict.is_right_anywhere and not verdict.is_right:
+        text += "; an accepted cause is among the other findings"
+    return text
+
+
+def read(path: Path) -> Record:
+    """Reads the record of a results file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    content: Record = restored(Record, read_json(path)["record"])
+    return content
+
+
+def restored(kind: Any, value: Any) -> Any:
+    """A dataclass, with those in it, from its plain form; the reverse of `runs.folder.plain`.
+
+    Args:
+        kind: a dataclass, or the type of one of its fields.
+        value: what JSON holds.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else restored(arguments[0], value)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{f.name: restored(hints[f.name], value[f.name]) for f in fields(kind)})  # type: ignore[operator]
+    if origin is tuple:
+        return tuple(restored(arguments[0], item) for item in value)
+    if origin is not None:  # a mapping
+        return {key: restored(arguments[1], item) for key, item in value.items()}
+    return value
