@@ -6,8 +6,8 @@ import json
 import pytest
 
 from cae_cli import cli
-from cae_cli.commands.rerun import overrides_of
 from cae_cli.config.compose import Sources, checked
+from cae_cli.config.overrides import overrides_of
 from cae_cli.config.schema import GROUPS, plain
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import SCHEMA_VERSION, Run
@@ -23,7 +23,7 @@ def config_of(*words, sources=None):
 
 def again(config, *changes):
     """The config that a run with these changes has."""
-    return config_of(*overrides_of(config, changes).words, *changes)
+    return config_of(*overrides_of(config, changes).overrides, *changes)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_config_comes_back_from_few_words(words):
     assert again(config) == config and not made.unknown and not made.new
     default = flat(config_of())
     changed = [key for key, value in flat(config).items() if default.get(key, ...) != value]
-    assert len(made.words) <= len(changed)  # nothing is said that would be so anyway
+    assert len(made.overrides) <= len(changed)  # nothing is said that would be so anyway
 
 
 def test_a_config_of_the_users_own_folder_needs_the_folder_no_more(tmp_path):
@@ -87,7 +87,7 @@ def test_a_config_of_the_users_own_folder_needs_the_folder_no_more(tmp_path):
     file.parent.mkdir()
     file.write_text("defaults: [ssim, _self_]\nwindow: 5\n")
     config = config_of("loss=sharp", sources=Sources(folders=(tmp_path,)))
-    assert set(overrides_of(config).words) == {"loss=ssim", "loss.window=5"}
+    assert set(overrides_of(config).overrides) == {"loss=ssim", "loss.window=5"}
     assert again(config) == config
 
 
@@ -141,12 +141,12 @@ def test_keys_of_other_versions_are_named_and_left_out_or_filled(run, capsys):
     assert cli.run(["rerun", "last", "seed=4", "--cfg", "job"]) == 0
     told = capsys.readouterr()
     [left_out] = [line for line in told.err.splitlines() if "no longer options" in line]
-    names = left_out.partition("left out: ")[2].split(", ")
+    names = left_out.partition("are ignored: ")[2].split(", ")
     assert sorted(names) == [
         "model.gone", "nonsense.deep.er", "regularization.old_one", "rules.CAE401.x",
         "rules.CAE999.enabled",
     ]  # fmt: skip
-    [new] = [line for line in told.err.splitlines() if "did not know" in line]
+    [new] = [line for line in told.err.splitlines() if "newer than the run" in line]
     assert new.endswith(": model.attention_heads=0")
     assert "seed: 4" in told.out and "window: 7" in told.out and "enabled: false" in told.out
     assert "gone" not in told.out and "nonsense" not in told.out
@@ -218,7 +218,7 @@ def test_keys_of_hydra_and_groups_in_a_strangers_file_do_not_reach_the_command_l
         "loss@hydra": "x",
     }
     made = overrides_of(config | evil)
-    assert made.words == () and set(made.unknown) >= {"hydra.run.dir", "--trust-configs", "+hydra"}
+    assert made.overrides == () and set(made.unknown) >= {"hydra.run.dir", "--trust-configs", "+hydra"}
 
 
 @pytest.mark.parametrize("nonsense", [None, "text", [[1]], {"name": 3}])
@@ -232,7 +232,7 @@ def test_a_config_with_nonsense_in_a_group_is_refused_or_said(nonsense):
             assert group in error.what
             continue
         # What is left is a config; it has the value that was there, or today's.
-        assert config_of(*made.words)[group] in (nonsense, config_of()[group])
+        assert config_of(*made.overrides)[group] in (nonsense, config_of()[group])
 
 
 def test_mistakes_in_the_changes_are_the_persons(run, capsys):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cae_cli.config.compose import quoted
+from cae_cli.config.overrides import quoted
 from cae_cli.options import key_of, option
 
 EXPECTED = ("faulty", "healthy", "borderline")
@@ -151,4 +151,4 @@ def _filled(override: str, data: Path) -> str:
     if FOLDER not in override:
         return override
     key, _, value = override.partition("=")
-    return f"{key}={quoted(Path(value.replace(FOLDER, str(data))))}"
+    return f"{key}={quoted(value.replace(FOLDER, str(data)))}"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cae_cli import data
 from cae_cli.config import compose
-from cae_cli.config.compose import Sources, quoted
+from cae_cli.config.compose import Sources
+from cae_cli.config.overrides import quoted
 from cae_cli.config.trust import Trust
 from cae_cli.data import DataOptions, Pool, as_float
 from cae_cli.data.archives import Npz

@@ -212,10 +212,10 @@ def _beyond_defaults(entry: Entry) -> str:
     """The config as overrides of today's defaults."""
     if not entry.command:
         return ""
-    from cae_cli.commands.rerun import overrides_of
+    from cae_cli.config.overrides import overrides_of
 
     try:
-        return " ".join(overrides_of(entry.config).words) or "the defaults"
+        return " ".join(overrides_of(entry.config).overrides) or "the defaults"
     except UserError as error:
         return f"not one of today's: {error.what}"
 

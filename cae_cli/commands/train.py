@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from cae_cli import experiment, sweep
 from cae_cli.commands import composing
 from cae_cli.config import compose, loader
+from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import METRICS, Config
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.options import key_of
@@ -113,9 +114,7 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     with at_work(folder):
         _check_empty(folder, "hydra.run.dir")
         try:
-            _run_hydra(
-                flags, flags.overrides, sources, f"hydra.run.dir={compose.quoted(folder)}", task=task
-            )
+            _run_hydra(flags, flags.overrides, sources, f"hydra.run.dir={quoted(folder)}", task=task)
             outcome = task.outcome
             if isinstance(outcome, Exception):
                 raise outcome
@@ -174,7 +173,7 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
         place.write(content)
         try:
             with launcher.serving(place, early=early) if is_ours else contextlib.nullcontext():
-                own_folder = f"hydra.sweep.dir={compose.quoted(place.folder)}"
+                own_folder = f"hydra.sweep.dir={quoted(place.folder)}"
                 _run_hydra(flags, words, sources, own_folder, *more, task=task)
             if not is_ours:
                 place.write(dataclasses.replace(content, jobs=unplanned(place.folder)[1]))

@@ -16,7 +16,8 @@ from rich.text import Text
 from cae_cli import experiment
 from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.commands.diagnose import judged, opened
-from cae_cli.commands.rerun import check_trained, overrides_again
+from cae_cli.commands.rerun import check_trained
+from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.report import terminal
 from cae_cli.report.treatment import treatment as table
@@ -165,12 +166,14 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
     """What is to be treated, and how."""
-    again = overrides_again(run)
-    seed = batch.checked(again.words).seed
+    again = overrides_of_run(run)
+    for note in again.notes():
+        terminal.Screen().say(note)
+    seed = batch.checked(again.overrides).seed
     way = 1 if seed + flags.seeds <= 2**31 else -1
     return Plan(
         before=before,
-        words=tuple(word for word in again.words if not word.startswith("seed=")),
+        words=tuple(word for word in again.overrides if not word.startswith("seed=")),
         seeds=tuple(seed + way * k for k in range(flags.seeds)),
         rounds=flags.rounds,
         budget=flags.budget or math.inf,

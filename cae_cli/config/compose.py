@@ -219,12 +219,6 @@ def loader_of(sources: Sources) -> Loader:
     return Loader(search_path, sources.trust)
 
 
-def quoted(path: Path) -> str:
-    """A path as the value of an override: backslashes count only before a quote, and at the end."""
-    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(path))
-    return f"'{text}'"
-
-
 @contextmanager
 def errors_in_words(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
     """Turns what Hydra, OmegaConf or the YAML reader raise into words.

@@ -20,6 +20,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import read_write
 
 from cae_cli.config import compose
+from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import Config
 from cae_cli.config.trust import Trust, is_hydras
 from cae_cli.errors import UserError
@@ -65,7 +66,7 @@ class Batch:
         loader: ConfigLoaderImpl = compose.loader_of(compose.Sources())
         master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         with read_write(master.hydra):  # from these Hydra composes each job
-            master.hydra.overrides.hydra.append(f"hydra.sweep.dir={compose.quoted(folder.folder)}")
+            master.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder.folder)}")
         context = HydraContext(loader, Callbacks())
         self._work = launcher.Work(context, Task(pictures=pictures), master)
         self._trained = 0
