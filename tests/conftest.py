@@ -1,15 +1,21 @@
-"""What several test files need: real images where they are there, and the program as a process."""
+"""What several test files need: real images where there are any, and the program, called or as a process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from cae_cli import cli
+from cae_cli.errors import Interrupted
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -17,7 +23,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @dataclass(frozen=True)
 class Done:
-    """A finished process."""
+    """A command that has ended."""
 
     code: int
     out: str
@@ -39,22 +45,64 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **extra}
 
 
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Ends what hangs."""
+
+    def hanging(number: int, frame: object) -> None:
+        raise TimeoutError(f"still running after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, hanging)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def called(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> Done:
+    """Runs ``cae …`` in this process, in a folder: saves the seconds that a start of TensorFlow takes."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("HYDRA_FULL_ERROR", "NO_COLOR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        for name, value in {"COLUMNS": "120", **env}.items():
+            patch.setenv(name, value)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), within(timeout):
+            try:
+                code = cli.run(list(arguments))
+            except Interrupted as error:
+                code = error.exit_code
+            except SystemExit as end:  # Hydra's help
+                code = int(end.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def started(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> Done:
+    """Runs ``cae …`` as a process, for tests that are about processes."""
+    process = subprocess.run(
+        [sys.executable, "-m", "cae_cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(**env),
+        timeout=timeout,
+    )
+    return Done(process.returncode, process.stdout, process.stderr)
+
+
 @pytest.fixture
 def cae(tmp_path: Path) -> Cae:
-    """Runs ``cae …`` in an empty folder."""
+    """Runs ``cae …`` in an empty folder, in this process."""
+    return lambda *arguments, **env: called(tmp_path, *arguments, **env)
 
-    def run(*arguments: str, timeout: float = 300, **env: str) -> Done:
-        process = subprocess.run(
-            [sys.executable, "-m", "cae_cli", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(**env),
-            timeout=timeout,
-        )
-        return Done(process.returncode, process.stdout, process.stderr)
 
-    return run
+@pytest.fixture
+def cae_process(tmp_path: Path) -> Cae:
+    """Runs ``cae …`` in an empty folder, as a process."""
+    return lambda *arguments, **env: started(tmp_path, *arguments, **env)
 
 
 @pytest.fixture(scope="session")

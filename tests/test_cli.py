@@ -1,5 +1,6 @@
-"""The program as a process, as far as it needs no TensorFlow."""
+"""The command line, as far as it needs no TensorFlow."""
 
+import json
 import subprocess
 import sys
 
@@ -12,51 +13,56 @@ from tests.conftest import ROOT, environment
 HEAVY = ("tensorflow", "keras", "matplotlib", "sklearn", "scipy")
 
 
-def imported_by(*arguments, folder):
-    """Which modules are loaded when a command ends."""
-    code = (
-        "import sys; sys.argv = ['cae', *sys.argv[1:]]\n"
-        "from cae_cli.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print('MODULES', *sorted(sys.modules), file=sys.stderr)"
-    )
+# Prints, after each command, which modules are loaded.
+LOADED = """
+import json, sys
+from cae_cli import cli
+for arguments in json.loads(sys.argv[1]):
+    try: cli.run(arguments)
+    except SystemExit: pass
+    print("LOADED", *sys.modules, file=sys.stderr)
+"""
+
+
+def loaded_after(*commands, folder):
+    """The modules that are loaded after each of several commands in one process."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True, text=True, cwd=folder, env=environment(), timeout=60,
+        [sys.executable, "-c", LOADED, json.dumps(commands)],
+        capture_output=True, text=True, cwd=folder, env=environment(), timeout=120,
     )  # fmt: skip
-    return set(done.stderr.rpartition("MODULES ")[2].split())
+    lines = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("LOADED ")]
+    assert len(lines) == len(commands), done.stderr
+    return [set(line) for line in lines]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["train", "--help"],
-        ["train", "--cfg", "job"],
-        ["train", "modl=l2"],
-        ["train", "loss=ssim", "loss.window=4"],
-        ["train", "-m", "model=baseline,bseline"],
-        ["train", "data=image_folder", "data.path=nowhere"],
-        ["options", "loss/ssim"],
-        ["report", "nowhere"],
-        ["runs", "ls"],
-        ["compare", "last", "last-1"],
-        ["diff", "last", "last-1"],
-        ["rerun", "last"],
-        ["rules"],
-        ["explain", "CAE301"],
-    ],
+LIGHT = (
+    ["--help"],
+    ["--version"],
+    ["train", "--help"],
+    ["train", "--cfg", "job"],
+    ["train", "modl=l2"],
+    ["train", "loss=ssim", "loss.window=4"],
+    ["train", "-m", "model=baseline,bseline"],
+    ["train", "data=image_folder", "data.path=nowhere"],
+    ["options", "loss/ssim"],
+    ["report", "nowhere"],
+    ["runs", "ls"],
+    ["compare", "last", "last-1"],
+    ["diff", "last", "last-1"],
+    ["rerun", "last"],
+    ["rules"],
+    ["explain", "CAE301"],
 )
-def test_what_needs_no_tensorflow_does_not_import_it(tmp_path, arguments):
-    modules = imported_by(*arguments, folder=tmp_path)
-    assert "cae_cli.cli" in modules
-    assert not modules & set(HEAVY)
+
+
+def test_what_needs_no_tensorflow_does_not_import_it(tmp_path):
+    for arguments, modules in zip(LIGHT, loaded_after(*LIGHT, folder=tmp_path), strict=True):
+        assert "cae_cli.cli" in modules
+        assert not modules & set(HEAVY), arguments
 
 
 def test_help_imports_next_to_nothing(tmp_path):
-    modules = imported_by("--help", folder=tmp_path)
+    [modules] = loaded_after(["--help"], folder=tmp_path)
     assert not modules & {"hydra", "omegaconf", "numpy", "rich", "PIL", "yaml"}
 
 
@@ -71,6 +77,12 @@ def test_every_command_has_help(cae, command):
     done = cae(command, "--help")
     assert done.code == 0 and done.out.startswith(f"usage: cae {command}")
     assert cae("help", command).out == done.out
+
+
+def test_a_mistake_ends_the_process_with_its_exit_code(cae, cae_process):
+    words = ("train", "loss=ssim", "loss.window=29")
+    done = cae_process(*words)
+    assert done == cae(*words) and done.code == 2 and done.err.startswith("error: loss.window is 29")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +137,8 @@ def test_a_folder_that_was_there_before_stays(cae, tmp_path):
     assert (tmp_path / "keep").is_dir()
 
 
-def test_the_whole_error_can_be_had(cae):
-    done = cae("train", "modl=l2", HYDRA_FULL_ERROR="1")
+def test_the_whole_error_can_be_had(cae_process):
+    done = cae_process("train", "modl=l2", HYDRA_FULL_ERROR="1")
     assert done.code == 1 and "Traceback" in done.err
 
 
@@ -136,9 +148,9 @@ def test_flags_may_stand_anywhere(cae):
     assert a.code == b.code == 0 and a.out == b.out and "seed: 3" in a.out
 
 
-def test_the_composed_config_is_shown_without_making_a_folder(cae, tmp_path):
+def test_the_composed_config_is_shown_without_making_a_folder(cae, cae_process, tmp_path):
     assert "filters" in cae("train", "--cfg", "job").out
-    assert "data: glyphs" in cae("train", "--info", "defaults-tree").out
+    assert "data: glyphs" in cae_process("train", "--info", "defaults-tree").out
     assert cae("train", "-m", "seed=0,1", "--cfg", "job").code == 0
     assert list(tmp_path.iterdir()) == []
 

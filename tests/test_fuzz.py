@@ -4,10 +4,8 @@ Never a traceback, never a hang, never a file outside. `make fuzz` tries more of
 every time: CAE_FUZZ is the number of cases of each kind.
 """
 
-import contextlib
 import io
 import os
-import signal
 import string
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from cae_cli import cli
 from cae_cli.config.compose import CONFIGS
 from cae_cli.config.schema import GROUPS, ONE, SEVERAL, VARIANTS, General
 from cae_cli.options import describe
+from tests.conftest import within
 
 SECONDS = 60  # for one case; far more than any needs
 CASES = int(os.environ.get("CAE_FUZZ", "0"))
@@ -40,22 +39,6 @@ fuzzed = settings(
         HealthCheck.function_scoped_fixture,
     ],
 )
-
-
-@contextlib.contextmanager
-def within(seconds):
-    """Ends what hangs."""
-
-    def hanging(number, frame):
-        raise TimeoutError(f"still at work after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, hanging)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def outcome(arguments, allowed=(0, 2)):
