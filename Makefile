@@ -34,14 +34,12 @@ test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/tf
 
-soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs (30 minutes); SEED=1 for other moments
-	@$(BIN)/python -m tests.tf.kills --kills 200 --seed $(SEED)
-	@$(BIN)/python -m tests.tf.crowd --runs 20 --sweeps 3
+soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs (1 hour); SEED=1 for other moments
+	@CAE_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 -m soak tests
 
 fuzz: $(VENV)/.done ## Long tests with random command lines, configs and files (30 minutes)
 	@CAE_FUZZ=500 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py
 	@CAE_FUZZ=100 $(BIN)/python -m pytest -q tests/tf/test_fuzz.py
-	@$(BIN)/python -m tests.tf.trainings --cases 60 --seed $(SEED)
 
 faults: $(VENV)/.done ## Measure how often the diagnosis and its fixes are right (hours); DATA=FOLDER
 	@$(BIN)/python -m benchmarks.faults --data $(DATA) --record $(ARGS)

@@ -1,4 +1,4 @@
-"""What several test files need: real images where there are any, and the program, called or as a process."""
+"""What several test files need: real images where there are any, and cae, called or as a process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def called(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> Done:
-    """Runs ``cae …`` in this process, in a folder: saves the seconds that a start of TensorFlow takes."""
+    """Runs ``cae …`` in this process, in a folder: saves a start of TensorFlow."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -91,6 +91,22 @@ def started(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> 
         timeout=timeout,
     )
     return Done(process.returncode, process.stdout, process.stderr)
+
+
+def module(name: str, *arguments: str) -> str:
+    """Runs a module of the tests as a process that must end well; its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        capture_output=True, text=True, env=environment(), cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def soak_seed() -> tuple[str, str]:
+    """What random moments and options begin with: `make soak SEED=1` has other ones."""
+    return "--seed", os.environ.get("CAE_SEED", "0")
 
 
 @pytest.fixture

@@ -1,8 +1,26 @@
 """What tests with TensorFlow need."""
 
+import fcntl
+import json
+import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+
+from cae_cli.training import backend
+from tests.conftest import Done, called, started
+
+# The run that most tests share.
+DIGITS = ("data=digits", "data.train=192", "training.epochs=4", "regularization=[dropout,batchnorm]",
+          "loss=huber", "seed=3", "tags=[first]")  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tensorflow_as_in_a_process_of_its_own():
+    """Before any test starts it otherwise, so that a run of this process has the bits of any other."""
+    backend.start(deterministic=True, mixed_precision=False)
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +31,33 @@ def absl_keeps_its_hands_off():
     """
     if "absl.logging" in sys.modules:
         sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+class Trained:
+    """Runs that several test files read and none changes: each is trained once, whoever is first."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, name: str, *arguments: str, process: bool = False) -> tuple[Done, Path]:
+        """``cae train …`` in a folder of this name: what it printed, and the run's folder."""
+        home = self.root / name
+        home.mkdir(exist_ok=True)
+        with (home / "lock").open("w") as lock:  # of the other workers of pytest-xdist
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            record = home / "done.json"
+            if not record.exists():
+                done = (started if process else called)(home, "train", *arguments)
+                assert done.code == 0, done.err
+                record.write_text(json.dumps(asdict(done)))
+            done = Done(**json.loads(record.read_text()))
+        return done, home / done.folder
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    """A function that trains a run, unless a test before has."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    root.mkdir(exist_ok=True)
+    return Trained(root)

@@ -3,8 +3,8 @@
     python -m tests.tf.kills --kills 15 --seed 0
 
 Real processes and real signals. This process imports Keras, forks a child for each start of a run
-(which saves the five seconds that the import takes), and never computes anything itself. Half of the
-kills come at a random moment, the others while a checkpoint is being written.
+(which saves the five seconds that the import takes), and never computes anything itself. Every second
+kill comes at a random moment, the others while a checkpoint is being written.
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ def check_files(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=15)
+    parser.add_argument("--configs", type=int, default=len(CONFIGS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     import keras  # noqa: F401  (starts no threads, so that forking stays safe)
@@ -141,20 +142,20 @@ def main() -> None:
     compared = 0
     with tempfile.TemporaryDirectory() as scratch:
         references = []
-        for i, config in enumerate(CONFIGS):
+        for i, config in enumerate(CONFIGS[: arguments.configs]):
             cwd = Path(scratch) / f"reference_{i}"
             cwd.mkdir()
             references.append((cwd, whole(["train", *SMALL, *config, "hydra.run.dir=run"], cwd)))
         kills = 0
         while kills < arguments.kills:
-            i = compared % len(CONFIGS)
+            i = compared % arguments.configs
             reference, seconds = references[i]
             cwd = Path(scratch) / f"disturbed_{compared}"
             cwd.mkdir()
             first = ["train", *SMALL, *CONFIGS[i], "hydra.run.dir=run"]
-            for _ in range(rng.randint(5, 9)):
+            for _ in range(min(rng.randint(5, 9), arguments.kills - kills)):
                 begun = (cwd / "run" / "run.json").exists()
-                moment = rng.uniform(0, seconds) if rng.random() < 0.5 else None
+                moment = rng.uniform(0, seconds) if kills % 2 else None
                 number = rng.choice(SIGNALS)
                 when, code = disturbed(["resume", "run"] if begun else first, cwd, number, moment)
                 if code == 0:  # the signal found a process that had ended

@@ -1,52 +1,31 @@
 """Many runs at once that are no grid."""
 
-import subprocess
-import sys
-
 import pytest
 
 from cae_cli import experiment
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import Run
-from cae_cli.sweep import batch
-from tests.conftest import environment
-
-pytestmark = pytest.mark.tf
-
-# A script, because the processes of the runs import the main module of whoever starts them.
-SCRIPT = """
-from pathlib import Path
 from cae_cli.sweep import batch
 from cae_cli.system import signals
+
+pytestmark = pytest.mark.tf
 
 SMALL = ("data=digits", "data.train=256", "training.epochs=2")
 WANTED = [
     batch.Wanted("well.s1", (*SMALL, "seed=1")),
     batch.Wanted("torn", (*SMALL, "optimizer.learning_rate=1e20")),
 ]
-if __name__ == "__main__":
-    folder = Path("batch")
-    folder.mkdir(exist_ok=True)
-    with signals.raised(), batch.opened(folder, ["cae", "clinic"], pictures=False) as made:
-        print(*(run.folder.name for run in made.train(WANTED)))
-"""
 
 
-def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capfd):
+    def train():
+        with (
+            signals.raised(),
+            batch.opened(tmp_path, ["python", "-m", "benchmarks.faults"], pictures=False) as made,
+        ):
+            return made.train(WANTED)
 
-    def call():
-        return subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-
-    assert call().stdout.split() == ["well.s1", "torn"]
-    well, torn = (Run(tmp_path / "batch" / name) for name in ("well.s1", "torn"))
+    well, torn = train()
+    assert [well.folder, torn.folder] == [tmp_path / "well.s1", tmp_path / "torn"]
     assert well.status()["status"] == "ok" and torn.status()["status"] == "failed"
     assert well.setup()["command"][2:] == [
         "data=digits",
@@ -57,7 +36,9 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path):
     assert experiment.assess(torn).diagnosis.findings[0].code == "CAE201"
     assert not list(well.folder.glob("*.png"))
     began = well.status()["started"], torn.status()["started"]
-    assert "2 jobs of 2 finished already" in call().stderr
+    capfd.readouterr()
+    train()
+    assert "2 jobs of 2 finished already" in capfd.readouterr().err
     assert (well.status()["started"], torn.status()["started"]) == began
 
 

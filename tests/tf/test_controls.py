@@ -41,8 +41,16 @@ EVERY_PART = [
 ]
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
-@pytest.mark.parametrize("overrides", [[], EVERY_PART], ids=["reference", "every part"])
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        ([], "encoder"),
+        ([], "decoder"),
+        (EVERY_PART, "encoder"),
+        pytest.param(EVERY_PART, "decoder", marks=pytest.mark.soak),
+    ],
+    ids=["reference, encoder", "reference, decoder", "every part, encoder", "every part, decoder"],
+)
 def test_a_frozen_part_stays_and_the_other_one_moves(overrides, part):
     overrides = [*overrides, "training.epochs=1"]
     network = new(*overrides)

@@ -1,21 +1,15 @@
-"""Many processes in one folder, in short; `make soak` starts more."""
+"""Many processes in one folder; `make soak` starts more."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import module
 
 pytestmark = pytest.mark.tf
 
 
-def test_runs_and_sweeps_of_the_same_second_do_not_disturb_each_other():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tf.crowd", "--runs", "4", "--sweeps", "2"],
-        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["folders"] == 8
+@pytest.mark.parametrize(("runs", "sweeps"), [(2, 1), pytest.param(20, 3, marks=pytest.mark.soak)])
+def test_runs_and_sweeps_of_the_same_second_do_not_disturb_each_other(runs, sweeps):
+    out = module("tests.tf.crowd", "--runs", str(runs), "--sweeps", str(sweeps))
+    assert json.loads(out.splitlines()[-1])["folders"] == runs + 2 * sweeps

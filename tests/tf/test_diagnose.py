@@ -1,8 +1,6 @@
 """Other people's networks: files, a callback in their own fit; and short trainings of our own."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
-from tests.conftest import environment
+from tests.conftest import called
 
 pytestmark = pytest.mark.tf
 keras = pytest.importorskip("keras")
@@ -161,11 +159,8 @@ def saved(glyphs, tmp_path_factory):
 
 
 def diagnosed(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "cae_cli", "diagnose", *arguments, "--json"],
-        capture_output=True, text=True, cwd=folder, env=environment(), timeout=300,
-    )  # fmt: skip
-    return done, json.loads(done.stdout) if done.stdout else None
+    done = called(folder, "diagnose", *arguments, "--json")
+    return done, json.loads(done.out) if done.out else None
 
 
 IMAGES = ("data=npz", "data.path=glyphs.npz")
@@ -173,7 +168,7 @@ IMAGES = ("data=npz", "data.path=glyphs.npz")
 
 def test_a_saved_network_is_judged_without_its_history(saved):
     done, report = diagnosed(saved, "plain.keras", *IMAGES)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     skipped = {s["code"]: s["reason"] for s in report["diagnosis"]["skipped"]}
     assert skipped["CAE207"] == skipped["CAE103"] == "nobody watched the training"
     assert "CAE502" in report["diagnosis"]["passed"]
@@ -187,19 +182,19 @@ def test_a_network_without_convolutions_is_refused_and_leaves_no_folder(saved):
     dense.save(saved / "dense.keras")
     before = set((saved / "runs" / "diagnose").glob("*")) if (saved / "runs").exists() else set()
     done, _ = diagnosed(saved, "dense.keras", *IMAGES)
-    assert done.returncode == 2 and "no convolutions" in done.stderr
+    assert done.code == 2 and "no convolutions" in done.err
     assert set((saved / "runs" / "diagnose").glob("*")) == before
 
 
 def test_skip_connections_are_found_out_and_can_be_made_to_fail(saved):
     done, report = diagnosed(saved, "skips.keras", *IMAGES, "--fail-on", "error")
-    assert done.returncode == 1
+    assert done.code == 1
     assert report["diagnosis"]["findings"][0]["code"] == "CAE502"
 
 
 def test_another_range_is_noticed_and_can_be_said(saved):
     done, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
-    assert "--range=0,255" in done.stderr
+    assert "--range=0,255" in done.err
     _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--code", "code")
     _, plain = diagnosed(saved, "plain.keras", *IMAGES)
     explained = [r["metrics"]["quality"]["explained_variance"] for r in (wrong, right, plain)]

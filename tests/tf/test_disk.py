@@ -56,7 +56,10 @@ def whole_files(folder):
 
 
 # From too small for the first file to too small for the last picture.
-@pytest.mark.parametrize("kilobytes", [40, 90, 200, 320, 480, 700, 1000, 1150])
+@pytest.mark.parametrize(
+    "kilobytes",
+    [40, 320, 1150, *(pytest.param(n, marks=pytest.mark.soak) for n in (90, 200, 480, 700, 1000))],
+)
 def test_a_full_disk_ends_a_run_with_one_line(tmp_path, kilobytes, monkeypatch, capfd):
     with disk_of(kilobytes, tmp_path / "disk") as disk:
         monkeypatch.chdir(disk)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from cae_cli import cli
 from tests.test_fuzz import CASES, fuzzed, mutated, outcome
+from tests.tf.conftest import DIGITS
 
 pytestmark = pytest.mark.tf
 
@@ -27,17 +27,14 @@ OTHERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+@pytest.fixture
+def finished(trained_once):
     """A run, trained for a moment."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    words = ["data=digits", "data.train=96", "training.epochs=2", f"hydra.run.dir={folder}"]
-    assert cli.run(["train", *words]) == 0
-    return folder
+    return trained_once("digits", *DIGITS)[1]
 
 
 @given(st.integers(0, 2**32))
-@settings(fuzzed, max_examples=CASES or 12)  # each draws all pictures
+@settings(fuzzed, max_examples=CASES or 8)  # each draws all pictures
 def test_any_run_folder(finished, seed):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as copy:

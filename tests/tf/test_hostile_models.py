@@ -18,7 +18,7 @@ from keras import layers
 
 from cae_cli.errors import UserError
 from cae_cli.introspection import load
-from tests.conftest import environment
+from tests.conftest import called, environment
 
 CUSTOM = """
 import keras
@@ -417,7 +417,7 @@ def test_layers_that_would_just_fit_are_not_allocated_either(good, tmp_path):
     path = with_config(good, huge(2**27))  # 5 GB for the first layer, as much for the next
     code = """
 import resource, sys
-from cae_cli.anatomy import load
+from cae_cli.introspection import load
 from cae_cli.errors import UserError
 load(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -482,10 +482,7 @@ def test_the_trial_leaves_nothing_behind(good):
 def diagnosed(tmp_path, *words):
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", x_train=images)
-    return subprocess.run(
-        [sys.executable, "-m", "cae_cli", "diagnose", *words, "data=npz", "data.path=x.npz"],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(COLUMNS="200"), timeout=300,
-    )  # fmt: skip
+    return called(tmp_path, "diagnose", *words, "data=npz", "data.path=x.npz", COLUMNS="200")
 
 
 def test_the_command_refuses_code_and_runs_it_after_a_warning(tmp_path):
@@ -493,21 +490,21 @@ def test_the_command_refuses_code_and_runs_it_after_a_warning(tmp_path):
     network(layers.Lambda(code, name="mine")).save(tmp_path / "model.keras")
     made.unlink()
     done = diagnosed(tmp_path, "model.keras")
-    assert done.returncode == 2
-    assert "error: the model holds a Lambda layer, which would run code from the file" in done.stderr
-    assert "--unsafe" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "error: the model holds a Lambda layer, which would run code from the file" in done.err
+    assert "--unsafe" in done.err
+    assert "Traceback" not in done.err
     assert not made.exists()
     done = diagnosed(tmp_path, "model.keras", "--unsafe")
-    assert done.returncode == 0, done.stderr
-    assert "! --unsafe: code in model.keras is run" in done.stderr
+    assert done.code == 0, done.err
+    assert "! --unsafe: code in model.keras is run" in done.err
     assert made.exists()
 
 
 def test_help_says_that_unsafe_runs_code(tmp_path):
     done = diagnosed(tmp_path, "--help")
-    assert "--unsafe" in done.stdout
-    assert "runs that code" in done.stdout
+    assert "--unsafe" in done.out
+    assert "runs that code" in done.out
 
 
 @pytest.mark.parametrize(
@@ -524,11 +521,11 @@ def test_the_name_of_a_file_is_shown_and_not_obeyed(tmp_path):
     network().save(tmp_path / "model.keras")
     shutil.move(tmp_path / "model.keras", tmp_path / "[red]esc\x1b[2J\n.keras")
     done = diagnosed(tmp_path, "[red]esc\x1b[2J\n.keras")
-    assert done.returncode == 0, done.stderr
-    assert "[red]esc\\x1b[2J\\n.keras: " in done.stderr
+    assert done.code == 0, done.err
+    assert "[red]esc\\x1b[2J\\n.keras: " in done.err
     written_by_it = [p.read_text() for p in tmp_path.glob("runs/diagnose/*/*.txt")]
     assert len(written_by_it) == 1
-    for text in (done.stdout, done.stderr, *written_by_it):
+    for text in (done.out, done.err, *written_by_it):
         assert all(c.isprintable() or c == "\n" for c in text)
 
 

@@ -1,21 +1,19 @@
-"""Kills at random moments, in short; `make soak` kills for longer."""
+"""A training that is killed at random moments, and resumed; `make soak` kills for longer."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import module
 
 pytestmark = pytest.mark.tf
 
 
-def test_a_killed_training_ends_as_if_nothing_had_happened():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tf.kills", "--kills", "15"],
-        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["kills"] >= 15 and any("checkpoint" in kind for kind in found)
+@pytest.mark.parametrize(
+    "words",
+    [("--kills", "3", "--configs", "1"), pytest.param(("--kills", "200"), marks=pytest.mark.soak)],
+)
+def test_a_killed_training_ends_as_if_nothing_had_happened(words, soak_seed):
+    found = json.loads(module("tests.tf.kills", *words, *soak_seed).splitlines()[-1])
+    assert found["kills"] >= int(words[1])
+    assert any("checkpoint" in kind for kind in found) and any("random" in kind for kind in found)

@@ -8,26 +8,16 @@ from cae_cli import cli
 from cae_cli.runs.folder import Run
 from cae_cli.runs.registry import Registry, find, flat
 from tests.tf.alike import differences
+from tests.tf.conftest import DIGITS
 
 pytestmark = pytest.mark.tf
 
-WORDS = ("data=digits", "data.train=192", "training.epochs=2", "regularization=[dropout,batchnorm]",
-         "loss=huber", "seed=3", "tags=[first]")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    """A run below runs/ that several tests begin with; its folder is not to be changed."""
-    home = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        assert cli.run(["train", *WORDS]) == 0
-    return home
-
 
 @pytest.fixture
-def here(first, tmp_path, monkeypatch):
-    shutil.copytree(first / "runs", tmp_path / "runs")
+def here(trained_once, tmp_path, monkeypatch):
+    """A folder with a run below runs/."""
+    home, folder = tmp_path / "runs" / "train", trained_once("digits", *DIGITS)[1]
+    shutil.copytree(folder, home / folder.name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,7 +43,7 @@ def test_a_change_is_the_only_difference_of_the_config(here, capfd):
     }  # fmt: skip
     assert b["loss.name"] == "mse" and b["seed"] == 4
     assert differences(old.folder, new.folder)
-    alone = [w for w in WORDS if not w.startswith(("loss", "seed"))]
+    alone = [w for w in DIGITS if not w.startswith(("loss", "seed"))]
     assert cli.run(["train", *alone, "loss=mse", "seed=4", "hydra.run.dir=alone"]) == 0
     assert set(differences(new.folder, here / "alone")) <= {"summary.txt"}
     capfd.readouterr()
@@ -68,8 +58,8 @@ def test_other_commands_take_a_word_for_a_run(here, capfd):
                   ["resume", "1"]):  # fmt: skip
         assert cli.run(words) == 0
         assert capfd.readouterr().out.splitlines()[-1] == str(entry.folder)
-    assert cli.run(["resume", entry.id[:3], "training.epochs=3"]) == 0
-    assert Run(entry.folder).setup()["config"]["training"]["epochs"] == 3
+    assert cli.run(["resume", entry.id[:3], "training.epochs=5"]) == 0
+    assert Run(entry.folder).setup()["config"]["training"]["epochs"] == 5
     assert cli.run(["runs", "show", "last"]) == 0
     shown = capfd.readouterr().out
     assert "loss=huber" in shown and "regularization=[dropout,batchnorm]" in shown

@@ -18,10 +18,9 @@ from cae_cli.system import signals
 from cae_cli.training import fit
 from tests.conftest import environment
 from tests.tf.alike import differences
+from tests.tf.conftest import DIGITS
 
 pytestmark = pytest.mark.tf
-
-SMALL = ("data=digits", "data.train=192", "training.epochs=4", "regularization=[dropout,batchnorm]")
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def here(tmp_path, monkeypatch):
 
 
 def train(folder, *words):
-    return cli.run(["train", *SMALL, f"hydra.run.dir={folder}", *words])
+    return cli.run(["train", *DIGITS, f"hydra.run.dir={folder}", *words])
 
 
 def interrupted_in(monkeypatch, epoch):
@@ -46,12 +45,10 @@ def interrupted_in(monkeypatch, epoch):
     monkeypatch.setattr(fit.Checkpoint, "arrays", arrays)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+@pytest.fixture
+def undisturbed(trained_once):
     """A run of four epochs that several tests compare with; it is not to be changed."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert train(folder) == 0
-    return folder
+    return trained_once("digits", *DIGITS)[1]
 
 
 def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, capfd):
@@ -162,7 +159,7 @@ def test_the_second_process_of_a_run_is_refused(tmp_path):
     command = [sys.executable, "-m", "cae_cli"]
     run = tmp_path / "run"
     first = subprocess.Popen(
-        [*command, "train", *SMALL, "training.epochs=3000", "hydra.run.dir=run"],
+        [*command, "train", *DIGITS, "training.epochs=3000", "hydra.run.dir=run"],
         **options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while first.poll() is None and len(list(run.glob("checkpoints/state_*"))) < 2:

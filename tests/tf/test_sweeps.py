@@ -145,7 +145,10 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
     assert [place.job(job) for job in place.read().jobs] == [large, fast, well, killed]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
+)
 def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     sweep = Sweep(tmp_path, *LONG, "seed=range(0,5)", "hydra.launcher.n_jobs=2")
     wait_for(lambda: len(trained(tmp_path, 3)) == 2)
@@ -223,6 +226,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.soak  # `test_crowd` has a sweep among runs
 def test_two_sweeps_of_the_same_second_do_not_disturb_each_other(tmp_path):
     words = ("data=digits", "data.train=128", "training.epochs=1", "seed=0,1")
     both = [Sweep(tmp_path, *words) for _ in range(2)]

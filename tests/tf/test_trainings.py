@@ -1,21 +1,15 @@
-"""Trainings with options drawn at random, in short; `make fuzz` draws more."""
+"""Trainings with options drawn at random; `make soak` draws more."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import module
 
 pytestmark = pytest.mark.tf
 
 
-def test_a_training_of_any_options_ends_as_a_run_or_an_error():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tf.trainings", "--cases", "5"],
-        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["cases"] == 5
+@pytest.mark.parametrize("cases", [3, pytest.param(60, marks=pytest.mark.soak)])
+def test_a_training_of_any_options_ends_as_a_run_or_an_error(cases, soak_seed):
+    out = module("tests.tf.trainings", "--cases", str(cases), *soak_seed)
+    assert json.loads(out.splitlines()[-1])["cases"] == cases
