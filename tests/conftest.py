@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -63,21 +65,37 @@ def within(seconds: float) -> Iterator[None]:
 
 def called(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> Done:
     """Runs ``cae …`` in this process, in a folder: saves a start of TensorFlow."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, _standard_error() as err:
         patch.chdir(folder)
         for name in ("HYDRA_FULL_ERROR", "NO_COLOR", "FORCE_COLOR"):
             patch.delenv(name, raising=False)
         for name, value in {"COLUMNS": "120", **env}.items():
             patch.setenv(name, value)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), within(timeout):
+        with contextlib.redirect_stdout(out), within(timeout):
             try:
                 code = cli.run(list(arguments))
             except Interrupted as error:
                 code = error.exit_code
             except SystemExit as end:  # Hydra's help
                 code = int(end.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+        err.seek(0)
+        return Done(code, out.getvalue(), err.read())
+
+
+@contextlib.contextmanager
+def _standard_error() -> Iterator[TextIO]:
+    """Standard error as a file, its descriptor too: while TensorFlow computes, cae writes to that."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(file):
+                yield file
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def started(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> Done:
