@@ -27,7 +27,8 @@ from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.collect import Metrics, measure
 from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
 from cae_cli.model import build
-from cae_cli.report import figures, terminal
+from cae_cli.report import figures, summary, terminal
+from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run, surroundings
 from cae_cli.system import signals
 from cae_cli.training import backend, fit
@@ -55,9 +56,9 @@ class Outcome:
     command: Sequence[str]
     failed: bool
 
-    def summary(self, *, verbose: bool = False) -> list[Any]:
+    def summary(self, *, verbose: bool = False) -> list[Part]:
         """The summary diagnosis, to be shown."""
-        return terminal.summary(
+        return summary.summary(
             self.metrics, self.diagnosis, self.held_out, self.command, verbose=verbose
         )
 

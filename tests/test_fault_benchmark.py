@@ -29,7 +29,7 @@ from cae_cli import data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run, plain
-from cae_cli.statistics.interval import NORMAL, wilson
+from cae_cli.statistics.interval import wilson
 from cae_cli.sweep import batch
 from cae_cli.treatment.arm import judged as result_of
 from tests.test_diagnosis import CASES, CONFIG, healthy, layer, with_dynamics
@@ -281,7 +281,7 @@ def test_a_case_cannot_read_the_environment(tmp_path):
 def test_wilsons_interval_is_what_the_score_test_does_not_reject(count, of):
     def rejects(share):
         spread = math.sqrt(share * (1 - share) / of)
-        return abs(count / of - share) > NORMAL * spread
+        return abs(count / of - share) > 1.959964 * spread
 
     kept = [share for share in np.linspace(0, 1, 200_001) if not rejects(share)]
     assert wilson(count, of) == pytest.approx((kept[0], kept[-1]), abs=1e-4)

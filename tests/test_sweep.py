@@ -20,7 +20,7 @@ from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.report.figures import contact
-from cae_cli.report.tables import shortened
+from cae_cli.report.sections import shortened
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import PlannedJob, SweepFile, SweepFolder, Target
 from cae_cli.system import files
@@ -229,40 +229,59 @@ def test_the_screen_says_order_ties_reasons_and_where_the_pictures_are(grid):
     assert [line[2] for line in ranked] == [
         "≈" if c["tied"] else " " for c in leaderboard(grid)["configurations"]
     ]
-    assert "not told apart from the first by 3 seeds" in text
+    assert "≈: no significant difference from the first (3 seeds, paired)" in text
     assert "contact.png" in lines[-1] and (grid / "contact.png").is_file()
-    saved = json.loads((grid / "effects.json").read_text())
-    flat = " ".join(text.split())
-    assert saved["sentences"] and all(" ".join(s.split()) in flat for s in saved["sentences"])
 
 
-def test_effects_are_told_in_one_sentence_for_each_key(grid):
-    sweep.rebuild(grid)
+def cells_of(text, title, key, value):
+    """A line of the table of effects as {column: cell}."""
+    lines = text.splitlines()
+    start = lines.index(title) + 1
+    heads = re.split(r"\s{2,}", lines[start].strip())
+    found, last = {}, ""
+    for line in lines[start + 1 :]:
+        cells = re.split(r"\s{2,}", line.strip())
+        if len(cells) < 3:  # below the table
+            break
+        if line[0] != " ":
+            last, *cells = cells
+        found[last, cells[0]] = cells[1:]
+    assert heads[:3] == ["key", "value", "instead of"]
+    return dict(zip(heads[2:], found[key, value], strict=False))
+
+
+def test_effects_are_a_table_with_a_line_for_each_value(grid):
+    text = text_of(grid)
     saved = json.loads((grid / "effects.json").read_text())
-    loss, model, *rest = saved["sentences"]
-    assert re.match(r"loss=ssim instead of mse, which is the best of 3 in PSNR: PSNR -[12]\.", loss)
-    assert re.search(r"SSIM \+0\.\d+ ± 0\.\d+", loss) and "of the differences in PSNR" in loss
-    assert model.startswith(
-        "model=l2 instead of baseline: no effect that 3 seeds can tell from noise (PSNR"
-    )
-    assert any(line.startswith("seed: explains") for line in rest)
-    levels = saved["effects"]["psnr"]["keys"]["loss"]["levels"]
+    found = saved["effects"]["psnr"]["keys"]["loss"]
     pairs = [
         statistics.mean(psnr_of("ssim", m, s) - psnr_of("mse", m, s) for m in ("baseline", "l2"))
         for s in range(3)
     ]
-    assert levels[2]["value"] == pytest.approx(statistics.mean(pairs))
-    assert levels[2]["margin"] == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(pairs))
+    difference = found["differences"][saved["values"]["loss"].index("ssim") - 1]
+    assert difference["value"] == pytest.approx(statistics.mean(pairs))
+    assert difference["margin"] == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(pairs))
+    ssim = cells_of(text, "effects on PSNR", "loss", "ssim")
+    margin = difference["margin"]
+    assert ssim["instead of"] == "mse"
+    assert ssim["PSNR / dB"] == f"{difference['value']:+.2f} ± {margin:.2f}*"
+    assert re.fullmatch(r"\+0\.\d+ ± 0\.\d+\*", ssim["SSIM"])
+    l2 = cells_of(text, "effects on PSNR", "model", "l2")
+    assert l2["instead of"] == "baseline" and "*" not in l2["PSNR / dB"]
+    shares = {key: own["share"] for key, own in saved["effects"]["psnr"]["keys"].items()}
+    assert l2["share"] == f"{shares['model']:.0%}"
+    assert f"{shares['loss']:.0%}" in text
+    assert f"seeds {saved['effects']['psnr']['seed_share']:.0%}" in " ".join(text.split())
 
 
-def test_one_seed_is_said_to_tell_nothing(tmp_path):
+def test_differences_of_one_seed_may_be_chance(tmp_path):
     words = [[f"loss={loss}"] for loss in ("mse", "mae")]
     for path, own in zip(write_sweep(tmp_path / "s", words, ["loss"]), words, strict=True):
         write_job(path, own, 20.0 + len(own[0]) + (own == ["loss=mae"]))
-    text = " ".join(text_of(tmp_path / "s").split())
-    assert "one seed cannot tell" in text
-    assert "loss=mae instead of mse: PSNR +1.00 dB" in text
-    assert "±" not in text and "≈" not in text and "explains" not in text
+    text = text_of(tmp_path / "s")
+    assert "the differences may be chance. Use seed=0,1,2" in text
+    assert cells_of(text, "effects on PSNR", "loss", "mae")["PSNR / dB"] == "+1.00"
+    assert not set("±≈*") & set(text) and "share" not in text
     assert not any(c["tied"] for c in leaderboard(tmp_path / "s")["configurations"])
 
 
@@ -289,14 +308,16 @@ def test_jobs_measured_on_other_images_are_not_ranked_against_each_other(tmp_pat
         write_job(
             path, own, 20.0 + k, black=0.1 + (k > 1), fingerprint=f"{k > 1}", images=IMAGES + (k > 1)
         )
-    text = " ".join(text_of(tmp_path / "s").split())
+    shown = text_of(tmp_path / "s")
+    text = " ".join(shown.split())
     assert text.count("ranked by PSNR") == 2
     # In a table of one kind of data there is no column for it.
     assert "loss PSNR / dB" in text and "data loss" not in text
-    assert "those of different tables are not ranked against each other" in text
+    assert "Configurations of different tables cannot be compared" in text
     assert [c["rank"] for c in leaderboard(tmp_path / "s")["configurations"]] == [1, 2, 1, 2]
-    assert "data: never changes by itself among jobs of one seed that were measured on the same" in text
-    assert "loss=mae instead of mse: PSNR +1.00 dB" in text
+    assert cells_of(shown, "effects on PSNR", "data", "glyphs")["PSNR / dB"] == "–"
+    assert cells_of(shown, "effects on PSNR", "loss", "mae")["PSNR / dB"] == "+1.00"
+    assert "–: no two finished jobs differ in this key alone" in text
 
 
 def test_more_training_images_and_the_same_test_images_are_ranked_together(tmp_path):
@@ -314,28 +335,32 @@ def test_keys_that_always_change_together_are_explained_together(tmp_path):
     paths = write_sweep(tmp_path / "s", words, ["model", "loss", "seed"])
     for k, (path, own) in enumerate(zip(paths, words, strict=True)):
         write_job(path, own, 20.0 - (k > 2) + 0.01 * k * k)
-    assert "model,loss=l2,ssim instead of baseline,mse: PSNR -0." in text_of(tmp_path / "s")
+    cells = cells_of(text_of(tmp_path / "s"), "effects on PSNR", "model,loss", "l2,ssim")
+    assert cells["instead of"] == "baseline,mse" and cells["PSNR / dB"].startswith("-0.")
 
 
-def test_keys_that_act_on_each_other_are_named(tmp_path):
+def test_keys_that_depend_on_each_other_are_part_of_the_rest(tmp_path):
     product = list(itertools.product("ab", "xy", range(4)))
     words = [[f"one={a}", f"two={b}", f"seed={s}"] for a, b, s in product]
     paths = write_sweep(tmp_path / "s", words, ["one", "two", "seed"])
     for path, own, (a, b, s) in zip(paths, words, product, strict=True):
         write_job(path, own, 20.0 + ((a == "a") == (b == "x")) + 0.01 * s + 0.001 * (s * ord(a) % 5))
-    text = " ".join(text_of(tmp_path / "s").split())
-    assert "one and two: what the one does depends on the other, which explains" in text
+    text = text_of(tmp_path / "s")
+    assert "noise and interactions 100%" in " ".join(text.split())
+    assert cells_of(text, "effects on PSNR", "one", "b")["share"] == "0%"
 
 
-def test_numbers_are_told_by_their_trend(tmp_path):
-    product = list(itertools.product([0.001, 0.01, 0.1], range(3)))
-    words = [[f"optimizer.learning_rate={x}", f"seed={s}"] for x, s in product]
-    paths = write_sweep(tmp_path / "s", words, ["optimizer.learning_rate", "seed"])
+def test_of_many_values_the_best_are_shown(tmp_path):
+    product = list(itertools.product(range(20), range(2)))
+    words = [[f"model.latent_channels={x}", f"seed={s}"] for x, s in product]
+    paths = write_sweep(tmp_path / "s", words, ["model.latent_channels", "seed"])
     for path, own, (x, s) in zip(paths, words, product, strict=True):
-        write_job(path, own, 30 + 2 * np.log10(x) + s + 0.01 * np.sin(x * 50 + s))
-    text = " ".join(text_of(tmp_path / "s").split())
-    assert re.search(r"learning_rate=0.1 instead of 0.001, the best of 3 in PSNR: PSNR \+[34]\.", text)
-    assert re.search(r"along its values PSNR rises \(\+[34]\.\d+ ± 0\.\d+ dB\)", text)
+        write_job(path, own, 20 - abs(x - 7) + s + 0.001 * x * s)
+    text = text_of(tmp_path / "s")
+    assert cells_of(text, "effects on PSNR", "model.latent_channels", "7")["PSNR / dB"][:5] == "+7.00"
+    assert "11 more values in effects.json" in text
+    with pytest.raises(KeyError):
+        cells_of(text, "effects on PSNR", "model.latent_channels", "19")
 
 
 @pytest.mark.parametrize(
@@ -594,7 +619,7 @@ def test_the_same_jobs_give_the_same_files(grid):
 
 
 @pytest.mark.parametrize("keys", [1, 3, 9])
-def test_the_table_fits_eighty_columns_and_the_file_has_the_whole_names(tmp_path, capsys, keys):
+def test_the_table_fits_eighty_columns_and_the_file_has_the_whole_names(tmp_path, keys):
     long = [f"a_group.with_a_long_name_{k}=and_a_value_that_goes_on_and_on" for k in range(keys)]
     words = [[*(f"{word}_{v}" for word in long), f"seed={s}"] for v in "xy" for s in range(2)]
     swept = [word.partition("=")[0] for word in words[0]]
@@ -602,8 +627,7 @@ def test_the_table_fits_eighty_columns_and_the_file_has_the_whole_names(tmp_path
     SweepFolder(tmp_path).write(SweepFile(("cae",), tuple(swept), "ok", None, jobs))
     for k, own in enumerate(words):
         write_job(tmp_path / f"{k}", own, 20.0 + k, code="CAE211")
-    terminal.show(sweep.rebuild(tmp_path))
-    lines = capsys.readouterr().out.splitlines()
+    lines = terminal.as_text(sweep.rebuild(tmp_path), 80).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("ranked by"))
     assert all(len(line) <= 80 for line in lines[start : start + 4])
     assert [line[0] for line in lines[start + 2 : start + 4]] == ["1", "2"]

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from benchmarks.faults.benchmark import Results
 from benchmarks.faults.record import SCHEMA_VERSION, Record
 from benchmarks.faults.scoring import Rate, Scores, ShortScores
-from cae_cli.report import comparison
-from cae_cli.report.comparison import Column
+from cae_cli.report.sections import Column, Part, Table, line
 from cae_cli.runs.folder import plain, surroundings, write_json
 from cae_cli.system.files import writing
 
@@ -129,22 +125,22 @@ def tool_rows(record: Record) -> list[tuple[str, ...]]:
 # -- screen and JSON ---------------------------------------------------------------------------------
 
 
-def summary(record: Record) -> list[RenderableType]:
+def summary(record: Record) -> list[Part]:
     """The figures for the screen."""
     listed, causes, rows = goals(record.scores), record.scores.causes, tool_rows(record)
     titles = ("tool", "faulty: right", "faulty: found", "healthy: alarms", "borderline: alarms")
-    parts: list[RenderableType] = [
-        comparison.table(
+    parts: list[Part] = [
+        Table(
             [
                 Column("figure", [g.name for g in listed]),
                 Column("count", [count(g.rate) for g in listed], right=True),
                 Column("share (95 % interval)", [g.share for g in listed], right=True),
-                Column("target", [g.target for g in listed], spare=True),
+                Column("target", [g.target for g in listed], spare=1),
                 Column("", [g.verdict for g in listed]),
             ]
         ),
-        Text(""),
-        comparison.table(
+        "",
+        Table(
             [
                 Column("cause", [c.code for c in causes]),
                 Column("named first", [count(c.recall) for c in causes], right=True),
@@ -153,22 +149,22 @@ def summary(record: Record) -> list[RenderableType]:
                 Column("named instead", [instead(c.instead) for c in causes], cut=True),
             ]
         ),
-        Text(""),
-        comparison.table(
+        "",
+        Table(
             [
-                Column(title, [row[i] for row in rows], right=i > 0, spare=i == 2)
+                Column(title, [row[i] for row in rows], right=i > 0, spare=int(i == 2))
                 for i, title in enumerate(titles)
             ]
         ),
     ]
     if wrong := record.wrong:
-        parts += [Text(""), Text(f"{len(wrong)} of {record.trainings} verdicts are wrong:", "bold")]
+        parts += ["", line((f"{len(wrong)} of {record.trainings} verdicts are wrong:", "bold"))]
         parts += [
-            Text(f"  {w.name} ({w.data}): expected {w.expected}, got {w.verdict}", no_wrap=True)
+            line(f"  {w.name} ({w.data}): expected {w.expected}, got {w.verdict}", whole=True)
             for w in wrong[:MAX_SHOWN]
         ]
         if len(wrong) > MAX_SHOWN:
-            parts.append(Text(f"  and {len(wrong) - MAX_SHOWN} more"))
+            parts.append(f"  and {len(wrong) - MAX_SHOWN} more")
     return parts
 
 

@@ -8,7 +8,7 @@ import sys
 from cae_cli import experiment
 from cae_cli.commands import composing
 from cae_cli.config import compose
-from cae_cli.report import terminal
+from cae_cli.report import summary, terminal
 from cae_cli.runs.folder import SCHEMA_VERSION, plain
 
 HELP = f"""\
@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> int:
         json.dump(plain({"schema": SCHEMA_VERSION, "diagnosis": diagnosis}), sys.stdout, indent=2)
         print()
     else:
-        found = terminal.findings(
+        found = summary.findings(
             diagnosis, composing.again(flags), verbose=flags.verbose, all_in_full=True
         )
-        terminal.show([terminal.verdict(diagnosis), *found])
+        terminal.show([summary.verdict(diagnosis), *found])
     return composing.exit_code(flags, diagnosis)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.errors import UserError
-from cae_cli.report import comparison, terminal
-from cae_cli.report.comparison import Column
+from cae_cli.report import numbers, terminal
+from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, flat
@@ -101,7 +98,7 @@ def _differing(found: Sequence[Entry]) -> list[str]:
     missing = object()
     apart = [k for k in keys if k not in APART and not _all_equal([c.get(k, missing) for c in configs])]
     return [
-        " ".join(f"{k.removesuffix('.name')}={comparison.value(c[k])}" for k in apart if k in c)
+        " ".join(f"{k.removesuffix('.name')}={numbers.value(c[k])}" for k in apart if k in c)
         for c in configs
     ]
 
@@ -112,7 +109,7 @@ def _all_equal(values: Sequence[Any]) -> bool:
 
 def _compared(
     found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]
-) -> list[RenderableType]:
+) -> list[Part]:
     notes = _notes(found)
     same_images = len(_images(found)) <= 1
     columns = [
@@ -126,21 +123,21 @@ def _compared(
         metric = RANKING_METRICS.get(name)
         is_share = name in ("explained", "inactive", "duplicates", "prunable")
         digits = metric.digits if metric else 3
-        texts = [comparison.share(v) if is_share else comparison.number(v, digits) for v in values]
+        texts = [numbers.share(v) if is_share else numbers.number(v, digits) for v in values]
         best = _best(values, texts, rises=query.RISES[name]) if same_images else frozenset()
         title = "inactive" if name == "inactive" else metric.title if metric else name
-        spare = name in ("mse", "duplicates", "prunable")
-        columns.append(Column(title, texts, right=True, best=best, spare=spare))
+        spare = int(name in ("mse", "duplicates", "prunable"))
+        columns.append(Column(title, texts, right=True, starred=best, spare=spare))
     if _same_loss(found) and same_images:
-        texts = [comparison.number(v, 5) for v in losses]
+        texts = [numbers.number(v, 5) for v in losses]
         best = _best(losses, texts, rises=False)
-        columns.append(Column("val/loss", texts, right=True, best=best, spare=True))
-    took = [comparison.duration(entry.seconds) for entry in found]
+        columns.append(Column("val/loss", texts, right=True, starred=best, spare=1))
+    took = [numbers.duration(entry.seconds) for entry in found]
     columns += [
-        Column("took", took, right=True, spare=True),
+        Column("took", took, right=True, spare=1),
         Column("diagnosis", [entry.problem for entry in found], cut=True),
     ]
-    return [comparison.table(columns), *(Text(f"! {note}", no_wrap=True) for note in notes)]
+    return [Table(columns), *(line(f"! {note}", whole=True) for note in notes)]
 
 
 def _best(values: Sequence[float | None], texts: Sequence[str], *, rises: bool) -> frozenset[int]:
@@ -188,7 +185,7 @@ def _loss(entry: Entry) -> str:
     loss = entry.config.get("loss")
     if not isinstance(loss, dict):
         return ""
-    options = [f"{k}={comparison.value(v)}" for k, v in loss.items() if k != "name"]
+    options = [f"{k}={numbers.value(v)}" for k, v in loss.items() if k != "name"]
     return f"loss={loss.get('name')}" + (f" ({' '.join(options)})" if options else "")
 
 
@@ -208,10 +205,12 @@ def _csv(found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float 
         ]
         for entry, differ, loss in zip(found, differs, losses, strict=True)
     ]
-    return comparison.as_csv([*header, "images", "held_out", "verdict"], rows)
+    return as_csv([*header, "images", "held_out", "verdict"], rows)
 
 
 def _draw(path: Path, found: Sequence[Entry], differs: Sequence[str]) -> None:
+    from cae_cli.report.figures import comparison
+
     images, outputs, captions = [], {}, {}
     for entry, differ in zip(found, differs, strict=True):
         arrays = entry.run.read_arrays(entry.run.arrays)

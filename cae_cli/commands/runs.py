@@ -10,13 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.errors import UserError, did_you_mean, printable
-from cae_cli.report import comparison, terminal
-from cae_cli.report.comparison import Column
+from cae_cli.report import numbers, terminal
+from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, check_removable, remove
@@ -103,19 +100,19 @@ def _ls(arguments: list[str]) -> int:
     return 0
 
 
-def _listed(found: Sequence[Entry]) -> RenderableType:
+def _listed(found: Sequence[Entry]) -> Table:
     tasks = [entry.task for entry in found]
     figures = [entry.figures for entry in found]
-    return comparison.table(
+    return Table(
         [
             Column("#", [str(entry.number) for entry in found], right=True),
             Column("id", [entry.id for entry in found]),
             Column("begun", [_when(entry.begun) for entry in found]),
-            Column("task", tasks, spare=True),
+            Column("task", tasks, spare=1),
             Column("status", [entry.status for entry in found]),
             Column("differs by", [_differs(entry) for entry in found], cut=True),
-            Column("PSNR", [comparison.number(f.get("psnr"), 2) for f in figures], right=True),
-            Column("SSIM", [comparison.number(f.get("ssim"), 3) for f in figures], right=True),
+            Column("PSNR", [numbers.number(f.get("psnr"), 2) for f in figures], right=True),
+            Column("SSIM", [numbers.number(f.get("ssim"), 3) for f in figures], right=True),
             Column("diagnosis", [entry.problem for entry in found], cut=True),
             Column("tags", [",".join(entry.tags) for entry in found], cut=True),
         ]
@@ -158,7 +155,7 @@ def _csv(found: Sequence[Entry]) -> str:
         command, tags = shlex.join(entry.command), ",".join(entry.tags)
         figures = [entry.figures.get(name) for name in query.FIGURES]
         rows.append([*(plain[name] for name in names), *figures, entry.verdict, tags, command])
-    return comparison.as_csv([*names, *query.FIGURES, "verdict", "tags", "command"], rows)
+    return as_csv([*names, *query.FIGURES, "verdict", "tags", "command"], rows)
 
 
 def _tell_problems(found: Sequence[Entry]) -> None:
@@ -187,12 +184,12 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
-def _told(entry: Entry) -> list[RenderableType]:
+def _told(entry: Entry) -> list[Part]:
     facts = {
         "run": f"{entry.id}, number {entry.number}" if entry.number else entry.id,
         "begun": f"{entry.begun:%Y-%m-%d %H:%M:%S}",
         "status": ": ".join(filter(None, (entry.status, entry.reason))),
-        "took": comparison.duration(entry.seconds),
+        "took": numbers.duration(entry.seconds),
         "tags": ", ".join(entry.tags),
         "command": shlex.join(entry.command),
         "config": _beyond_defaults(entry),
@@ -205,7 +202,7 @@ def _told(entry: Entry) -> list[RenderableType]:
     }
     width = max(map(len, facts)) + 2
     lines = [f"{name:<{width}}{printable(text)}" for name, text in facts.items() if text]
-    return [Text(line, no_wrap=True) for line in lines]
+    return [line(text, whole=True) for text in lines]
 
 
 def _beyond_defaults(entry: Entry) -> str:
@@ -354,8 +351,8 @@ def _ask(what: Sequence[str]) -> None:
         UserError: no, or nobody is there to be asked.
     """
     screen = terminal.Screen()
-    for line in what:
-        screen.say(f"  {line}")
+    for text in what:
+        screen.say(f"  {text}")
     if not sys.stdin.isatty():
         raise UserError(
             "nothing is removed without a yes, and there is no terminal to ask at",

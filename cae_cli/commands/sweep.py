@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
-from rich.text import Text
-
 from cae_cli import sweep
 from cae_cli.commands import args
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.report import terminal
+from cae_cli.report.numbers import duration
+from cae_cli.report.sections import line
 from cae_cli.runs.reader import Entry, at
 from cae_cli.system.files import is_in_use, typed
 
@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
             lines.append(f"  {name}: {job.status}: {printable(job.problem)}")
     left = _left(found)
     if left is not None:
-        lines.append(f"about {terminal.duration(left)} left")
-    terminal.show([Text(text, no_wrap=True) for text in lines])
+        lines.append(f"about {duration(left)} left")
+    terminal.show([line(text, whole=True) for text in lines])
     return int(counts["failed"] > 0)
 
 

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from cae_cli import experiment
 from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
 from cae_cli.commands.diagnose import judged, opened
 from cae_cli.commands.rerun import check_trained
 from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import Interrupted, UserError
-from cae_cli.report import terminal
+from cae_cli.report import numbers, summary, terminal
+from cae_cli.report.sections import Command, Part, line
 from cae_cli.report.treatment import treatment as table
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run, plain, read_json
@@ -139,7 +138,7 @@ def _say_healthy(before: Result, flags: argparse.Namespace) -> None:
         content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": "healthy"}
         _print_json({**content, "verdict": before.diagnosis.verdict})
     else:
-        terminal.show([terminal.verdict(before.diagnosis), Text(said, no_wrap=True)])
+        terminal.show([summary.verdict(before.diagnosis), line(said, whole=True)])
 
 
 def _say_what_else(before: Result, flags: argparse.Namespace) -> None:
@@ -153,7 +152,7 @@ def _say_what_else(before: Result, flags: argparse.Namespace) -> None:
         return
     fails = [f"fails: {', '.join(before.failing)}"] if before.failing else []
     lines = [f"{said}, so nothing was trained", *fails, *(f"advice: {text}" for text in advice)]
-    terminal.show([terminal.verdict(before.diagnosis), *(Text(line, no_wrap=True) for line in lines)])
+    terminal.show([summary.verdict(before.diagnosis), *(line(text, whole=True) for text in lines)])
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -189,16 +188,16 @@ def _announce(plan: Plan, cost: float) -> None:
     """
     if plan.first(cost) > plan.budget:
         raise UserError(
-            f"the first round takes about {terminal.duration(plan.first(cost))}, and --budget is "
-            f"{terminal.duration(plan.budget)}",
+            f"the first round takes about {numbers.duration(plan.first(cost))}, and --budget is "
+            f"{numbers.duration(plan.budget)}",
             where="command line: --budget",
             hint="a larger --budget, or --no-control, or fewer --seeds",
         )
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     trainings = f"{plan.trainings} training{'' if plan.trainings == 1 else 's'}"
     terminal.Screen().say(
-        f"{rounds} of {trainings} at most, each of about {terminal.duration(plan.seconds)}: "
-        f"{terminal.duration(plan.most(cost))} at most"
+        f"{rounds} of {trainings} at most, each of about {numbers.duration(plan.seconds)}: "
+        f"{numbers.duration(plan.most(cost))} at most"
     )
 
 
@@ -228,13 +227,13 @@ def _show(rounds: Rounds, flags: argparse.Namespace) -> None:
         _print_json(read_json(rounds.folder / FILE))
         return
     book = rounds.casebook
-    parts = [table(book.rows())]
+    parts: list[Part] = [table(book.rows())]
     if shorts := rounds.shorts():
-        parts.append(Text(shorts))
-    parts += [Text(), Text(book.verdict(), "bold")]
+        parts.append(shorts)
+    parts += ["", line((book.verdict(), "bold"))]
     if book.outcome != "none":
         parts += [
-            Text(book.reproduce, no_wrap=True),
-            Text(f"cae train -cd {rounds.folder} experiment={book.outcome}", no_wrap=True),
+            line(book.reproduce, whole=True),
+            Command(f"cae train -cd {rounds.folder} experiment={book.outcome}"),
         ]
     terminal.show([*parts, terminal.folder(rounds.folder)])

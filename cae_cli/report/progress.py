@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it goes on: a table on a terminal, else a line for each event."""
+"""The progress of a sweep: a table on a terminal, else a line for each event."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from cae_cli.errors import printable
 from cae_cli.report import terminal
+from cae_cli.report.numbers import duration
+from cae_cli.report.sections import Column, Table, table_lines
 from cae_cli.runs.reader import Entry
 
 MOST_ROWS = 16  # of running jobs on a terminal
@@ -22,13 +22,13 @@ MOST_ROWS = 16  # of running jobs on a terminal
 
 @dataclass(frozen=True)
 class Running:
-    """A job at work.
+    """A running job.
 
     Attributes:
         name: of its folder.
-        epochs: that it is to be trained.
+        epochs: number of epochs to train.
         began: when it was started, by `time.monotonic`.
-        folder: its run's.
+        folder: its run folder.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Running:
     folder: Path
 
     def stage(self) -> tuple[int, float | None]:
-        """Epochs that are trained, and the loss of the last one."""
+        """Finished epochs, and the loss of the last one."""
         return Entry(self.folder).trained()
 
 
@@ -45,21 +45,21 @@ class Progress:
     """The progress of a sweep, on standard error.
 
     Args:
-        total: jobs, those that are finished already too.
-        at_once: how many run side by side.
+        total: number of jobs, finished ones included.
+        at_once: how many run in parallel.
     """
 
     def __init__(self, total: int, at_once: int) -> None:
         self.total, self.at_once = total, at_once
         self.done = self.failed = 0
-        self.seconds: list[float] = []  # of jobs that were run to their end here
+        self.seconds: list[float] = []  # of jobs that finished here
         self._screen = terminal.Screen()
         self._live: Live | None = None
         self._reported = 0.0
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Shows it for the length of the block."""
+        """Shows the progress while the block runs."""
         if not self._screen.live:
             yield
             return
@@ -68,28 +68,28 @@ class Progress:
         self._live = None
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self._screen.say(text)
 
     def skipped(self, count: int) -> None:
-        """Some jobs were finished by an earlier call."""
+        """Counts jobs that an earlier call finished."""
         self.done += count
         if count:
-            self.say(f"{_jobs(count)} of {self.total} finished already")
+            self.say(f"{_jobs(count)} of {self.total} already finished")
 
     def started(self, name: str) -> None:
-        """A job began."""
+        """Reports that a job began."""
         if self._live is None:
             self.say(f"{name}: started")
 
     def ended(self, name: str, seconds: float, what: str, *, ok: bool) -> None:
-        """A job ended.
+        """Reports that a job ended.
 
         Args:
             name: of the job.
-            seconds: it took.
-            what: came of it, in words.
-            ok: it reached its end.
+            seconds: its run time.
+            what: its result, in words.
+            ok: whether it finished.
         """
         if ok:
             self.done += 1
@@ -97,14 +97,14 @@ class Progress:
         else:
             self.failed += 1
         self._reported = 0.0
-        self.say(f"{name}: {what}, {terminal.duration(seconds)}")
+        self.say(f"{name}: {what}, {duration(seconds)}")
 
     def update(self, running: Sequence[Running], waiting: int) -> None:
-        """Shows what runs.
+        """Shows the running jobs.
 
         Args:
-            running: jobs at work.
-            waiting: how many have not begun.
+            running: the jobs.
+            waiting: how many have not started.
         """
         if not running:
             return
@@ -114,27 +114,31 @@ class Progress:
             head += f", {self.failed} failed"
         left = self._left(running, [epochs for epochs, _ in stages], waiting)
         if left is not None:
-            head += f", {terminal.duration(left)} left"
+            head += f", about {duration(left)} remaining"
         if self._live is None:
             if not self._reported:  # after a job has ended
                 self._reported = time.monotonic()
                 if self.done + self.failed:
                     self.say(head)
             return
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for job, (epochs, loss) in list(zip(running, stages, strict=True))[:MOST_ROWS]:
-            table.add_row(
-                Text(f"  {printable(job.name)}"),
+        rows = [
+            (
+                f"  {job.name}",
                 f"epoch {epochs}/{job.epochs}",
                 "" if loss is None else f"loss {loss:.4f}",
-                terminal.duration(time.monotonic() - job.began),
+                duration(time.monotonic() - job.began),
             )
+            for job, (epochs, loss) in list(zip(running, stages, strict=True))[:MOST_ROWS]
+        ]
+        table = Table.of([Column("", cut=True), Column(""), Column(""), Column("")], rows)
+        lines = [Text(head, "bold")]
+        lines += [Text.assemble(*spans) for spans in table_lines(table, self._screen.console.width)[1:]]
         if len(running) > MOST_ROWS:
-            table.add_row(f"  and {len(running) - MOST_ROWS} more")
-        self._live.update(Group(Text(head, "bold"), table))
+            lines.append(Text(f"  {len(running) - MOST_ROWS} more"))
+        self._live.update(Group(*lines))
 
     def _left(self, running: Sequence[Running], epochs: Sequence[int], waiting: int) -> float | None:
-        """Seconds left, by the jobs so far; None as long as nobody can know."""
+        """Remaining seconds, estimated from the jobs so far; None if there is nothing to estimate from."""
         now = time.monotonic()
         share = [done / max(1, job.epochs) for job, done in zip(running, epochs, strict=True)]
         if self.seconds:

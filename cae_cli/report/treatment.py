@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.text import Text
-
-from cae_cli.report.comparison import Column, table
+from cae_cli.report.numbers import NOTHING, with_margin
+from cae_cli.report.sections import Column, Table
 from cae_cli.statistics.interval import Interval
 
 DIGITS = {"score": 2, "explained": 3, "skill_score": 2}
@@ -41,33 +39,27 @@ class Row:
     new: tuple[str, ...]
 
 
-def treatment(rows: Sequence[Row]) -> Text:
+def treatment(rows: Sequence[Row]) -> Table:
     """The rows as a table."""
     known = [row.figures["score"].value for row in rows]
     best = frozenset(i for i, value in enumerate(known) if value == max(known) and len(rows) > 1)
-    return table(
+    return Table(
         [
             Column("", [row.name for row in rows]),
             Column("change", [row.change for row in rows], cut=True),
             Column("kept", [row.kept for row in rows]),
             Column("verdict", [row.verdict for row in rows], cut=True),
-            Column("score", [_number(row, "score") for row in rows], right=True, best=best),
+            Column("score", [_number(row, "score") for row in rows], right=True, starred=best),
             Column("explained", [_number(row, "explained") for row in rows], right=True),
             Column("skill_score", [_number(row, "skill_score") for row in rows], right=True),
-            Column("fails", [", ".join(row.failing) for row in rows], cut=True, spare=True),
-            Column("cleared", [" ".join(row.cleared) for row in rows], cut=True, spare=True),
-            Column("new", [" ".join(row.new) for row in rows], cut=True, spare=True),
+            Column("fails", [", ".join(row.failing) for row in rows], cut=True, spare=1),
+            Column("cleared", [" ".join(row.cleared) for row in rows], cut=True, spare=1),
+            Column("new", [" ".join(row.new) for row in rows], cut=True, spare=1),
         ]
     )
 
 
 def _number(row: Row, name: str) -> str:
     """A mean with its margin, where there is one."""
-    found = row.figures[name]
-    if math.isnan(found.value):
-        return "–"
-    digits = DIGITS[name]
-    margin = f" ± {found.margin:.{digits}f}" if math.isfinite(found.margin) else ""
-    if abs(found.value) >= 1000:
-        return f"{found.value:.0e}{margin}"
-    return f"{round(found.value, digits) + 0:.{digits}f}{margin}"  # + 0: no negative zero
+    found, digits = row.figures[name], DIGITS[name]
+    return with_margin(found.value, found.margin, digits) or NOTHING

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import RenderableType
-from rich.text import Text
 
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError, printable
 from cae_cli.report import figures, terminal
 from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
+from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder, Target
 from cae_cli.sweep.jobs import Job, read_job, unplanned
@@ -88,7 +87,7 @@ def read(folder: Path) -> Sweep:
     return Sweep(folder, swept, target, jobs, tuple(notes))
 
 
-def rebuild(folder: Path) -> list[RenderableType]:
+def rebuild(folder: Path) -> list[Part]:
     """Writes leaderboard.csv, leaderboard.json, effects.json and contact.png from the jobs' folders.
 
     Args:
@@ -103,7 +102,7 @@ def rebuild(folder: Path) -> list[RenderableType]:
     return show(read(folder))
 
 
-def show(sweep: Sweep) -> list[RenderableType]:
+def show(sweep: Sweep) -> list[Part]:
     """What `rebuild` does, of a sweep that was read already."""
     place = SweepFolder(sweep.folder)
     metric, note = ranking_metric_of(sweep.target)
@@ -118,9 +117,9 @@ def show(sweep: Sweep) -> list[RenderableType]:
             where=error.filename2 or error.filename or sweep.folder,
             hint="the jobs are whole: once it can be written, it is made from their folders",
         ) from error
-    parts = [*board.shown(), *(Text(printable(note)) for note in notes)]
+    parts = [*board.shown(), *map(printable, notes)]
     if is_drawn:
-        parts += [Text(), terminal.folder(place.contact)]
+        parts += ["", terminal.folder(place.contact)]
     return parts
 
 

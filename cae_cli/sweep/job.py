@@ -17,7 +17,7 @@ from cae_cli.config import compose
 from cae_cli.config.schema import parse
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.experiment import Outcome
-from cae_cli.report import terminal
+from cae_cli.report import summary, terminal
 from cae_cli.runs.folder import Run
 
 
@@ -80,7 +80,7 @@ class Task:
         if not is_sweep:
             self.outcome = outcome
             return None
-        terminal.show([terminal.verdict(outcome.diagnosis)])
+        terminal.show([summary.verdict(outcome.diagnosis)])
         if outcome.failed and wants_errors(context):
             raise RunFailed(str(folder.status().get("reason")))
         return value_of(folder, node.get("optimized_metric"))

@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import RenderableType
-from rich.text import Text
 
 from cae_cli.errors import printable
-from cae_cli.report import tables
+from cae_cli.report import leaderboard as report
+from cae_cli.report.sections import Part
 from cae_cli.runs.folder import write_json
 from cae_cli.runs.sweep_folder import SCHEMA_VERSION, SweepFolder, Target
-from cae_cli.statistics.effects import Effects, Factor, effects
+from cae_cli.statistics.effects import Effects, effects
 from cae_cli.statistics.interval import Interval, interval
-from cae_cli.statistics.ranking import RANKING_METRICS, Place, RankingMetric, places
+from cae_cli.statistics.ranking import RANKING_METRICS, RankingMetric, Standing, ranked
 from cae_cli.sweep.jobs import SEEDS, HeldOut, Job
 from cae_cli.system.files import atomic
 
@@ -55,13 +54,13 @@ class Configuration:
     Attributes:
         values: of the swept keys but the seeds.
         jobs: one for each seed.
-        place: where it stands.
+        standing: its rank.
         figures: metrics over its seeds, by name.
     """
 
     values: Mapping[str, str]
     jobs: tuple[Job, ...]
-    place: Place
+    standing: Standing
     figures: Mapping[str, Interval]
 
     @property
@@ -92,8 +91,8 @@ class Board:
         self._images = _images(jobs)
         own = _latents(tuple(job.values[key] for key in self.keys) for job in jobs)
         self.configurations = tuple(
-            self._configuration(place, own)
-            for place in places(
+            self._configuration(standing, own)
+            for standing in ranked(
                 self._figures[metric.name],
                 own,
                 self._seeds,
@@ -101,11 +100,11 @@ class Board:
                 rises=metric.rises,
             )
         )
-        self.factors, self.values = self._factors()
+        self.codes, self.values = self._keys()
         self.effects = self._effects()
 
-    def _configuration(self, place: Place, own: NDArray[np.intp]) -> Configuration:
-        mine = np.flatnonzero(own == place.configuration).tolist()
+    def _configuration(self, standing: Standing, own: NDArray[np.intp]) -> Configuration:
+        mine = np.flatnonzero(own == standing.configuration).tolist()
         jobs = tuple(self.jobs[i] for i in mine)
         of_seeds = self._seeds[mine]
         figures = {}
@@ -114,11 +113,11 @@ class Board:
             per_seed = [values[of_seeds == s] for s in np.unique(of_seeds)]
             known = [v[np.isfinite(v)] for v in per_seed]
             figures[name] = interval([float(v.mean()) for v in known if v.size])
-        return Configuration({k: jobs[0].values[k] for k in self.keys}, jobs, place, figures)
+        return Configuration({k: jobs[0].values[k] for k in self.keys}, jobs, standing, figures)
 
-    def _factors(self) -> tuple[dict[str, Factor], dict[str, tuple[str, ...]]]:
-        """The keys that change, those that always change together as one, and their values."""
-        factors: dict[str, Factor] = {}
+    def _keys(self) -> tuple[dict[str, NDArray[np.intp]], dict[str, tuple[str, ...]]]:
+        """Codes and values of the keys that change; those that always change together are one."""
+        found: dict[str, NDArray[np.intp]] = {}
         values: dict[str, tuple[str, ...]] = {}
         together: dict[bytes, list[str]] = {}
         for key in self.keys:
@@ -130,49 +129,47 @@ class Board:
             name = ",".join(keys)
             first = [int(np.flatnonzero(codes == c)[0]) for c in range(int(codes.max()) + 1)]
             values[name] = tuple(",".join(self.jobs[i].values[k] for k in keys) for i in first)
-            factors[name] = Factor(codes, _numbers(values[name]))
-        return factors, values
+            found[name] = codes
+        return found, values
 
     def _effects(self) -> dict[str, Effects]:
         names = dict.fromkeys([self.metric.name, *EXPLAINED])
         return {
-            name: effects(self._figures[name], self.factors, self._seeds, self._images) for name in names
+            name: effects(self._figures[name], self.codes, self._seeds, self._images) for name in names
         }
 
     # -- shown -------------------------------------------------------------------------------------
 
-    def sentences(self) -> list[str]:
-        """What each key changes, in words."""
-        return tables.sentences(self.effects, self.factors, self.values, self.metric)
-
-    def shown(self) -> list[RenderableType]:
+    def shown(self) -> list[Part]:
         """What is shown on the screen."""
         rows = [
-            tables.Row(
-                place=c.place,
+            report.Row(
+                standing=c.standing,
                 values={short(key, self.keys): c.values[key] for key in self.keys},
                 figures=c.figures,
                 planned=len({tuple(job.values[k] for k in self.swept if k in SEEDS) for job in c.jobs}),
                 finding=c.finding,
             )
             for c in self.configurations
-            if c.place.rank is not None
+            if c.standing.rank is not None
         ]
-        shown = rows[: tables.MOST_ROWS]
-        left = [tables.Unfinished(j.name, j.status, j.problem) for j in self.jobs if j.status != "ok"]
-        parts = tables.unfinished(left, len(self.jobs))
-        parts += tables.leaderboard(shown, self._measured_on(), self.metric, len(rows) - len(shown))
-        words = [Text(printable(line)) for line in self.sentences()]
-        return [Text(), *parts, *([Text(), *words] if words else [])]
+        shown = rows[: report.MOST_ROWS]
+        left = [report.Unfinished(j.name, j.status, j.problem) for j in self.jobs if j.status != "ok"]
+        return [
+            "",
+            *report.unfinished(left, len(self.jobs)),
+            *report.leaderboard(shown, self._measured_on(), self.metric, len(rows) - len(shown)),
+            *report.effects(self.effects, self.values, self.metric),
+        ]
 
     def _measured_on(self) -> list[str]:
         """What each group of places was measured on."""
-        count = max((c.place.group for c in self.configurations), default=-1) + 1
+        count = max((c.standing.group for c in self.configurations), default=-1) + 1
         kinds: list[list[HeldOut]] = [[] for _ in range(count)]
         for c in self.configurations:
             for job in c.jobs:
                 held_out = job.held_out
-                known = kinds[c.place.group]
+                known = kinds[c.standing.group]
                 if held_out is not None and not any(map(held_out.is_same, known)):
                     known.append(held_out)
         return [_words(own) for own in kinds]
@@ -215,12 +212,7 @@ class Board:
         )
         write_json(
             folder.effects,
-            {
-                **common,
-                "values": self.values,
-                "effects": self.effects,
-                "sentences": self.sentences(),
-            },
+            {**common, "values": self.values, "effects": self.effects},
         )
 
     def _plain_job(self, i: int) -> dict[str, Any]:
@@ -256,18 +248,18 @@ class Board:
             "folder",
         ]
         for c in self.configurations:
-            place, ok = c.place, [job for job in c.jobs if job.status == "ok"]
+            standing, ok = c.standing, [job for job in c.jobs if job.status == "ok"]
             seconds = interval([job.seconds for job in c.jobs if job.seconds is not None])
             yield [
                 "configuration",
-                place.rank or "",
-                place.group if place.rank else "",
+                standing.rank or "",
+                standing.group if standing.rank else "",
                 *(c.values.get(key, "") for key in self.swept),
-                place.value.n,
+                standing.value.n,
                 *(_cell(x) for f in c.figures.values() for x in (f.value, f.std, f.margin)),
-                *map(_cell, (place.behind.value, place.behind.margin)),
-                place.behind.n,
-                int(place.is_tied),
+                *map(_cell, (standing.behind.value, standing.behind.margin)),
+                standing.behind.n,
+                int(standing.is_tied),
                 f"{len(ok)} of {len(c.jobs)} ok",
                 c.finding if c.finding.startswith("CAE") else "",
                 "" if c.finding.startswith("CAE") else c.finding,
@@ -279,7 +271,7 @@ class Board:
                 yield [
                     "job",
                     "",
-                    place.group if job.held_out else "",
+                    standing.group if job.held_out else "",
                     *(job.values[key] for key in self.swept),
                     "",
                     *(x for value in figures for x in (_cell(value), "", "")),
@@ -294,12 +286,12 @@ class Board:
 
 def _plain(c: Configuration) -> dict[str, Any]:
     return {
-        "rank": c.place.rank,
-        "group": c.place.group if c.place.rank else None,
+        "rank": c.standing.rank,
+        "group": c.standing.group if c.standing.rank else None,
         "values": c.values,
         "figures": c.figures,
-        "behind": c.place.behind,
-        "tied": c.place.is_tied,
+        "behind": c.standing.behind,
+        "tied": c.standing.is_tied,
         "finding": c.finding,
         "jobs": [job.name for job in c.jobs],
     }
@@ -327,15 +319,6 @@ def _images(jobs: Sequence[Job]) -> NDArray[np.intp]:
         if codes[i] == len(kinds):
             kinds.append(job.held_out)
     return codes
-
-
-def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
-    """Values as numbers, None if one is none or two are the same."""
-    try:
-        numbers = np.array([float(value) for value in values])
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() and len(set(numbers)) == len(numbers) else None
 
 
 def short(key: str, keys: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cae_cli.report import figures, terminal
 from cae_cli.report.figures.treatment import Panel
 from cae_cli.report.figures.treatment import treatment as picture
+from cae_cli.report.numbers import duration
 from cae_cli.runs.folder import Run, write_json
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch, Wanted
@@ -170,7 +171,7 @@ class Rounds:
             if not wanted:
                 return
             if not self.plan.lasts(wanted):
-                budget = terminal.duration(self.plan.budget)
+                budget = duration(self.plan.budget)
                 self._cut = f"the budget of {budget} does not last for a round more"
                 return
             chosen = [f"{arm.name} {' '.join(arm.asked[-1])}" for arm in self._arms if arm.wanted()]

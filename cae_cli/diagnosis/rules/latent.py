@@ -130,6 +130,7 @@ class PassThrough(Rule):
     )
     no_bottleneck = 3.0  # values of the latent code over those of an image
     lower = 0.4  # of the threshold, without a bottleneck
+    most_noise = 0.5  # share of added noise that may pass
     alternatives = ("CAE502",)
     picture = "perturbation_tests.png"
 
@@ -148,7 +149,9 @@ class PassThrough(Rule):
             return None
         evidence = [Evidence("copied of scrambled pixels", perturbation.pixel_copy, line, healthy)]
         if math.isfinite(perturbation.noise_gain):
-            evidence.append(Evidence("noise passed on", perturbation.noise_gain, 0.5, (0.045, 0.129)))
+            evidence.append(
+                Evidence("noise passed on", perturbation.noise_gain, self.most_noise, (0.045, 0.129))
+            )
         return self.finding(
             f"{perturbation.pixel_copy:.0%} of scrambled pixels are copied; the code has {ratio:.2g} times "
             "the values of an image",

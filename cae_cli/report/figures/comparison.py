@@ -1,0 +1,51 @@
+"""The picture of ``cae compare``: what several networks make of the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.errors import UserError, printable
+from cae_cli.report.figures.tiles import DPI, grid, photo
+from cae_cli.system.files import atomic
+
+MOST_IMAGES = 8
+
+
+def picture(
+    path: Path, images: NDArray[Any], outputs: Mapping[str, NDArray[Any]], captions: Mapping[str, str]
+) -> None:
+    """Draws what several networks make of the same images, a row each, the images first.
+
+    Args:
+        path: of the PNG.
+        images: (n, h, w, c).
+        outputs: by the name of the run; the same shape.
+        captions: what stands beside a run's name.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    count = min(MOST_IMAGES, len(images))
+    rows = [[photo(image) for image in part[:count]] for part in (images, *outputs.values())]
+    names = [
+        "\n".join(filter(None, (printable(name)[:28], printable(captions.get(name, ""))[:28])))
+        for name in outputs
+    ]
+    drawn = grid("the same images through several networks", rows, ["input", *names])
+    try:
+        with atomic(path) as temporary:
+            drawn.save(temporary, format="png", dpi=(DPI, DPI))
+    except OSError as error:
+        raise UserError(
+            f"cannot write the picture: {(error.strerror or str(error)).lower()}", where=path
+        ) from error
+
+
+def same_images(parts: Sequence[NDArray[Any]]) -> bool:
+    """Whether the example images of runs are the same, to the bit."""
+    return all(part.shape == parts[0].shape and np.array_equal(part, parts[0]) for part in parts)

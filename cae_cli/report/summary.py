@@ -1,0 +1,335 @@
+"""The summary diagnosis as plain sections, from what was measured and what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from cae_cli.diagnosis import RULES, health
+from cae_cli.diagnosis.case import UNMOVED
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
+from cae_cli.diagnosis.keras_words import in_keras
+from cae_cli.diagnosis.rules.latent import PassThrough
+from cae_cli.metrics.collect import Metrics
+from cae_cli.report.numbers import number, share, with_margin
+from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
+
+SHOWN_IN_FULL = 2  # findings, so that a typical summary fits on a screen
+MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
+INDENT = 4  # of what belongs to a finding
+
+
+def summary(
+    metrics: Metrics,
+    diagnosis: Diagnosis,
+    held_out: str,
+    command: Sequence[str],
+    *,
+    verbose: bool = False,
+) -> list[Part]:
+    """The summary diagnosis.
+
+    Args:
+        metrics: of the run.
+        diagnosis: of the run.
+        held_out: which images were measured, "test" or "validation".
+        command: arguments of the command line that train the run again; none for a model that this
+            tool did not train.
+        verbose: every number, every finding in full, rules by code and problem.
+    """
+    parts: list[Part] = [
+        "",
+        verdict(diagnosis),
+        _score(metrics),
+        "",
+        Section(
+            f"Baselines ({metrics.quality.images:,} {held_out} images)",
+            [_baselines(metrics, verbose=verbose)],
+        ),
+        "",
+        Section("Layers", [_layers(metrics)]),
+        "",
+    ]
+    if (tests := _perturbation_tests(metrics)).shown():
+        parts += [Section("Perturbation tests", [tests]), ""]
+    if verbose:
+        parts += [Section("Other metrics", [_others(metrics)]), ""]
+    return parts + findings(diagnosis, command, verbose=verbose)
+
+
+def verdict(diagnosis: Diagnosis) -> Line:
+    """The diagnosis in one line."""
+    style = "bold yellow" if diagnosis.undecided else "bold green"
+    if diagnosis.worst:
+        style = STYLES[diagnosis.worst]
+    return line(("summary diagnosis: ", "bold"), (diagnosis.verdict, style))
+
+
+def _score(metrics: Metrics) -> str:
+    score = metrics.score
+    if math.isnan(score.value):
+        return "meaningful: not measured"
+    baseline = "" if metrics.frozen is None else " beyond random filters"
+    return (
+        f"meaningful {score.value:.2f} = learned{baseline} {score.learned:.2f} x used {score.used:.2f} "
+        f"x alive {score.alive:.2f} x not copied {score.selective:.2f}"
+    )
+
+
+def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
+    """The network among simpler models, from the most that can be expected to the least."""
+    q, perturbation = metrics.quality, metrics.perturbation
+    rows: list[tuple[str, str, str, str, str]] = []
+
+    def baseline(name: str, explained: float | None) -> None:
+        if explained is not None and math.isfinite(explained):
+            rows.append((name, "", "", "", share(explained)))
+
+    baseline(f"principal components ({metrics.network.latent_values:,})", perturbation.projection)
+    network = len(rows)
+    psnr, ssim = with_margin(q.psnr.value, q.psnr.margin, 2), with_margin(q.ssim.value, q.ssim.margin, 3)
+    rows.append(("this network", psnr, ssim, number(q.mse.value, 5), share(q.explained_variance)))
+    baseline("  on training images", q.train_explained_variance)
+    baseline("frozen random encoder", metrics.frozen)
+    baseline("linear decoder", perturbation.linear)
+    psnr, ssim = number(q.mean_image_psnr, 2), number(q.mean_image_ssim, 3)
+    rows.append(("mean image", psnr, ssim, number(q.mean_image_mse, 5), share(0.0)))
+    if verbose:
+        baseline("mean latent code", perturbation.mean_latent)
+        baseline("latent code of zeros", perturbation.zero_latent)
+        baseline("flat grey image", perturbation.grey)
+    baseline("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
+    columns = [
+        Column("model", cut=True),
+        Column("PSNR", unit="dB", right=True),
+        Column("SSIM", right=True),
+        Column("MSE", right=True, spare=1),
+        Column("explained", right=True),
+    ]
+    return Table.of(columns, rows, bold=network)
+
+
+def _layers(metrics: Metrics) -> Table:
+    """How many filters of each convolution are of no use, and how far it is from its initial weights."""
+    threshold = {rule.code: rule.threshold for rule in RULES}
+    rows = [
+        (
+            layer.name,
+            str(layer.filters),
+            "x".join(map(str, layer.kernel)),
+            str(layer.maps.dead + layer.maps.constant),
+            str(layer.maps.constant),
+            str(layer.duplicates),
+            share(layer.prunable, 0),
+            "> 1000" if layer.weight_change >= 1000 else number(layer.weight_change, 2),
+            number(layer.p_value, 2),
+        )
+        for layer in metrics.layers
+    ]
+    columns = [
+        Column("layer", cut=True),
+        Column("filters", right=True),
+        Column("size", right=True, spare=2),
+        Column("inactive", right=True, healthy=f"< {share(threshold['CAE401'], 0)}"),
+        Column("constant", right=True, spare=3),
+        Column("duplicate", right=True, healthy=f"< {share(threshold['CAE402'], 0)}"),
+        Column("prunable", right=True, spare=1),
+        Column("weight change", right=True, healthy=f"> {UNMOVED:g}"),
+        Column("p", right=True),
+    ]
+    return Table.of(columns, rows)
+
+
+def _perturbation_tests(metrics: Metrics) -> Table:
+    """What the network does with other latent codes, with scrambled pixels and with noise."""
+    perturbation = metrics.perturbation
+    criterion = {c.name: c for c in health.criteria(metrics, {})}
+    tests = [
+        (
+            "latent swap",
+            perturbation.latent_swap,
+            f"above {criterion['code used'].least:g}",
+            "change with another image's latent code",
+        ),
+        (
+            "pixel copy",
+            perturbation.pixel_copy,
+            f"below {criterion['copied'].most:g}",
+            "contrast copied from scrambled pixels",
+        ),
+        (
+            "noise gain",
+            perturbation.noise_gain,
+            f"below {PassThrough.most_noise:g}",
+            "noise that reaches the output",
+        ),
+    ]
+    rows = [(name, number(v, 2), healthy, what) for name, v, healthy, what in tests if math.isfinite(v)]
+    columns = [
+        Column("test"),
+        Column("value", right=True),
+        Column("healthy range"),
+        Column("meaning", spare=1),
+    ]
+    return Table.of(columns, rows)
+
+
+def _others(metrics: Metrics) -> Table:
+    """What else was measured, for --verbose."""
+    dynamics, spectrum, latent, seen = (
+        metrics.dynamics,
+        metrics.spectrum,
+        metrics.latent,
+        metrics.dataset,
+    )
+    groups: Mapping[str, Mapping[str, float]] = {
+        "labels": {
+            "accuracy of a linear classifier on latent codes": metrics.labels.trained,
+            "the same with the untrained encoder": metrics.labels.initial,
+        },
+        "fine detail": {
+            "power": spectrum.power,
+            "coherence": spectrum.coherence,
+            "sharpening gain": spectrum.sharpening_gain,
+            "sharpness": spectrum.sharpness,
+            "checkerboard": spectrum.checkerboard,
+        },
+        "latent code": {
+            "values": float(latent.values),
+            "effective rank": latent.effective_rank,
+            "participation ratio": latent.participation,
+            "share of dead values": latent.dead,
+            "randomness": metrics.perturbation.repeat,
+        },
+        "training": {
+            "update ratio of the first steps (log10)": dynamics.early_update,
+            "update ratio of the last epoch (log10)": dynamics.last_update,
+            "share of the penalty in the loss": dynamics.penalty_share,
+            "loss reduction in the last epochs": dynamics.slope,
+            "gradient of the first layer over the last": dynamics.gradient_ratio,
+        },
+        "images": {
+            "variance explained by black": seen.black,
+            "correlation of neighbouring pixels": seen.correlation,
+            "share of distinct images": seen.distinct,
+            "share of held-out images in the training set": seen.repeated,
+        },
+    }
+    known = {
+        group: {name: value for name, value in own.items() if math.isfinite(value)}
+        for group, own in groups.items()
+    }
+    rows = [
+        (group if name == next(iter(own)) else "", name, f"{value:.3g}")
+        for group, own in known.items()
+        for name, value in own.items()
+    ]
+    return Table.of([Column("of"), Column("metric"), Column("value", right=True)], rows)
+
+
+def findings(
+    diagnosis: Diagnosis,
+    command: Sequence[str],
+    *,
+    verbose: bool = False,
+    all_in_full: bool = False,
+) -> list[Part]:
+    """The findings, and the rules that could not be checked; arguments as for `summary`.
+
+    Args:
+        diagnosis: with the findings.
+        command: as for `summary`.
+        verbose: as for `summary`.
+        all_in_full: every finding that follows from no other.
+    """
+    parts: list[Part] = []
+    full = 0
+    for finding in diagnosis.findings:
+        if finding.consequence_of and not verbose:
+            continue  # named with its cause
+        full += 1
+        in_full = verbose or all_in_full or full <= SHOWN_IN_FULL
+        parts += _finding(finding, command, in_full=in_full, verbose=verbose)
+        follow = [f.code for f in diagnosis.findings if f.consequence_of == finding.code]
+        if follow and not verbose:
+            parts.append(line(f"consequences: {', '.join(follow)}", indent=INDENT))
+    if diagnosis.findings:
+        parts.append("")
+    if diagnosis.trials:
+        parts += [Section("Short trainings with one change each", [_trials(diagnosis.trials)]), ""]
+    notes = [
+        f"not checked ({reason}): "
+        + ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
+        for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped)
+    ]
+    if diagnosis.disabled:
+        notes.append(f"disabled: {', '.join(diagnosis.disabled)}")
+    if verbose:
+        notes.append(f"checked, nothing found: {', '.join(_named(c, True) for c in diagnosis.passed)}")
+    return [*parts, *(f"· {note}" for note in notes), *([""] if notes else [])]
+
+
+def _finding(
+    finding: Finding, command: Sequence[str], *, in_full: bool, verbose: bool
+) -> Iterator[Part]:
+    head = [(f"{MARKS[finding.severity]} ", STYLES[finding.severity])]
+    head.append((f"{finding.code} {finding.problem}", "bold"))
+    if finding.consequence_of:
+        head.append((f" (follows from {finding.consequence_of})", ""))
+    if not in_full:
+        yield line(*head)
+        return
+    yield line(*head, f" ({finding.confidence.value} confidence)")
+    yield line(finding.message, indent=INDENT)
+    for evidence in finding.evidence if verbose else finding.evidence[:1]:
+        picture = (
+            f"; see {finding.picture}" if finding.picture and evidence is finding.evidence[0] else ""
+        )
+        yield line(
+            f"{evidence.name}: {evidence.value:.3g} "
+            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words}){picture}",
+            indent=INDENT,
+        )
+    # Without a command of this tool there is a script of the user's own: fixes in the words of Keras.
+    for number_of, fix in enumerate(finding.fixes):
+        overrides = " ".join(fix.overrides) if command else in_keras(fix)
+        yield line(
+            "or " if number_of else "try ",
+            (overrides, "bold"),
+            f": {fix.why} ({fix.safety.value})",
+            indent=INDENT,
+        )
+    if finding.advice and (verbose or not finding.fixes):
+        yield line(finding.advice, indent=INDENT)
+    if finding.fixes and command:
+        yield Command(finding.fixes[0].command(command), indent=INDENT)
+    for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
+        if others:
+            yield line(f"{what}: {', '.join(_named(code, verbose) for code in others)}", indent=INDENT)
+
+
+def _trials(trials: Sequence[Trial]) -> Table:
+    rows = [
+        (
+            " ".join(trial.overrides) or trial.why,
+            "diverged" if math.isnan(trial.explained) else share(trial.explained),
+            "" if math.isnan(trial.gain) or not trial.overrides else f"{trial.gain:+.1%}",
+            "helps" if trial.helps else "",
+        )
+        for trial in trials
+    ]
+    columns = [
+        Column("change", cut=True),
+        Column("explained", right=True),
+        Column("gain", right=True),
+        Column("verdict"),
+    ]
+    return Table.of(columns, rows)
+
+
+def _named(code: str, verbose: bool) -> str:
+    """A rule by its code, or by its code and problem."""
+    if not verbose:
+        return code
+    return next((f"{code} {rule.problem}" for rule in RULES if rule.code == code), code)
