@@ -1,4 +1,3 @@
-import functools
 import shlex
 from dataclasses import fields, replace
 
@@ -584,9 +583,9 @@ def test_softmax_is_told_to_be_something_else():
 
 BASES = [
     [],
+    ["loss=huber", "loss.delta=0.5", "regularization=[l2,dropout]", "regularization.dropout.rate=0.5"],
     ["loss=bce", "regularization=batchnorm"],
     ["loss=ssim", "loss.window=7", "model=l2"],
-    ["loss=huber", "loss.delta=0.5", "regularization=[l2,dropout]", "regularization.dropout.rate=0.5"],
     ["model.output_activation=linear", "model.activation=elu", "optimizer=sgd", "augmentation=flip"],
     ["model.output_activation=softmax", "optimizer.clip_norm=1", "data.train=null"],
     ["experiment=reference_2_l2_augmented", "optimizer.learning_rate=1e-2"],
@@ -606,23 +605,22 @@ def test_every_prescription_can_be_said_in_the_words_of_keras(code):
             assert words and not set(fix.overrides) & {words}
 
 
-@functools.cache
-def composed(*words):
-    return checked(list(words))[1]
-
-
-@pytest.mark.parametrize("base", BASES, ids=" ".join)
-@pytest.mark.parametrize("code", sorted(CASES))
-def test_every_prescription_composes_and_changes_the_run(code, base):
-    before = composed(*base)
-    findings = diagnose(CASES[code][0], plain(before)).findings
-    assert code in {finding.code for finding in findings}
-    for finding in findings:
-        for fix in finding.fixes:
-            words = shlex.split(fix.command(["cae", "train", *base]))
-            assert words[:2] == ["cae", "train"]
-            after = composed(*words[2:])
-            assert after != before, fix
+def test_every_fix_composes_and_changes_the_run():
+    """All fixes of the first two bases; of the others those that no base before has had."""
+    composed = set()
+    for number, base in enumerate(BASES):
+        before = checked(base)[1]
+        for code in sorted(CASES):
+            findings = diagnose(CASES[code][0], plain(before)).findings
+            assert code in {finding.code for finding in findings}, base
+            for fix in (fix for finding in findings for fix in finding.fixes):
+                key = (number, fix.overrides) if number < 2 else fix.overrides
+                if key in composed:
+                    continue
+                composed |= {key, fix.overrides}
+                words = shlex.split(fix.command(["cae", "train", *base]))
+                assert words[:2] == ["cae", "train"]
+                assert checked(words[2:])[1] != before, (base, code, fix)
 
 
 def test_denoising_is_no_mismatch():
