@@ -54,7 +54,7 @@ check: $(VENV)/.done ## Check formatting, style, types and the import contract
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.done ## Compare the speed with Keras, PyTorch and JAX (30 minutes); ARGS="--only training"
-	@$(BIN)/python benchmarks/speed.py $(ARGS)
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 format: $(VENV)/.done ## Format the code
 	@$(BIN)/ruff check --fix --quiet .

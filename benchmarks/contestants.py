@@ -1,10 +1,10 @@
-"""One contestant of speed.py: the same training as others would write it, in a process of its own.
+"""A contestant of `speed`: the same training, written with one library.
 
-    python benchmarks/contestants.py <who> <reference> <batch> <folder>
+    python benchmarks/contestants.py <contestant> <reference> <batch> <folder>
 
-``folder`` holds start.npz: images (n, 28, 28, 1) uint8 and the initial weights. It answers lines from
-standard input with lines of JSON: ``check`` with the losses of the first steps from those weights,
-``epoch`` with the seconds of a pass over all images, ``memory`` with its largest resident size so far.
+``folder`` has start.npz with images (n, 28, 28, 1) uint8 and the initial weights. Each line on
+standard input is a command, and the answer is a line of JSON: ``check`` returns the losses of the first
+steps, ``epoch`` the seconds of a pass over all images, ``memory`` the peak resident size in bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 
-CHECKED = 8  # steps whose losses are compared
+CHECKED = 8  # steps with compared losses
 FILTERS = (16, 8, 8, 16, 1)
 
 
 class Contestant:
-    """What each of them can do; the losses are those of the data, without penalties."""
+    """The interface; losses are data losses without penalties."""
 
     def check(self) -> list[float]:
         raise NotImplementedError
@@ -36,7 +36,7 @@ class Contestant:
 
 
 class PlainKeras(Contestant):
-    """``compile`` and ``fit``, as tutorials write them."""
+    """``compile`` and ``fit``, as in tutorials."""
 
     def __init__(self, images, weights, reference: str, batch: int, xla: str = "auto") -> None:
         import keras
@@ -105,10 +105,10 @@ class PlainKeras(Contestant):
 
 
 class Cae(Contestant):
-    """What ``cae train`` runs, with what it writes down of the training."""
+    """The training of ``cae train``, its recorder included."""
 
     def __init__(self, images, weights, reference: str, batch: int) -> None:
-        import cae_cli.experiment  # noqa: F401  (for its memory: a run has imported all of it)
+        import cae_cli.experiment  # noqa: F401  (a run imports all of it, which takes memory)
         from cae_cli.config.compose import checked
         from cae_cli.data import Images
         from cae_cli.introspection.probe import Probe
@@ -161,7 +161,7 @@ class Cae(Contestant):
 
 
 class PyTorch(Contestant):
-    """A training loop in PyTorch, channels last."""
+    """An eager training loop in PyTorch, channels last."""
 
     def __init__(self, images, weights, reference: str, batch: int, compiled: bool = False) -> None:
         import torch
@@ -203,7 +203,7 @@ class PyTorch(Contestant):
 
 
 class Jax(Contestant):
-    """A jitted step in JAX, with Adam as Kingma and Ba write it."""
+    """A jitted step in JAX, with Adam as defined by Kingma and Ba."""
 
     def __init__(self, images, weights, reference: str, batch: int) -> None:
         import jax
@@ -269,13 +269,13 @@ CONTESTANTS = {
 
 
 def main() -> None:
-    who, reference, batch, folder = sys.argv[1:]
+    name, reference, batch, folder = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is not an answer
+    os.dup2(2, 1)  # libraries may print to stdout
     with np.load(Path(folder) / "start.npz") as file:
         images = file["images"]
         weights = [file[f"weight_{i}"] for i in range(10)]
-    contestant = CONTESTANTS[who](images, weights, reference, int(batch))
+    contestant = CONTESTANTS[name](images, weights, reference, int(batch))
     for line in sys.stdin:
         match line.strip():
             case "check":

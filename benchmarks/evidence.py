@@ -1,10 +1,10 @@
-"""What popular advice does: the reference network with one change each, paired by seed.
+"""What popular advice changes: the reference network with one change at a time, paired by seed.
 
-    python benchmarks/evidence.py --data ../shared/data --out runs/evidence
+    python -m benchmarks.evidence --data ../shared/data --out runs/evidence
 
-Trains on 4,096 images of Fashion-MNIST for 1,024 steps (more data: as many steps), measures on 1,000
-others, and, as a test of what the filters are good for beyond them, on patches of photographs that no
-network has seen. Prints a table of differences to the reference with the 95 % interval over seeds.
+Trains on 4,096 images of Fashion-MNIST for 1,024 steps (as many steps with more images) and measures on
+1,000 other images, and on patches of photographs to test the filters on unrelated images. Prints a table
+of differences to the reference with the 95 % interval over seeds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from interval import half_width
 
 from cae_cli import experiment
 from cae_cli.runs.folder import Run
+from cae_cli.statistics.interval import interval
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Wanted
 from cae_cli.system import signals
@@ -45,20 +45,20 @@ CHANGES = {
     "residual blocks": "model=residual",
     "attention": "model=attention",
 }
-# What is compared: (title, digits).
+# Compared metrics: (title, digits).
 COLUMNS = {
     "explained": ("explained variance", 3),
     "ssim": ("SSIM", 3),
-    "skill_score": ("skill_score", 2),
-    "sharpening_gain": ("sharpening_gain", 2),
-    "duplicates": ("repeated maps", 2),
-    "probe": ("labels from the code", 3),
-    "foreign": ("explained, photographs", 3),
+    "skill_score": ("skill score", 2),
+    "sharpening_gain": ("sharpening gain", 2),
+    "duplicates": ("duplicate maps", 2),
+    "probe": ("labels from the latent code", 3),
+    "foreign": ("explained variance, photographs", 3),
 }
 
 
 def measured(run: Run, photos: Path) -> dict[str, float]:
-    """What is compared of a run, on photographs too."""
+    """The compared metrics of a run."""
     metrics = experiment.assess(run).metrics
     return {
         "explained": metrics.quality.explained_variance,
@@ -73,7 +73,7 @@ def measured(run: Run, photos: Path) -> dict[str, float]:
 
 
 def on_photographs(run: Run, photos: Path) -> float:
-    """Explained variance of patches of photographs, around their own mean."""
+    """Explained variance of patches of photographs, relative to their own mean."""
     import keras
 
     from cae_cli import data
@@ -88,14 +88,14 @@ def on_photographs(run: Run, photos: Path) -> float:
 
 
 def main() -> None:
-    """Trains what is missing, prints the table."""
+    """Trains the missing runs and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     data, out = options.data.resolve(), options.out.resolve()
-    base = [word.replace("{data}", str(data)) for word in BASE]
+    base = [override.replace("{data}", str(data)) for override in BASE]
     wanted = {
         f"{name.replace(' ', '_').replace(',', '')}_{seed}": (
             name,
@@ -105,36 +105,36 @@ def main() -> None:
         for name, change in CHANGES.items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in CHANGES}
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in CHANGES}
     with (
         signals.raised(),
-        batch.opened(out, ["benchmarks/evidence.py"], pictures=False) as trained,
+        batch.opened(out, ["benchmarks.evidence"], pictures=False) as trained,
     ):
-        runs = trained.train([Wanted(folder, words) for folder, (_, words) in wanted.items()])
+        runs = trained.train([Wanted(folder, overrides) for folder, (_, overrides) in wanted.items()])
         for run, (name, _) in zip(runs, wanted.values(), strict=True):
             for key, value in measured(run, data / "photos").items():
-                found[name].setdefault(key, []).append(value)
-    (out / "results.json").write_text(json.dumps(found, indent=1))
-    print("\n" + table(found))
+                values[name].setdefault(key, []).append(value)
+    (out / "results.json").write_text(json.dumps(values, indent=1))
+    print("\n" + table(values))
 
 
-def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """The reference's means, and the differences of the others to it, with intervals over seeds."""
+def table(by_change: dict[str, dict[str, list[float]]]) -> str:
+    """Means of the reference, and differences of the others to it, with intervals over seeds."""
     rows = ["| change | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * 8 + "|"]
-    reference = found["reference"]
-    for name, values in found.items():
+    reference = by_change["reference"]
+    for name, values in by_change.items():
         cells = []
         for key, (_, digits) in COLUMNS.items():
             base = np.array(reference[key])
             own = np.array(values[key])
             shown = own if name == "reference" else own - base
             sign = "" if name == "reference" else "+"
-            cells.append(f"{shown.mean():{sign}.{digits}f} ± {half_width(shown):.{digits}f}")
+            cells.append(f"{shown.mean():{sign}.{digits}f} ± {interval(shown).margin:.{digits}f}")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     probe = np.array(reference["probe"]) - np.array(reference["probe_initial"])
     rows.append(
-        f"\nLabels read from the reference's code, beyond its untrained encoder: "
-        f"{probe.mean():+.3f} ± {half_width(probe):.3f}."
+        f"\nLabels read from the latent code of the reference, compared with its untrained encoder: "
+        f"{probe.mean():+.3f} ± {interval(probe).margin:.3f}."
     )
     return "\n".join(rows)
 

@@ -1,9 +1,9 @@
-"""What the forms of a training step are worth, in alternation; and what operations the time goes to.
+"""The speed of different forms of the training step, measured in turns.
 
-    python benchmarks/forms.py [--repeats 9] [--profile] [overrides]
+    python -m benchmarks.forms [--repeats 9] [--profile] [overrides]
 
-The forms: Keras' layers one by one or upsampling and convolution fused, the batch whole or in two parts.
-``--profile`` lists the operations of the fastest form by the time they take, from TensorFlow's profiler.
+The forms: Keras' layers one by one, or upsampling and convolution fused; whole batches, or two parts.
+``--profile`` lists the operations of the fastest form by their time, from TensorFlow's profiler.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from recording import Nothing
-from speed import spread
-
+from benchmarks.recording import Nothing
+from benchmarks.speed import spread
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.introspection.probe import Probe
@@ -38,7 +37,7 @@ FORMS = {
 
 
 def form(options, images, fused: bool, parts: int):
-    """A function that makes an epoch's steps in this form, warmed up."""
+    """A function that runs an epoch in this form and returns its seconds, warmed up."""
     backend.seed(0)
     network = build.build(images.shape, options.model, tuple(options.regularization.values()))
     convolved_next = forward._convolved_next
@@ -63,7 +62,7 @@ def form(options, images, fused: bool, parts: int):
 
 
 def profile(epoch) -> None:
-    """Prints the operations of an epoch, by kind."""
+    """Prints the time of the operations of an epoch, by kind."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

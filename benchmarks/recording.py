@@ -1,10 +1,9 @@
-"""What it costs to write down how a training goes: the same training with and without, in alternation.
+"""The cost of recording the training dynamics: the same training with and without, in turns.
 
-    python benchmarks/recording.py [--pairs 5] [overrides]
+    python -m benchmarks.recording [--pairs 5] [overrides]
 
 Prints the share of a training that is spent in the recorder, and the ratio of the times with its 95 %
-interval: of whole trainings, and of their epochs after the first, which pays for compiling what is
-needed once.
+interval: for whole trainings, and for the epochs after the first, which includes compilation.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import argparse
 import time
 
 import numpy as np
-from interval import half_width
 
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.introspection.probe import Probe
 from cae_cli.model import build as model
+from cae_cli.statistics.interval import interval
 from cae_cli.training import backend, fit
 from cae_cli.training import step as loop
 from cae_cli.training.recorder import Recorder
 
 
 class Timed(Recorder):
-    """Adds up the time that is spent in it."""
+    """Adds up the time spent in its methods."""
 
     inside = 0.0
 
@@ -45,7 +44,7 @@ class Timed(Recorder):
 
 
 class Nothing(Recorder):
-    """Writes nothing down."""
+    """Records nothing."""
 
     def cuts(self, first: int, count: int) -> list[int]:
         return []
@@ -67,7 +66,7 @@ class Nothing(Recorder):
 
 
 def seconds(options, images, kind, parts) -> tuple[float, float]:
-    """Of a whole training, and of its epochs after the first."""
+    """Seconds of a whole training, and of its epochs after the first."""
     backend.seed(options.seed)
     network = model.build(images.shape, options.model, tuple(options.regularization.values()))
     probe = Probe(network, images)
@@ -98,17 +97,17 @@ def main() -> None:
     images = data.load(options.data)
     seconds(options, images, Nothing, parts)  # warms up
     whole, _ = seconds(options, images, Timed, parts)
-    print(f"inside the recorder: {Timed.inside / whole:.1%} of a training, {Timed.inside:.2f} s")
+    print(f"in the recorder: {Timed.inside / whole:.1%} of a training, {Timed.inside:.2f} s")
     ratios = []
     for pair in range(arguments.pairs):
         kinds = [Recorder, Nothing] if pair % 2 else [Nothing, Recorder]
-        found = {kind: np.array(seconds(options, images, kind, parts)) for kind in kinds}
-        ratios.append(found[Recorder] / found[Nothing])
+        taken = {kind: np.array(seconds(options, images, kind, parts)) for kind in kinds}
+        ratios.append(taken[Recorder] / taken[Nothing])
         print(np.round(ratios[-1], 3), flush=True)
     for name, values in zip(
         ("whole training", "epochs after the first"), np.transpose(ratios), strict=True
     ):
-        print(f"{name}: {values.mean():.3f} ± {half_width(values):.3f} times as long")
+        print(f"{name}: {values.mean():.3f} ± {interval(values).margin:.3f} times as long")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""How long the registry takes over many runs, as processes, start of Python included.
+"""The time of commands on many runs, each in a process of its own.
 
-    python benchmarks/registry.py [--runs 1000] [--layers 8] [--filters 64] [--repeat 5]
+    python -m benchmarks.registry [--runs 1000] [--layers 8] [--filters 64] [--repeat 5]
 
-Makes the folders of so many finished runs in a temporary folder, with the files that the registry
-reads written by the run's own writers and a summary as large as that of a network of so many layers,
-and calls commands on them. Prints the median and the fastest of the repeats.
+Creates the folders of finished runs in a temporary folder, with the files that the commands read and a
+summary of a network with that many layers. Prints the median and the minimum of the repeats.
 """
 
 from __future__ import annotations
@@ -42,19 +41,20 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=5)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        folder = make(Path(home), asked)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        print(f"{asked.runs:,} runs of {size / 1024:.0f} KB in {len(list(folder.iterdir()))} files each")
-        for words in COMMANDS:
-            taken = [seconds(words, home) for _ in range(asked.repeat)]
+        folder = make(Path(home), arguments)
+        files = list(folder.iterdir())
+        size = sum(path.stat().st_size for path in files)
+        print(f"{arguments.runs:,} runs of {size / 1024:.0f} KB in {len(files)} files each")
+        for command in COMMANDS:
+            taken = [seconds(command, home) for _ in range(arguments.repeat)]
             median, least = statistics.median(taken), min(taken)
-            print(f"cae {' '.join(words):<60} {median:.2f} s, at least {least:.2f} s")
+            print(f"cae {' '.join(command):<60} {median:.2f} s, minimum {least:.2f} s")
 
 
-def make(home: Path, asked: argparse.Namespace) -> Path:
-    """The runs; returns the folder of one."""
+def make(home: Path, arguments: argparse.Namespace) -> Path:
+    """Creates the runs; returns the folder of one."""
     first = home / "first"
     first.mkdir()
     run = Run(first)
@@ -63,16 +63,16 @@ def make(home: Path, asked: argparse.Namespace) -> Path:
     config = plain(checked(command[2:])[1])
     data = {"source": "digits", "shape": [8, 8, 1], "train": 1617, "fingerprint": "f00d" * 16}
     run.write_setup({**surroundings(), "command": command, "config": config, "data": data})
-    inactive = [False] * asked.filters
+    inactive = [False] * arguments.filters
     layer = {
         "name": "encoder_1",
-        "filters": asked.filters,
+        "filters": arguments.filters,
         "maps": {"inactive": inactive},
         "duplicates": 1,
     }
     metrics = {
         "quality": {name: {"value": 21.5, "margin": 0.1} for name in ("psnr", "ssim", "mse")},
-        "layers": [layer] * asked.layers,
+        "layers": [layer] * arguments.layers,
         "score": {"value": 0.5, "alive": 1.0},
     }
     finding = {"code": "CAE401", "severity": "warning", "problem": "a problem", "message": "x" * 400}
@@ -82,7 +82,7 @@ def make(home: Path, asked: argparse.Namespace) -> Path:
     run.set_status("ok")
     text = run.setup_file.read_text()
     began = run.setup()["time"]
-    for i in range(asked.runs):
+    for i in range(arguments.runs):
         stamp = datetime(2026, 1, 1) + timedelta(minutes=i)
         folder = home / "runs" / "train" / f"{stamp:%Y-%m-%d_%H-%M-%S}_{i:04x}"
         shutil.copytree(first, folder)
@@ -90,15 +90,15 @@ def make(home: Path, asked: argparse.Namespace) -> Path:
     return folder
 
 
-def seconds(words: list[str], home: str) -> float:
+def seconds(command: list[str], home: str) -> float:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "cae_cli", *words],
+        [sys.executable, "-m", "cae_cli", *command],
         cwd=home,
         env=environment,
         stdout=subprocess.DEVNULL,
-        check=words[0] != "diff",
+        check=command[0] != "diff",
     )
     return time.perf_counter() - began
 

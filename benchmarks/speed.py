@@ -1,11 +1,11 @@
-"""How fast cae is, beside what people would use instead. `make bench` runs it.
+"""The speed of cae compared with Keras, PyTorch and JAX. `make bench` runs it.
 
-    python benchmarks/speed.py [--data FILE.npz] [--repeats 7] [--other PYTHON] [--only PART ...]
+    python -m benchmarks.speed [--data FILE.npz] [--repeats 7] [--other PYTHON] [--only PART ...]
 
-Everything is measured in alternation: each contestant in turn, again and again, so that what else the
-machine does meets all of them. What counts are the ratios of times that stand beside each other: their
-median, with the 10th and 90th percentiles. PyTorch and JAX may live in another Python (``--other``);
-where they are not installed the table says so. ``--write`` puts the tables into docs/performance.md.
+The contestants take turns, so that other load on the machine affects all of them. The results are ratios
+of times measured one after the other: their median with the 10th and 90th percentiles. PyTorch and JAX
+may be installed in another Python (``--other``); a missing one is noted in the results. ``--write`` puts
+the tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-PARTS = ("training", "start", "answers", "run", "sweep", "memory", "folder", "growth")
-IMAGES = 4096  # of an epoch that is timed
-TOLERANCE = 1e-4  # of the first losses
+PARTS = ("training", "start", "commands", "run", "sweep", "memory", "folder", "growth")
+IMAGES = 4096  # per timed epoch
+TOLERANCE = 1e-4  # between the first losses
 LIBRARIES = {"torch": "torch", "torch_compile": "torch", "jax": "jax"}
 NAMES = {
     "cae": "cae",
@@ -45,21 +45,21 @@ NAMES = {
 
 @dataclass
 class Goal:
-    """A line of the table of goals."""
+    """A row of the table of goals."""
 
-    what: str
+    name: str
     goal: str
     measured: str
-    met: bool | None  # None: could not be measured
+    met: bool | None  # None: not measured
 
 
 class Worker:
-    """A contestant in its own process."""
+    """A contestant in a process of its own, which answers one command per line."""
 
-    def __init__(self, python: str, who: str, reference: str, batch: int, folder: Path) -> None:
-        self.log = (folder / f"{who}_{reference}_{batch}.log").open("w")
+    def __init__(self, python: str, contestant: str, reference: str, batch: int, folder: Path) -> None:
+        self.log = (folder / f"{contestant}_{reference}_{batch}.log").open("w")
         self.process = subprocess.Popen(
-            [python, str(HERE / "contestants.py"), who, reference, str(batch), str(folder)],
+            [python, str(HERE / "contestants.py"), contestant, reference, str(batch), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -67,12 +67,12 @@ class Worker:
             env={**os.environ, "PYTHONPATH": str(HERE.parent)},
         )
 
-    def ask(self, question: str):
+    def send(self, command: str):
         assert self.process.stdin and self.process.stdout
-        print(question, file=self.process.stdin, flush=True)
+        print(command, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"a contestant ended: {Path(self.log.name).read_text()[-2000:]}")
+            raise RuntimeError(f"a contestant stopped: {Path(self.log.name).read_text()[-2000:]}")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -92,18 +92,18 @@ def progress(text: str) -> None:
 
 
 class Bench:
-    """All parts, and what they found."""
+    """The parts of the benchmark and their results."""
 
-    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
-        self.arguments, self.folder = arguments, folder
+    def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
+        self.arguments, self.scratch = arguments, scratch
         self.goals: list[Goal] = []
         self.tables: list[tuple[str, list[str], list[list[str]]]] = []
         self.notes: list[str] = []
         self.bars: dict[str, dict[str, float]] = {}
 
-    def at_least(self, what: str, ratios: Sequence[float], goal: float) -> None:
+    def at_least(self, name: str, ratios: Sequence[float], goal: float) -> None:
         met = bool(np.median(ratios) >= goal)
-        self.goals.append(Goal(what, f"at least {goal:g}", spread(ratios), met))
+        self.goals.append(Goal(name, f"at least {goal:g}", spread(ratios), met))
 
     # -- training --------------------------------------------------------------------------------
 
@@ -123,11 +123,11 @@ class Bench:
         backend.seed(0)
         network = model.build((28, 28, 1), checked([])[1].model).model
         weights = {f"weight_{i}": w for i, w in enumerate(network.get_weights())}
-        np.savez(self.folder / "start.npz", images=images, **weights)
+        np.savez(self.scratch / "start.npz", images=images, **weights)
 
-    def python(self, who: str) -> str | None:
-        """The Python that has what a contestant needs."""
-        library = LIBRARIES.get(who)
+    def python(self, contestant: str) -> str | None:
+        """The Python that has the library of a contestant, or None."""
+        library = LIBRARIES.get(contestant)
         for python in (sys.executable, self.arguments.other):
             if python and (
                 library is None
@@ -137,37 +137,37 @@ class Bench:
                 return python
         return None
 
-    def race(self, reference: str, batch: int, whos: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
-        """Seconds of epochs in alternation, by contestant; ``whos`` are (who, reference)."""
+    def race(
+        self, reference: str, batch: int, contestants: Sequence[tuple[str, str]]
+    ) -> dict[str, np.ndarray]:
+        """Seconds of epochs measured in turns, by name, of pairs of a contestant and its reference."""
         workers = {}
-        for who, its_reference in whos:
-            python = self.python(who)
-            name = who if its_reference == reference else f"{who} {its_reference}"
+        for contestant, its_reference in contestants:
+            python = self.python(contestant)
+            name = contestant if its_reference == reference else f"{contestant} {its_reference}"
             if python is None:
-                self.notes.append(f"{NAMES[who]} is not installed: left out")
+                self.notes.append(f"{NAMES[contestant]} is not installed and was left out")
             else:
-                workers[name] = Worker(python, who, its_reference, batch, self.folder)
+                workers[name] = Worker(python, contestant, its_reference, batch, self.scratch)
         progress(f"training: reference {reference}, batch {batch}: {', '.join(workers)}")
         same = {name: w for name, w in workers.items() if " " not in name and reference != "2"}
-        losses = {name: np.array(w.ask("check")) for name, w in same.items()}
-        for name, found in losses.items():
-            off = float(np.abs(found - losses["cae"]).max())
+        losses = {name: np.array(w.send("check")) for name, w in same.items()}
+        for name, own in losses.items():
+            difference = float(np.abs(own - losses["cae"]).max())
             if name != "cae":
-                verdict = "agree" if off <= TOLERANCE else "DO NOT AGREE"
+                verdict = "agree" if difference <= TOLERANCE else "DO NOT AGREE"
                 self.notes.append(
-                    f"reference {reference}, batch {batch}: the losses of the first {len(found)} steps "
-                    f"of {NAMES[name]} and cae {verdict} (largest difference {off:.1e})"
+                    f"reference {reference}, batch {batch}: the losses of the first {len(own)} steps "
+                    f"of {NAMES[name]} and cae {verdict} (largest difference {difference:.1e})"
                 )
-                if off > TOLERANCE:
-                    raise SystemExit(
-                        f"{name} computes something else: {found} instead of {losses['cae']}"
-                    )
+                if difference > TOLERANCE:
+                    raise SystemExit(f"{name} computes something else: {own} instead of {losses['cae']}")
         seconds: dict[str, list[float]] = {name: [] for name in workers}
         for worker in workers.values():
-            worker.ask("epoch")  # warms up
+            worker.send("epoch")  # warms up
         for _ in range(self.arguments.repeats):
             for name, worker in workers.items():
-                seconds[name].append(worker.ask("epoch"))
+                seconds[name].append(worker.send("epoch"))
         for worker in workers.values():
             worker.close()
         return {name: np.array(values) for name, values in seconds.items()}
@@ -175,17 +175,17 @@ class Bench:
     def training(self) -> None:
         self.start_file()
         rows = []
-        found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-        for reference, batch, whos in [
+        measured: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        for reference, batch, names in [
             ("1", 32, ["cae", "keras", "torch", "torch_compile", "jax"]),
             ("1", 128, ["cae", "keras", "keras_no_xla", "torch", "torch_compile", "jax"]),
             ("2", 32, ["cae", "keras"]),
             ("3", 32, ["cae", "keras"]),
             ("3", 128, ["cae", "keras"]),
         ]:
-            beside = [(who, reference) for who in whos]
-            beside += {"2": [("cae", "2plain")], "3": [("cae", "1")]}.get(reference, [])
-            seconds = found[reference, batch] = self.race(reference, batch, beside)
+            contestants = [(name, reference) for name in names]
+            contestants += {"2": [("cae", "2plain")], "3": [("cae", "1")]}.get(reference, [])
+            seconds = measured[reference, batch] = self.race(reference, batch, contestants)
             self.bars[f"reference {reference}, batch {batch}"] = {
                 name: float(IMAGES / np.median(values)) for name, values in seconds.items()
             }
@@ -193,7 +193,7 @@ class Bench:
                 [
                     reference,
                     str(batch),
-                    _called(name),
+                    _label(name),
                     f"{IMAGES / np.median(values):,.0f}",
                     "" if name == "cae" else spread(values / seconds["cae"]),
                 ]
@@ -202,17 +202,17 @@ class Bench:
         self.tables.append(
             (
                 "Training",
-                ["reference", "batch", "who", "images/s, median", "times cae is as fast"],
+                ["reference", "batch", "implementation", "images/s, median", "speed-up of cae"],
                 rows,
             )
         )
 
-        def ratio(key: tuple[str, int], slower: str, what: str, goal: float) -> None:
-            seconds = found[key]
+        def ratio(key: tuple[str, int], slower: str, name: str, goal: float) -> None:
+            seconds = measured[key]
             if slower in seconds:
-                self.at_least(what, seconds[slower] / seconds["cae"], goal)
+                self.at_least(name, seconds[slower] / seconds["cae"], goal)
             else:
-                self.goals.append(Goal(what, f"at least {goal:g}", "not installed", None))
+                self.goals.append(Goal(name, f"at least {goal:g}", "not installed", None))
 
         ratio(("1", 32), "keras", "reference 1, batch 32: cae over Keras `fit`", 2.2)
         ratio(("1", 32), "torch", "reference 1, batch 32: cae over PyTorch", 1.4)
@@ -224,82 +224,80 @@ class Bench:
 
     # -- from the command line -------------------------------------------------------------------
 
-    def stages(self, *words: str) -> dict[str, float]:
-        file = self.folder / "stages.json"
+    def stages(self, *overrides: str) -> dict[str, float]:
+        file = self.scratch / "stages.json"
         command = [
             sys.executable,
             str(HERE / "stages.py"),
             str(file),
             repr(time.time()),
             "train",
-            *words,
+            *overrides,
         ]
         self.command(command)
         return json.loads(file.read_text())
 
-    def command(self, command: Sequence[str], *, good: bool = True) -> float:
+    def command(self, command: Sequence[str], *, check: bool = True) -> float:
         began = time.perf_counter()
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
-        if good and done.returncode:
+        done = subprocess.run(command, cwd=self.scratch, capture_output=True, text=True)
+        if check and done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
         return time.perf_counter() - began
 
     def start(self) -> None:
         progress("start: command to first step")
-        bare, ours, beyond = [], [], []
+        bare, whole, extra = [], [], []
         stages: dict[str, list[float]] = {}
-        words = ("training.steps=1",)
-        self.stages(*words)  # files into the cache of the machine
+        self.stages("training.steps=1")  # fills the file cache
         for _ in range(self.arguments.repeats):
             bare.append(self.command([sys.executable, "-c", "import tensorflow, keras"]))
-            found = self.stages(*words)
-            ours.append(found["steps ended"])
-            beyond.append(ours[-1] - bare[-1])
-            for name, value in found.items():
+            own = self.stages("training.steps=1")
+            whole.append(own["steps ended"])
+            extra.append(whole[-1] - bare[-1])
+            for name, value in own.items():
                 stages.setdefault(name, []).append(value)
         self.goals.append(
             Goal(
-                "command to first step, beyond a Python that imports TensorFlow",
+                "command to first step, minus a Python that imports TensorFlow",
                 "at most 1.5 s",
-                f"{spread(beyond)} s",
-                bool(np.median(beyond) <= 1.5),
+                f"{spread(extra)} s",
+                bool(np.median(extra) <= 1.5),
             )
         )
-        names = ["reading images", "looking at images", "starting TensorFlow"]
+        names = ["reading images", "dataset statistics", "starting TensorFlow"]
         names += ["validation before training", "steps"]
-        rows = [["Python that imports TensorFlow and ends", spread(bare)]]
-        rows += [["command to first step", spread(ours)]]
-        rows += [[f"of it: {name}", spread(stages[name])] for name in names]
-        self.tables.append(("Start", ["what", "seconds"], rows))
+        rows = [["Python that imports TensorFlow and exits", spread(bare)]]
+        rows += [["command to first step", spread(whole)]]
+        rows += [[f"including {name}", spread(stages[name])] for name in names]
+        self.tables.append(("Start", ["stage", "seconds"], rows))
 
-    def answers(self) -> None:
-        progress("answers: --help, --cfg, a typo")
+    def commands(self) -> None:
+        progress("commands: --help, --cfg, a typo")
         cae = str(Path(sys.executable).with_name("cae"))
         rows = []
-        for name, words in {
+        for name, command in {
             "`python -c pass`": [sys.executable, "-c", "pass"],
             "`cae --help`": [cae, "--help"],
             "`cae train --cfg job`": [cae, "train", "--cfg", "job"],
             "a typo, `los=ssim`": [cae, "train", "los=ssim"],
             "`cae check model=l2`": [cae, "check", "model=l2"],
         }.items():
-            seconds = [self.command(words, good=False) for _ in range(self.arguments.repeats + 1)]
+            seconds = [self.command(command, check=False) for _ in range(self.arguments.repeats + 1)]
             rows.append([name, spread(seconds[1:])])
-        self.tables.append(("Answers without TensorFlow", ["command", "seconds"], rows))
+        self.tables.append(("Commands without TensorFlow", ["command", "seconds"], rows))
 
     def run(self) -> None:
-        progress("run: what measuring and drawing take of the default run")
+        progress("run: time of measuring and drawing in the default run")
         shares, ends, rows = [], [], []
         for _ in range(max(3, self.arguments.repeats // 2)):
-            found = self.stages()
-            ends.append(found["measuring"] + found["judging and drawing"])
-            shares.append(ends[-1] / found["all"])
-            last = found
+            last = self.stages()
+            ends.append(last["measuring"] + last["diagnosing and drawing"])
+            shares.append(ends[-1] / last["all"])
         allowed = [max(5, 0.15 * end / share) for end, share in zip(ends, shares, strict=True)]
         self.goals.append(
             Goal(
-                "measuring, judging and drawing of the default run",
-                "at most 15 % or 5 s, whichever is more",
+                "measuring, diagnosing and drawing of the default run",
+                "at most 15 % or 5 s, whichever is longer",
                 f"{spread(ends)} s, {np.median(shares):.0%}",
                 bool(np.median(np.array(ends) / allowed) <= 1),
             )
@@ -308,61 +306,66 @@ class Bench:
         self.tables.append(("The default run, once", ["stage", "seconds"], rows))
 
     def sweep(self) -> None:
-        progress("sweep: 12 short jobs against 12 scripts")
-        script = self.folder / "script.py"
+        progress("sweep: 12 short jobs and 12 scripts")
+        script = self.scratch / "script.py"
         script.write_text(SCRIPT)
         cae = str(Path(sys.executable).with_name("cae"))
         ratios, seconds = [], []
         for _ in range(max(2, self.arguments.repeats // 3)):
             scripts = sum(self.command([sys.executable, str(script), str(i)]) for i in range(12))
             seeds = ",".join(map(str, range(12)))
-            ours = self.command(
+            swept = self.command(
                 [cae, "train", "-m", f"seed={seeds}", "data=digits", "training.epochs=2"]
             )
-            ratios.append(scripts / ours)
-            seconds.append((scripts, ours))
+            ratios.append(scripts / swept)
+            seconds.append((scripts, swept))
         own = sum(
             self.command([cae, "train", f"seed={i}", "data=digits", "training.epochs=2"])
             for i in range(12)
         )
         self.at_least("sweep of 12 short jobs over 12 Keras scripts", ratios, 3)
-        names = ["12 plain Keras scripts, which draw one picture and judge nothing"]
-        names += ["`cae train -m` with 12 jobs, each measured, judged and drawn"]
+        names = ["12 plain Keras scripts, which draw one picture and diagnose nothing"]
+        names += ["`cae train -m` with 12 jobs, each measured, diagnosed and drawn"]
         names += ["`cae train` 12 times"]
         cells = [*map(spread, np.transpose(seconds)), f"{own:.2f} (once)"]
         rows = [list(row) for row in zip(names, cells, strict=True)]
-        self.tables.append(("Sweep: 12 seeds on digits, 2 epochs each", ["what", "seconds"], rows))
+        self.tables.append(("Sweep: 12 seeds on digits, 2 epochs each", ["method", "seconds"], rows))
 
     def memory(self) -> None:
         progress("memory")
-        if not (self.folder / "start.npz").exists():
+        if not (self.scratch / "start.npz").exists():
             self.start_file()
         rows, ratios = [], {}
         for reference, batch in (("1", 32), ("1", 128), ("3", 32)):
             peaks = {}
-            for who in ("cae", "keras"):
-                worker = Worker(sys.executable, who, reference, batch, self.folder)
-                worker.ask("epoch")
-                worker.ask("epoch")
-                peaks[who] = worker.ask("memory")
+            for name in ("cae", "keras"):
+                worker = Worker(sys.executable, name, reference, batch, self.scratch)
+                worker.send("epoch")
+                worker.send("epoch")
+                peaks[name] = worker.send("memory")
                 worker.close()
             ratios[reference, batch] = peaks["cae"] / peaks["keras"]
             rows.append(
                 [
                     f"reference {reference}, batch {batch}",
-                    *(f"{peaks[who] / 2**20:,.0f}" for who in ("cae", "keras")),
+                    *(f"{peaks[name] / 2**20:,.0f}" for name in ("cae", "keras")),
                     f"{ratios[reference, batch]:.2f}",
                 ]
             )
         worst = max(ratios.values())
         self.goals.append(
-            Goal("peak memory over Keras `fit`, the worst", "at most 1.1", f"{worst:.2f}", worst <= 1.1)
+            Goal(
+                "peak memory over Keras `fit`, largest ratio",
+                "at most 1.1",
+                f"{worst:.2f}",
+                worst <= 1.1,
+            )
         )
         header = ["training", "cae, MiB", "Keras `fit`, MiB", "ratio"]
         self.tables.append(("Peak memory of two epochs", header, rows))
 
-    def folder_part(self) -> None:
-        progress("folder: images of a folder, in memory and in a file")
+    def folder(self) -> None:
+        progress("folder: image files, kept in memory and in a file")
         from PIL import Image
 
         from cae_cli import data
@@ -374,7 +377,7 @@ class Bench:
         from cae_cli.training.recorder import Recorder
         from cae_cli.training.step import CHUNK, Loop
 
-        folder = self.folder / "photos"
+        folder = self.scratch / "photos"
         folder.mkdir()
         rng = np.random.default_rng(0)
         for i in range(2000):
@@ -418,8 +421,8 @@ class Bench:
             )  # fmt: skip
         self.goals.append(
             Goal(
-                "image folders: share of a training step spent on getting its images",
-                "the loader never the bottleneck",
+                "image folders: share of a training step spent on loading its images",
+                "below 10 %",
                 " and ".join(f"{share:.1%} {name}" for name, share in shares.items()),
                 max(shares.values()) < 0.1,
             )
@@ -436,22 +439,21 @@ class Bench:
         progress("growth with images, side, filters, epochs")
         rows = []
         base = ["data.train=1024", "training.epochs=2"]
-        for name, words in {
+        for name, overrides in {
             "1,024 images of 28x28, 2 epochs": [],
             "4 times the images": ["data.train=4096"],
             "twice the side": ["data.size=56"],
             "twice the filters": ["model.filters=[32,16]"],
             "4 times the epochs": ["training.epochs=8"],
         }.items():
-            found = [self.stages(*base, *words) for _ in range(max(3, self.arguments.repeats // 2))]
-            columns = [
-                [f[key] for f in found] for key in ("steps", "measuring", "judging and drawing", "all")
-            ]
+            runs = [self.stages(*base, *overrides) for _ in range(max(3, self.arguments.repeats // 2))]
+            keys = ("steps", "measuring", "diagnosing and drawing", "all")
+            columns = [[run[key] for run in runs] for key in keys]
             rows.append([name, *(f"{np.median(column):.1f}" for column in columns)])
-        header = ["run", "steps, s", "measuring, s", "judging and drawing, s", "all, s"]
+        header = ["run", "steps, s", "measuring, s", "diagnosing and drawing, s", "all, s"]
         self.tables.append(("Growth (the first steps include tracing)", header, rows))
 
-    # -- what was found --------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     def markdown(self) -> str:
         def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -460,14 +462,14 @@ class Bench:
 
         met = {True: "met", False: "**not met**", None: "not measured"}
         lines = [f"Measured on {machine()}, {datetime.date.today()}, with", ""]
-        words = [f"--repeats {self.arguments.repeats}"]
-        words += [f"--data {Path(self.arguments.data).name}"] if self.arguments.data else []
-        words += ["--other <a Python with PyTorch and JAX>"] if self.arguments.other else []
-        lines += [f"    python benchmarks/speed.py {' '.join(words)}", ""]
+        flags = [f"--repeats {self.arguments.repeats}"]
+        flags += [f"--data {Path(self.arguments.data).name}"] if self.arguments.data else []
+        flags += ["--other <a Python with PyTorch and JAX>"] if self.arguments.other else []
+        lines += [f"    python -m benchmarks.speed {' '.join(flags)}", ""]
         lines += ["Medians, with the 10th and 90th percentiles in brackets.", ""]
         if self.goals:
-            goals = [[g.what, g.goal, g.measured, met[g.met]] for g in self.goals]
-            lines += table(["what", "goal", "measured", ""], goals)
+            goals = [[g.name, g.goal, g.measured, met[g.met]] for g in self.goals]
+            lines += table(["figure", "goal", "measured", ""], goals)
         for title, header, rows in self.tables:
             lines += ["", f"## {title}", "", *table(header, rows)]
         if self.notes:
@@ -488,27 +490,29 @@ class Bench:
                 axes.barh(at, value, color="#2166ac" if name.startswith("cae") else "#bbbbbb")
                 axes.text(value, at, f" {value:,.0f}", fontsize=7, va="center")
                 ticks.append(at)
-                names.append(_called(name).replace("`", ""))
+                names.append(_label(name).replace("`", ""))
                 at += 1
             at += 1.2
         axes.set_yticks(ticks, names, fontsize=7)
         axes.invert_yaxis()
-        axes.set_xlabel("training images a second (median)", fontsize=8)
+        axes.set_xlabel("training images per second (median)", fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _called(name: str) -> str:
-    who, _, reference = name.partition(" ")
+def _label(name: str) -> str:
+    contestant, _, reference = name.partition(" ")
     if not reference:
-        return NAMES[who]
-    return f"{NAMES[who]}, {'not augmented' if reference == '2plain' else f'reference {reference}'}"
+        return NAMES[contestant]
+    return (
+        f"{NAMES[contestant]}, {'not augmented' if reference == '2plain' else f'reference {reference}'}"
+    )
 
 
 def machine() -> str:
-    """Cores, processor, memory and versions, in words."""
+    """Cores, processor and versions."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, TypeError):
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
@@ -523,7 +527,7 @@ def machine() -> str:
     )
 
 
-# What a careful person writes for one setting: train, and save a picture of the first filters.
+# A careful script for one setting: it trains and saves a picture of the first filters.
 SCRIPT = """
 import sys
 import keras, matplotlib
@@ -554,18 +558,16 @@ model.save(f"model_{sys.argv[1]}.keras")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", help="an .npz with x_train (n, 28, 28); else generated glyphs")
+    parser.add_argument("--data", help=".npz file with x_train (n, 28, 28) (default: generated glyphs)")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--other", help="another Python, with PyTorch and JAX")
+    parser.add_argument("--other", help="another Python with PyTorch and JAX")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md and its plot")
+    parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plot")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(arguments, Path(folder))
-        parts: dict[str, Callable[[], None]] = {
-            part: getattr(bench, "folder_part" if part == "folder" else part) for part in PARTS
-        }
+        parts: dict[str, Callable[[], None]] = {part: getattr(bench, part) for part in PARTS}
         for part in arguments.only:
             parts[part]()
     text = bench.markdown()

@@ -1,8 +1,8 @@
-"""``cae`` with a clock: when the first step was made, and what the end of the run took.
+"""Runs ``cae`` and times its stages: seconds of each, and when it ended.
 
-    python benchmarks/stages.py <file> <seconds since the epoch at the start> train [overrides]
+    python benchmarks/stages.py <file> <time of the start in seconds since 1970> train [overrides]
 
-Writes into the file, as JSON, seconds since the start.
+Writes the seconds into the file as JSON; "... ended" counts from the start.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def main() -> None:
     from cae_cli.introspection import probe
     from cae_cli.training import backend, fit, step
 
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
 
-    def timed(owner: object, name: str, what: str) -> None:
+    def timed(owner: object, name: str, stage: str) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -32,23 +32,23 @@ def main() -> None:
             try:
                 return function(*arguments, **named)
             finally:
-                found[what] = found.get(what, 0) + time.time() - began
-                found.setdefault(f"{what} ended", time.time() - start)
+                seconds[stage] = seconds.get(stage, 0) + time.time() - began
+                seconds.setdefault(f"{stage} ended", time.time() - start)
 
         setattr(owner, name, clocked)
 
     timed(experiment, "read", "reading images")
-    timed(experiment, "look_at", "looking at images")
+    timed(experiment, "look_at", "dataset statistics")
     timed(backend, "start", "starting TensorFlow")
     timed(fit, "_before_training", "validation before training")
     timed(step.Loop, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
-    timed(experiment, "judge", "judging and drawing")
+    timed(experiment, "judge", "diagnosing and drawing")
     try:
         cli.main()
     finally:
-        found["all"] = time.time() - start
-        file.write_text(json.dumps(found))
+        seconds["all"] = time.time() - start
+        file.write_text(json.dumps(seconds))
 
 
 if __name__ == "__main__":
