@@ -355,7 +355,7 @@ def test_recall_precision_and_what_was_named_instead():
 def test_a_second_fault_may_show_after_the_first_is_fixed():
     both = faulty("d.1", ("CAE501",), second_fault=("CAE601",), named=("CAE501",))
     assert scoring.diagnosis_scores([both]).second_fault.count == 0
-    late = FixTrial("d.1", False, False, False, False, 2, 2, later=("CAE601",))
+    late = FixTrial("d.1", ("CAE501",), False, False, False, False, 2, 2, later=("CAE601",))
     assert scoring.scores([both], [late]).diagnosis.second_fault.count == 1
 
 
@@ -384,9 +384,9 @@ def test_confidence_and_wrong_verdicts():
 
 
 def test_a_fixable_training_without_findings_counts_as_not_fixed():
-    fixed = FixTrial("a.1", True, True, False, False, 1, 1)
-    late = FixTrial("a.2", False, True, False, True, 2, 2)
-    never = FixTrial("b.1", False, False, True, True, 3, 3)
+    fixed = FixTrial("a.1", ("CAE206",), True, True, False, False, 1, 1)
+    late = FixTrial("a.2", ("CAE208", "CAE206"), False, True, False, True, 2, 2)
+    never = FixTrial("b.1", ("CAE302",), False, False, True, True, 3, 3)
     all_scores = scoring.scores(VERDICTS, [fixed, late, never])
     fixes = all_scores.fixes
     # a.1 to a.4, b.1, c.1, c.2; b.2 is not fixable
@@ -442,7 +442,7 @@ def test_a_training_without_a_diagnosis_stays_without_one():
     one = SimpleNamespace(verdict=failed, result=SimpleNamespace(metrics=None), config={})
     assert set(ablation.verdicts([one])) == set(GROUPS)
     assert all(verdicts == (failed,) for verdicts in ablation.verdicts([one]).values())
-    assert all(reports == (tools.Report(()),) for reports in tools.reports([one]).values())
+    assert all(reports == ((),) for reports in tools.symptoms([one]).values())
 
 
 def signals(**values):
@@ -544,7 +544,7 @@ def test_signals_are_read_from_the_files_of_a_run(tmp_path):
 
 def test_a_tool_is_right_where_the_fault_can_have_the_symptom():
     verdicts = (faulty("a", ("CAE207",)), faulty("b", ("CAE501",)), well("h"), well("e", "borderline"))
-    reports = [tools.Report(s) for s in (("not finite",), ("dead filters",), ("overfitting",), ())]
+    reports = [("not finite",), ("dead filters",), ("overfitting",), ()]
     own = tools.scores(verdicts, reports)
     assert (own.right.count, own.found.count, own.right.total) == (1, 2, 2)
     assert (own.healthy_alarms.count, own.borderline_alarms.count) == (1, 0)
@@ -588,7 +588,8 @@ def test_fixes_and_random_control_are_trained_in_step_and_equally_often(monkeypa
         [diagnosed("x"), without_findings, diagnosed("z", fixable=False)], Runner(), lambda line: None
     )
     assert trained == [[f"x.treat_{n}_s7", f"x.control_{n}_s7"] for n in (1, 2)]
-    assert (trial.name, trial.first, trial.fixed) == ("x", False, True)
+    assert (trial.name, trial.named) == ("x", ("CAE207",))
+    assert (trial.first, trial.fixed) == (False, True)
     assert (trial.control_first, trial.control) == (False, False)
     assert trial.trainings == trial.control_trainings == 2
     assert trial.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
@@ -598,7 +599,7 @@ def test_fixes_and_random_control_are_trained_in_step_and_equally_often(monkeypa
 # -- the page -----------------------------------------------------------------------------------------
 
 
-FIXED = (FixTrial("a.1", True, True, False, False, 1, 1),)
+FIXED = (FixTrial("a.1", ("CAE206",), True, True, False, False, 1, 1),)
 
 
 def results(verdicts=VERDICTS, trials=FIXED):
@@ -609,7 +610,7 @@ def results(verdicts=VERDICTS, trials=FIXED):
         left_out={"/somewhere/mnist.npz": 4},
         verdicts=tuple(verdicts),
         trials=trials,
-        tools={name: tuple(tools.Report(()) for _ in verdicts) for name in TOOLS},
+        tools={name: tuple(() for _ in verdicts) for name in TOOLS},
         without={name: tuple(verdicts) for name in GROUPS},
     )
 

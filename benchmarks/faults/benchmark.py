@@ -53,7 +53,7 @@ class Results:
         left_out: number of trainings that were left out, by missing file of images.
         verdicts: one per training.
         trials: of the fixes; None if they were not tried.
-        tools: reports of each simpler tool by its name, in the order of the verdicts.
+        tools: symptoms that each simpler tool reports, by its name, in the order of the verdicts.
         without: verdicts without each group of metrics, by its name.
     """
 
@@ -62,7 +62,7 @@ class Results:
     left_out: Mapping[str, int]
     verdicts: tuple[Verdict, ...]
     trials: tuple[FixTrial, ...] | None
-    tools: Mapping[str, tuple[tools.Report, ...]]
+    tools: Mapping[str, tuple[tools.Symptoms, ...]]
     without: Mapping[str, tuple[Verdict, ...]]
 
 
@@ -97,7 +97,7 @@ def run(request: Request, command: Sequence[str], notify: Callable[[str], None])
         left_out=left_out,
         verdicts=tuple(one.verdict for one in diagnosed),
         trials=trials,
-        tools=tools.reports(diagnosed),
+        tools=tools.symptoms(diagnosed),
         without=ablation.verdicts(diagnosed),
     )
 
@@ -128,7 +128,7 @@ def try_fixes(
         for arm in arms:
             if wanted[id(arm)]:
                 arm.take([next(runs) for _ in wanted[id(arm)]])
-    return tuple(_trial(name, *pair) for name, pair in pairs.items())
+    return tuple(_trial(one.verdict, *pairs[one.verdict.name]) for one in faulty)
 
 
 def _trainings(count: int) -> str:
@@ -143,9 +143,10 @@ def _arms(one: Diagnosed) -> tuple[Arm, Arm]:
     return fixes, Arm(f"{name}.control", overrides, before, seeds, chance, MAX_STEPS, batch.checked)
 
 
-def _trial(name: str, fixes: Arm, control: Arm) -> FixTrial:
+def _trial(verdict: Verdict, fixes: Arm, control: Arm) -> FixTrial:
     return FixTrial(
-        name,
+        verdict.name,
+        verdict.named,
         first=fixes.first_cured,
         fixed=fixes.is_cured,
         control_first=control.first_cured,

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.faults import ablation, record, tools
 from benchmarks.faults.benchmark import MAX_STEPS
+from benchmarks.faults.case import EXPECTED
 from benchmarks.faults.figure import draw
 from benchmarks.faults.record import HISTORY, RECORDED, Record
 from benchmarks.faults.report import count, goals, instead, share, tool_rows
@@ -158,8 +159,8 @@ cases:
 
 def _trainings(shown: Record) -> str:
     rows = [
-        (row.data, *(str(n or "") for n in (row.faulty, row.healthy, row.borderline)))
-        for row in shown.images
+        (data, *(str(counts.get(expect, "")) for expect in EXPECTED))
+        for data, counts in shown.images.items()
     ]
     left_out = "".join(
         f"\n\n{number} trainings are left out because `{file}` did not exist."
@@ -170,7 +171,7 @@ def _trainings(shown: Record) -> str:
 
 {shown.trainings} trainings of {len(shown.cases)} cases.
 
-{_table(["images", "faulty", "healthy", "borderline"], rows)}{left_out}"""
+{_table(["images", *EXPECTED], rows)}{left_out}"""
 
 
 def _causes(shown: Record) -> str:
@@ -288,7 +289,7 @@ def _wrong(shown: Record) -> str:
     if not shown.wrong:
         return "## Wrong verdicts\n\nNone."
     rows = [
-        (w.name, w.data, w.expected, w.verdict, ", ".join(w.failing_criteria) or "none")
+        (w.name, w.data, w.expected, w.described, ", ".join(w.failing_criteria) or "none")
         for w in shown.wrong
     ]
     titles = ["training", "images", "expected", "verdict", "failing criteria"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.faults import tools
 from benchmarks.faults.benchmark import Results
-from benchmarks.faults.scoring import Scores, ShortScores, Verdict, diagnosis_scores, scores
+from benchmarks.faults.scoring import FixTrial, Scores, ShortScores, Verdict, diagnosis_scores, scores
 from cae_cli import __version__
 from cae_cli.runs.folder import SCHEMA_VERSION as RUN_VERSION
 from cae_cli.runs.folder import read_json
@@ -21,16 +21,6 @@ from cae_cli.runs.folder import read_json
 SCHEMA_VERSION = 2
 RECORDED = Path(__file__).with_name("results.json")  # the published run of the test part
 HISTORY = Path(__file__).with_name("history.json")  # figures of earlier states of the rules
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """Number of trainings with images of one source."""
-
-    data: str
-    faulty: int
-    healthy: int
-    borderline: int
 
 
 @dataclass(frozen=True)
@@ -44,29 +34,6 @@ class CaseRow:
 
 
 @dataclass(frozen=True)
-class WrongVerdict:
-    """A verdict that differs from what the case expects."""
-
-    name: str
-    case: str
-    data: str
-    expected: str
-    verdict: str
-    failing_criteria: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FixRow:
-    """A run that the first fix did not make healthy, with everything that was tried."""
-
-    name: str
-    named: tuple[str, ...]
-    steps: tuple[str, ...]
-    control_steps: tuple[str, ...]
-    fixed: bool
-
-
-@dataclass(frozen=True)
 class Record:
     """The figures of a benchmark run.
 
@@ -77,7 +44,7 @@ class Record:
         date: of the run, YYYY-MM-DD.
         trainings: number of diagnosed trainings.
         left_out: number of trainings without images, by the name of the missing file.
-        images: trainings per source.
+        images: number of trainings per source of images and expectation.
         scores: all figures.
         adjusted: cases that rules were changed for.
         unadjusted: the main figures without these cases.
@@ -95,15 +62,15 @@ class Record:
     date: str
     trainings: int
     left_out: Mapping[str, int]
-    images: tuple[ImageCounts, ...]
+    images: Mapping[str, Mapping[str, int]]
     scores: Scores
     adjusted: tuple[str, ...]
     unadjusted: ShortScores
     tools: Mapping[str, ShortScores]
     without: Mapping[str, ShortScores]
-    not_fixed_first: tuple[FixRow, ...]
+    not_fixed_first: tuple[FixTrial, ...]
     not_treated: tuple[str, ...]
-    wrong: tuple[WrongVerdict, ...]
+    wrong: tuple[Verdict, ...]
     cases: tuple[CaseRow, ...]
 
 
@@ -115,9 +82,7 @@ def record(results: Results, command: str) -> Record:
         command: that produced them.
     """
     verdicts, trials = results.verdicts, results.trials or ()
-    counts = Counter((v.data, v.expect) for v in verdicts)
     of_case, first = Counter(v.case for v in verdicts), {v.case: v for v in reversed(verdicts)}
-    by_name = {v.name: v for v in verdicts}
     treated = {trial.name for trial in trials}
     return Record(
         part=results.part,
@@ -126,19 +91,17 @@ def record(results: Results, command: str) -> Record:
         date=time.strftime("%Y-%m-%d"),
         trainings=len(verdicts),
         left_out={Path(file).name: count for file, count in results.left_out.items()},
-        images=tuple(
-            ImageCounts(data, *(counts[data, e] for e in ("faulty", "healthy", "borderline")))
+        images={
+            data: Counter(v.expect for v in verdicts if v.data == data)
             for data in sorted({v.data for v in verdicts})
-        ),
+        },
         scores=scores(verdicts, results.trials),
         adjusted=tuple(sorted({v.case for v in verdicts if v.adjusted})),
         unadjusted=_short([v for v in verdicts if not v.adjusted]),
-        tools={name: tools.scores(verdicts, reports) for name, reports in results.tools.items()},
+        tools={name: tools.scores(verdicts, symptoms) for name, symptoms in results.tools.items()},
         without={name: _short(own) for name, own in results.without.items()},
         not_fixed_first=tuple(
-            FixRow(t.name, by_name[t.name].named, t.steps, t.control_steps, t.fixed)
-            for t in sorted(trials, key=lambda trial: trial.fixed)
-            if not t.first
+            trial for trial in sorted(trials, key=lambda trial: trial.fixed) if not trial.first
         ),
         not_treated=tuple(
             v.name
@@ -148,13 +111,9 @@ def record(results: Results, command: str) -> Record:
             and v.fixable
             and v.name not in treated
         ),
-        wrong=tuple(
-            WrongVerdict(v.name, v.case, v.data, expected(v), described(v), v.failing_criteria)
-            for v in verdicts
-            if v.is_wrong
-        ),
+        wrong=tuple(v for v in verdicts if v.is_wrong),
         cases=tuple(
-            CaseRow(name, of_case[name], expected(v), results.cases[name].reason)
+            CaseRow(name, of_case[name], v.expected, results.cases[name].reason)
             for name, v in sorted(first.items())
         ),
     )
@@ -168,21 +127,6 @@ def code() -> str:
 def _short(verdicts: Sequence[Verdict]) -> ShortScores:
     whole = diagnosis_scores(verdicts)
     return ShortScores(whole.right, whole.found, whole.healthy_alarms, whole.borderline_alarms)
-
-
-def expected(verdict: Verdict) -> str:
-    """The accepted causes, "CAE503 or CAE604", or "healthy" or "borderline"."""
-    return " or ".join(verdict.causes) or verdict.expect
-
-
-def described(verdict: Verdict) -> str:
-    """The root causes that the diagnosis names, in words."""
-    text = ", ".join(verdict.named) or verdict.first
-    if verdict.failed:
-        text += f": {verdict.failed}"
-    if verdict.is_right_anywhere and not verdict.is_right:
-        text += "; an accepted cause is among the other findings"
-    return text
 
 
 def read(path: Path) -> Record:

@@ -160,7 +160,7 @@ def summary(record: Record) -> list[Part]:
     if wrong := record.wrong:
         parts += ["", line((f"{len(wrong)} of {record.trainings} verdicts are wrong:", "bold"))]
         parts += [
-            line(f"  {w.name} ({w.data}): expected {w.expected}, got {w.verdict}", whole=True)
+            line(f"  {w.name} ({w.data}): expected {w.expected}, got {w.described}", whole=True)
             for w in wrong[:MAX_SHOWN]
         ]
         if len(wrong) > MAX_SHOWN:

@@ -62,6 +62,11 @@ class Verdict:
         return FAILED if self.failed else UNDECIDED if self.undecided else NONE
 
     @property
+    def expected(self) -> str:
+        """The accepted causes, "CAE503 or CAE604", or "healthy" or "borderline"."""
+        return " or ".join(self.causes) or self.expect
+
+    @property
     def is_alarm(self) -> bool:
         """Whether there is a finding above a note."""
         return bool(self.findings)
@@ -77,6 +82,16 @@ class Verdict:
         return bool(set(self.findings) & set(self.causes))
 
     @property
+    def described(self) -> str:
+        """The root causes that the diagnosis names, in words."""
+        text = ", ".join(self.named) or self.first
+        if self.failed:
+            text += f": {self.failed}"
+        if self.is_right_anywhere and not self.is_right:
+            text += "; an accepted cause is among the other findings"
+        return text
+
+    @property
     def is_wrong(self) -> bool:
         """Whether a faulty run has another first cause, or another run an alarm."""
         return not self.is_right if self.expect == "faulty" else self.is_alarm
@@ -88,6 +103,7 @@ class FixTrial:
 
     Attributes:
         name: of the run.
+        named: codes of its root causes.
         first: the first fix alone made it healthy.
         fixed: some fix did, within the allowed steps.
         control_first: the first random change did.
@@ -100,6 +116,7 @@ class FixTrial:
     """
 
     name: str
+    named: tuple[str, ...]
     first: bool
     fixed: bool
     control_first: bool

@@ -22,6 +22,7 @@ from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run
 
 Series = NDArray[np.float64]
+Symptoms = tuple[str, ...]  # of a run, the one that is named first at the beginning
 
 NO_LEARNING = (
     "CAE101", "CAE102", "CAE201", "CAE202", "CAE203", "CAE205", "CAE206", "CAE207", "CAE208", "CAE209",
@@ -34,14 +35,7 @@ SYMPTOMS: dict[str, tuple[str, ...]] = {
     "not finite": ("CAE201", "CAE207", "CAE102"),
     "exploding gradient": ("CAE201", "CAE207", "CAE102"),
     "vanishing gradient": (
-        "CAE203",
-        "CAE205",
-        "CAE206",
-        "CAE208",
-        "CAE209",
-        "CAE301",
-        "CAE605",
-        "CAE202",
+        "CAE203", "CAE205", "CAE206", "CAE208", "CAE209", "CAE301", "CAE605", "CAE202",
     ),
     "dead filters": ("CAE205", "CAE206", "CAE207", "CAE401", "CAE301"),
     "oscillating loss": ("CAE207", "CAE201", "CAE210"),
@@ -51,23 +45,7 @@ SYMPTOMS: dict[str, tuple[str, ...]] = {
     "learning rate out of range": ("CAE207", "CAE208", "CAE201"),
     "input out of range": ("CAE102",),
     "missing activation": ("CAE602", "CAE603", "CAE604"),
-}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a tool reports for a run.
-
-    Attributes:
-        symptoms: the first one first; () if it finds nothing.
-    """
-
-    symptoms: tuple[str, ...]
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Codes that the first symptom may be caused by."""
-        return SYMPTOMS[self.symptoms[0]] if self.symptoms else ()
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -292,11 +270,11 @@ class _Wanted:
         return str(name).startswith(("map_std/", "dynamics/", "batches/")) or name == "mean_mse"
 
 
-def reports(diagnosed: Sequence[Diagnosed]) -> dict[str, tuple[Report, ...]]:
-    """What each tool reports for each run, by its name; no symptoms for a run that was never trained."""
+def symptoms(diagnosed: Sequence[Diagnosed]) -> dict[str, tuple[Symptoms, ...]]:
+    """What each tool reports for each run, by its name; () for a run that was never trained."""
     of_runs = [_signals(one) for one in diagnosed]
     return {
-        tool.name: tuple(Report(tuple(tool.check(shown)) if shown else ()) for shown in of_runs)
+        tool.name: tuple(tuple(tool.check(shown)) if shown else () for shown in of_runs)
         for tool in TOOLS
     }
 
@@ -310,15 +288,19 @@ def _signals(one: Diagnosed) -> Signals | None:
         return None
 
 
-def scores(verdicts: Sequence[Verdict], reports: Sequence[Report]) -> ShortScores:
-    """Compares the reports of a tool with what the cases expect."""
-    pairs = list(zip(verdicts, reports, strict=True))
+def scores(verdicts: Sequence[Verdict], symptoms: Sequence[Symptoms]) -> ShortScores:
+    """Compares the symptoms that a tool reports with what the cases expect."""
+    pairs = list(zip(verdicts, symptoms, strict=True))
 
     def alarms(expect: str) -> Rate:
-        return rate(bool(report.symptoms) for v, report in pairs if v.expect == expect)
+        return rate(bool(own) for v, own in pairs if v.expect == expect)
 
     return ShortScores(
-        right=rate(bool(set(r.codes) & set(v.causes)) for v, r in pairs if v.expect == "faulty"),
+        right=rate(
+            bool(own and set(SYMPTOMS[own[0]]) & set(v.causes))
+            for v, own in pairs
+            if v.expect == "faulty"
+        ),
         found=alarms("faulty"),
         healthy_alarms=alarms("healthy"),
         borderline_alarms=alarms("borderline"),
