@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -74,13 +75,13 @@ examples:
 """
 
 
-def main() -> NoReturn:
-    """Runs the command on the command line and ends the process."""
+def main(command: Callable[[list[str]], int] | None = None) -> NoReturn:
+    """Runs the command on the command line, or the given one, and ends the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows ASCII only shows ? for …
             stream.reconfigure(errors="replace")
     try:
-        code = run(sys.argv[1:])
+        code = run(sys.argv[1:], command)
         sys.stdout.flush()
     except BrokenPipeError:  # cae options | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,10 +95,10 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def run(arguments: list[str]) -> int:
-    """Runs a command; returns the exit code."""
+def run(arguments: list[str], command: Callable[[list[str]], int] | None = None) -> int:
+    """Runs a command, without one that of the arguments; shows errors and returns the exit code."""
     try:
-        return dispatch(arguments)
+        return (command or dispatch)(arguments)
     except (UserError, RunFailed) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -25,7 +25,7 @@ from benchmarks.faults import (
 )
 from benchmarks.faults.case import joined
 from benchmarks.faults.scoring import FixTrial, Verdict
-from cae_cli import data, experiment
+from cae_cli import cli, data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run, plain
@@ -777,10 +777,10 @@ def test_the_help_lists_the_corruptions(capsys):
 def test_wrong_arguments_are_reported_without_a_stack_trace(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments in (["--part", "tests"], ["--jobs", "0"], ["--nothing"]):
-        assert command.run(arguments) == 2
+        assert cli.run(arguments, command.main) == 2
         shown = capsys.readouterr().err
         assert shown.startswith("error: ") and "python -m benchmarks.faults --help" in shown
-    assert command.run([str(tmp_path / "nowhere")]) == 2
+    assert cli.run([str(tmp_path / "nowhere")], command.main) == 2
     assert "the case file does not exist" in capsys.readouterr().err
 
 

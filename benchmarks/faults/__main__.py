@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
 from pathlib import Path
 
 from benchmarks.faults import benchmark, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
 from benchmarks.faults.record import RECORDED, record
+from cae_cli import cli
 from cae_cli.commands import args
-from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.report import terminal
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed
@@ -112,19 +110,5 @@ def _portable(request: benchmark.Request, is_recorded: bool) -> str:
     return shlex.join([*words, "--record"] if is_recorded else words)
 
 
-def run(arguments: list[str]) -> int:
-    """Runs the benchmark; an error is shown without a stack trace. Returns the exit code."""
-    try:
-        return main(arguments)
-    except (UserError, RunFailed) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        terminal.show_error(error)
-        return 2 if isinstance(error, UserError) else 1
-    except (Interrupted, KeyboardInterrupt) as error:
-        print("interrupted", file=sys.stderr)
-        return getattr(error, "exit_code", 130)
-
-
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    cli.main(main)
