@@ -1,1 +1,1 @@
-"""Benchmarks: the speed beside other frameworks, evidence, and the fault benchmark of the diagnosis."""
+"""Benchmarks: speed compared with other libraries, evidence, and the fault benchmark."""

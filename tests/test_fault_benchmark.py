@@ -96,7 +96,7 @@ def test_a_later_override_replaces_an_earlier_one():
 
 
 MISTAKES = {
-    "a misspelt key": ("expect: faulty", "expct: sick", "expct", "did you mean expect?"),
+    "a misspelt key": ("expect: faulty", "expct: faulty", "expct", "did you mean expect?"),
     "a misspelt value": ("expect: faulty", "expect: faulti", "expect", "did you mean faulty?"),
     "a code that is none": ("CAE206", "CAE2O6", "causes", "did you mean CAE206?"),
     "no cause": ("causes: [CAE206]", "causes: []", "causes", "[CAE101]"),
@@ -215,7 +215,7 @@ def corrupted(name, tmp_path, *overrides):
 
 
 def test_split_scale_and_network_of_the_training_stay(tmp_path):
-    made, images, _ = corrupted("words", tmp_path, "data.scale=none", "data.seed=3", "data.size=16")
+    made, images, _ = corrupted("levels", tmp_path, "data.scale=none", "data.seed=3", "data.size=16")
     assert made[0] == "data=npz" and set(made[2:]) == {
         "data.train=180", "model=wide", "data.scale=none", "data.seed=3",
     }  # fmt: skip
@@ -225,7 +225,7 @@ def test_split_scale_and_network_of_the_training_stay(tmp_path):
 
 
 def test_each_corruption_matches_its_description(tmp_path):
-    seen = {
+    shown = {
         name: corrupted(name, tmp_path, *overrides)[2]
         for name, overrides in {
             "repeats_16": (),
@@ -240,18 +240,18 @@ def test_each_corruption_matches_its_description(tmp_path):
             "leaked_1": (),
         }.items()
     }
-    assert {name.rstrip("0123456789.").rstrip("_") for name in seen} | {"words"} == set(
+    assert {name.rstrip("0123456789.").rstrip("_") for name in shown} | {"levels"} == set(
         corruption.CORRUPTIONS
     )
-    assert seen["repeats_16"].distinct == pytest.approx(16 / 180, abs=1 / 180)
-    almost = seen["nearly_equal"]
+    assert shown["repeats_16"].distinct == pytest.approx(16 / 180, abs=1 / 180)
+    almost = shown["nearly_equal"]
     assert almost.distinct == 1 and almost.variance < 2e-4 < almost.image_std**2
-    assert seen["bytes"].high > 200 and seen["signed"].low < -0.9
+    assert shown["bytes"].high > 200 and shown["signed"].low < -0.9
     for name in ("noise_uniform", "noise_gaussian", "noise_binary"):
-        assert abs(seen[name].correlation) < 0.02, name
-    assert seen["flat_0.25"].flat == pytest.approx(0.25, abs=0.08)
-    assert seen["leaked_0.5"].repeated == 0.5  # of 20
-    assert seen["leaked_1"].repeated == 1
+        assert abs(shown[name].correlation) < 0.02, name
+    assert shown["flat_0.25"].flat == pytest.approx(0.25, abs=0.08)
+    assert shown["leaked_0.5"].repeated == 0.5  # of 20
+    assert shown["leaked_1"].repeated == 1
 
 
 def test_corrupted_images_are_reproducible_and_written_once(tmp_path):

@@ -100,7 +100,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "repeats": Corruption("N distinct images, repeated", _repeats, "N"),
     "nearly_equal": Corruption("one image with noise of 0.01", _nearly_equal),
     "bytes": Corruption("values from 0 to 255", lambda x, *_: x * 255),
-    "words": Corruption("values from 0 to 16", lambda x, *_: x * 16),
+    "levels": Corruption("values from 0 to 16", lambda x, *_: x * 16),
     "signed": Corruption("values from -1 to 1", lambda x, *_: x * 2 - 1),
     "noise_uniform": Corruption("uniform noise instead of images", _noise_uniform),
     "noise_gaussian": Corruption("Gaussian noise instead of images", _noise_gaussian),

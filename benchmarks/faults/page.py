@@ -14,7 +14,16 @@ from benchmarks.faults.benchmark import MAX_STEPS
 from benchmarks.faults.case import EXPECTED
 from benchmarks.faults.figure import draw
 from benchmarks.faults.record import HISTORY, RECORDED, Record
-from benchmarks.faults.report import count, goals, instead, share, tool_rows
+from benchmarks.faults.report import (
+    ANY_FIX,
+    BY_CHANCE,
+    FIRST_FIX,
+    count,
+    goals,
+    instead,
+    share,
+    tool_rows,
+)
 from benchmarks.faults.scoring import rate_of
 from cae_cli.diagnosis import RULES
 from cae_cli.runs.folder import read_json
@@ -68,7 +77,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _recorded(entries: Figures) -> str:
-    """Earlier figures in words, an entry a paragraph."""
+    """Earlier figures, one paragraph per entry."""
     parts = []
     for entry in entries:
         lines = [f"\n\n{entry['text']}"]
@@ -257,7 +266,8 @@ def _fixes(shown: Record, entries: Figures) -> str:
     ]
     titles = ["training", "named causes", "fixes", "random control", "fixed in the end"]
     tried = (
-        "Not fixed by the first fix, with everything that was tried:\n\n" + _table(titles, rows)
+        "The first fix was not sufficient for these trainings. Each arrow is followed by the causes that "
+        "the diagnosis names then, and by the criteria that fail.\n\n" + _table(titles, rows)
         if rows
         else "The first fix was sufficient for every training."
     )
@@ -276,11 +286,11 @@ of the first-named cause. If it was not healthy then, the next fix was tried, {M
 means: no finding above a note, enough metrics for a verdict, and every criterion met. A fixable training
 without findings counts as not fixed. With two faults, the first fix can mend only one.
 
-The first fix was sufficient for {share(fixes.first)} and one of the fixes for {share(fixes.fixed)} of
-{fixes.fixed.total} fixable trainings. The first random change was sufficient for \
+The first fix was sufficient for {share(fixes.first, FIRST_FIX)} and one of the fixes for {share(fixes.fixed, ANY_FIX)}
+of {fixes.fixed.total} fixable trainings. The first random change was sufficient for \
 {share(fixes.control_first)} and
-one of as many random changes for {share(fixes.control)} of {fixes.control.total} treated trainings. The
-mean number of fixes per training was {mean}.{_recorded(entries)}
+one of as many random changes for {share(fixes.control, BY_CHANCE)} of {fixes.control.total} treated trainings.
+The mean number of fixes per training was {mean}.{_recorded(entries)}
 
 {tried}{untreated}"""
 

@@ -15,6 +15,7 @@ from cae_cli.report.sections import Column, Part, Table, line
 from cae_cli.runs.folder import plain, surroundings, write_json
 from cae_cli.system.files import writing
 
+FIRST_FIX, ANY_FIX, BY_CHANCE = 0.85, 0.95, 0.25  # goals for the share of fixed trainings
 MIN_HEALTHY = 60  # fewer runs without an alarm show too little
 MAX_SHOWN = 20  # wrong verdicts on the screen
 COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
@@ -60,36 +61,38 @@ def _goal(name: str, rate: Rate, comparison: str, limit: float) -> Goal:
 
 def goals(scores: Scores) -> list[Goal]:
     """The main figures and their targets; those of which nothing was counted are left out."""
-    own, fixes = scores.diagnosis, scores.fixes
-    alarms = own.healthy_false_alarms
+    diagnosis, fixes = scores.diagnosis, scores.fixes
+    alarms = diagnosis.healthy_false_alarms
     is_free = False if alarms.count else True if alarms.total >= MIN_HEALTHY else None
     listed = [
-        _goal("faulty: an accepted cause is named first", own.right, "at least", 0.95),
-        Goal("faulty: an accepted cause is among the findings", own.right_anywhere),
-        Goal("faulty: any finding", own.found),
-        Goal("two faults: the second is found too", own.second_fault),
-        Goal("healthy: alarms", own.healthy_alarms),
+        _goal("faulty: an accepted cause is named first", diagnosis.right, "at least", 0.95),
+        Goal("faulty: an accepted cause is among the findings", diagnosis.right_anywhere),
+        Goal("faulty: any finding", diagnosis.found),
+        Goal("two faults: the second is found too", diagnosis.second_fault),
+        Goal("healthy: alarms", diagnosis.healthy_alarms),
         Goal(
             "healthy, every criterion met: alarms",
             alarms,
             f"none in at least {MIN_HEALTHY}",
             met=is_free,
         ),
-        Goal("borderline: alarms", own.borderline_alarms),
-        _goal("borderline, every criterion met: alarms", own.borderline_false_alarms, "at most", 0.05),
-        Goal("undecided", own.undecided),
-        Goal("not diagnosed", own.failed),
-        Goal("faulty: a criterion fails as well", own.faulty_failing),
-        Goal("healthy: a criterion fails", own.healthy_failing),
+        Goal("borderline: alarms", diagnosis.borderline_alarms),
+        _goal(
+            "borderline, every criterion met: alarms", diagnosis.borderline_false_alarms, "at most", 0.05
+        ),
+        Goal("undecided", diagnosis.undecided),
+        Goal("not diagnosed", diagnosis.failed),
+        Goal("faulty: a criterion fails as well", diagnosis.faulty_failing),
+        Goal("healthy: a criterion fails", diagnosis.healthy_failing),
     ]
     if fixes is not None:
         listed += [
-            _goal("fixable: fixed by the first fix", fixes.first, "at least", 0.85),
+            _goal("fixable: fixed by the first fix", fixes.first, "at least", FIRST_FIX),
             Goal("fixable, one fault: fixed by the first fix", fixes.first_of_one),
-            _goal("fixable: fixed by one of the fixes", fixes.fixed, "at least", 0.95),
+            _goal("fixable: fixed by one of the fixes", fixes.fixed, "at least", ANY_FIX),
             Goal("treated: fixed by one of the fixes", fixes.fixed_of_treated),
             Goal("treated: fixed by the first random change", fixes.control_first),
-            _goal("treated: fixed by one of as many random changes", fixes.control, "below", 0.25),
+            _goal("treated: fixed by one of as many random changes", fixes.control, "below", BY_CHANCE),
         ]
     return [goal for goal in listed if goal.rate.total]
 
