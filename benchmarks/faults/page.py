@@ -266,7 +266,7 @@ def _fixes(shown: Record, entries: Figures) -> str:
     ]
     titles = ["training", "named causes", "fixes", "random control", "fixed in the end"]
     tried = (
-        "The first fix was not sufficient for these trainings. Each arrow is followed by the causes that "
+        "The first fix was not sufficient for these trainings. After each arrow are the causes that "
         "the diagnosis names then, and by the criteria that fail.\n\n" + _table(titles, rows)
         if rows
         else "The first fix was sufficient for every training."
@@ -277,6 +277,8 @@ def _fixes(shown: Record, entries: Figures) -> str:
         else ""
     )
     mean = "–" if fixes.trainings is None else f"{fixes.trainings:.1f}"
+    first, fixed = share(fixes.first, FIRST_FIX), share(fixes.fixed, ANY_FIX)
+    control_first, control = share(fixes.control_first), share(fixes.control, BY_CHANCE)
     return f"""\
 ## Fixes
 
@@ -286,11 +288,10 @@ of the first-named cause. If it was not healthy then, the next fix was tried, {M
 means: no finding above a note, enough metrics for a verdict, and every criterion met. A fixable training
 without findings counts as not fixed. With two faults, the first fix can mend only one.
 
-The first fix was sufficient for {share(fixes.first, FIRST_FIX)} and one of the fixes for {share(fixes.fixed, ANY_FIX)}
-of {fixes.fixed.total} fixable trainings. The first random change was sufficient for \
-{share(fixes.control_first)} and
-one of as many random changes for {share(fixes.control, BY_CHANCE)} of {fixes.control.total} treated trainings.
-The mean number of fixes per training was {mean}.{_recorded(entries)}
+The first fix was sufficient for {first} and one of the fixes for {fixed} of
+{fixes.fixed.total} fixable trainings. The first random change was sufficient for {control_first} and one
+of as many random changes for {control} of {fixes.control.total} treated trainings. The mean number of
+fixes per training was {mean}.{_recorded(entries)}
 
 {tried}{untreated}"""
 
