@@ -14,6 +14,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,10 +113,10 @@ class Cae(Contestant):
         from cae_cli.config.compose import checked
         from cae_cli.data import Images
         from cae_cli.introspection.probe import Probe
-        from cae_cli.model import build
+        from cae_cli.model.build import build
         from cae_cli.training import backend, fit
         from cae_cli.training.recorder import Recorder
-        from cae_cli.training.step import Loop
+        from cae_cli.training.step import CompiledSteps
 
         names = {"1": "1_baseline", "2": "2_l2_augmented", "3": "3_ssim"}
         plain = ["augmentation=none"] if reference.endswith("plain") else []
@@ -123,23 +124,13 @@ class Cae(Contestant):
         device = backend.start(deterministic=options.training.deterministic, mixed_precision=False)
         backend.seed(0)
         all_images = Images(images, images[:256])
-        self.network = build.build(
-            all_images.shape, options.model, tuple(options.regularization.values())
-        )
+        self.network = build(all_images.shape, options.model, tuple(options.regularization.values()))
         self.network.model.set_weights(weights)
         probe = Probe(self.network, all_images)
         self.training, self.images, self.batch, self.epochs = fit, images, batch, 0
-        self.loop = Loop(
-            self.network,
-            all_images,
-            options.loss,
-            options.optimizer,
-            options.augmentation,
-            0,
-            batch,
-            Recorder(self.network.model, probe.spreads),
-            device.parts,
-        )
+        options = replace(options, training=replace(options.training, batch_size=batch))
+        recorder = Recorder(self.network.model, probe.spreads)
+        self.loop = CompiledSteps(self.network, all_images, options, recorder, device.parts)
 
     def check(self) -> list[float]:
         order = np.arange(CHECKED * self.batch, dtype=np.int32)

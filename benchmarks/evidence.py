@@ -59,7 +59,7 @@ COLUMNS = {
 
 def measured(run: Run, photos: Path) -> dict[str, float]:
     """The compared metrics of a run."""
-    metrics = experiment.assess(run).metrics
+    metrics = experiment.diagnose(run).metrics
     return {
         "explained": metrics.quality.explained_variance,
         "ssim": metrics.quality.ssim.value,

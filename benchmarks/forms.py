@@ -24,9 +24,9 @@ from benchmarks.speed import spread
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.introspection.probe import Probe
-from cae_cli.model import build
+from cae_cli.model.build import build
 from cae_cli.training import backend, fit, forward
-from cae_cli.training.step import Loop
+from cae_cli.training.step import CompiledSteps
 
 FORMS = {
     "layers, whole": (False, 1),
@@ -39,15 +39,13 @@ FORMS = {
 def form(options, images, fused: bool, parts: int):
     """A function that runs an epoch in this form and returns its seconds, warmed up."""
     backend.seed(0)
-    network = build.build(images.shape, options.model, tuple(options.regularization.values()))
+    network = build(images.shape, options.model, tuple(options.regularization.values()))
     convolved_next = forward._convolved_next
     if not fused:
         forward._convolved_next = lambda graph, step: None
     batch = options.training.batch_size
-    loop = Loop(
-        network, images, options.loss, options.optimizer, options.augmentation, 0, batch,
-        Nothing(network.model, Probe(network, images).spreads), parts,
-    )  # fmt: skip
+    recorder = Nothing(network.model, Probe(network, images).spreads)
+    loop = CompiledSteps(network, images, options, recorder, parts)
     order = fit.image_order(0, 1, len(images.train))
     steps = -(-len(order) // batch)
 

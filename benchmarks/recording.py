@@ -16,10 +16,11 @@ import numpy as np
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.introspection.probe import Probe
-from cae_cli.model import build as model
+from cae_cli.model.build import build
 from cae_cli.statistics.interval import interval
-from cae_cli.training import backend, fit
+from cae_cli.training import backend
 from cae_cli.training import step as loop
+from cae_cli.training.fit import Callbacks, fit
 from cae_cli.training.recorder import Recorder
 
 
@@ -68,7 +69,7 @@ class Nothing(Recorder):
 def seconds(options, images, kind, parts) -> tuple[float, float]:
     """Seconds of a whole training, and of its epochs after the first."""
     backend.seed(options.seed)
-    network = model.build(images.shape, options.model, tuple(options.regularization.values()))
+    network = build(images.shape, options.model, tuple(options.regularization.values()))
     probe = Probe(network, images)
     kernels = loop.kernels
     if kind is Nothing:
@@ -76,12 +77,9 @@ def seconds(options, images, kind, parts) -> tuple[float, float]:
     times: list[float] = []
     try:
         began = time.perf_counter()
-        fit.fit(
-            network, images, options=options.training, loss=options.loss, optimizer=options.optimizer,
-            schedule=options.schedule, augmentation=options.augmentation, seed=options.seed,
-            watcher=fit.Watcher(on_epoch=lambda history: times.append(time.perf_counter())),
-            recorder=kind(network.model, probe.spreads), parts=parts,
-        )  # fmt: skip
+        callbacks = Callbacks(on_epoch=lambda history: times.append(time.perf_counter()))
+        recorder = kind(network.model, probe.spreads)
+        fit(network, images, options, recorder, callbacks=callbacks, parts=parts)
     finally:
         loop.kernels = kernels
     return time.perf_counter() - began, times[-1] - times[1]

@@ -109,7 +109,7 @@ class Bench:
 
     def start_file(self) -> None:
         from cae_cli.config.compose import checked
-        from cae_cli.model import build as model
+        from cae_cli.model.build import build
         from cae_cli.training import backend
 
         if self.arguments.data:
@@ -121,7 +121,7 @@ class Bench:
             images = data.load(checked([f"data.train={IMAGES}"])[1].data).train
         backend.start(deterministic=True, mixed_precision=False)
         backend.seed(0)
-        network = model.build((28, 28, 1), checked([])[1].model).model
+        network = build((28, 28, 1), checked([])[1].model).model
         weights = {f"weight_{i}": w for i, w in enumerate(network.get_weights())}
         np.savez(self.scratch / "start.npz", images=images, **weights)
 
@@ -371,11 +371,11 @@ class Bench:
         from cae_cli import data
         from cae_cli.config.compose import checked
         from cae_cli.data import spool
-        from cae_cli.model import build as model
+        from cae_cli.model.build import build
         from cae_cli.training import backend
         from cae_cli.training import fit as training
         from cae_cli.training.recorder import Recorder
-        from cae_cli.training.step import CHUNK, Loop
+        from cae_cli.training.step import CHUNK, CompiledSteps
 
         folder = self.scratch / "photos"
         folder.mkdir()
@@ -394,12 +394,9 @@ class Bench:
             images = data.load(options.data)
             reading = time.perf_counter() - began
             backend.seed(0)
-            network = model.build(images.shape, options.model)
+            network = build(images.shape, options.model)
             recorder = Recorder(network.model, dict)
-            loop = Loop(
-                network, images, options.loss, options.optimizer, options.augmentation, 0, 32,
-                recorder, device.parts,
-            )  # fmt: skip
+            loop = CompiledSteps(network, images, options, recorder, device.parts)
             steps = -(-len(images.train) // 32)
             epochs = []
             for epoch in range(self.arguments.repeats):

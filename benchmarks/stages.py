@@ -19,7 +19,7 @@ def main() -> None:
     sys.argv = ["cae", *sys.argv[3:]]
     from cae_cli import cli, experiment
     from cae_cli.introspection import probe
-    from cae_cli.training import backend, fit, step
+    from cae_cli.training import backend, step
 
     seconds: dict[str, float] = {}
 
@@ -37,13 +37,13 @@ def main() -> None:
 
         setattr(owner, name, clocked)
 
-    timed(experiment, "read", "reading images")
-    timed(experiment, "look_at", "dataset statistics")
+    timed(experiment, "load_images", "reading images")
+    timed(experiment, "dataset_statistics", "dataset statistics")
     timed(backend, "start", "starting TensorFlow")
-    timed(fit, "_before_training", "validation before training")
-    timed(step.Loop, "epoch", "steps")
+    timed(step.CompiledSteps, "validate", "validation")
+    timed(step.CompiledSteps, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
-    timed(experiment, "judge", "diagnosing and drawing")
+    timed(experiment, "report", "diagnosing and drawing")
     try:
         cli.main()
     finally:

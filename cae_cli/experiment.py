@@ -1,8 +1,10 @@
-"""One run, in order. READ THIS FIRST.
+"""One run, in order. Read this file first.
 
-    config -> data -> model -> training -> artifacts -> measures -> findings -> report
+    config -> data -> model -> training -> run folder -> metrics -> findings -> fixes -> report
 
-The run folder is the waist: TensorFlow works left of it, NumPy right of it.
+`run` goes all the way. `train` ends at the run folder: TensorFlow is needed left of it only. `diagnose`
+turns the files of the folder into metrics, findings and fixes, and `report` writes and draws them, so
+both can be repeated without training again.
 """
 
 from __future__ import annotations
@@ -17,21 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import data, diagnosis
-from cae_cli.config import schema
 from cae_cli.config.facts import facts
-from cae_cli.config.schema import Config
+from cae_cli.config.schema import Config, plain
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.errors import Interrupted, UserError
+from cae_cli.introspection import Autoencoder
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.collect import Metrics, measure
 from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
-from cae_cli.model import build
+from cae_cli.model.build import build
+from cae_cli.model.plan import plan
 from cae_cli.report import figures, summary, terminal
 from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run, surroundings
 from cae_cli.system import signals
-from cae_cli.training import backend, fit
+from cae_cli.training import backend
+from cae_cli.training.fit import Callbacks, fit, freeze
+from cae_cli.training.history import Checkpoint, History
 from cae_cli.training.recorder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -39,13 +44,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run, ready to be shown.
+    """The result of a run, ready to be shown.
 
     Attributes:
-        measures: what was measured.
-        diagnosis: what was judged.
+        metrics: what was measured.
+        diagnosis: findings and fixes.
         held_out: which images were measured, "test" or "validation".
-        command: words of the command line that make this run again; none for a model that this tool
+        command: arguments of the command line that repeats this run; empty for a model that this tool
             did not train.
         failed: the training diverged; everything else is there nevertheless.
     """
@@ -57,14 +62,14 @@ class Outcome:
     failed: bool
 
     def summary(self, *, verbose: bool = False) -> list[Part]:
-        """The summary diagnosis, to be shown."""
+        """The summary, to be shown."""
         return summary.summary(
             self.metrics, self.diagnosis, self.held_out, self.command, verbose=verbose
         )
 
 
 def run(
-    options: Config,
+    config: Config,
     command: Sequence[str],
     folder: Run,
     *,
@@ -72,101 +77,90 @@ def run(
     again: bool = False,
     pictures: bool = True,
 ) -> Outcome:
-    """Trains an autoencoder and says what it learned.
+    """Trains an autoencoder and reports what it learned.
 
     Args:
-        options: the checked config.
-        command: words of the command line that lead to it.
-        folder: the run's.
+        config: the checked config.
+        command: arguments of the command line that led to it.
+        folder: of the run.
         choices: the chosen option of each config group; None keeps those of a run that is resumed.
-        again: the run goes on from its last checkpoint.
-        pictures: are drawn.
+        again: the run resumes from its last checkpoint.
+        pictures: draw them.
 
     Returns:
-        The outcome; all of it is in the folder. If the training diverged, the status says failed.
+        The outcome; the folder holds all of it. If the training diverged, its status is "failed".
 
     Raises:
-        UserError: the data, or their combination with the options, is of no use; cannot write; the
-            images are no longer those that the run began with.
+        UserError: the images cannot be used, do not fit the config, or have changed since the run
+            started; the folder cannot be written.
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
     with folder.running(again=again), backend.one_blas_thread():
         before = folder.setup() if again else surroundings()
-        setup = {**before, "command": list(command), "config": schema.plain(options)}
+        setup = {**before, "command": list(command), "config": plain(config)}
         if choices is not None:
             setup["choices"] = dict(choices)
         if not again:
-            folder.write_setup(setup)  # enough to begin once more
+            folder.write_setup(setup)  # enough to start the run again
         with backend.quiet(folder.log), screen.doing("reading images …"):
-            images = read(options)
-            seen = look_at(images)
-        risks = forecast(options, images, seen)
-        setup |= {"data": described(images), "forecast": risks}
+            images = load_images(config)
+            statistics = dataset_statistics(images)
+        risks = forecast(config, images, statistics)
+        setup |= {"data": describe(images), "forecast": risks}
         if again:
-            _check_same(before, setup)
+            _check_same_images(before, setup)
         folder.write_setup(setup)
         screen.warn(risks)
         with backend.quiet(folder.log):
-            train(options, images, seen, folder, screen)
+            train(config, images, statistics, folder, screen)
         signals.check()
-        outcome = judge(folder, pictures=pictures)
+        outcome = report(folder, pictures=pictures)
         signals.check()
         if outcome.failed:
-            folder.set_status("failed", _why(outcome, folder.training()))
+            folder.set_status("failed", _failure(outcome, folder.training()))
         return outcome
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Says so if a run would go on with other images.
+# --- config and data ---
+
+
+def check_early(config: Config) -> None:
+    """Checks the options against the size of the images, if it is known before reading them.
 
     Raises:
-        UserError: it would.
+        UserError: they do not fit together.
     """
-    known = before.get("data")
-    if known and known["fingerprint"] != now["data"]["fingerprint"]:
-        raise UserError(
-            f"the images are not those that the run began with: {known['train']:,} for training then, "
-            f"{now['data']['train']:,} now, and other pixels",
-            where=(now["config"]["data"].get("path") or f"data={known['source']}"),
-            hint="put the old images back, or begin anew with cae train",
-        )
-
-
-def _why(outcome: Outcome, trained: Mapping[str, Any]) -> str:
-    """Why a training diverged, as far as it is known."""
-    what = (
-        f"the training diverged: {trained['diverged_in']} not finite at step {trained['diverged_at']:,}"
-    )
-    causes = [f.problem for f in outcome.diagnosis.findings if f.consequence_of is None]
-    return f"{what}; likely cause: {causes[0]}" if causes else what
-
-
-def check_early(options: Config) -> None:
-    """What can be said before the images are read, where their size is known beforehand.
-
-    Raises:
-        UserError: options do not fit together.
-    """
-    shape = options.data.known_shape()
+    shape = config.data.known_shape()
     if shape is not None:
-        options.loss.check(shape, options.model.output_activation)
-        build.check(options.model, shape)
+        config.loss.check(shape, config.model.output_activation)
+        config.model.check(shape)
 
 
-def read(options: Config) -> Images:
-    """The images, if they and the options fit together. TensorFlow is not needed yet.
+def check(config: Config, images: Images) -> None:
+    """Checks the options against the images. Needs no TensorFlow.
 
     Raises:
-        UserError: they cannot be read, or do not fit together.
+        UserError: they do not fit together.
     """
-    images = data.load(options.data)
-    check(options, images)
+    config.training.check(len(images.train))
+    config.loss.check(images.shape, config.model.output_activation)
+    config.model.check(images.shape)
+
+
+def load_images(config: Config) -> Images:
+    """Loads the images and checks the options against them. Needs no TensorFlow.
+
+    Raises:
+        UserError: they cannot be read, or do not fit the config.
+    """
+    images = data.load(config.data)
+    check(config, images)
     return images
 
 
-def look_at(images: Images) -> DatasetStatistics:
-    """What the images are like."""
+def dataset_statistics(images: Images) -> DatasetStatistics:
+    """Statistics of the first images of each part."""
     count = sample_size(images.shape)
     first = [data.as_float(part[:count]) for part in (images.train, images.held_out)]
     return dataset(
@@ -176,81 +170,65 @@ def look_at(images: Images) -> DatasetStatistics:
     )
 
 
-def forecast(options: Config, images: Images, seen: DatasetStatistics) -> Diagnosis:
-    """What can be said of a training before it begins."""
-    planned = build.plan(images.shape, options.model, tuple(options.regularization))
-    plain = schema.plain(options)
-    return diagnosis.forecast(seen, planned, {**plain, "facts": facts(plain)})
+def describe(images: Images) -> dict[str, Any]:
+    """The entry ``data`` of run.json."""
+    return {
+        "source": images.source,
+        "shape": images.shape,
+        "train": len(images.train),
+        "validation": len(images.validation),
+        "test": None if images.test is None else len(images.test),
+        "fingerprint": images.fingerprint(),
+        "notes": images.notes,
+    }
 
 
-def check(options: Config, images: Images) -> None:
-    """What can be said only when the images are there, and before TensorFlow is.
+def forecast(config: Config, images: Images, statistics: DatasetStatistics) -> Diagnosis:
+    """The findings that need no training."""
+    planned = plan(images.shape, config.model, tuple(config.regularization))
+    options = plain(config)
+    return diagnosis.forecast(statistics, planned, {**options, "facts": facts(options)})
 
-    Raises:
-        UserError: images and options do not fit together.
-    """
-    fit.check(options.training, images)
-    options.loss.check(images.shape, options.model.output_activation)
-    build.check(options.model, images.shape)
+
+def _check_same_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UserError if a resumed run has other images than it started with."""
+    known = before.get("data")
+    if known and known["fingerprint"] != now["data"]["fingerprint"]:
+        raise UserError(
+            f"the images have changed since the run started: {known['train']:,} training images then, "
+            f"{now['data']['train']:,} now, with other pixels",
+            where=(now["config"]["data"].get("path") or f"data={known['source']}"),
+            hint="Restore the old images, or start a new run with cae train.",
+        )
+
+
+# --- model, training, run folder ---
 
 
 def train(
-    options: Config, images: Images, seen: DatasetStatistics, folder: Run, screen: terminal.Screen
+    config: Config, images: Images, statistics: DatasetStatistics, folder: Run, screen: terminal.Screen
 ) -> None:
-    """Left of the waist: from images to files."""
+    """Builds and trains the network, probes it, and writes everything to the run folder."""
+    options = config.training
     with screen.doing("starting TensorFlow …"):
         device = backend.start(
-            deterministic=options.training.deterministic,
-            mixed_precision=options.training.mixed_precision,
+            deterministic=options.deterministic, mixed_precision=options.mixed_precision
         )
-    if options.training.mixed_precision and not device.gpus:
-        screen.say("training.mixed_precision needs a GPU, and there is none: computing in float32")
-    backend.seed(options.seed)
-    autoencoder = build.build(images.shape, options.model, tuple(options.regularization.values()))
-    screen.say(
-        f"{images.source}: {len(images.train):,} training images "
-        f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} for validation; "
-        f"{autoencoder.weight_count:,} weights on {device}"
-    )
-    for note in images.notes:
-        screen.say(f"  {note}")
-        logger.info("%s", note)
-    fit.freeze(autoencoder, options.training.frozen)
+    autoencoder = build_network(config, images)
+    _announce(config, images, autoencoder, device, screen)
     probe = Probe(autoencoder, images)
     recorder = Recorder(autoencoder.model, probe.spreads)
-    folder.keep_snapshots(options.training.snapshots)
+    folder.keep_snapshots(options.snapshots)
     checkpoint = _checkpoint(folder, screen)
-
-    def on_epoch(history: fit.History) -> None:
-        signals.check()
-        epoch = history.left_at
-        if epoch in options.training.snapshots:
-            folder.write_arrays(folder.snapshot(epoch), probe.snapshot())
-        if epoch > 0:
-            folder.save_model(autoencoder.model, best=history.best_epoch == epoch)
-        folder.write_metrics([e.row() for e in history.epochs])
-        screen.epoch(history.epochs[-1].row(), len(images.train))
-
-    def on_checkpoint(taken: fit.Checkpoint) -> None:
-        # The last file of an epoch: before it is there, the epoch is trained again.
-        folder.write_checkpoint(taken.epochs[-1].epoch, taken.arrays())
-
     done = checkpoint.epochs[-1].epoch if checkpoint else 0
     try:
-        with screen.training(
-            options.training.epochs, len(images.train), options.training.batch_size, done
-        ):
-            history = fit.fit(
+        with screen.training(options.epochs, len(images.train), options.batch_size, done):
+            history = fit(
                 autoencoder,
                 images,
-                options=options.training,
-                loss=options.loss,
-                optimizer=options.optimizer,
-                schedule=options.schedule,
-                augmentation=options.augmentation,
-                seed=options.seed,
-                watcher=fit.Watcher(screen.steps, on_epoch, on_checkpoint),
-                recorder=recorder,
+                config,
+                recorder,
+                callbacks=_callbacks(config, images, folder, screen, probe),
                 parts=device.parts,
                 checkpoint=checkpoint,
             )
@@ -258,59 +236,171 @@ def train(
         folder.save_model(autoencoder.model, best=False)
         raise
     if history.stopped_early:
-        screen.say(f"stopped early: epoch {history.best_epoch} was the best, and its weights are kept")
+        screen.say(f"stopped early: the weights are those of epoch {history.best_epoch}, the best one")
     with screen.doing("measuring …"):
-        folder.write_training(
-            {
-                "best_epoch": history.best_epoch,
-                "measured_epoch": history.left_at,
-                "stopped_early": history.stopped_early,
-                "diverged_at": history.diverged_at,
-                "diverged_in": history.diverged_in,
-                "facts": facts(schema.plain(options)),
-                "network": autoencoder.facts(),
-                "weights": autoencoder.weight_count,
-                "device": str(device),
-                "held_out": images.held_out_name,
-            }
-        )
         folder.write_arrays(folder.snapshot(history.left_at), probe.snapshot())
-        folder.write_arrays(
-            folder.arrays, {**probe.record(), **recorder.record(), **dataset_arrays(seen)}
+        write_results(
+            folder,
+            images,
+            statistics,
+            {**probe.record(), **recorder.record()},
+            plain(config),
+            network=autoencoder.facts(),
+            weights=autoencoder.weight_count,
+            device=str(device),
+            best_epoch=history.best_epoch,
+            measured_epoch=history.left_at,
+            stopped_early=history.stopped_early,
+            diverged_at=history.diverged_at,
+            diverged_in=history.diverged_in,
         )
 
 
-def _checkpoint(folder: Run, screen: terminal.Screen) -> fit.Checkpoint | None:
-    """Where an earlier process of this run came to, None for a new run."""
+def build_network(config: Config, images: Images) -> Autoencoder:
+    """Builds the network with the weights of the config's seed, and freezes what is not trained."""
+    backend.seed(config.seed)
+    autoencoder = build(images.shape, config.model, tuple(config.regularization.values()))
+    freeze(autoencoder, config.training.frozen)
+    return autoencoder
+
+
+def _announce(
+    config: Config,
+    images: Images,
+    autoencoder: Autoencoder,
+    device: backend.Device,
+    screen: terminal.Screen,
+) -> None:
+    """Shows what is trained, and on which device."""
+    if config.training.mixed_precision and not device.gpus:
+        screen.say("training.mixed_precision needs a GPU and none was found: computing in float32")
+    screen.say(
+        f"{images.source}: {len(images.train):,} training images "
+        f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} validation images; "
+        f"{autoencoder.weight_count:,} weights on {device}"
+    )
+    for note in images.notes:
+        screen.say(f"  {note}")
+        logger.info("%s", note)
+
+
+def _callbacks(
+    config: Config, images: Images, folder: Run, screen: terminal.Screen, probe: Probe
+) -> Callbacks:
+    """Writes and shows each epoch while the training runs."""
+    model = probe.autoencoder.model
+
+    def on_epoch(history: History) -> None:
+        signals.check()
+        epoch = history.left_at
+        if epoch in config.training.snapshots:
+            folder.write_arrays(folder.snapshot(epoch), probe.snapshot())
+        if epoch > 0:
+            folder.save_model(model, best=history.best_epoch == epoch)
+        folder.write_metrics([e.row() for e in history.epochs])
+        screen.epoch(history.epochs[-1].row(), len(images.train))
+
+    def on_checkpoint(checkpoint: Checkpoint) -> None:
+        # The last file of an epoch: until it is there, a resumed run trains the epoch again.
+        folder.write_checkpoint(checkpoint.epochs[-1].epoch, checkpoint.arrays())
+
+    return Callbacks(screen.steps, on_epoch, on_checkpoint)
+
+
+def _checkpoint(folder: Run, screen: terminal.Screen) -> Checkpoint | None:
+    """The checkpoint in a run's folder, None for a new run; UserError if it is damaged."""
     arrays = folder.checkpoint()
     if arrays is None:
         return None
     try:
-        checkpoint = fit.Checkpoint.of(arrays)
+        checkpoint = Checkpoint.of(arrays)
     except ValueError as error:
         raise UserError(
-            f"the run cannot go on: {error}", where=folder.last.parent, hint="cae train begins anew"
+            f"the run cannot be resumed: {error}",
+            where=folder.last.parent,
+            hint="Start a new run with cae train.",
         ) from error
-    screen.say(f"going on after epoch {checkpoint.epochs[-1].epoch}")
+    screen.say(f"resuming after epoch {checkpoint.epochs[-1].epoch}")
     return checkpoint
 
 
-def judge(
+def write_results(
+    folder: Run,
+    images: Images,
+    statistics: DatasetStatistics,
+    arrays: Mapping[str, NDArray[Any]],
+    options: Mapping[str, Any],
+    **training: Any,
+) -> None:
+    """Writes training.json and arrays.npz, which `diagnose` reads.
+
+    Args:
+        folder: of the run.
+        images: that were measured.
+        statistics: of the images.
+        arrays: of the probe, and of the recorder if there was one.
+        options: the config as plain containers, as far as it is known.
+        **training: entries of training.json. ``network`` is required; others default to those of a
+            training that nobody recorded.
+    """
+    folder.write_training(
+        {
+            "best_epoch": None,
+            "measured_epoch": None,
+            "stopped_early": False,
+            "diverged_at": None,
+            "diverged_in": None,
+            "device": None,
+            **training,
+            "facts": facts(options),
+            "held_out": images.held_out_name,
+        }
+    )
+    of_dataset = {f"dataset/{name}": np.array(value) for name, value in asdict(statistics).items()}
+    folder.write_arrays(folder.arrays, {**arrays, **of_dataset})
+
+
+# --- metrics, findings, fixes, report ---
+
+
+def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
+    """Measures and diagnoses a run from its files. Writes nothing and needs no TensorFlow.
+
+    Args:
+        folder: of a run whose training has ended.
+        rules: options of single rules, in addition to those of the run's config.
+    """
+    trained, settings = folder.training(), folder.settings()
+    epochs = folder.read_metrics() if folder.metrics.exists() else {}
+    arrays = folder.read_arrays(folder.arrays)
+    metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
+    if rules:
+        settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
+    return Outcome(
+        metrics=metrics,
+        diagnosis=diagnosis.with_trials(diagnosis.diagnose(metrics, settings), folder.trials()),
+        held_out=trained["held_out"],
+        command=folder.setup()["command"],
+        failed=trained["diverged_at"] is not None,
+    )
+
+
+def report(
     folder: Run,
     rules: Mapping[str, Any] | None = None,
     *,
     silent: bool = False,
     pictures: bool = True,
 ) -> Outcome:
-    """Right of the waist: from files to pictures and a verdict. Needs no TensorFlow.
+    """Diagnoses a run, draws its pictures and writes its summary. Needs no TensorFlow.
 
     Args:
-        folder: of a run whose training is over.
-        rules: what single rules are to do, beside what the run's own config says.
-        silent: nothing is said on the way.
-        pictures: are drawn.
+        folder: as for `diagnose`.
+        rules: as for `diagnose`.
+        silent: show no progress.
+        pictures: draw them.
     """
-    outcome = assess(folder, rules)
+    outcome = diagnose(folder, rules)
     if pictures:
         with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
             figures.draw(folder, frozen=outcome.metrics.frozen)
@@ -326,37 +416,9 @@ def judge(
     return outcome
 
 
-def assess(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
-    """What `judge` finds, from the files and without a trace in them; arguments as there."""
-    setup, trained = folder.setup(), folder.training()
-    epochs = folder.read_metrics() if folder.metrics.exists() else {}
-    arrays = folder.read_arrays(folder.arrays)
-    metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
-    settings = folder.settings()
-    if rules:
-        settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
-    return Outcome(
-        metrics=metrics,
-        diagnosis=diagnosis.with_trials(diagnosis.diagnose(metrics, settings), folder.trials()),
-        held_out=trained["held_out"],
-        command=setup["command"],
-        failed=trained["diverged_at"] is not None,
-    )
-
-
-def dataset_arrays(seen: DatasetStatistics) -> dict[str, NDArray[Any]]:
-    """The survey as arrays.npz holds it."""
-    return {f"dataset/{name}": np.array(value) for name, value in asdict(seen).items()}
-
-
-def described(images: Images) -> dict[str, Any]:
-    """The data as run.json records them."""
-    return {
-        "source": images.source,
-        "shape": images.shape,
-        "train": len(images.train),
-        "validation": len(images.validation),
-        "test": None if images.test is None else len(images.test),
-        "fingerprint": images.fingerprint(),
-        "notes": images.notes,
-    }
+def _failure(outcome: Outcome, trained: Mapping[str, Any]) -> str:
+    """Why a training diverged, as far as it is known."""
+    value, step = trained["diverged_in"], trained["diverged_at"]
+    what = f"the training diverged: {value} not finite at step {step:,}"
+    causes = [f.problem for f in outcome.diagnosis.findings if f.consequence_of is None]
+    return f"{what}; likely cause: {causes[0]}" if causes else what

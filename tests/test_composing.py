@@ -18,7 +18,7 @@ def test_words_from_a_file_load_no_code(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("flag", ["--probe", "--json", "--code=x", "--range=0,1"])
+@pytest.mark.parametrize("flag", ["--probe", "--json", "--latent=x", "--range=0,1"])
 def test_a_flag_that_a_command_does_not_have_is_refused(flag):
     with pytest.raises(UserError, match="unrecognized"):
         composing.parse("cae train", [flag])

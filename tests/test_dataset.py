@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cae_cli.data import Images, as_float
-from cae_cli.experiment import look_at
+from cae_cli.experiment import dataset_statistics
 from cae_cli.metrics.dataset import SAMPLED, dataset, sample_size
 from cae_cli.metrics.network import Network, network
 from cae_cli.metrics.quality import explained_variance
@@ -73,7 +73,7 @@ def test_the_same_image_over_and_over_leaves_nothing_to_explain():
 def test_no_more_than_the_first_images_are_looked_at_and_all_are_counted():
     train = np.repeat(images(1, side=2), SAMPLED + 3, axis=0)
     train[SAMPLED:] = 7
-    found = look_at(Images(train=train, validation=train[-2:]))
+    found = dataset_statistics(Images(train=train, validation=train[-2:]))
     assert (found.train, found.held_out) == (SAMPLED + 3, 2)
     # All training images are compared with the held-out ones, whatever is looked at.
     assert found.high < 1 and found.repeated == 1
@@ -89,7 +89,7 @@ def test_of_large_images_fewer_are_looked_at():
 def test_the_survey_of_an_experiment_sees_floats_and_the_test_part():
     train, test = (np.uint8(255 * images(count)) for count in (12, 4))
     test[0] = train[3]
-    found = look_at(Images(train=train, validation=train, test=test))
+    found = dataset_statistics(Images(train=train, validation=train, test=test))
     assert found.high == as_float(train).max() <= 1
     assert (found.train, found.held_out, found.repeated) == (12, 4, 1 / 4)
 

@@ -211,7 +211,7 @@ def corrupted(name, tmp_path, *overrides):
         ("data=glyphs", "data.train=180", "model=wide", *overrides), name, tmp_path / "my images"
     )
     images = data.load(batch.checked(made).data)
-    return made, images, experiment.look_at(images)
+    return made, images, experiment.dataset_statistics(images)
 
 
 def test_split_scale_and_network_of_the_training_stay(tmp_path):

@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
     experiment.check_early(options)
     screen = terminal.Screen()
     with screen.doing("reading images …"):
-        images = experiment.read(options)
-        diagnosis = experiment.forecast(options, images, experiment.look_at(images))
+        images = experiment.load_images(options)
+        diagnosis = experiment.forecast(options, images, experiment.dataset_statistics(images))
     for note in images.notes:
         screen.say(f"  {note}")
     if flags.json:

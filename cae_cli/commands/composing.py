@@ -40,7 +40,7 @@ FLAGS = {
     "cae rerun": ("verbose", "fail-on", "rules", "trust-configs", "runs"),
     "cae check": ("verbose", "fail-on", "rules", "trust-configs", "json"),
     "cae diagnose": (
-        "verbose", "fail-on", "rules", "trust-configs", "json", "code", "custom", "range", "probe",
+        "verbose", "fail-on", "rules", "trust-configs", "json", "latent", "custom", "range", "probe",
         "frozen-encoder", "unsafe", "runs",
     ),
 }  # fmt: skip
@@ -67,7 +67,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "rules": {"type": Path},
         "runs": {"type": Path},
         "trust-configs": {"action": "store_true"},
-        "code": {},
+        "latent": {},
         "custom": {"type": Path},
         "unsafe": {"action": "store_true"},
         "range": {"type": _span},

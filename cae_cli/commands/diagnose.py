@@ -43,7 +43,8 @@ a run:
                           random filters are worth
 
 a model:
-  --code LAYER            the layer whose output is the code, if it is not found
+  --latent LAYER          the layer whose output is the latent code, if it is not
+                          detected
   --custom FILE           a Python file with the classes of its own layers (it is
                           run)
   --unsafe                also opens a file that holds code (Lambda layers), and
@@ -100,7 +101,7 @@ def opened(run: Run) -> Run:
 def judged(
     run: Run,
     rules: dict[str, Any] | None = None,
-    how: Callable[[Run, dict[str, Any] | None], experiment.Outcome] = experiment.judge,
+    how: Callable[[Run, dict[str, Any] | None], experiment.Outcome] = experiment.report,
 ) -> experiment.Outcome:
     """The outcome of a run, from its files.
 
@@ -132,7 +133,7 @@ def _run(
     rules = _rules(overrides)
     if not (flags.probe or flags.frozen_encoder):
         return run, judged(run, rules)
-    before = judged(run, rules, experiment.assess)  # drawn and written once, when all is known
+    before = judged(run, rules, experiment.diagnose)  # drawn and written once, when all is known
     words = list(before.command)
     if not words:
         raise UserError(
@@ -206,9 +207,9 @@ def _model(
     with terminal.Screen().doing("reading images …"):
         images = data.load(options.data)
     run = Run(claim(Path("runs/diagnose")))
-    asked = model.Asked(flags.code, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
     try:
-        return run, model.file(path, images, asked, run, _rules(overrides))
+        return run, model.diagnose_file(path, images, opening, run, _rules(overrides))
     except UserError:
         shutil.rmtree(run.folder, ignore_errors=True)  # nothing happened that is worth a folder
         raise

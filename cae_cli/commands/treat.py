@@ -124,7 +124,7 @@ def _judged(run: Run) -> Result:
     """
     before = result(run)
     if before.diagnosis is None:
-        judged(run, how=experiment.assess)  # says better what is wrong with the files
+        judged(run, how=experiment.diagnose)  # says better what is wrong with the files
         raise UserError(
             f"there is nothing to judge: {before.reason}", where=run.folder, hint="cae resume RUN"
         )

@@ -18,12 +18,12 @@ from cae_cli.data import SOURCES, DataOptions
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.diagnosis import RULES, RuleOptions
 from cae_cli.errors import did_you_mean
-from cae_cli.model.build import ModelOptions
+from cae_cli.model.options import ModelOptions
 from cae_cli.model.regularization import REGULARIZERS, Regularizer
 from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
-from cae_cli.training.fit import TrainingOptions
 from cae_cli.training.losses import LOSSES, Loss
 from cae_cli.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from cae_cli.training.options import TrainingOptions
 
 # What a sweep may be made for, and whether more of it is better. All of images that were held out.
 METRICS = {"val/psnr": "max", "val/ssim": "max", "val/mse": "min", "val/loss": "min", "explained": "max"}

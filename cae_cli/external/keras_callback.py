@@ -1,4 +1,4 @@
-"""The diagnosis as a Keras callback: for somebody's own ``model.fit(...)``."""
+"""The diagnosis as a Keras callback, for the user's own ``model.fit(...)``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from numpy.typing import NDArray
 from cae_cli import experiment
 from cae_cli.data import Images
 from cae_cli.errors import UserError
-from cae_cli.external import model as examine
+from cae_cli.external.model import prepare, write_run
+from cae_cli.introspection.keras_internals import observe_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system.files import claim
+from cae_cli.training.history import Epoch
 from cae_cli.training.losses import name_of_keras_loss
 from cae_cli.training.recorder import EARLY, Recorder
 
-HELD_OUT = 0.1  # share of the images where no others are given: the last ones, as Keras' fit takes them
-# Epochs after which the maps are looked at.
+HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
+# Epochs after which the feature maps are measured.
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
 
 
 class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
-    """Watches a training and says at its end what the filters learned.
+    """Records a training and diagnoses the filters at its end.
 
     Args:
         images: (n, h, w, c) that the network is trained on, in the range that it is trained on.
-        held_out: (m, h, w, c) others to judge it on; None: the last tenth of ``images``, which
-            ``validation_split=0.1`` keeps out of training too.
-        code: name of the layer whose output is the code; None: found.
-        folder: below which a folder for files and pictures is made.
+        held_out: (m, h, w, c) images that it is not trained on; None: the last tenth of ``images``,
+            which ``validation_split=0.1`` keeps out of training too.
+        latent: name of the layer whose output is the latent code; None: detected.
+        folder: the parent of the folder for files and pictures.
         verbose: 0 prints nothing, 1 the summary, 2 every number.
 
     Attributes:
-        report: after training the diagnosis as plain data, as summary.json has it.
-        folder: of files and pictures.
+        report: after training, the content of summary.json.
+        folder: with files and pictures.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         images: NDArray[Any],
         held_out: NDArray[Any] | None = None,
         *,
-        code: str | None = None,
+        latent: str | None = None,
         folder: str | Path = "runs/keras",
         verbose: int = 1,
     ) -> None:
@@ -56,7 +58,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if images.ndim != 4 or (held_out is not None and np.ndim(held_out) != 4):
             raise UserError(
                 f"the images must have the shape (n, h, w, c), got {images.shape}",
-                hint="x[..., None] adds the axis of the channels",
+                hint="x[..., None] adds the channel axis.",
             )
         if len(images) < 2:
             raise UserError(f"at least two images are needed, got {len(images)}")
@@ -69,42 +71,41 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             validation=_stored(np.asarray(held_out), self.span),
             source="fit",
         )
-        self.code = code
+        self.latent = latent
         self.parent = Path(folder)
         self.verbose = verbose
         self.report: dict[str, Any] = {}
         self._batch = 0
         self._step = self._epoch = 0
         self._diverged: int | None = None
-        self._seen_loss = 0.0  # sum of the losses of this epoch, which Keras tells as a mean
+        self._seen_loss = 0.0  # sum over the steps of this epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Claims a folder, and looks at the untrained network."""
+        """Claims a folder and probes the untrained network."""
         self.run = Run(claim(self.parent))
         self.folder = self.run.folder
         self._rate = _learning_rate(self.model)  # schedules change it later
-        asked = examine.Asked(self.code, span=self.span)
-        self.autoencoder, self._facts = examine.opened(self.model, self.images, asked)
-        self.probe = Probe(self.autoencoder, self.images)
+        autoencoder, self._network = prepare(self.model, self.images, self.latent, self.span)
+        self.probe = Probe(autoencoder, self.images)
         self.recorder = Recorder(self.model, self.probe.spreads)
         self._step = self._epoch = 0
         self._diverged = None
         self._rows: list[dict[str, float]] = []
         self._row(math.nan, math.nan)
-        self._watch_batches()
+        observe_batches(self.model, lambda: self.recorder.wants_batch(self._step), self._record_batch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the weights where a step is looked at."""
+        """Prepares to measure the step."""
         self._batch = batch
         if batch == 0:
             self._seen_loss = 0.0
         self.recorder.before(self._step, first_of_epoch=batch == 0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at what the step did, or the steps: Keras may make several at once."""
+        """Measures the step, or the steps: Keras may make several at once."""
         mean = float((logs or {}).get("loss", math.nan))
         made = batch - self._batch + 1
-        # Keras tells the mean over the epoch so far.
+        # Keras reports the mean over the epoch so far.
         loss = (mean * (batch + 1) - self._seen_loss) / made
         self._seen_loss = mean * (batch + 1)
         if not math.isfinite(mean) and self._diverged is None and logs and "loss" in logs:
@@ -121,87 +122,63 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._step += made
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes down the epoch."""
+        """Records the epoch."""
         logs = logs or {}
         self._epoch += 1
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
-        # Keras adds the weights' penalties to what it calls the validation loss.
+        # Keras adds the penalties of the weights to its validation loss.
         val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
         self._row(logs.get("loss", math.nan), val_loss)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Measures, judges, prints."""
+        """Measures, diagnoses, and prints the summary."""
         self.recorder.epoch(self._step, None, look=True)
         arrays = {**self.probe.record(), **self.recorder.record()}
         self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
         self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
         loss = name_of_keras_loss(getattr(self.model, "loss", None))
-        settings: dict[str, Any] = {"loss": {"name": loss}}
+        options: dict[str, Any] = {"loss": {"name": loss}}
         if self._rate is not None:
             name = type(self.model.optimizer).__name__.lower()
-            settings["optimizer"] = {"name": name, "learning_rate": self._rate}
-        examine.write(
+            options["optimizer"] = {"name": name, "learning_rate": self._rate}
+        write_run(
             self.run,
-            self._facts,
             self.images,
             arrays,
-            settings,
-            epochs=self._epoch,
+            options,
+            network=self._network,
+            measured_epoch=self._epoch,
             diverged_at=self._diverged,
         )
-        self.outcome = experiment.judge(self.run, silent=not self.verbose)
+        self.outcome = experiment.report(self.run, silent=not self.verbose)
         self.report = self.run.summary()
         if self.verbose:
             terminal.show(self.outcome.summary(verbose=self.verbose > 1))
             terminal.show([terminal.folder(self.folder)])
 
-    def _watch_batches(self) -> None:
-        """Lets the recorder see what the first steps are fed, before they are."""
-        import tensorflow as tf
-
-        train, recorder = self.model.train_function, self.recorder
-        if getattr(self.model, "steps_per_execution", 1) != 1 or train is None:
-            return
-
-        def watched(iterator: Any) -> Any:
-            if not recorder.wants_batch(self._step):
-                self.model.train_function = train
-                return train(iterator)
-            batch = next(iterator)
-            inputs, targets = keras.utils.unpack_x_y_sample_weight(batch)[:2]
-            targets = inputs if targets is None else targets  # train_step makes its own
-            if _is_image(inputs) and _is_image(targets) and inputs.shape == targets.shape:
-                recorder.batches(np.asarray(inputs, np.float32), np.asarray(targets, np.float32))
-            again = tf.data.Dataset.from_generator(
-                lambda: iter([batch]), output_signature=iterator.element_spec
-            )
-            return train(iter(again))
-
-        self.model.train_function = watched
+    def _record_batch(self, batch: Any) -> None:
+        """Records inputs and targets of a batch of images."""
+        inputs, targets = keras.utils.unpack_x_y_sample_weight(batch)[:2]
+        targets = inputs if targets is None else targets  # train_step makes its own
+        if _is_image(inputs) and _is_image(targets) and inputs.shape == targets.shape:
+            self.recorder.batches(np.asarray(inputs, np.float32), np.asarray(targets, np.float32))
 
     def _row(self, loss: float, val_loss: float) -> None:
-        nan = math.nan
         rate = _learning_rate(self.model)
-        self._rows.append(
-            {
-                "epoch": self._epoch,
-                "step": self._step,
-                "train/loss": float(loss),
-                "train/data_loss": float(loss),
-                "train/penalty": nan,
-                "train/gradient_norm": nan,
-                "val/loss": float(val_loss),
-                "val/mse": nan,
-                "val/psnr": nan,
-                "val/ssim": nan,
-                "learning_rate": nan if rate is None else rate,
-            }
+        epoch = Epoch(
+            self._epoch,
+            self._step,
+            train_loss=float(loss),
+            train_data_loss=float(loss),
+            val_loss=float(val_loss),
+            learning_rate=math.nan if rate is None else rate,
         )
+        self._rows.append(epoch.row())
 
 
 def _span(images: NDArray[Any]) -> tuple[float, float]:
-    """The range that images were brought to: [0, 1], [-1, 1], or bytes."""
+    """The range that the images are scaled to: [0, 1], [-1, 1] or [0, 255]."""
     low, high = float(images.min()), float(images.max())
     if low < 0:
         return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
@@ -209,7 +186,7 @@ def _span(images: NDArray[Any]) -> tuple[float, float]:
 
 
 def _stored(images: NDArray[Any], span: tuple[float, float]) -> NDArray[np.float32]:
-    """Images in [0, 1], as `data.Images` keeps them."""
+    """The images in [0, 1]."""
     low, high = span
     return np.asarray((images.astype(np.float32) - low) / (high - low), np.float32)
 
@@ -219,7 +196,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _penalty(model: Any) -> float:
-    """The weights' penalties, as they are now."""
+    """The penalties of the weights, now."""
     regularized = [v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
     return float(sum(float(v.regularizer(v.value)) for v in regularized))
 

@@ -1,6 +1,6 @@
-"""Models that this tool did not train: a Keras file, or a network in somebody's own ``fit``.
+"""Models that this tool did not train: a Keras file, or a network in the user's own ``model.fit``.
 
-Both end where a run ends: files in a folder, from which everything right of the waist works.
+Both write the files of a run, so everything right of the run folder works for them too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import experiment, introspection
-from cae_cli.config.facts import facts as declared_facts
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
 from cae_cli.introspection.probe import Probe
@@ -25,149 +24,126 @@ from cae_cli.system.files import writing
 from cae_cli.training import backend
 
 Array = NDArray[np.float32]
+Span = tuple[float, float]
 
-# What networks are commonly trained on; the first is what images are brought to here.
+# Ranges that networks are commonly trained on. The images here are in the first.
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 TRIED = 64  # images on which other ranges are tried
-MOST_TRIED = 2**21  # pixels of them
-BETTER = 0.1  # by so much more explained variance another range is meant
+MOST_TRIED = 2**21  # their pixels
+BETTER = 0.1  # gain in explained variance from which on another range is suggested
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a person says of a model.
+class FileOptions:
+    """How to open a saved model.
 
     Attributes:
-        code: name of the layer whose output is the code; None: found.
+        latent: name of the layer whose output is the latent code; None: detected.
         custom: a Python file with the classes of the model's own layers, or None.
-        span: (low, high), what the network was trained on; images here are in [0, 1].
-        unsafe: code in the model's file is run.
+        span: (low, high), the range of the images that the network was trained on.
+        unsafe: run code in the model's file.
     """
 
-    code: str | None = None
+    latent: str | None = None
     custom: Path | None = None
-    span: tuple[float, float] = RANGES[0]
+    span: Span = RANGES[0]
     unsafe: bool = False
 
 
-def file(
-    path: Path, images: Images, asked: Asked, folder: Run, rules: Mapping[str, Any]
+def diagnose_file(
+    path: Path, images: Images, options: FileOptions, folder: Run, rules: Mapping[str, Any]
 ) -> experiment.Outcome:
-    """Judges a saved Keras autoencoder.
+    """Diagnoses a saved Keras autoencoder.
 
     Args:
         path: the .keras or .h5 file.
-        images: to judge it on.
-        asked: what is known of the model.
-        folder: where files and pictures go.
-        rules: what single rules are to do.
-
-    Returns:
-        The outcome, as of a run of our own.
+        images: to diagnose it on.
+        options: how to open it.
+        folder: for files and pictures.
+        rules: options of single rules.
 
     Raises:
-        UserError: the file is of no use, or does not fit the images.
+        UserError: the file cannot be used, or does not fit the images.
     """
     screen = terminal.Screen()
-    if asked.unsafe:
-        screen.say(f"! --unsafe: code in {path.name} is run, and can do all that you can")
+    if options.unsafe:
+        screen.say(f"! --unsafe: code in {path.name} is run with all of your permissions")
     with folder.running(), writing(folder.folder):
         with backend.quiet(folder.log):
             with screen.doing("starting TensorFlow …"):
                 backend.start(deterministic=False, mixed_precision=False)
             with screen.doing("opening the model …"):
-                model = introspection.load(path, asked.custom, unsafe=asked.unsafe)
-                autoencoder, facts = opened(model, images, asked)
+                model = introspection.load(path, options.custom, unsafe=options.unsafe)
+                autoencoder, network = prepare(model, images, options.latent, options.span)
             screen.say(
-                f"{path.name}: {autoencoder.weight_count:,} weights, code {autoencoder.latent_layer} "
-                f"{'x'.join(map(str, autoencoder.latent.shape[1:]))}"
+                f"{path.name}: {autoencoder.weight_count:,} weights, latent layer "
+                f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
             )
-            if asked.span == RANGES[0]:
-                _try_ranges(autoencoder, images, screen)
+            if options.span == RANGES[0]:
+                _check_range(autoencoder, images, screen)
             with screen.doing("measuring …"):
-                probe = Probe(autoencoder, images, untrained=False)
-                write(folder, facts, images, probe.record(), {"rules": dict(rules)})
-        return experiment.judge(folder)
+                arrays = Probe(autoencoder, images, untrained=False).record()
+                write_run(folder, images, arrays, {"rules": dict(rules)}, network=network)
+        return experiment.report(folder)
 
 
-def opened(model: Any, images: Images, asked: Asked) -> tuple[introspection.Autoencoder, dict[str, Any]]:
-    """The parts of a model with its range brought to [0, 1], and what it is made of.
+def prepare(
+    model: Any, images: Images, latent: str | None, span: Span
+) -> tuple[introspection.Autoencoder, dict[str, Any]]:
+    """The parts of a model, its range brought to [0, 1], and the facts of its network.
+
+    Args:
+        model: any Keras autoencoder.
+        images: in [0, 1].
+        latent: name of the layer whose output is the latent code; None: detected.
+        span: the range of the images that the network was trained on.
 
     Raises:
         UserError: it is no autoencoder of such images.
     """
-    autoencoder = introspection.introspect(model, latent=asked.code, shape=images.shape)
+    autoencoder = introspection.introspect(model, latent=latent, shape=images.shape)
     if autoencoder.shape != images.shape:
         raise UserError(
             f"the model takes images of {_sides(autoencoder.shape)}, these are {_sides(images.shape)}",
-            hint="data.image_size=… for folders of images",
+            hint="Use data.image_size=… for folders of images.",
         )
     if not autoencoder.convolutions:
         raise UserError(
-            "the model has no convolutions, so there are no filters to judge",
-            hint="cae judges convolutional autoencoders: Conv2D, Conv2DTranspose and their kin",
+            "the model has no convolutions, so it has no filters to diagnose",
+            hint="cae diagnoses autoencoders with Conv2D, Conv2DTranspose and related layers.",
         )
     facts = autoencoder.facts()
-    if asked.span == RANGES[0]:
+    if span == RANGES[0]:
         return autoencoder, facts
     import keras
 
-    low, high = asked.span
+    low, high = span
     image = keras.Input(images.shape, name="image_in_0_1")
     x = keras.layers.Rescaling(high - low, low, name="to_the_range_of_the_model")(image)
     x = autoencoder.model(x)
     x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
     scaled = introspection.introspect(keras.Model(image, x), latent=autoencoder.latent_layer)
-    return scaled, {**facts, "span": list(asked.span)}
+    return scaled, {**facts, "span": list(span)}
 
 
-def write(
+def write_run(
     folder: Run,
-    facts: Mapping[str, Any],
     images: Images,
     arrays: Mapping[str, NDArray[Any]],
-    config: Mapping[str, Any],
-    *,
-    epochs: int | None = None,
-    diverged_at: int | None = None,
+    options: Mapping[str, Any],
+    **training: Any,
 ) -> None:
-    """Writes what `experiment.judge` reads.
-
-    Args:
-        folder: the run's.
-        facts: what the network is made of, see `anatomy.Autoencoder.facts`.
-        images: that it was measured on.
-        arrays: of the probe, and of the recorder if there was one.
-        config: what is known of how it was trained, in the form of a config.
-        epochs: that somebody watched; None: nobody watched.
-        diverged_at: the first step whose loss was not finite, or None.
-    """
-    folder.write_setup(
-        {
-            **surroundings(),
-            "command": [],
-            "config": config,
-            "data": experiment.described(images),
-        }
-    )
-    folder.write_training(
-        {
-            "best_epoch": None,
-            "measured_epoch": epochs,
-            "stopped_early": False,
-            "diverged_at": diverged_at,
-            "facts": declared_facts(config),
-            "network": dict(facts),
-            "device": None,
-            "held_out": images.held_out_name,
-        }
-    )
-    seen = experiment.dataset_arrays(experiment.look_at(images))
-    folder.write_arrays(folder.arrays, {**arrays, **seen})
+    """Writes the files of a run that this tool did not train, see `experiment.write_results`."""
+    described = experiment.describe(images)
+    folder.write_setup({**surroundings(), "command": [], "config": options, "data": described})
+    statistics = experiment.dataset_statistics(images)
+    experiment.write_results(folder, images, statistics, arrays, options, **training)
 
 
-def _try_ranges(autoencoder: introspection.Autoencoder, images: Images, screen: terminal.Screen) -> None:
-    """Says so if the model explains far more in another range than the images are in."""
+def _check_range(
+    autoencoder: introspection.Autoencoder, images: Images, screen: terminal.Screen
+) -> None:
+    """Warns if the model reconstructs images in another range far better than those in [0, 1]."""
     count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
     x = as_float(images.held_out[:count])
     reached = [_explained(autoencoder.model, low + (high - low) * x) for low, high in RANGES]
@@ -176,7 +152,7 @@ def _try_ranges(autoencoder: introspection.Autoencoder, images: Images, screen: 
         low, high = RANGES[best]
         screen.say(
             f"! the model explains {reached[best]:.0%} of images from {low:g} to {high:g}, and "
-            f"{max(reached[0], -1):.0%} of those from 0 to 1; try --range={low:g},{high:g}"
+            f"{max(reached[0], -1):.0%} of images from 0 to 1; try --range={low:g},{high:g}"
         )
 
 

@@ -1,10 +1,9 @@
-"""The parts of any Keras autoencoder, ours or a stranger's: `load` a file, `introspect` the model.
+"""The parts of any Keras autoencoder: `load` a file, `introspect` the model.
 
-`Autoencoder` names the parts of one flat functional model. `introspect` makes such a model of anything
-else (Sequential, nested, subclassed) by calling the same layers once more on a symbolic image, so the
-weights are shared: what trains there is seen here. ``clone_model(clone_function=lambda layer: layer)``
-was not enough: it refuses a call function for Sequential, does not open subclassed models, compiles
-the copy with the stranger's losses, and fails where an encoder and a decoder use a layer name twice.
+`Autoencoder` names the parts of one flat functional model. `introspect` makes such a model of any other
+(Sequential, nested, subclassed) by calling the same layers once more on a symbolic image, so the two
+share their weights. ``keras.models.clone_model`` cannot: it does not open subclassed models, and fails
+where an encoder and a decoder use the same layer name.
 """
 
 from cae_cli.introspection.autoencoder import Autoencoder

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cae_cli.introspection.graph import Graph, Step, free_name, plain_call, replay
+from cae_cli.introspection.graph import Graph, free_name, plain_call, replay
+from cae_cli.introspection.keras_internals import Step
 from cae_cli.introspection.layers import (
     DROPOUTS,
     NOISES,
@@ -54,10 +55,10 @@ class Autoencoder:
 
     @cached_property
     def maps(self) -> dict[str, Tensor]:
-        """The feature maps behind each convolution, after its activation.
+        """The feature maps of each convolution, after its activation.
 
-        Only normalisations may stand between the two. Without an activation, or with one of its own,
-        it is the convolution's output.
+        Only normalisations may stand between the two. Without a following activation it is the output of
+        the convolution.
         """
         maps = {}
         for conv in self.convolutions:
@@ -87,19 +88,19 @@ class Autoencoder:
     def kernels(self) -> dict[str, Any]:
         """Kernels by convolution, (kernel, kernel, inputs, filters), copies.
 
-        Inputs are those that one filter sees: 1 for a depthwise convolution. A separable one is
-        given as the full convolution that it amounts to.
+        Inputs are those of one filter: 1 for a depthwise convolution. A separable convolution is
+        returned as the equivalent full one.
         """
         return {conv.name: kernel_of(conv) for conv in self.convolutions}
 
     def encoder(self) -> Model:
-        """Images to codes."""
+        """Images to latent codes."""
         import keras
 
         return keras.Model(self.model.input, self.latent)
 
     def decoder(self) -> Model:
-        """[images, codes] to reconstructions; the images feed skip connections only."""
+        """[images, latent codes] to reconstructions; the images feed skip connections only."""
         import keras
 
         latent = self.latent
@@ -112,13 +113,13 @@ class Autoencoder:
         """A model in which every filter's map can be replaced by a constant.
 
         Its input is ``{"image": (n, h, w, c), "keep": {convolution: (m, filters)}, "instead": {…}}``
-        with m = n, or m = 1 for the same in all images; each map becomes
-        ``map * keep + instead * (1 - keep)``. Called with other vectors it is not traced again.
+        with m = n, or m = 1 for all images alike; each map becomes
+        ``map * keep + instead * (1 - keep)``. Other vectors need no new trace.
         """
         import keras
 
         class Replace(keras.layers.Layer):  # type: ignore[misc]
-            """One operation a map, so that its name is the only new one."""
+            """One layer per map, so only one new name is needed."""
 
             def call(self, inputs: list[Tensor]) -> Tensor:
                 maps, keep, instead = inputs
@@ -164,12 +165,12 @@ class Autoencoder:
 
     @property
     def output_activation(self) -> str | None:
-        """Name of the last activation; None if the last layer is none that is known."""
+        """Name of the last activation; None if it is not known."""
         return self._last[1]
 
     @property
     def hidden_activation(self) -> str | None:
-        """Name of the most frequent activation but the output's; "linear" if there is none."""
+        """Name of the most frequent activation before the output; "linear" if there is none."""
         names: Counter[str] = Counter()
         hidden = False
         for step in self._graph.steps:
@@ -193,10 +194,9 @@ class Autoencoder:
 
     @cached_property
     def receptive_field(self) -> tuple[int, int] | None:
-        """(h, w) pixels of the image that one value of the latent code sees at most.
+        """(h, w) of the largest receptive field of a latent value, in pixels.
 
-        Statistics that normalisations take at run time do not count. None: a layer on the way is
-        not known.
+        Statistics of normalisations do not count. None: a layer of the encoder is not known.
         """
         return field_of(self._graph, self._image, self.latent)
 
@@ -218,11 +218,11 @@ class Autoencoder:
 
     @property
     def closed(self) -> list[str]:
-        """Layers with convolutions inside that could not be opened; their filters are not seen."""
+        """Layers whose convolutions could not be reached; their filters are not diagnosed."""
         return [s.operation.name for s in self._graph.steps if hides_convolutions(s.operation)]
 
     def facts(self) -> dict[str, Any]:
-        """What is known about the network, as plain values for JSON."""
+        """Facts of the network, as plain values for JSON."""
         field = self.receptive_field
         return {
             "latent_layer": self.latent_layer,

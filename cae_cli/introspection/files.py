@@ -1,8 +1,8 @@
 """Saved models, opened without running code from the file.
 
-A file of Keras holds its weights as they are: nothing in it is packed, and nothing leads out of it. So
-here everything may be refused that unpacks to more than the file has, before any of it is unpacked; and
-what a description asks for is compared with the weights that are there, before any of it is allocated.
+Keras stores weights uncompressed and without links out of the file. So a file that would unpack to more
+than its size is refused before anything is unpacked, and the weights that a description requires are
+compared with the stored ones before anything is allocated.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cae_cli.errors import UserError, printable
+from cae_cli.introspection.keras_internals import without_values
 from cae_cli.introspection.layers import Model
 from cae_cli.system import memory
 
 # Layers whose files hold code, or name code to run.
 UNSAFE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 
-# Where Keras keeps what networks are made of. Elsewhere it also has functions that load files and data.
+# Modules of Keras with the parts of networks. Others have functions that load files and data.
 PARTS = {
     *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics"),
     *("models", "ops", "optimizers", "quantizers", "random", "regularizers", "src"),
 }
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file, beside assets/
 LARGEST_CONFIG = 2**25  # bytes
-AGAIN = "if you trust it, open it with Keras and save it again with model.save('model.keras')"
-DEEPEST_CONFIG = 200  # brackets in brackets; a network within a network takes three
+AGAIN = "If you trust it, open it with Keras and save it again with model.save('model.keras')."
+DEEPEST_CONFIG = 200  # nested brackets; a network within a network takes three
 
 
 def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = False) -> Model:
@@ -41,15 +42,15 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
 
     Args:
         path: a .keras, .h5 or .hdf5 file of a whole model.
-        custom: a Python file of the user's own with the classes that the model needs. It is run.
-        unsafe: code in the file is run after all.
+        custom: a Python file with the classes that the model needs. It is run.
+        unsafe: run code in the file.
 
     Returns:
         The Keras model, not compiled.
 
     Raises:
-        UserError: no such file, not a whole model, damaged, with code inside, a class is unknown, or
-            something is larger than it may be.
+        UserError: the file does not exist, is no whole model, is damaged, contains code, needs an
+            unknown class, or is too large.
     """
     import keras
 
@@ -58,7 +59,7 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
         raise UserError(
             f"{printable(path.name)} is not a .keras, .h5 or .hdf5 file",
             where=path,
-            hint="other formats can hold code; save the model with model.save('model.keras')",
+            hint="Other formats can hold code. Save the model with model.save('model.keras').",
         )
     if not path.is_file():
         raise UserError("there is no such file", where=path)
@@ -68,7 +69,7 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
         _refuse_code(config, path)
     objects = {} if custom is None else _classes(Path(custom))
     if not unsafe:
-        _refuse_strangers(config, {*objects, *keras.saving.get_custom_objects()}, path, custom)
+        _refuse_foreign(config, {*objects, *keras.saving.get_custom_objects()}, path, custom)
         _try(path, objects, custom)
     return _opened(path, objects, custom, safe_mode=not unsafe)
 
@@ -78,7 +79,7 @@ def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: b
 
     try:
         return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
-    except Exception as error:  # Keras raises nearly everything, by what is broken
+    except Exception as error:  # Keras raises nearly any type, depending on the damage
         text = str(error)
         unknown = re.search(r"(?:Could not locate|Unknown) [\w ]+?:? '([^']+)'", text)
         if unknown:
@@ -87,36 +88,26 @@ def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: b
         raise UserError(
             f"the model cannot be opened: {printable(first)[:300]}",
             where=path,
-            hint="is the file whole, and saved by Keras 3 or TensorFlow's Keras?",
+            hint="Was the file copied completely, and saved by Keras 3 or TensorFlow's Keras?",
         ) from error
 
 
 def _try(path: Path, objects: Mapping[str, Any], custom: Any) -> None:
-    """Opens a model whose variables have shapes and no values: so it takes no memory, whatever it says.
-
-    Raises:
-        UserError: it cannot be opened, or it asks for other weights than are there.
-    """
-    import keras
-    from keras.src.backend.common import global_state
-
+    """Opens the model with variables that have shapes but no values, so it takes no memory."""
     try:
-        with keras.StatelessScope(initialize_variables=False):
+        with without_values():
             _opened(path, objects, custom, safe_mode=True)
     except UserError as error:
-        # A class of the user's own may make a variable of a value, which is not for this scope.
+        # A custom class may make a variable from a value, which this scope refuses.
         if "stateless scope" not in str(error.__cause__):
             raise
-    finally:
-        # Keras would give them their values at the end of the next such scope.
-        global_state.set_global_attribute("uninitialized_variables", [])
 
 
 def _unknown(name: str, path: Path, custom: Any) -> UserError:
     return UserError(
         f"the model needs the class {printable(name)[:80]}, which Keras does not know",
         where=path,
-        hint="--custom FILE names the Python file that defines it"
+        hint="Name the Python file that defines it with --custom FILE."
         if custom is None
         else f"{custom} does not define it",
     )
@@ -126,22 +117,18 @@ def _unknown(name: str, path: Path, custom: Any) -> UserError:
 
 
 def _checked(path: Path) -> Any:
-    """The description of the network in a file, read as plain JSON, if the weights are what they seem.
-
-    Raises:
-        UserError: the file is damaged, holds no model, is packed, leads elsewhere, or is too large.
-    """
+    """The description of the network, read as plain JSON, after a check of the weights."""
     import h5py
 
     size = path.stat().st_size
-    # Keras reads the file into memory, and makes the weights of it.
+    # Keras reads the file into memory and then creates the weights.
     memory.check(2 * size, "the model", path, "a machine with more memory")
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 _check_members(archive, size, path)
                 config = _parsed(archive.read("config.json"), path)
-                if "model.weights.h5" in archive.namelist():  # else Keras says what it misses
+                if "model.weights.h5" in archive.namelist():  # else Keras reports it
                     weights = io.BytesIO(archive.read("model.weights.h5"))
                     with h5py.File(weights, "r") as file:
                         _check_weights(file, path)
@@ -153,25 +140,21 @@ def _checked(path: Path) -> Any:
                 return _parsed(text, path)
     except UserError:
         raise
-    except Exception as error:  # of two libraries that read what may be anything
+    except Exception as error:  # zipfile and h5py on arbitrary bytes
         raise UserError(
-            "the file is damaged, or not what its name says",
+            "the file is damaged, or not of the type that its name says",
             where=path,
-            hint="copy it again, or save the model again with model.save('model.keras')",
+            hint="Copy it again, or save the model again with model.save('model.keras').",
         ) from error
     raise UserError(
         "the file holds weights but no model",
         where=path,
-        hint="save the whole model: model.save('model.keras'), not save_weights",
+        hint="Save the whole model with model.save('model.keras'), not save_weights.",
     )
 
 
 def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
-    """Goes through the parts of a .keras file.
-
-    Raises:
-        UserError: one is not as Keras writes it.
-    """
+    """Checks that the members of a .keras file are as Keras writes them."""
     members = archive.infolist()
     problem = None
     if len({member.filename for member in members}) < len(members):
@@ -190,19 +173,11 @@ def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
         ):
             problem = f"holds what no model of Keras has: {name}"
     if problem:
-        raise UserError(
-            f"the file {problem}",
-            where=path,
-            hint=AGAIN,
-        )
+        raise UserError(f"the file {problem}", where=path, hint=AGAIN)
 
 
 def _check_weights(file: Any, path: Path) -> None:
-    """Goes through all that an HDF5 file holds, without recursion: a group may lie within itself.
-
-    Raises:
-        UserError: something leads out of the file, would unpack to more than it is, or holds objects.
-    """
+    """Checks all groups of an HDF5 file, without recursion: a group may contain itself."""
     import h5py
 
     groups, seen = [file], set()
@@ -227,24 +202,16 @@ def _check_weights(file: Any, path: Path) -> None:
                 elif found.id.get_storage_size() < found.nbytes:
                     problem = "are packed: the file holds less than they say"
             if problem:
-                raise UserError(
-                    f"the weights {problem}, in {printable(name)[:80]}",
-                    where=path,
-                    hint=AGAIN,
-                )
+                what = f"the weights {problem}, in {printable(name)[:80]}"
+                raise UserError(what, where=path, hint=AGAIN)
 
 
 def _parsed(text: str | bytes, path: Path) -> Any:
-    """A description from its JSON.
-
-    Raises:
-        UserError: it is too large or too deep.
-        ValueError: it is no JSON.
-    """
+    """The description from its JSON, if it is neither too large nor too deep."""
     too_much = UserError(
         "the description of the network is too large",
         where=path,
-        hint=f"at most {memory.amount(LARGEST_CONFIG)}, and {DEEPEST_CONFIG} brackets deep",
+        hint=f"At most {memory.amount(LARGEST_CONFIG)} and {DEEPEST_CONFIG} nested brackets are read.",
     )
     if len(text) > LARGEST_CONFIG:
         raise too_much
@@ -263,7 +230,7 @@ def _parsed(text: str | bytes, path: Path) -> Any:
 
 
 def _parts(config: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """Every dictionary of a description, and how deep it is."""
+    """Every dictionary in a description, and its depth."""
     stack = [(config, 0)]
     while stack:
         part, depth = stack.pop()
@@ -275,16 +242,12 @@ def _parts(config: Any) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _network(config: dict[str, Any]) -> dict[str, Any]:
-    """A description without how the network was compiled: that may name anything, and is not opened."""
+    """A description without the compile options, which may name anything and are not opened."""
     return {key: value for key, value in config.items() if key != "compile_config"}
 
 
 def _refuse_names(config: Any, path: Path) -> None:
-    """Looks for names of layers with which TensorFlow cannot compute; they are names of files, too.
-
-    Raises:
-        UserError: there is one.
-    """
+    """Refuses layer names that TensorFlow cannot use; they also become file names."""
     for part, _ in _parts(_network(config)):
         options = part.get("config")
         name = options.get("name") if "class_name" in part and isinstance(options, dict) else None
@@ -294,16 +257,12 @@ def _refuse_names(config: Any, path: Path) -> None:
             raise UserError(
                 f"the layer {printable(name)[:80]} has a name that TensorFlow cannot use",
                 where=path,
-                hint="give it a name of letters, digits, _, - and . and save the model again",
+                hint="Rename it, with letters, digits, _, - and . only, and save the model again.",
             )
 
 
 def _refuse_code(config: Any, path: Path) -> None:
-    """Looks for layers that hold code, at any depth and under any of the names that Keras goes by.
-
-    Raises:
-        UserError: there is one.
-    """
+    """Refuses layers that hold code, at any depth and under any name that Keras has for them."""
     named = {
         re.split("[>.]", str(part[key]))[-1]
         for part, _ in _parts(config)
@@ -315,23 +274,13 @@ def _refuse_code(config: Any, path: Path) -> None:
         raise UserError(
             f"the model holds a {kind} layer, which would run code from the file",
             where=path,
-            hint="write it as a class registered with keras.saving.register_keras_serializable, or "
-            "with keras.ops, and save the model again; --unsafe runs the code",
+            hint="Replace it with a class registered with keras.saving.register_keras_serializable, or "
+            "with keras.ops, and save the model again. --unsafe runs the code.",
         )
 
 
-def _refuse_strangers(config: Any, known: set[str], path: Path, custom: Any) -> None:
-    """Looks for names of what is no part of a network.
-
-    Args:
-        config: of the network.
-        known: names of classes that the user brought.
-        path: the file.
-        custom: the user's file, or None.
-
-    Raises:
-        UserError: there is one that Keras would look for outside of itself, or among its tools.
-    """
+def _refuse_foreign(config: Any, known: set[str], path: Path, custom: Any) -> None:
+    """Refuses names outside of Keras that are not ``known``, and those of its tools."""
     for part, _ in _parts(_network(config)):
         module = part.get("module")
         name = part.get("config") if part.get("class_name") == "function" else part.get("class_name")
@@ -347,19 +296,19 @@ def _refuse_strangers(config: Any, known: set[str], path: Path, custom: Any) -> 
             raise UserError(
                 f"the model names {printable(f'{module}.{name}')[:80]}, which is no part of a network",
                 where=path,
-                hint="is the file from somebody you trust?",
+                hint="Use only files from a source that you trust.",
             )
 
 
 def _classes(path: Path) -> dict[str, Any]:
     """Runs a Python file; the classes and functions that it defines, by name."""
     if path.suffix != ".py" or not path.is_file():
-        raise UserError("there is no such Python file", where=path, hint="--custom FILE.py")
+        raise UserError("there is no such Python file", where=path, hint="Use --custom FILE.py.")
     name = f"cae_custom_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # the name ends in .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look it up there
+    sys.modules[name] = module  # dataclasses and pickle look it up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Any model to a flat one: every layer inside it is called once more on a symbolic image."""
+"""Turns any model into a flat one by calling every layer inside it on a symbolic image."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from typing import Any
 from cae_cli.errors import UserError, printable
 from cae_cli.introspection.autoencoder import Autoencoder
 from cae_cli.introspection.graph import Graph, free_name, replay
+from cae_cli.introspection.keras_internals import (
+    check_version,
+    layers_inside,
+    twin,
+    without_losses,
+)
 from cae_cli.introspection.latent import find_latent
 from cae_cli.introspection.layers import Layer, Model, Shape, Tensor, from_keras, is_a, weights_of
 
 
 def introspect(model: Model, *, latent: str | None = None, shape: Shape | None = None) -> Autoencoder:
-    """Finds the parts of any Keras autoencoder. The weights stay the model's own.
+    """Finds the parts of any Keras autoencoder. The weights are shared with the model.
 
     A layer whose name is taken, or that is called twice, appears under a second name (``conv_2``,
-    ``decoder_conv``) as a shallow copy that holds the same variables. Where the ``call`` of a subclassed
-    model depends on ``training``, its way in inference is taken.
+    ``decoder_conv``) as a shallow copy with the same variables. If the ``call`` of a subclassed model
+    depends on ``training``, it is called as in inference.
 
     Args:
         model: Sequential, functional, nested or subclassed; built or not.
-        latent: the layer (or the model inside) whose output is the latent code. Otherwise: a layer called code,
-            latent, bottleneck, z …; else the output of a model inside called encoder; else the
-            narrowest place between the image and the output.
-        shape: (h, w, c) of the images, for models that leave it open.
+        latent: the layer (or the model inside) whose output is the latent code. None: a layer called
+            code, latent, bottleneck, z …; else the output of a model inside called encoder; else the
+            narrowest tensor between the image and the output.
+        shape: (h, w, c) of the images, for models that do not define it.
 
     Returns:
-        The autoencoder; with several outputs the first of the input's shape counts.
+        The autoencoder; of several outputs, the first with the shape of the input.
 
     Raises:
-        UserError: the model is no autoencoder of images, or Keras cannot follow its ``call``.
+        UserError: the model is no autoencoder of images, or Keras cannot trace its ``call``.
     """
     import keras
 
+    check_version()
     shape = _image_shape(model, shape)
     tracer = _Tracer()
     image = keras.Input(shape, name="image")
@@ -45,7 +52,7 @@ def introspect(model: Model, *, latent: str | None = None, shape: Shape | None =
         raise UserError(
             f"no output of {printable(model.name)} has the shape of its input, "
             f"{'x'.join(map(str, shape))}: {shapes}",
-            hint="an autoencoder gives its images back; is this the encoder or a classifier?",
+            hint="An autoencoder reconstructs its input. Is this an encoder or a classifier?",
         )
     flat = keras.Model(image, fitting[0], name="autoencoder")
     graph = Graph(flat.inputs, flat.outputs)
@@ -67,33 +74,34 @@ def _image_shape(model: Model, shape: Shape | None) -> Shape:
     if inputs is not None and len(inputs) != 1:
         raise UserError(
             f"{name} has {len(inputs)} inputs",
-            hint="an autoencoder of images has one; wrap the model so that it takes images only",
+            hint="An autoencoder of images has one. Wrap the model so that it takes images only.",
         )
     if inputs is not None and len(inputs[0]) != 4:
         raise UserError(
             f"the input of {name} is {inputs[0]}, not images (n, height, width, channels)",
-            hint="put keras.Input((height, width, channels)) and a keras.layers.Reshape in front",
+            hint="Put keras.Input((height, width, channels)) and a keras.layers.Reshape in front.",
         )
     own = inputs[0][1:] if inputs is not None else (None, None, None)
     if shape is not None and any(s not in (None, t) for s, t in zip(own, shape, strict=True)):
         raise UserError(
             f"{name} takes images of {'x'.join(map(str, own))}, not {'x'.join(map(str, shape))}",
-            hint="bring the images to the model's size",
+            hint="Resize the images to the size of the model.",
         )
     h, w, c = own if shape is None else shape
     if h is None or w is None or c is None:
         raise UserError(
-            f"{name} does not say what size its images have", hint="give shape=(height, width, channels)"
+            f"{name} does not define the size of its images",
+            hint="Give shape=(height, width, channels).",
         )
     return int(h), int(w), int(c)
 
 
 def _inputs(model: Model) -> list[tuple[int | None, ...]] | None:
-    """Shapes of a model's inputs, None where it has not got any yet."""
+    """Shapes of a model's inputs, None if it has no inputs yet."""
     try:
         inputs = model.inputs
     except (AttributeError, ValueError):
-        # A Sequential of models knows its shape when it was called; its first model may know before.
+        # A Sequential of models has a shape only after a call; its first model may have one before.
         layers = model.layers if is_a(model, {"Sequential"}) else []
         return _inputs(layers[0]) if layers else None
     return [tuple(x.shape) for x in inputs] if inputs else None
@@ -103,13 +111,13 @@ def _cannot_follow(name: str, cause: BaseException | None) -> UserError:
     reason = "" if cause is None else f": {printable(str(cause).strip().splitlines()[0])[:200]}"
     return UserError(
         f"Keras cannot follow the call of {name} with a symbolic image{reason}",
-        hint="use keras.ops in place of tf.* functions and of .numpy(), or put such code into a "
-        "keras.layers.Layer of its own; or give the model attributes encoder and decoder",
+        hint="Use keras.ops instead of tf.* functions and .numpy(), move such code into a separate "
+        "keras.layers.Layer, or give the model attributes encoder and decoder.",
     )
 
 
 class _Tracer:
-    """Calls the layers inside models, as deep as they are, so that one flat graph arises."""
+    """Calls the layers inside models, at any depth, so that they form one flat graph."""
 
     def __init__(self) -> None:
         self.taken = {"image"}
@@ -127,7 +135,7 @@ class _Tracer:
             if not model.built and not isinstance(model, keras.Sequential):
                 model(keras.Input(image.shape[1:]))  # makes the weights
             return self._open(model, (image,), {})
-        except Exception as error:  # whatever a stranger's code raises
+        except Exception as error:  # the code of the model may raise anything
             cause = error
         for latents in self._latents(model, image):
             try:
@@ -137,7 +145,7 @@ class _Tracer:
         raise _cannot_follow(printable(model.name), cause) from cause
 
     def _latents(self, model: Model, image: Tensor) -> Iterator[Any]:
-        """What a model's encoder gives its decoder: all, else the latent code among several outputs."""
+        """What the encoder passes to the decoder: all outputs, then the latent code among them."""
         import keras
 
         if not (hasattr(model, "encoder") and hasattr(model, "decoder")):
@@ -153,13 +161,13 @@ class _Tracer:
             yield flat[0] if len(flat) == 2 else flat[-1]  # mean, log variance[, sample]
 
     def call(self, operation: Layer, *args: Any, **kwargs: Any) -> Any:
-        """Calls a layer; in place of a model, or of a layer made of layers, what it consists of."""
+        """Calls a layer; instead of a model or a layer made of layers, calls its parts."""
         import keras
 
         if isinstance(operation, keras.Model) or (
             isinstance(operation, keras.Layer)
             and not from_keras(type(operation).call)
-            and any(map(weights_of, operation._flatten_layers(include_self=False)))
+            and any(map(weights_of, layers_inside(operation)))
         ):
             before = set(self.taken), set(self.used)
             self._within.append(operation.name)
@@ -209,12 +217,8 @@ class _Tracer:
         args, kwargs = keras.tree.map_structure(lambda x: by_id.get(id(x), x), (args, kwargs))
         if "training" in inspect.signature(outer.call).parameters:
             kwargs.setdefault("training", False)
-        # Losses of symbolic tensors are refused outside of __call__, and not needed here.
-        outer.__dict__["add_loss"] = lambda *_, **__: None
-        try:
+        with without_losses(outer):
             outputs = outer.call(*args, **kwargs)
-        finally:
-            del outer.__dict__["add_loss"]
         return replay(fresh, outputs, tensors, self.call)
 
     def _once(self, operation: Layer) -> Layer:
@@ -226,9 +230,5 @@ class _Tracer:
         name = operation.name
         if self._within and id(operation) not in self.used:
             name = f"{self._within[-1]}_{name}"
-        # copy.copy goes through Keras' pickling, which writes the weights to a file and reads them.
-        twin = object.__new__(type(operation))
-        twin.__dict__.update(operation.__dict__)
-        twin.__dict__.update(name=free_name(name, self.taken), _inbound_nodes=[], _outbound_nodes=[])
         self.used.add(id(operation))
-        return twin
+        return twin(operation, free_name(name, self.taken))

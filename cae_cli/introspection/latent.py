@@ -1,4 +1,4 @@
-"""Where the latent code is, in a network that does not say so."""
+"""Finds the latent code in a network that does not name it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 import re
 
 from cae_cli.errors import UserError, did_you_mean, printable
-from cae_cli.introspection.graph import Graph, Step
+from cae_cli.introspection.graph import Graph
+from cae_cli.introspection.keras_internals import Step
 from cae_cli.introspection.layers import (
     NOISES,
     NORMS,
@@ -17,7 +18,7 @@ from cae_cli.introspection.layers import (
     own_activation,
 )
 
-# Names that people give the latent code, best first.
+# Usual names of the latent layer, the most certain first.
 LATENT_NAMES = (
     "code", "latent", "bottleneck", "z", "sampling", "encoded", "encoding", "embedding", "z_mean", "mu",
 )  # fmt: skip
@@ -29,7 +30,7 @@ def find_latent(graph: Graph, models: dict[str, list[Tensor]], wanted: str | Non
     Args:
         graph: from the image to the output.
         models: outputs of the models that were inside, by name.
-        wanted: the layer or the model that a person named; else names and widths are looked at.
+        wanted: the layer or the model that the user named; None: detected by names and widths.
 
     Raises:
         UserError: there is no layer of the wanted name.
@@ -62,7 +63,7 @@ def find_latent(graph: Graph, models: dict[str, list[Tensor]], wanted: str | Non
 
 
 def _values(x: Tensor) -> float:
-    """Values an image; endless where Keras does not know the shape."""
+    """Values per image; infinite where Keras does not know the shape."""
     return math.inf if None in x.shape[1:] else math.prod(x.shape[1:])
 
 
@@ -71,10 +72,10 @@ def _positions(x: Tensor) -> float:
 
 
 def _narrowest(graph: Graph, inner: list[Step], cuts: set[int]) -> Tensor:
-    """The first of the narrowest places between the first and the last layer with a kernel.
+    """The first of the narrowest tensors between the first and the last layer with a kernel.
 
-    Only places that all paths pass count: inside a residual block or an attention it may be narrower.
-    With skip connections no path but those on the coarsest grid are looked at.
+    Only tensors on all paths count: a residual block or an attention may be narrower inside. With skip
+    connections only paths through the coarsest grid count.
     """
     weighed = [x for s in inner if graph.kernel_follows(s) for x in s.outputs if _behind(graph, s)]
     weighed = weighed or [x for step in inner for x in step.outputs] or list(graph.outputs)

@@ -1,11 +1,13 @@
-"""What single layers are, by their classes: convolutions, activations, what only moves values."""
+"""Kinds of layers, by their classes: convolutions, activations, layers that only move values."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from cae_cli.introspection.keras_internals import layers_inside
+
 Tensor = Any
-Layer = Any  # or a keras.ops operation: whatever stands at a node of the graph
+Layer = Any  # or a keras.ops operation: whatever is a node of the graph
 Model = Any
 Shape = tuple[int, int, int]
 
@@ -17,7 +19,7 @@ NORMS = {
 DROPOUTS = {"Dropout", "BaseSpatialDropout", "AlphaDropout", "GaussianDropout"}
 DENSE = {"Dense", "EinsumDense"}
 POOLS = {"MaxPooling2D", "AveragePooling2D"}
-# Only move or repeat values.
+# Layers that only move or repeat values.
 SHAPERS = {
     "Cropping2D", "ZeroPadding2D", "Reshape", "Flatten", "Permute", "Resizing", "UpSampling2D",
     "CenterCrop", "Identity", "ActivityRegularization", "ExpandDims", "Squeeze",
@@ -30,7 +32,7 @@ POOL_ALL = {
     "Mean", "Sum", "Max", "Min", "Var", "Std",
 }  # fmt: skip
 
-# Layers and operations that are an activation, by class name in lower case.
+# Layers and operations that are activations, by class name in lower case.
 ACTIVATIONS = {
     "relu": "relu", "relu6": "relu6", "leakyrelu": "leaky_relu", "prelu": "prelu", "elu": "elu",
     "celu": "celu", "selu": "selu", "gelu": "gelu", "silu": "silu", "hardsilu": "hard_silu",
@@ -56,7 +58,7 @@ def is_convolution(operation: Layer) -> bool:
 
 
 def is_kernel_layer(operation: Layer) -> bool:
-    """Whether a layer has a kernel, or hides one."""
+    """Whether a layer has a kernel, itself or in a layer inside."""
     return is_convolution(operation) or is_a(operation, DENSE) or hides_convolutions(operation)
 
 
@@ -66,13 +68,12 @@ def weights_of(operation: Layer) -> list[Any]:
 
 
 def hides_convolutions(operation: Layer) -> bool:
-    """Whether a layer is made of layers, with convolutions among them."""
-    inner = getattr(operation, "_flatten_layers", None)  # keras.ops have none
-    return inner is not None and any(map(is_convolution, inner(include_self=False)))
+    """Whether a layer has convolutions inside."""
+    return any(map(is_convolution, layers_inside(operation)))
 
 
 def activation_of(operation: Layer) -> str | None:
-    """Name of the activation that a layer ends with, None for a layer that has none or another's."""
+    """Name of the activation that a layer ends with; None if it has none or an unknown one."""
     function = getattr(operation, "activation", None)
     if is_a(operation, {"Activation"}) or (function is not None and is_kernel_layer(operation)):
         name = getattr(function, "__name__", None)
@@ -83,7 +84,7 @@ def activation_of(operation: Layer) -> str | None:
 
 
 def own_activation(operation: Layer) -> str | None:
-    """Name of the activation that a layer or an operation of keras.ops is."""
+    """Name of an activation layer or operation; None for others."""
     kind = type(operation)
     return ACTIVATIONS.get(kind.__name__.lower()) if from_keras(kind) else None
 

@@ -1,12 +1,12 @@
-"""Puts fixed images through a network and writes down what came out: the last file that sees Keras.
+"""Measures a network on fixed images: the last module that uses Keras.
 
-What it writes (into arrays.npz), n held-out images, k the first of them, layers by the convolution's
-name:
+Its arrays in arrays.npz, for n held-out images, the first k of them, and layers by the name of the
+convolution:
 
 ==============================  ================================================================
 ``kernel/<layer>``              (k, k, inputs, filters) after training
 ``initial_kernel/<layer>``      the same before training, where that is known
-``reinitialized/<layer>``              the same drawn anew from the layer's initializer
+``reinitialized/<layer>``       the same drawn anew from the layer's initializer
 ``null/<layer>``                (r,) `metrics.filters.structure` of such re-initialised filters
 ``map/<layer>``                 (8, h, w, filters) feature maps of the example images
 ``map_std/<layer>``             (filters,) standard deviation over images and positions
@@ -25,12 +25,12 @@ name:
 ``train_mse, train_mean_mse``   (m,) the same for training images
 ``output_variance``             () variance of a pixel of the output over images, mean over pixels
 ``output_mean``                 () mean of all output pixels
-``perturbation/<argument>``           arguments of `metrics.perturbation.causal`: (k,) for the first of the
-                                n images, (m,) for training images
+``perturbation/<argument>``     arguments of `metrics.perturbation.perturbation`: (k,) for the first of
+                                the n images, (m,) for training images
 ``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
-``latent/<attribute>``            () attributes of `metrics.latent.CodeUse`
-``labels/trained, /initial``    () accuracy of a linear probe on the latent code, of this encoder and of the
-                                same encoder before training; where there are labels
+``latent/<attribute>``          () attributes of `metrics.latent.LatentUse`
+``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
+                                training; where there are labels
 ==============================  ================================================================
 """
 
@@ -60,29 +60,28 @@ Array = NDArray[np.float32]
 
 EXAMPLES = 8
 CHOSEN = 3  # of the best, of the median and of the worst
-MAP_IMAGES = 512  # images whose feature maps, codes and causal answers are measured
-WATCHED = 128  # images whose maps are looked at again and again while training runs
+MAP_IMAGES = 512  # images whose feature maps, latent codes and perturbations are measured
+WATCHED = 128  # images whose maps are measured repeatedly while training runs
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 LABELLED = 1000  # held-out images that the linear probe is tested on
-MODE_IMAGES = 64  # one batch, to see what batch normalisation does in training
-MOST_LATENT_VALUES = 2**25  # numbers of all codes that are kept at once
-REINITIALIZATIONS = 99  # of each layer's filters: p-values down to .02
-MOST_REINITIALIZED = 2**25  # weights that are drawn for it
-SEEN_NOISE = 0.1  # of the pictures; that of the measure cannot be seen
-ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are taken out, and images to see it on
+MODE_IMAGES = 64  # one batch, for batch normalisation in training mode
+MOST_LATENT_VALUES = 2**25  # values of latent codes in memory at once
+REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
+MOST_REINITIALIZED = 2**25  # weights drawn for it per layer
+SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
+ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
 
 
 class Probe:
-    """The fixed images, and what becomes of them.
+    """Measures a network on fixed images.
 
     Args:
         autoencoder: the network.
-        images: where the fixed images come from.
-        untrained: the network has not been trained yet: its weights are kept for comparison.
+        images: the fixed images are the first of each part.
+        untrained: keep the current weights as those before training.
     """
 
     def __init__(self, autoencoder: Autoencoder, images: Images, *, untrained: bool = True) -> None:
-
         self.autoencoder = autoencoder
         self.images = images
         self.network = network(autoencoder.facts())
@@ -93,13 +92,13 @@ class Probe:
         self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
 
     def snapshot(self) -> dict[str, Array]:
-        """Kernels and reconstructions of the examples as they are now."""
+        """The current kernels and reconstructions of the examples."""
         kernels = {f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()}
         return {**kernels, "outputs": self.reconstruct(self.examples)}
 
     @np.errstate(all="ignore")  # networks that diverged
     def record(self) -> dict[str, NDArray[Any]]:
-        """Everything that the table at the top of this file lists."""
+        """The arrays in the table at the top of this file."""
         held_out, train = self.images.held_out, self.images.train
         mean_image = _mean_image(train)
         reconstruction = self._score(held_out, mean_image)
@@ -130,13 +129,13 @@ class Probe:
         return np.asarray(self._reconstruct(images))
 
     def spreads(self) -> dict[str, ChannelSpread]:
-        """Spread of the maps over a few images, as the network is now."""
+        """The current spread of the maps over a few images."""
         return self._spreads(self.images.held_out[:WATCHED], with_products=False)
 
     def _score(
         self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
     ) -> Mapping[str, NDArray[Any]]:
-        """Yardsticks of each image, batch by batch: the outputs are never all in memory."""
+        """Metrics of each image, batch by batch: the outputs are never all in memory."""
         scores: dict[str, list[Array]] = {}
         total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
         total_square = np.zeros(mean_image.shape)
@@ -163,7 +162,7 @@ class Probe:
         }
 
     def _perturbation(self) -> dict[str, NDArray[Any]]:
-        """What the network makes of other codes, shuffled pixels and noise, image by image."""
+        """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
         import tensorflow as tf
 
         autoencoder = self.autoencoder
@@ -182,11 +181,11 @@ class Probe:
         count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
         images = as_float(self.images.held_out[:count])
         signs = noise_signs(images.shape)
-        # One permutation for all images: their mean is permuted with them, and V stays what it was.
+        # One permutation for all images: it permutes their mean too and leaves V unchanged.
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
         scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
         latents = self._latents(images)
-        # Every image gets the latent code of its neighbour: none keeps its own.
+        # Every image gets the latent code of its neighbour.
         others = np.roll(latents, -1, axis=0)
         mean_latent = latents.mean(axis=0, keepdims=True)
         parts: dict[str, list[Array]] = {}
@@ -211,11 +210,11 @@ class Probe:
                 "noise_pixels": pixel_count,
             }.items():
                 parts.setdefault(name, []).append(values)
-        # Of images that are too large for a linear decoder none are needed to say so.
+        # If the images are too large for a linear decoder, one is enough to find out.
         enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
         train = as_float(self.images.train[:enough])
         held_out, trained = linear_mse(train, (images, train), self.network.latent_grid)
-        answers = {
+        responses = {
             **{name: np.concatenate(values) for name, values in parts.items()},
             "linear_mse": held_out,
             "linear_train_mse": trained,
@@ -225,7 +224,7 @@ class Probe:
         first = slice(0, EXAMPLES)
         noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
         return {
-            **{f"perturbation/{k}": v for k, v in answers.items()},
+            **{f"perturbation/{k}": v for k, v in responses.items()},
             **{
                 f"spectrum/{k}": np.array(v)
                 for k, v in asdict(spectrum(images, np.concatenate(outputs))).items()
@@ -251,7 +250,7 @@ class Probe:
             return np.full(len(images), np.nan, np.float32)
         model, few = self.autoencoder.model, images[:MODE_IMAGES]
         state = [(v, np.array(v)) for v in model.non_trainable_variables]
-        # Dropout and noise are off in use, and would hide what normalisation does.
+        # Dropout and noise are off in inference and would hide the effect of normalisation.
         quiet = [
             (layer, name, getattr(layer, name))
             for layer in model.layers
@@ -263,12 +262,12 @@ class Probe:
         errors = _squares(np.asarray(model(few, training=True)) - few)
         for layer, name, value in quiet:
             setattr(layer, name, value)
-        for variable, value in state:  # looking has moved the averages
+        for variable, value in state:  # the forward pass has updated the averages
             variable.assign(value)
         return errors
 
     def _labels(self) -> dict[str, NDArray[Any]]:
-        """What a linear classifier makes of the latent code, and of that of the untrained encoder."""
+        """Accuracy of a linear classifier on the latent code, after and before training."""
         images = self.images
         labels = images.validation_labels if images.test is None else images.test_labels
         largest = max(self.network.latent_values, self.network.image_values)
@@ -289,20 +288,20 @@ class Probe:
                 )
             )
 
-        found = {"labels/trained": accuracy()}
+        accuracies = {"labels/trained": accuracy()}
         if self.initial_weights:
             variables = self.autoencoder.model.weights
             trained = [np.array(v) for v in variables]
             _assign(variables, self.initial_weights)
-            found["labels/initial"] = accuracy()
+            accuracies["labels/initial"] = accuracy()
             _assign(variables, trained)
-        return found
+        return accuracies
 
     def _flat_latents(self, images: Array) -> Array:
         return self._latents(images).reshape(len(images), -1)
 
     def _reinitialized(self) -> dict[str, NDArray[Any]]:
-        """What the layers' initializers would have drawn as well."""
+        """Other kernels from the initializer of each layer."""
         import keras
 
         arrays: dict[str, NDArray[Any]] = {}
@@ -322,7 +321,7 @@ class Probe:
                 return np.asarray(type(like).from_config(settings)(shape))
 
             drawn = (draw(number) for number in range(count))
-            # transposed convolutions keep their inputs last, and so would their re-initialised filters
+            # transposed convolutions have their inputs last
             turned = isinstance(layer, keras.layers.Conv2DTranspose)
             reinitialized = [d.swapaxes(2, 3) if turned else d for d in drawn]
             arrays[f"reinitialized/{layer.name}"] = reinitialized[0]
@@ -330,11 +329,10 @@ class Probe:
         return arrays
 
     def _utilities(self, stds: Mapping[str, Array]) -> dict[str, Array]:
-        """Rise of the squared error where a map is replaced by its mean, over V - MSE.
+        """Rise of the squared error when a map is replaced by its mean, over V - MSE.
 
-        Ablation, as Morcos et al., "On the importance of single directions for generalization",
-        ICLR 2018, do it. Of many filters those whose maps vary most are looked at; the others are
-        NaN.
+        Ablation after Morcos et al., "On the importance of single directions for generalization",
+        ICLR 2018. Of many filters only those whose maps vary most are ablated; the others are NaN.
         """
         import tensorflow as tf
 
@@ -360,7 +358,7 @@ class Probe:
             utilities = np.full(len(std), np.nan, np.float32)
             arrays[f"utility/{name}"] = utilities
             if not explained > 0.1 * variance:
-                continue  # of a network that explains nothing, all is prunable
+                continue  # in a network that explains nothing, all filters are prunable
             for filter_ in np.argsort(-std, kind="stable")[:each]:
                 without = keep[name].copy()
                 without[0, filter_] = 0
@@ -426,13 +424,13 @@ def _squares(difference: Array) -> Array:
 
 
 def _mean_image(images: NDArray[np.generic]) -> Array:
-    """The mean training image, (h, w, c): the best answer that does not look at its input."""
+    """The mean training image, (h, w, c): the best constant reconstruction."""
     scale = 1 / 255 if images.dtype == np.uint8 else 1
     return np.asarray(images.mean(axis=0, dtype=np.float64) * scale, np.float32)
 
 
 def _best_median_worst(mse: Array) -> NDArray[np.intp]:
-    """Indices of the best, median and worst images, `CHOSEN` of each, as far as there are any."""
+    """Indices of the best, median and worst images, at most `CHOSEN` of each."""
     order = np.argsort(mse, kind="stable")
     count = min(CHOSEN, max(1, len(order) // 3))
     middle = (len(order) - count) // 2

@@ -1,11 +1,12 @@
-"""How far a value of the latent code sees: the receptive field, layer by layer."""
+"""The receptive field of the latent code, layer by layer."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from cae_cli.introspection.graph import Graph, Step
+from cae_cli.introspection.graph import Graph
+from cae_cli.introspection.keras_internals import Step
 from cae_cli.introspection.layers import (
     DENSE,
     MERGES,
@@ -23,7 +24,7 @@ from cae_cli.introspection.layers import (
 
 @dataclass(frozen=True)
 class _View:
-    """Along one axis: value i of ``count`` sees pixels low + i * jump to high + i * jump."""
+    """Along one axis: value i of ``count`` depends on pixels low + i * jump to high + i * jump."""
 
     low: float
     high: float
@@ -31,11 +32,11 @@ class _View:
     count: int
 
     def window(self, before: float, after: float, jump: float, count: int) -> _View:
-        """Of values that see ``before`` values in front of theirs and ``after`` behind it."""
+        """Of values that depend on ``before`` more values in front and ``after`` behind."""
         return _View(self.low - before * self.jump, self.high + after * self.jump, jump, count)
 
     def all(self) -> _View:
-        """Of a value that sees all values."""
+        """Of a value that depends on all values."""
         return _View(self.low, self.high + (self.count - 1) * self.jump, 0, 1)
 
     def __or__(self, other: _View) -> _View:
@@ -45,7 +46,7 @@ class _View:
         return _View(low, high, self.jump, max(self.count, other.count))
 
     def size(self, side: int) -> int:
-        """Pixels of the image that the value that sees most sees."""
+        """Pixels of the image in the largest receptive field."""
         sizes = (
             math.floor(min(self.high + i * self.jump, side - 1))
             - math.ceil(max(self.low + i * self.jump, 0))
@@ -56,7 +57,7 @@ class _View:
 
 
 def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | None:
-    """(h, w) pixels of the image that a value of the latent code sees; None: not every layer is known."""
+    """(h, w) of the largest receptive field in pixels; None: a layer is not known."""
     views: dict[int, tuple[_View, _View] | None] = {
         id(image): (_View(0, 0, 1, image.shape[1]), _View(0, 0, 1, image.shape[2]))
     }
@@ -76,7 +77,7 @@ def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | N
 
 
 def _see(step: Step, axis: int, views: list[_View]) -> _View | None:
-    """What a value of the step's output sees; None for a layer that is not known."""
+    """The view of the step's output; None for a layer that is not known."""
     operation, x, y = step.operation, step.inputs[0], step.outputs[0]
     view = views[0]
     for other in views[1:]:
@@ -115,6 +116,6 @@ def _see(step: Step, axis: int, views: list[_View]) -> _View | None:
     )
     if known or activation_of(operation) is not None:
         return view
-    # Arithmetic of keras.ops, a stranger's Sampling: no weights, every value at its place.
+    # Arithmetic of keras.ops, custom sampling layers: without weights, every value stays in place.
     same = all(v.shape == y.shape for v in step.inputs)
     return view if same and not weights_of(operation) else None

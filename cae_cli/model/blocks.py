@@ -1,14 +1,12 @@
-"""What the encoder and the decoder are made of. Keras is imported when a block is built."""
+"""The stages of encoder and decoder. Keras is imported when a stage is built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cae_cli.model.options import ModelOptions
 from cae_cli.model.regularization import Regularizer, kernel_penalty
-
-if TYPE_CHECKING:
-    from cae_cli.model.build import ModelOptions
 
 Tensor = Any
 
@@ -17,8 +15,8 @@ class Stage:
     """Builds the stages of one network: one set of options, one set of regularizers.
 
     Args:
-        options: the free parameters of the network.
-        regularizers: what acts on every hidden convolution.
+        options: of the network.
+        regularizers: of every hidden convolution.
     """
 
     def __init__(self, options: ModelOptions, regularizers: Sequence[Regularizer]) -> None:
@@ -83,8 +81,8 @@ class Stage:
     def _plan(self, name: str, sampling: str | None) -> tuple[list[str], str | None]:
         """Names of a stage's blocks, and of the convolution that changes the resolution, if any.
 
-        The last plain convolution changes the resolution itself; a residual block cannot, so there
-        the stage gets a convolution more.
+        The last plain convolution changes the resolution itself; a residual block cannot, so the stage
+        gets an additional convolution.
         """
         count = self.options.convolutions
         names = [name] if count == 1 else [f"{name}_{number}" for number in range(1, count + 1)]
@@ -119,7 +117,7 @@ class Stage:
         transposed: bool = False,
         activate: bool = True,
     ) -> Tensor:
-        """A hidden convolution, and its activation unless the caller adds something first."""
+        """A hidden convolution, with its activation unless the caller adds something first."""
         import keras
 
         l1, l2 = kernel_penalty(self.regularizers)

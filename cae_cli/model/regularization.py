@@ -1,4 +1,4 @@
-"""Regularizers: what each does to the input, to hidden convolutions and to the code.
+"""Regularizers: what each does to the input, to hidden convolutions and to the latent code.
 
 A model may have several. To add one, write its class here and its values in
 ``configs/regularization/<name>.yaml``, under a key of its name.
@@ -42,7 +42,7 @@ class Regularizer:
         return x
 
     def on_latent(self, x: Tensor) -> Tensor:
-        """On the code."""
+        """On the latent code."""
         return x
 
 
@@ -95,12 +95,12 @@ class L1L2(Regularizer):
 @REGULARIZERS.add("activity_l1")
 @dataclass(frozen=True, kw_only=True)
 class ActivityL1(Regularizer):
-    """Strength times the sum of absolute activations of the code, mean over images."""
+    """Strength times the sum of absolute activations of the latent code, mean over images."""
 
     strength: float = option("factor of the sum of an image's absolute activations", least=0)
 
     def on_latent(self, x: Tensor) -> Tensor:
-        """Adds the penalty; the code itself stays as it is."""
+        """Adds the penalty; the latent code stays unchanged."""
         import keras
 
         return keras.layers.ActivityRegularization(l1=self.strength, name="latent_penalty")(x)
@@ -131,7 +131,7 @@ class BatchNorm(Regularizer):
 
     in_keras = "BatchNormalization() between convolution and activation"
 
-    momentum: float = option("of the running mean and variance", least=0, below=1)
+    momentum: float = option("momentum of the running mean and variance", least=0, below=1)
 
     def before_activation(self, x: Tensor, name: str) -> Tensor:
         """Batch statistics in training, running ones afterwards."""

@@ -243,7 +243,7 @@ class Run:
         return (self.folder / "training.json").exists()
 
     def settings(self) -> dict[str, Any]:
-        """What the diagnosis reads of a training: its config and, as ``facts``, what its parts declare."""
+        """The config of the run and, under ``facts``, what its loss and optimizer declare."""
         return {**self.setup()["config"], "facts": self.training().get("facts", {})}
 
     def write_control(self, explained: float) -> None:

@@ -1,4 +1,4 @@
-"""Starts TensorFlow once, quietly, with the same results every time."""
+"""Starts TensorFlow: devices, threads, seeds, and its messages in a log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import RunFailed
+from cae_cli.introspection.keras_internals import check_version
 
 
 @dataclass(frozen=True)
 class Device:
-    """What computes.
+    """The device that computes.
 
     Attributes:
-        gpus: their names; none: the CPU.
-        parts: in which a batch is computed side by side.
+        gpus: their names; empty for the CPU.
+        parts: number of parts of a batch that are computed in parallel.
     """
 
     gpus: tuple[str, ...]
@@ -32,16 +33,16 @@ class Device:
 
 @contextmanager
 def quiet(log: Path) -> Iterator[None]:
-    """Sends what TensorFlow's C++ code prints to ``log``, and leaves Python's standard error as it is.
+    """Redirects the output of TensorFlow's C++ code to ``log``; Python's standard error stays as it is.
 
-    No environment variable silences what CUDA, oneDNN and absl print, not only while they load, so
-    file descriptor 2 points to the log for the whole block.
+    No environment variable silences CUDA, oneDNN and absl, so file descriptor 2 points to the log for
+    the whole block.
 
     Args:
-        log: a text file that is appended to.
+        log: a text file, appended to.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else Keras is used with here
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever Keras is configured with
     sys.stderr.flush()
     descriptor, stderr = os.dup(2), sys.stderr
     with log.open("ab") as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
@@ -59,12 +60,12 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     """Imports TensorFlow and sets it up.
 
     Args:
-        deterministic: operations give the same bits every time; slower on a GPU. Once on, it stays
-            on for later runs of the same process.
-        mixed_precision: compute in float16 where there is a GPU.
+        deterministic: operations are bit-reproducible; slower on a GPU. Stays on for later runs of the
+            same process.
+        mixed_precision: compute in float16 if there is a GPU.
 
     Raises:
-        RunFailed: TensorFlow cannot be imported.
+        RunFailed: TensorFlow cannot be imported, or Keras has another version.
     """
     try:
         import keras
@@ -73,6 +74,7 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         raise RunFailed(
             f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
         ) from error
+    check_version()
     if _limited is not None:
         import sklearn.linear_model  # noqa: F401  (brings SciPy's)
 
@@ -82,7 +84,7 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     parts = 1 if gpus or cores() == 1 else 2
     if parts > 1:
         with contextlib.suppress(RuntimeError):  # as below
-            # Two cores have a part each. More than two are shared by the operations of both.
+            # Each of two cores computes one part; more cores are shared by the operations of both.
             tf.config.threading.set_inter_op_parallelism_threads(parts)
             tf.config.threading.set_intra_op_parallelism_threads(1 if cores() == parts else cores())
     for gpu in gpus:
@@ -95,20 +97,20 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts)
 
 
-_cores: int | None = None  # there were before `keep_to` took some away
+_cores: int | None = None  # number before `keep_to` removed some
 
 
 def cores() -> int:
-    """How many cores this process could use when it began."""
+    """Number of cores that this process could use when it started."""
     if _cores is not None:
         return _cores
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_to(some: Collection[int]) -> None:
-    """Keeps this process to some of its cores, before `start`.
+    """Restricts this process to some of its cores, before `start`.
 
-    Only the time it takes depends on them: batches are cut and threads counted as if it had all.
+    Results do not depend on it: batches are cut as if the process had all cores.
     """
     global _cores
     _cores = cores()
@@ -121,10 +123,10 @@ _limited: contextlib.ExitStack | None = None  # inside `one_blas_thread`
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """In the block linear algebra computes on one thread, however many cores there are.
+    """In the block, linear algebra computes on one thread, however many cores there are.
 
-    Its threads wait for one another by turning in circles: two of them on one core, as in a job that
-    keeps to its own, take many times as long as one. And the bits would depend on their number.
+    Its threads wait for each other in busy loops, so two threads on one core take many times as long as
+    one; and results would depend on their number.
     """
     global _limited
     with contextlib.ExitStack() as _limited:
@@ -136,7 +138,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _limit() -> None:
-    """Only libraries that are loaded can be told: NumPy's at once, SciPy's when TensorFlow starts."""
+    """Limits the loaded libraries: NumPy's at once, SciPy's when TensorFlow starts."""
     import threadpoolctl
 
     if _limited is not None:
@@ -144,7 +146,7 @@ def _limit() -> None:
 
 
 def seed(number: int) -> None:
-    """Forgets all earlier networks and sets every random generator, Python's and NumPy's too."""
+    """Clears all earlier networks and seeds the random generators of Keras, Python and NumPy."""
     import keras
 
     keras.backend.clear_session()

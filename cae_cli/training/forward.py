@@ -1,14 +1,12 @@
-"""How a network is computed while it trains: from the same weights, with the same result, sooner.
+"""A faster, exact way to compute a plain Keras model while it trains.
 
-Two things are done to the graph of a plain Keras model, both exact:
+- *In parts.* A batch is cut into parts that are computed in parallel: the operations of a small network
+  are too short for two cores to share one of them.
+- *Fused up-convolution.* Nearest-neighbour upsampling by two and the convolution behind it become one
+  convolution at the low resolution to 4 times the filters, which then fill every 2x2 pixels in turn.
+  Each tap of its kernel is the sum of the trained taps that fall on the same pixel.
 
-- *In parts.* A batch is cut into parts that go through the network side by side. The operations of a
-  small network are too short for two cores to share one of them.
-- *Fused up-convolution.* Upsampling by two to the nearest and the convolution behind it are computed as
-  one convolution at the low resolution to 4 times the filters, which then take turns in every 2x2
-  pixels. Each tap of its kernel is the sum of the trained taps that fall on the same pixel.
-
-The model itself stays as it is: what is saved is plain Keras.
+The model itself stays as it is, so the saved file is plain Keras.
 """
 
 from __future__ import annotations
@@ -21,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.introspection.graph import Graph, Step, replay
+from cae_cli.introspection.graph import Graph, replay
+from cae_cli.introspection.keras_internals import Step, layers_inside, takes_training
 from cae_cli.introspection.layers import Layer, Model, Tensor, from_keras, is_a
 
 
 def cut(images: Tensor, count: int) -> list[Tensor]:
-    """A batch of at least ``count`` images as so many parts, whose sizes differ by one at most."""
+    """A batch of at least ``count`` images in ``count`` parts, whose sizes differ by one at most."""
     from keras import ops
 
     if count == 1:
@@ -37,25 +36,24 @@ def cut(images: Tensor, count: int) -> list[Tensor]:
 
 
 def may_be_cut(model: Model) -> bool:
-    """Whether what the model makes of an image, and its losses, are the same in any part of a batch."""
+    """Whether the output for an image, and the losses, are the same in any part of a batch."""
     return not any(
         is_a(layer, {"BatchNormalization", "ActivityRegularization", "SpectralNormalization"})
         or getattr(layer, "activity_regularizer", None) is not None
         or not from_keras(type(layer))
-        for layer in model._flatten_layers(include_self=False)
+        for layer in layers_inside(model)
     )
 
 
 def forward(model: Model) -> Callable[..., list[Tensor]]:
-    """What computes the model in training.
+    """The model as a function of the parts of a batch, as `cut` makes them.
 
     Args:
-        model: a functional model of one input and one output.
+        model: a functional model with one input and one output.
 
     Returns:
-        A function of the parts of a batch, as `cut` makes them, and of ``training=``: what the model
-        makes of each part. More parts than one need a model that `may_be_cut`. ``model.losses`` are
-        as after a call of the model.
+        A function of a list of parts and of ``training=`` that returns the outputs of the parts. More
+        than one part requires `may_be_cut`. ``model.losses`` are as after a call of the model.
     """
     graph = Graph(model.inputs, model.outputs)
     # By id: upsamplings, with None, and the convolutions behind them, with themselves.
@@ -72,7 +70,7 @@ def forward(model: Model) -> Callable[..., list[Tensor]]:
             if id(operation) in fused:
                 conv, (x,) = fused[id(operation)], args
                 return x if conv is None else _Parts(up_convolution(conv, x.values))
-            if getattr(operation, "_call_has_training_arg", False):
+            if takes_training(operation):
                 kwargs["training"] = training
             results = []
             for i in range(len(parts)):
@@ -96,7 +94,7 @@ class _Parts:
 
 
 def _convolved_next(graph: Graph, step: Step) -> Layer | None:
-    """The convolution that can be computed together with this step, an upsampling; else None."""
+    """The convolution that can be fused with this step if it is an upsampling; else None."""
     up = step.operation
     if not (is_a(up, {"UpSampling2D"}) and up.size == (2, 2) and up.interpolation == "nearest"):
         return None
@@ -118,7 +116,7 @@ def _convolved_next(graph: Graph, step: Step) -> Layer | None:
 
 
 def up_convolution(conv: Layer, parts: list[Tensor]) -> list[Tensor]:
-    """What a convolution (stride 1, "same") makes of images upsampled by two to the nearest.
+    """The output of a convolution (stride 1, "same") for nearest-neighbour upsampled images.
 
     Args:
         conv: the Keras layer.
@@ -141,7 +139,7 @@ def up_convolution(conv: Layer, parts: list[Tensor]) -> list[Tensor]:
     for x in parts:
         h, w = x.shape[1:3]
         y = ops.conv(ops.cast(x, dtype), kernel, 1, "same")  # (n, h, w, 4 * filters)
-        # Depth to space: rows and the first of the two phases change places.
+        # Depth to space: swap the rows and the first of the two phases.
         y = ops.transpose(ops.reshape(y, (-1, h, w, 2, 2 * filters)), (0, 1, 3, 2, 4))
         y = ops.reshape(y, (-1, 2 * h, 2 * w, filters))
         results.append(conv.activation(y if bias is None else y + bias))

@@ -42,7 +42,7 @@ class Loss:
         raise NotImplementedError
 
     def check(self, shape: tuple[int, int, int], output_activation: str) -> None:
-        """Says before training what cannot work.
+        """Checks the loss against the images and the network.
 
         Args:
             shape: (h, w, c) of the images.
@@ -55,7 +55,7 @@ class Loss:
             name = next(name for name, cls in LOSSES.items() if cls is type(self))
             raise UserError(
                 f"loss={name} needs outputs in [0, 1], got model.output_activation={output_activation}",
-                hint="Use model.output_activation=sigmoid, or another loss: cae options loss",
+                hint="Use model.output_activation=sigmoid, or another loss (cae options loss).",
             )
 
 
@@ -126,7 +126,7 @@ class BinaryCrossEntropy(Loss):
 
 @dataclass(frozen=True, kw_only=True)
 class _Windowed(Loss):
-    """What the losses made of SSIM share: the window and the constants."""
+    """The window and the constants of the losses based on SSIM."""
 
     window: int = option("side of the Gaussian window, in pixels", least=3, odd=True)
     sigma: float = option("standard deviation of the window, in pixels", above=0)
@@ -140,7 +140,7 @@ class _Windowed(Loss):
             fits = side if side % 2 else side - 1
             raise UserError(
                 f"loss.window is {self.window} pixels, but the images have only {shape[0]}x{shape[1]}",
-                hint=f"loss.window={fits}, or larger images" if fits >= 3 else "use loss=mse",
+                hint=f"Use loss.window={fits}, or larger images." if fits >= 3 else "Use loss=mse.",
             )
 
     def ssim_and_contrast(self, target: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +223,7 @@ class MultiScaleSimilarity(_Windowed):
         if self.scales is not None and self.scales > fits:
             raise UserError(
                 f"loss.scales={self.scales} needs larger images than {shape[0]}x{shape[1]}",
-                hint=f"loss.scales={fits}, or null for as many as fit",
+                hint=f"Use loss.scales={fits}, or null for as many as fit.",
             )
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class Optimizer:
     keras_class: ClassVar[str]
     usual_rate: ClassVar[float] = 0.001
 
-    learning_rate: float = option("size of a step, at its largest", least=0)
-    clip_norm: float | None = option("largest global norm of the gradients; null: any", above=0)
+    learning_rate: float = option("largest learning rate; the schedule multiplies it", least=0)
+    clip_norm: float | None = option("largest global norm of the gradients; null: unlimited", above=0)
 
     def build(self) -> Any:
         """The Keras optimizer."""
@@ -108,18 +108,17 @@ class Adadelta(Optimizer):
 class Schedule:
     """How the learning rate changes, as a factor of ``optimizer.learning_rate``.
 
-    A pure function of the step and of the validation losses so far: nothing to store, nothing that
-    a restart could lose.
+    A pure function of the step and of the validation losses so far, so checkpoints store no state.
     """
 
     warmup_steps: int = option("steps over which the learning rate rises from 0", least=0)
 
     def rate_factor(self, step: int, total: int, losses: Sequence[float]) -> float:
-        """What ``optimizer.learning_rate`` is multiplied by.
+        """The factor of ``optimizer.learning_rate`` at a step.
 
         Args:
-            step: 0 for the first.
-            total: steps of the whole training.
+            step: from 0.
+            total: number of steps of the training.
             losses: validation losses of the epochs so far.
 
         Returns:

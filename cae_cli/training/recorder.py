@@ -1,19 +1,19 @@
-"""Writes down, while a network learns, what cannot be seen afterwards.
+"""Records during training what cannot be measured afterwards, here and in Keras' own ``fit``.
 
-It serves the training of this tool and Keras' own ``fit`` alike. What it writes (into arrays.npz), for
-the m weight tensors with two axes or more (*kernels*) in the network's order:
+Its arrays in arrays.npz, for the m weight tensors with at least two axes (*kernels*) in the order of the
+network:
 
 ==============================  ================================================================
-``dynamics/kernels``              (m,) their names
-``dynamics/early_updates``        (s, m) update ratios of the first steps, see `update_ratio`
-``dynamics/updates``              (e, m) the same for the first step of each epoch
-``dynamics/early_losses``         (s, 2) data loss and penalty of the first steps
-``dynamics/losses``               (at most 1,024,) data loss of all steps, in parts of equal length
-``dynamics/gradients``            (e, m) mean gradient norm of each kernel over the epoch
-``dynamics/look_steps``           (k,) steps after which the maps were looked at
+``dynamics/kernels``            (m,) their names
+``dynamics/early_updates``      (s, m) update ratios of the first steps, see `update_ratio`
+``dynamics/updates``            (e, m) the same for the first step of each epoch
+``dynamics/early_losses``       (s, 2) data loss and penalty of the first steps
+``dynamics/losses``             (at most 1,024,) data loss of all steps, in parts of equal length
+``dynamics/gradients``          (e, m) mean gradient norm of each kernel over the epoch
+``dynamics/look_steps``         (k,) steps after which the feature maps were measured
 ``look_std/<layer>``            (k, filters) spread of the maps over images and positions
 ``look_image_std/<layer>``      (k, filters) spread over images
-``batches/<attribute>``             () attributes of `metrics.batches.Fed`, of what the first steps were fed
+``batches/<attribute>``         () statistics of the first batches, see `metrics.batches`
 ==============================  ================================================================
 """
 
@@ -33,18 +33,18 @@ from cae_cli.metrics.maps import ChannelSpread
 Array = NDArray[np.float32]
 Spreads = Mapping[str, ChannelSpread]
 
-EARLY = 8  # steps whose updates and batches are looked at one by one
-LOOKS = (0, 32, 128)  # steps after which the maps are looked at, beside the kept epochs
-MOST_PIXELS_KEPT = 2**22  # pixels of what was fed that are kept for measuring
+EARLY = 8  # steps whose updates and batches are measured one by one
+LOOKS = (0, 32, 128)  # steps after which the maps are measured, in addition to snapshot epochs
+MOST_PIXELS_KEPT = 2**22  # pixels of the first batches that are kept until they are measured
 MOST_LOSSES = 1024
 
 
 class Recorder:
-    """Watches the training of one network. Steps count from 0, epochs from 1.
+    """Records the training of one network. Steps count from 0, epochs from 1.
 
     Args:
         model: the Keras model that is trained.
-        spreads: measures the maps of fixed images, as they are now.
+        spreads: measures the current maps of fixed images.
     """
 
     def __init__(self, model: Any, spreads: Callable[[], Spreads]) -> None:
@@ -63,33 +63,33 @@ class Recorder:
 
     @staticmethod
     def cuts(first: int, count: int) -> list[int]:
-        """Where an epoch of ``count`` steps after ``first`` has to be interrupted.
+        """Steps at which an epoch of ``count`` steps after ``first`` must return to Python.
 
         Returns:
-            Numbers of steps into the epoch, ascending: after each, `after` wants to look.
+            Numbers of steps into the epoch, ascending; `after` measures after each.
         """
         single = range(1, EARLY + 1)
         cuts = {1, *(step - first for step in (*single, *LOOKS))}
         return sorted(cut for cut in cuts if 0 < cut < count)
 
     def wants_batch(self, step: int) -> bool:
-        """Whether `fed` should be called with the batch of this step."""
+        """Whether `batches` should be called with the batch of this step."""
         # Later epochs show the same images again.
         return step < EARLY and self._room > 0 and not self._epochs
 
     def batches(self, inputs: Array, targets: Array) -> None:
-        """What a step was fed: the network's inputs and what its outputs were compared with."""
+        """Records the inputs and targets of a step."""
         if inputs.size:
             count = max(2, self._room // inputs[0].size)
             self._batches.append((np.array(inputs[:count]), np.array(targets[:count])))
 
     @property
     def _room(self) -> int:
-        """Pixels of what was fed that may still be kept."""
+        """Pixels of batches that may still be kept."""
         return MOST_PIXELS_KEPT - sum(inputs.size for inputs, _ in self._batches)
 
     def before(self, step: int, *, first_of_epoch: bool) -> None:
-        """A step is about to be made."""
+        """To be called before a step."""
         if step == 0:
             self.look(0)
         if step < EARLY or first_of_epoch:
@@ -97,7 +97,7 @@ class Recorder:
 
     @np.errstate(all="ignore")  # networks that diverge
     def after(self, step: int, *, first_of_epoch: bool, data_loss: float, penalty: float) -> None:
-        """A step was made; ``step`` is its number."""
+        """To be called after the step ``step``."""
         if self._before:
             ratios = [
                 update_ratio(before, np.asarray(kernel))
@@ -117,12 +117,12 @@ class Recorder:
         self._losses.append(values)
 
     def epoch(self, step: int, gradients: Array | None, *, look: bool) -> None:
-        """An epoch has ended after ``step`` steps.
+        """To be called after an epoch.
 
         Args:
-            step: made so far.
-            gradients: (m,) mean norms over the epoch; None where nobody knows them.
-            look: whether to look at the maps.
+            step: number of steps so far.
+            gradients: (m,) mean norms over the epoch; None if unknown.
+            look: whether to measure the maps.
         """
         self._epochs += 1
         self._measure_batches()
@@ -132,7 +132,7 @@ class Recorder:
             self.look(step)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """Everything that the table at the top of this file lists, as far as it happened."""
+        """The arrays in the table at the top of this file, as far as they were recorded."""
         notes = self.notes()
         return {
             "dynamics/kernels": np.array([kernel.path for kernel in self.kernels]),
@@ -141,7 +141,7 @@ class Recorder:
         }
 
     def notes(self) -> dict[str, NDArray[Any]]:
-        """What was written down so far; `go_on` takes it."""
+        """What was recorded so far, for `resume`."""
         self._measure_batches()
         m = len(self.kernels)
         steps = sorted(self._looks)
@@ -159,11 +159,11 @@ class Recorder:
             arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
         return {**arrays, **{f"batches/{name}": value for name, value in self._batch_statistics.items()}}
 
-    def go_on(self, notes: Mapping[str, NDArray[Any]]) -> None:
-        """Goes on from what `notes` gave after a whole epoch.
+    def resume(self, notes: Mapping[str, NDArray[Any]]) -> None:
+        """Resumes from what `notes` returned after a whole epoch.
 
         Raises:
-            KeyError: it is something else.
+            KeyError: the notes are incomplete.
         """
         self._early = list(notes["dynamics/early_updates"])
         self._updates = list(notes["dynamics/updates"])
@@ -184,13 +184,13 @@ class Recorder:
         }
 
     def look(self, step: int) -> None:
-        """Looks at the maps as they are after so many steps, once."""
+        """Measures the maps after ``step`` steps, once."""
         if step not in self._looks:
             spreads = self._spreads().items()
             self._looks[step] = {name: (s.std(), s.image_std()) for name, s in spreads}
 
     def _measure_batches(self) -> None:
-        """Brings the batches of the first steps down to a few numbers."""
+        """Reduces the kept batches to their statistics."""
         if self._batches:
             inputs, targets = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
             self._batch_statistics = {

@@ -1,4 +1,4 @@
-"""The compiled steps of one network: what makes a training step, and what validates."""
+"""The compiled steps of one network: training steps and validation."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, images_at_a_time
-from cae_cli.data.augmentation import Augmentation
 from cae_cli.introspection import Autoencoder
 from cae_cli.metrics.quality import MSE_FLOOR
 from cae_cli.metrics.similarity import K1, K2, SIGMA, fitting_window
 from cae_cli.training.forward import cut, forward, may_be_cut
-from cae_cli.training.losses import Loss, StructuralSimilarity
-from cae_cli.training.optimizers import Optimizer
+from cae_cli.training.losses import StructuralSimilarity
+from cae_cli.training.options import Recipe
 from cae_cli.training.recorder import Recorder, kernels
 
 Tensor = Any
 
-# Steps that run in TensorFlow without coming back to Python: enough to make the way back cheap,
-# few enough that the display moves and a signal is seen soon.
+# Steps that run in TensorFlow without returning to Python: enough to make the return cheap, few enough
+# that the display moves and a signal is handled soon.
 CHUNK = 32
-CHUNK_BYTES = 2**26  # of large images there are fewer steps
+CHUNK_BYTES = 2**26  # with large images a chunk has fewer steps
 
-
-# What a step says of itself, before the gradient norm of each kernel. The sum of the weights is there
-# to see whether they are finite.
+# What a step returns before the gradient norm of each kernel. The sum of the weights shows whether
+# they are finite.
 WATCHED = ("loss", "penalty", "gradient", "weights")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Means over the steps of an epoch; ``broken``: what was not finite at the step that ended it."""
+    """Means over the steps of an epoch; ``broken``: which value was not finite at its last step."""
 
     steps: int
     data_loss: float
@@ -47,39 +45,35 @@ class Trained:
 
     @classmethod
     def of(cls, steps: int, means: NDArray[np.float64], broken: str | None = None) -> Trained:
-        """From the means of what `Loop._step` returns."""
+        """From the means of what `CompiledSteps._step` returns."""
         data_loss, penalty, gradient_norm = map(float, means[:3])
         kernel_norms = means[len(WATCHED) :].astype(np.float32)
         return cls(steps, data_loss, penalty, gradient_norm, kernel_norms, broken)
 
 
-class Loop:
+class CompiledSteps:
     """The compiled training and validation steps of one network."""
 
     def __init__(
         self,
         autoencoder: Autoencoder,
         images: Images,
-        loss: Loss,
-        optimizer: Optimizer,
-        augmentation: Augmentation,
-        seed: int,
-        batch_size: int,
+        recipe: Recipe,
         recorder: Recorder,
         parts: int,
     ) -> None:
         import tensorflow as tf
 
         self.model = autoencoder.model
-        self.loss = loss
-        self.augmentation = augmentation
-        self.seed = seed
-        self.batch_size = batch_size
+        self.loss = recipe.loss
+        self.augmentation = recipe.augmentation
+        self.seed = recipe.seed
+        self.batch_size = recipe.training.batch_size
         self.recorder = recorder
         kernel_ids = {id(kernel) for kernel in kernels(self.model)}
         self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
         self.width = len(WATCHED) + sum(self.is_kernel)
-        plain = optimizer.build()
+        plain = recipe.optimizer.build()
         self.learning_rate = plain.learning_rate  # a variable
         self.optimizer = _scaled(plain)
         self.scales_loss = self.optimizer is not plain
@@ -87,7 +81,7 @@ class Loop:
         self.forward = forward(self.model)
         self.parts = parts if may_be_cut(self.model) else 1
         self.images = images
-        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * batch_size), 1, CHUNK))
+        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * self.batch_size), 1, CHUNK))
         self.window = fitting_window(min(images.shape[:2]))
         self.run_steps = self._compiled(
             self._run_steps,
@@ -100,10 +94,10 @@ class Loop:
         )
 
     def _compiled(self, function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-        """The function with its first argument, the number of parts, bound to that of the batch.
+        """The compiled function, its first argument bound to the number of parts of the batch.
 
-        Chunks and batches of any length use the same trace; a last batch with fewer images than
-        parts has one of its own, made when it comes.
+        Chunks and batches of any length use the same trace; a last batch with fewer images than parts
+        uses a second one.
         """
         import tensorflow as tf
 
@@ -147,7 +141,7 @@ class Loop:
                 np.array(rates[start : start + len(indices)], np.float32),
                 np.int32(step),
             )
-            values = values.numpy()  # (steps, width): what is `WATCHED`, each kernel's gradient norm
+            values = values.numpy()  # (steps, width)
             self.recorder.losses(values[:, 0])
             self.recorder.after(
                 step + len(values) - 1,
@@ -185,14 +179,14 @@ class Loop:
         return np.asarray(inputs), np.asarray(targets)
 
     def state(self) -> dict[str, list[NDArray[Any]]]:
-        """Copies of everything that a step changes, the generators of dropout and noise too."""
+        """Copies of all variables that a step changes, the seeds of dropout and noise included."""
         return {name: [np.array(v) for v in variables] for name, variables in self._variables.items()}
 
-    def put_back(self, state: Mapping[str, list[NDArray[Any]]]) -> None:
-        """Puts back what `state` gave, or a part of it.
+    def restore(self, state: Mapping[str, list[NDArray[Any]]]) -> None:
+        """Sets the variables to what `state` returned, or to a part of it.
 
         Raises:
-            ValueError: it is of another network or optimizer.
+            ValueError: the state is of another network or optimizer.
         """
         for name, values in state.items():
             for variable, value in zip(self._variables[name], values, strict=True):
@@ -206,7 +200,7 @@ class Loop:
         return {"network": self.model.variables, "optimizer": self.optimizer.variables}
 
     def validate(self) -> dict[str, float]:
-        """Loss (without penalties) and yardsticks of the validation images."""
+        """Loss (without penalties), MSE, PSNR and SSIM of the validation images."""
         images = self.images.validation
         count = len(images)
         batch = images_at_a_time(self.model.input_shape[1:])
@@ -255,14 +249,14 @@ class Loop:
         return inputs, targets
 
     def _step(self, parts: int, pixels: Tensor, rate: Tensor, number: Tensor) -> Tensor:
-        """One training step; returns what is `WATCHED`, and the norm of each kernel's gradient.
+        """One training step; returns the `WATCHED` values and the norm of each kernel's gradient.
 
         A step whose loss or gradient is not finite is not applied.
         """
         import tensorflow as tf
 
         inputs, targets = self._batch(parts, pixels, number)
-        # Batch normalisation moves its averages while it looks, before the step is known to be good.
+        # Batch normalisation updates its averages in the forward pass, before the step is known good.
         state = self.model.non_trainable_variables
         before = [tf.identity(variable.value) for variable in state]
         with tf.GradientTape() as tape:
@@ -273,8 +267,8 @@ class Loop:
             scaled = self.optimizer.scale_loss(data_loss + penalty)
         variables = self.model.trainable_variables
         gradients = tape.gradient(scaled, variables)
-        # A loss scale that is too large makes infinite gradients, and the optimizer skips the step
-        # and lowers it: that is no divergence, and such gradients have no norm to speak of.
+        # A loss scale that is too large makes infinite gradients; the optimizer then skips the step and
+        # lowers the scale. That is no divergence, and the norm of such gradients means nothing.
         squares = [2 * tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
         norms = [tf.sqrt(s) for s, chosen in zip(squares, self.is_kernel, strict=True) if chosen]
         norm = tf.sqrt(tf.add_n(squares))
@@ -300,9 +294,9 @@ class Loop:
     def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:
         """Means over a batch: loss, MSE, PSNR, SSIM."""
         targets = cut(_as_float(pixels), parts)
-        return _mean_over(self._yardsticks, targets, self.forward(targets, training=False))
+        return _mean_over(self._metrics, targets, self.forward(targets, training=False))
 
-    def _yardsticks(self, targets: Tensor, outputs: Tensor) -> Tensor:
+    def _metrics(self, targets: Tensor, outputs: Tensor) -> Tensor:
         """Loss, MSE, PSNR and SSIM, means over images."""
         import tensorflow as tf
 

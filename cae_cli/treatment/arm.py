@@ -89,7 +89,7 @@ def result(run: Run) -> Result:
         if status.get("status") not in ("ok", "failed"):
             raise UserError(f"it is {status.get('status', 'not there')}")
         with np.errstate(all="ignore"):  # networks that diverged have infinite weights and errors
-            outcome = experiment.assess(run)
+            outcome = experiment.diagnose(run)
         config = run.settings()
     except DAMAGED as error:
         why = error.what if isinstance(error, UserError) else f"its files do not fit: {error}"

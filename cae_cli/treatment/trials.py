@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Fix, Safety, Severity, Trial
 from cae_cli.errors import UserError
 from cae_cli.metrics.quality import explained_variance
-from cae_cli.model import build
-from cae_cli.training import backend, fit
+from cae_cli.training import backend
+from cae_cli.training.fit import fit
 from cae_cli.training.recorder import Recorder
 
 STEPS = 200
@@ -76,7 +77,7 @@ def trials(
     """
     options = compose(words[2:])
     device = backend.start(deterministic=options.training.deterministic, mixed_precision=False)
-    images = experiment.read(options)
+    images = experiment.load_images(options)
     on_trial("the run itself")
     itself = _explained(options, images, device.parts)
     base = 0.0 if math.isnan(itself) else itself  # a run that diverged is no better than the mean image
@@ -87,7 +88,7 @@ def trials(
             changed = compose(command[2:])
             if changed == options:
                 continue
-            its_images = images if changed.data == options.data else experiment.read(changed)
+            its_images = images if changed.data == options.data else experiment.load_images(changed)
             experiment.check(changed, its_images)
         except UserError:
             continue  # a usual remedy that does not fit this run
@@ -104,23 +105,10 @@ def _explained(options: Config, images: Images, parts: int) -> float:
     Returns:
         NaN if the training diverged, or was too large for the memory.
     """
-    backend.seed(options.seed)
+    short = replace(options, training=options.training.shortened(STEPS, len(images.train)))
     try:
-        autoencoder = build.build(images.shape, options.model, tuple(options.regularization.values()))
-        fit.freeze(autoencoder, options.training.frozen)
-        history = fit.fit(
-            autoencoder,
-            images,
-            options=fit.cut_short(options.training, STEPS, len(images.train)),
-            loss=options.loss,
-            optimizer=options.optimizer,
-            schedule=options.schedule,
-            augmentation=options.augmentation,
-            seed=options.seed,
-            watcher=fit.Watcher(),
-            recorder=Recorder(autoencoder.model, dict),
-            parts=parts,
-        )
+        autoencoder = experiment.build_network(short, images)
+        history = fit(autoencoder, images, short, Recorder(autoencoder.model, dict), parts=parts)
     except Exception:  # whatever breaks one trial (memory, mostly), the others are worth having
         return float("nan")
     if history.diverged_at is not None:

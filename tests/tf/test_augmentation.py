@@ -98,7 +98,7 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
     from cae_cli.data import Images
     from cae_cli.training import backend
     from cae_cli.training.recorder import Recorder
-    from cae_cli.training.step import Loop
+    from cae_cli.training.step import CompiledSteps
 
     keras = pytest.importorskip("keras")
     config = checked(["augmentation=light", f"augmentation.target={target}", "optimizer=sgd"])[1]
@@ -111,11 +111,8 @@ def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
         model = keras.Model(inputs, copy)
 
     recorder = Recorder(Network.model, dict)
-    loop = Loop(
-        Network, Images(train=images, validation=images), config.loss, config.optimizer,
-        config.augmentation, 0, 32, recorder, 1,
-    )  # fmt: skip
-    result = loop.epoch(np.arange(32, dtype=np.int32), [0.0], 0, lambda step, loss: None)
+    steps = CompiledSteps(Network, Images(train=images, validation=images), config, recorder, parts=1)
+    result = steps.epoch(np.arange(32, dtype=np.int32), [0.0], 0, lambda step, loss: None)
     assert (result.data_loss < 1e-10) == (target == "same")
     # What the step was fed is written down as it was.
     pair = float(recorder.record()["batches/pair"])

@@ -33,7 +33,7 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
         "training.epochs=2",
         "seed=1",
     ]
-    assert experiment.assess(torn).diagnosis.findings[0].code == "CAE201"
+    assert experiment.diagnose(torn).diagnosis.findings[0].code == "CAE201"
     assert not list(well.folder.glob("*.png"))
     began = well.status()["started"], torn.status()["started"]
     capfd.readouterr()

@@ -196,7 +196,7 @@ def test_skip_connections_are_found_out_and_can_be_made_to_fail(saved):
 def test_another_range_is_noticed_and_can_be_said(saved):
     done, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
     assert "--range=0,255" in done.err
-    _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--code", "code")
+    _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--latent", "code")
     _, plain = diagnosed(saved, "plain.keras", *IMAGES)
     explained = [r["metrics"]["quality"]["explained_variance"] for r in (wrong, right, plain)]
     assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]

@@ -7,7 +7,7 @@ tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
 from cae_cli.config.compose import checked  # noqa: E402
-from cae_cli.model import build  # noqa: E402
+from cae_cli.model.build import build  # noqa: E402
 from cae_cli.training import forward  # noqa: E402
 
 
@@ -94,7 +94,7 @@ def test_every_network_is_computed_as_keras_computes_it(name):
     shape, overrides = NETWORKS[name]
     options = checked(overrides)[1]
     keras.utils.set_random_seed(0)
-    network = build.build(shape, options.model, tuple(options.regularization.values())).model
+    network = build(shape, options.model, tuple(options.regularization.values())).model
     images = np.random.default_rng(0).random((7, *shape), dtype=np.float32)
     cuttable = forward.may_be_cut(network)
     assert cuttable == (name not in ("batch normalisation", "sparse"))
@@ -117,7 +117,7 @@ def test_every_network_is_computed_as_keras_computes_it(name):
 def test_dropout_is_on_in_training_and_off_elsewhere():
     options = checked(["regularization=dropout"])[1]
     keras.utils.set_random_seed(0)
-    network = build.build((12, 12, 1), options.model, tuple(options.regularization.values())).model
+    network = build((12, 12, 1), options.model, tuple(options.regularization.values())).model
     images = np.random.default_rng(0).random((6, 12, 12, 1), dtype=np.float32)
     np.testing.assert_allclose(in_parts(network, 2, training=False)(images), network(images), atol=1e-5)
     dropped = in_parts(network, 2)

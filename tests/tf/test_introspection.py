@@ -206,11 +206,11 @@ def test_the_parts_of_our_networks_are_those_with_our_names(overrides):
         name = f"{conv.name}_map" if f"{conv.name}_map" in names else conv.name
         assert ours.maps[conv.name] is ours.model.get_layer(name).output
         assert np.array_equal(ours.kernels()[conv.name].shape[3], conv.filters)
-    assert ours.latent is ours.model.get_layer("code").output
+    assert ours.latent is ours.model.get_layer("latent").output
     assert not ours.skips and ours.output_activation == "sigmoid" and ours.closed == []
     assert outputs_equal(ours.model, ours, images(ours.model))
     again = introspect(ours.model)
-    assert again.latent_layer == "code" and list(again.maps) == list(ours.maps)
+    assert again.latent_layer == "latent" and list(again.maps) == list(ours.maps)
     assert again.facts() == ours.facts()
     assert outputs_equal(ours.model, again, images(ours.model))
 
@@ -219,7 +219,7 @@ def test_the_facts_of_the_reference_network():
     facts = make("model=baseline", shape=(28, 28, 1)).facts()
     assert json.loads(json.dumps(facts)) == facts
     assert facts == {
-        "latent_layer": "code",
+        "latent_layer": "latent",
         "latent_shape": [7, 7, 8],
         "image_shape": [28, 28, 1],
         "output_activation": "sigmoid",
@@ -346,7 +346,7 @@ def test_a_model_without_a_call_is_its_encoder_and_decoder():
 
 def test_an_unbuilt_model_gets_its_shape_from_the_images():
     assert introspect(Subclassed(), shape=(8, 8, 1)).shape == (8, 8, 1)
-    with pytest.raises(UserError, match="does not say what size"):
+    with pytest.raises(UserError, match="does not define the size"):
         introspect(Subclassed())
     open_sides = keras.Sequential(
         [keras.Input((None, None, 1)), layers.Conv2D(2, 3, padding="same"), layers.Conv2D(1, 1)]

@@ -128,7 +128,7 @@ def test_every_loss_is_least_for_a_perfect_output_and_has_a_gradient(name):
 def test_an_image_smaller_than_the_window_is_refused_with_a_window_that_fits(name):
     with pytest.raises(UserError) as caught:
         loss(name).check((8, 40, 1), "sigmoid")
-    assert caught.value.hint == "loss.window=7, or larger images"
+    assert caught.value.hint == "Use loss.window=7, or larger images."
     loss(name, "loss.window=7").check((8, 40, 1), "sigmoid")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.metrics.network import network
-from cae_cli.model.build import plan
+from cae_cli.model.plan import plan
 from tests.tf.test_model import MODELS, make
 
 pytestmark = pytest.mark.tf

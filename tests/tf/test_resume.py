@@ -15,7 +15,7 @@ from cae_cli import cli
 from cae_cli.errors import Interrupted
 from cae_cli.runs.folder import Run
 from cae_cli.system import signals
-from cae_cli.training import fit
+from cae_cli.training.history import Checkpoint
 from tests.conftest import environment
 from tests.tf.alike import differences
 from tests.tf.conftest import DIGITS
@@ -35,14 +35,14 @@ def train(folder, *words):
 
 def interrupted_in(monkeypatch, epoch):
     """A training that is interrupted as soon as an epoch has ended."""
-    original = fit.Checkpoint.arrays
+    original = Checkpoint.arrays
 
     def arrays(self):
         if self.epochs[-1].epoch == epoch:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self)
 
-    monkeypatch.setattr(fit.Checkpoint, "arrays", arrays)
+    monkeypatch.setattr(Checkpoint, "arrays", arrays)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def undisturbed(trained_once):
 def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, capfd):
     assert train("run", "training.epochs=2") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
-    assert "going on after epoch 2" in capfd.readouterr().err
+    assert "resuming after epoch 2" in capfd.readouterr().err
     assert set(differences(undisturbed, here / "run")) <= {"summary.txt"}  # names the command
     assert Run(here / "run").setup()["command"][-1] == "training.epochs=4"
     assert Run(here / "run").setup()["config"] == Run(undisturbed).setup()["config"]
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(here, undisturbed,
     assert [s.name for s in states] == ["state_000001.npz", "state_000002.npz"]
     states[-1].write_bytes(states[-1].read_bytes()[:-1000])
     assert cli.run(["resume", "run"]) == 0
-    assert "going on after epoch 1" in capfd.readouterr().err
+    assert "resuming after epoch 1" in capfd.readouterr().err
     assert "state_000002.npz cannot be read" in (here / "run" / "train.log").read_text()
     assert not differences(undisturbed, here / "run")
 
@@ -123,7 +123,7 @@ def test_other_images_are_refused(here, monkeypatch, capsys):
     np.save("x.npy", x[::-1])
     assert cli.run(["resume", "run", "training.epochs=3"]) == 2
     error = capsys.readouterr().err
-    assert "the images are not those that the run began with" in error and "--> x.npy" in error
+    assert "the images have changed since the run started" in error and "--> x.npy" in error
     np.save("x.npy", x)
     assert cli.run(["resume", "run", "training.epochs=3"]) == 0
 

@@ -14,7 +14,7 @@ from cae_cli.metrics.perturbation import perturbation
 from cae_cli.model.build import build
 from cae_cli.model.regularization import BatchNorm
 from cae_cli.training import backend
-from cae_cli.training.fit import Watcher, check, fit, image_order
+from cae_cli.training.fit import Callbacks, fit, image_order
 from cae_cli.training.optimizers import OPTIMIZERS, Cosine, Plateau
 from cae_cli.training.recorder import Recorder
 from tests.tf.test_model import plain_reference
@@ -38,23 +38,12 @@ def blobs(count, seed=0, side=28):
 IMAGES = Images(train=blobs(200), validation=blobs(50, 1), source="blobs")
 
 
-def trained(*overrides, images=IMAGES, watcher=None, network=None, recorder=None, parts=2):
+def trained(*overrides, images=IMAGES, callbacks=None, network=None, recorder=None, parts=2):
     config = checked(["training.epochs=2", *overrides])[1]
     backend.seed(config.seed)
     network = network or build(images.shape, config.model, tuple(config.regularization.values()))
-    history = fit(
-        network,
-        images,
-        options=config.training,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        watcher=watcher or Watcher(),
-        recorder=recorder or Recorder(network.model, dict),
-        parts=parts,
-    )
+    recorder = recorder or Recorder(network.model, dict)
+    history = fit(network, images, config, recorder, callbacks=callbacks, parts=parts)
     return network, history
 
 
@@ -254,7 +243,7 @@ def test_early_stopping_ends_with_the_weights_of_the_best_epoch():
         "optimizer=sgd",
         "optimizer.learning_rate=20",
         network=network,
-        watcher=Watcher(on_epoch=remember),
+        callbacks=Callbacks(on_epoch=remember),
     )
     assert history.stopped_early and history.diverged_at is None
     assert history.epochs[-1].epoch == history.best_epoch + 2
@@ -314,10 +303,10 @@ def test_clipping_limits_the_step():
     assert moved(small) < 1e-3 < moved(big)
 
 
-def test_the_watcher_hears_of_every_epoch_and_of_progress():
+def test_callbacks_get_every_epoch_and_the_progress():
     heard = []
     trained(
-        watcher=Watcher(
+        callbacks=Callbacks(
             on_steps=lambda epoch, step, loss: heard.append((epoch, step)),
             on_epoch=lambda history: heard.append((history.left_at, history.best_epoch)),
         )
@@ -329,7 +318,7 @@ def test_the_watcher_hears_of_every_epoch_and_of_progress():
 def test_fewer_images_than_a_batch_are_refused():
     config = checked([])[1]
     with pytest.raises(UserError, match=r"training\.batch_size is 32, but there are only 9"):
-        check(config.training, Images(train=blobs(9), validation=blobs(2)))
+        config.training.check(9)
 
 
 def test_the_probe_writes_what_the_network_does():

@@ -1,0 +1,156 @@
+"""The parts of Keras that are not public. No other file uses them.
+
+Keras has no public way to walk the graph of a model, to list the layers inside a layer, or to see the
+batches of ``model.fit``. pyproject.toml therefore pins one minor version of Keras, and every function
+here raises `RunFailed` under another one. ``tests/tf/test_keras_internals.py`` tests each of them alone,
+so that a new version of Keras shows what it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cae_cli.errors import RunFailed
+
+VERSION = "3.15"
+
+Tensor = Any
+Layer = Any  # or a keras.ops operation: whatever is a node of the graph
+
+
+def check_version() -> None:
+    """Checks that Keras has the version that this file was written for.
+
+    Raises:
+        RunFailed: it has another one.
+    """
+    import keras
+
+    if not keras.__version__.startswith(f"{VERSION}."):
+        raise RunFailed(
+            f"Keras {keras.__version__} is installed, but cae needs Keras {VERSION}",
+            hint=f"pip install 'keras=={VERSION}.*'",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of one layer in a graph.
+
+    Attributes:
+        operation: the layer, or the operation of keras.ops.
+        inputs: tensors that it got.
+        outputs: tensors that it made.
+        arguments: from new values of the inputs, by id, to (args, kwargs) of the same call.
+    """
+
+    operation: Layer
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    arguments: Callable[[dict[int, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def steps_between(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> list[Step]:
+    """The calls from some symbolic tensors to others, each after those that it needs.
+
+    Raises:
+        ValueError: an output depends on more than the inputs.
+    """
+    known = {id(x) for x in inputs}
+    steps: list[Step] = []
+    visited: set[int] = set()
+    stack = [(x, False) for x in reversed(list(outputs))]
+    while stack:  # deep networks have more calls in a row than Python allows recursions
+        x, ready = stack.pop()
+        if id(x) in known:
+            continue
+        history = getattr(x, "_keras_history", None)
+        if history is None or history.operation is None:
+            raise ValueError(f"{x} does not depend on the image")
+        node = history.operation._inbound_nodes[history.node_index]
+        if ready:
+            inputs_, outputs_ = list(node.input_tensors), list(node.outputs)
+            steps.append(Step(node.operation, inputs_, outputs_, node.arguments.fill_in))
+            known |= {id(y) for y in node.outputs}
+        elif id(node) not in visited:
+            visited.add(id(node))
+            if node.is_input:
+                raise ValueError(f"{history.operation.name} is another input")
+            stack.append((x, True))
+            stack += [(y, False) for y in reversed(node.input_tensors)]
+    return steps
+
+
+def layers_inside(layer: Layer) -> list[Layer]:
+    """All layers inside a layer or a model, at any depth; none for an operation of keras.ops."""
+    flatten = getattr(layer, "_flatten_layers", None)
+    return [] if flatten is None else list(flatten(include_self=False))
+
+
+def takes_training(layer: Layer) -> bool:
+    """Whether the call of a layer has an argument ``training``."""
+    return bool(getattr(layer, "_call_has_training_arg", False))
+
+
+def twin(layer: Layer, name: str) -> Layer:
+    """A second layer with the same variables, under another name and in no graph yet."""
+    # copy.copy goes through Keras' pickling, which writes the weights to a file and reads them.
+    other = object.__new__(type(layer))
+    other.__dict__.update(layer.__dict__)
+    other.__dict__.update(name=name, _inbound_nodes=[], _outbound_nodes=[])
+    return other
+
+
+@contextlib.contextmanager
+def without_losses(layer: Layer) -> Iterator[None]:
+    """In the block ``layer.add_loss`` does nothing: Keras refuses losses of symbolic tensors."""
+    layer.__dict__["add_loss"] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del layer.__dict__["add_loss"]
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """In the block new variables have shapes but no values, so they take no memory."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras would give them their values at the end of the next such scope.
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def observe_batches(model: Any, wanted: Callable[[], bool], observe: Callable[[Any], None]) -> None:
+    """Calls ``observe`` with the next batches of ``model.fit``, before the model gets them.
+
+    Args:
+        model: in ``on_train_begin`` of a callback. With several steps per execution nothing is observed.
+        wanted: whether the next batch is to be observed; once it is not, no later one is.
+        observe: gets the batch as the iterator returns it.
+    """
+    import tensorflow as tf
+
+    train = model.train_function
+    if getattr(model, "steps_per_execution", 1) != 1 or train is None:
+        return
+
+    def observed(iterator: Any) -> Any:
+        if not wanted():
+            model.train_function = train
+            return train(iterator)
+        batch = next(iterator)
+        observe(batch)
+        again = tf.data.Dataset.from_generator(
+            lambda: iter([batch]), output_signature=iterator.element_spec
+        )
+        return train(iter(again))
+
+    model.train_function = observed

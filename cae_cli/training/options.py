@@ -1,0 +1,84 @@
+"""The options of a training, apart from the code that trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cae_cli.data.augmentation import Augmentation
+from cae_cli.errors import UserError
+from cae_cli.options import option
+from cae_cli.training.losses import Loss
+from cae_cli.training.optimizers import Optimizer, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How long, and in what steps."""
+
+    epochs: int = option("passes over the training images", least=1)
+    batch_size: int = option("images per step", least=1)
+    steps: int | None = option("steps after which training ends, regardless of the epochs", least=1)
+    frozen: str = option(
+        "part that keeps its initial weights: a control that shows what training it is worth",
+        choices=("none", "encoder", "decoder"),
+    )
+    early_stopping: int | None = option(
+        "stop after this many epochs without a lower val/loss; null: never", least=1
+    )
+    deterministic: bool = option("same seed, same machine: bit-identical weights")
+    mixed_precision: bool = option("float16 arithmetic; needs a GPU")
+    snapshots: list[int] = option(
+        "epochs whose filters and reconstructions are kept; 0: before training", least=0
+    )
+
+    def check(self, images: int) -> None:
+        """Checks the options against the number of training images.
+
+        Raises:
+            UserError: there are fewer of them than a batch needs.
+        """
+        if images < self.batch_size:
+            raise UserError(
+                f"training.batch_size is {self.batch_size}, but there are only {images} training images",
+                hint=f"Use training.batch_size={images}, or more images.",
+            )
+
+    def shortened(self, steps: int, images: int) -> TrainingOptions:
+        """The same training with only ``steps`` steps, without early stopping and snapshots.
+
+        Args:
+            steps: how many.
+            images: number of training images.
+        """
+        epochs = math.ceil(steps / math.ceil(images / self.batch_size))
+        return replace(self, steps=steps, epochs=epochs, early_stopping=None, snapshots=[])
+
+
+class Recipe(Protocol):
+    """What `fit` reads of a run's config: everything that decides how a network is trained."""
+
+    @property
+    def seed(self) -> int:
+        """Of image order and augmentation."""
+
+    @property
+    def training(self) -> TrainingOptions:
+        """Epochs, batch size, early stopping."""
+
+    @property
+    def loss(self) -> Loss:
+        """What is minimised, in addition to the penalties of the network."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Makes the steps."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate over time."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Of the training images."""
