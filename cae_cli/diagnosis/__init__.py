@@ -1,4 +1,4 @@
-"""Judges what was measured. Measuring is done before, showing after."""
+"""Checks metrics against rules and gives findings with fixes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 
 from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
 from cae_cli.diagnosis.case import Case
-from cae_cli.diagnosis.catalogue import RULES, RuleOptions, When
-from cae_cli.diagnosis.causes import attach
-from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Severity, Skipped, Trial
+from cae_cli.diagnosis.catalogue import RULES, Rule, RuleOptions, When
+from cae_cli.diagnosis.causes import order
+from cae_cli.diagnosis.finding import (
+    Confidence,
+    Diagnosis,
+    Evidence,
+    Finding,
+    Fix,
+    Safety,
+    Severity,
+    Skipped,
+    Trial,
+)
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.network import Network
@@ -20,10 +30,15 @@ __all__ = [
     "RULES",
     "Case",
     "Diagnosis",
+    "Evidence",
     "Finding",
+    "Fix",
+    "Rule",
     "RuleOptions",
+    "Safety",
     "Severity",
     "Skipped",
+    "When",
     "diagnose",
     "forecast",
     "with_trials",
@@ -31,71 +46,69 @@ __all__ = [
 
 
 def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> Diagnosis:
-    """Asks every rule that a trained network is for.
+    """Checks every rule that applies to a trained network.
 
     Args:
         metrics: of the run.
-        config: the run's composed config as plain containers, for fixes that depend on it;
-            its ``rules`` may disable rules and change thresholds.
+        config: see `Case`; its ``rules`` may disable rules and change thresholds.
     """
     case = Case(metrics.dataset, metrics.network, config, metrics)
     return _check(case, (When.ALWAYS, When.AFTER))
 
 
 def forecast(dataset: DatasetStatistics, network: Network, config: Mapping[str, Any]) -> Diagnosis:
-    """Asks every rule that needs no training.
+    """Checks every rule that needs no training.
 
     Args:
-        dataset: of the images.
-        network: what it will be made of.
+        dataset: statistics of the images.
+        network: the planned network.
         config: as for `diagnose`.
     """
     return _check(Case(dataset, network, config), (When.BEFORE, When.ALWAYS))
 
 
 def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """The diagnosis in the light of short trainings.
+    """The diagnosis after short trainings.
 
-    A cause one of whose fixes helped is certain and comes first, with that fix
-    first; a cause whose fixes were tried in vain is less certain. A remedy that helped and
-    that no finding proposes is named in the verdict.
+    A cause with a fix that helped is certain and comes first, with that fix first; a cause whose fixes
+    did not help is less certain. The verdict names the fix that helped.
 
     Args:
-        diagnosis: without them.
-        trials: `Trial`s as plain data, as the run's folder has them.
+        diagnosis: before the trainings.
+        trials: `Trial`s as plain data, as the run folder stores them.
     """
     if not trials:
         return diagnosis
     made = tuple(_trial(trial) for trial in trials)
     gains = {trial.overrides: trial.gain for trial in made[1:] if not math.isnan(trial.gain)}
     tried = {trial.code for trial in made if trial.code and not math.isnan(trial.gain)}
-    cured = {trial.code for trial in made if trial.code and trial.helps}
-
-    def root(finding: Finding) -> str:
-        return finding.consequence_of or finding.code
+    fixed = {trial.code for trial in made if trial.code and trial.helps}
 
     def weighed(finding: Finding) -> Finding:
         if finding.code not in tried:
             return finding
-        best_first = sorted(finding.fixes, key=lambda p: -gains.get(p.overrides, 0.0))
         steps = list(Confidence)
         lower = steps[min(steps.index(finding.confidence) + 1, 2)]
-        sure = Confidence.HIGH if finding.code in cured else lower
-        return replace(finding, fixes=tuple(best_first), confidence=sure)
+        return replace(
+            finding,
+            fixes=tuple(sorted(finding.fixes, key=lambda fix: -gains.get(fix.overrides, 0.0))),
+            confidence=Confidence.HIGH if finding.code in fixed else lower,
+        )
 
-    ordered = sorted(
-        map(weighed, diagnosis.findings),
-        key=lambda f: (f.severity is Severity.NOTE and f.consequence_of is None, root(f) not in cured),
-    )
+    def rank(finding: Finding) -> tuple[bool, bool]:
+        cause = finding.consequence_of
+        return finding.severity is Severity.NOTE and not cause, (cause or finding.code) not in fixed
+
+    ordered = sorted(map(weighed, diagnosis.findings), key=rank)
     verdict = diagnosis.verdict
     first = next((f for f in ordered if f.consequence_of is None), None)
-    if first and diagnosis.findings and first.code != diagnosis.findings[0].code:
+    if first and first.code != diagnosis.findings[0].code:
         verdict = f"{first.problem} (by short trainings; before: {diagnosis.verdict})"
-    helpful = next(iter(sorted((t for t in made[1:] if t.helps), key=lambda t: t.code is None)), None)
+    helpful = sorted((trial for trial in made[1:] if trial.helps), key=lambda trial: trial.code is None)
     if helpful:
-        verdict += f"; {' '.join(helpful.overrides)} helps"
+        verdict += f"; {' '.join(helpful[0].overrides)} helps"
     elif len(made) > 1:
-        verdict += "; nothing that was tried helps within so few steps"
+        verdict += "; no change that was tried helps within so few steps"
     return replace(diagnosis, findings=tuple(ordered), verdict=verdict, trials=made)
 
 
@@ -105,60 +118,65 @@ def _trial(plain: Mapping[str, Any]) -> Trial:
 
 
 def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
-    findings: list[Finding] = []
-    skipped: list[Skipped] = []
-    passed: list[str] = []
-    disabled: list[str] = []
-    asked = [rule for rule in RULES if rule.when in when]
-    for rule in asked:
-        options = (case.option("rules") or {}).get(rule.code, {})
-        if not options.get("enabled", True):
-            disabled.append(rule.code)
-            continue
-        result = rule.with_options(options).check(case)
-        if isinstance(result, Finding):
-            useful = [p for p in result.fixes if any(map(case.changes, p.overrides))]
-            findings.append(replace(result, fixes=tuple(useful)))
-        elif isinstance(result, Skipped):
-            skipped.append(result)
-        else:
-            passed.append(rule.code)
-    findings = attach(findings, asked, passed)
-    return Diagnosis(
-        verdict=_verdict(case, findings, passed, skipped),
+    options = case.option("rules") or {}
+    applicable = [rule for rule in RULES if rule.when in when]
+    disabled = [r.code for r in applicable if not options.get(r.code, {}).get("enabled", True)]
+    enabled = [r.with_options(options.get(r.code, {})) for r in applicable if r.code not in disabled]
+    results = {rule.code: rule.check(case) for rule in enabled}
+    findings = [
+        replace(found, fixes=tuple(f for f in found.fixes if any(map(case.changes, f.overrides))))
+        for found in results.values()
+        if isinstance(found, Finding)
+    ]
+    passed = tuple(code for code, result in results.items() if result is None)
+    findings = order(
+        findings,
+        {rule.code: rule.consequences for rule in applicable},
+        {rule.code: rule.alternatives for rule in applicable},
+        passed,
+    )
+    diagnosis = Diagnosis(
+        verdict="",
         findings=tuple(findings),
-        passed=tuple(passed),
-        skipped=tuple(skipped),
+        passed=passed,
+        skipped=tuple(result for result in results.values() if isinstance(result, Skipped)),
         disabled=tuple(disabled),
-        undecided=_undecided(case, findings),
+        undecided=False,
+        thresholds={rule.code: float(rule.threshold) for rule in enabled},
     )
-
-
-def _undecided(case: Case, findings: list[Finding]) -> bool:
-    problems = [f for f in findings if f.severity is not Severity.NOTE]
-    return case.trained is not None and not problems and case.too_early is not None
-
-
-def _verdict(case: Case, findings: list[Finding], passed: list[str], skipped: list[Skipped]) -> str:
-    causes = [f for f in findings if f.consequence_of is None and f.severity is not Severity.NOTE]
-    notes = sum(f.severity is Severity.NOTE for f in findings)
-    noted = f", {notes} note{'' if notes == 1 else 's'}" if notes else ""
-    looked = f"{len(passed)} rule{'' if len(passed) == 1 else 's'}"
     if case.trained is None:
-        if causes:
-            return f"before training: {causes[0].problem}"
-        return f"before training: no problem found by {looked}{noted}"
-    share = case.trained.quality.explained_variance
-    explained = (
-        f"the reconstruction explains {round(share, 2) + 0:.0%} of the variance"
-        if math.isfinite(share)
-        else "the reconstruction is not made of finite numbers"
-    )
+        return replace(diagnosis, verdict=_risk(diagnosis))
+    undecided = case.too_early is not None and not diagnosis.reaches(Severity.WARNING)
+    diagnosis = replace(diagnosis, undecided=undecided)
+    return replace(diagnosis, verdict=_verdict(case, diagnosis))
+
+
+def _nothing_found(diagnosis: Diagnosis) -> str:
+    notes, skipped = len(diagnosis.findings), len(diagnosis.skipped)
+    counted = f"no problem found by {_count(len(diagnosis.passed), 'rule')}"
+    counted += f", {skipped} not checked" if skipped else ""
+    return counted + (f", {_count(notes, 'note')}" if notes else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _risk(diagnosis: Diagnosis) -> str:
+    causes = diagnosis.causes
+    return f"before training: {causes[0].problem if causes else _nothing_found(diagnosis)}"
+
+
+def _verdict(case: Case, diagnosis: Diagnosis) -> str:
+    share = case.metrics.quality.explained_variance
+    explained = "the reconstruction contains numbers that are not finite"
+    if math.isfinite(share):
+        explained = f"the reconstruction explains {round(share, 2) + 0:.0%} of the variance"
+    causes = diagnosis.causes
+    if causes and causes[0].severity is Severity.ERROR:
+        return f"these filters are not meaningful: {causes[0].problem}"
     if causes:
-        if causes[0].severity is Severity.ERROR:
-            return f"these filters are not meaningful: {causes[0].problem}"
         return f"{causes[0].problem}; {explained}"
-    if _undecided(case, findings):
+    if diagnosis.undecided:
         return f"cannot tell: {case.too_early}; {explained}"
-    unsure = f", {len(skipped)} could not look" if skipped else ""
-    return f"no problem found by {looked}{unsure}{noted}; {explained}"
+    return f"{_nothing_found(diagnosis)}; {explained}"

@@ -8,49 +8,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cae_cli.diagnosis.finding import Evidence
 from cae_cli.metrics.collect import Layer, Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.network import Network
 
-FEWEST_IMAGES = 16  # the spread over images, and a share of it, need some
+FEWEST_IMAGES = 16  # the variance over images, and a share of it, need some
 # Collapsed outputs and dead maps show by step 128 on Fashion-MNIST, MNIST and Omniglot; before that
-# healthy networks may look like sick ones.
+# healthy networks may look the same.
 FEWEST_STEPS = 128
-# Healthy networks have passed the linear decoder by then.
-STEPS_FOR_SKILL = 768
+STEPS_FOR_SKILL = 768  # by then healthy networks are better than the linear decoder
 
-# An explained variance below this is next to nothing: 0 is the mean image, healthy runs are above .7.
-LITTLE_EXPLAINED = 0.1
-# Below this skill score a network is worse than an average and a linear decoder; healthy: -.01 to .38.
-POOR_SKILL = -0.06
-# The same for networks trained for SSIM: healthy ones have -.21 to .20 after 1,280 steps.
-POOR_SKILL_OF_SIMILARITY = -1.0
-# A layer whose kernel moved by a smaller share than this is where the initializer had put it.
-UNMOVED = 1e-3
-# From this share of inactive maps on a layer has lost its function; healthy: 0 to .25.
-MANY_INACTIVE = 0.4
+LITTLE_EXPLAINED = 0.1  # explained variance; 0 is the mean image, healthy runs are above 0.7
+POOR_SKILL = -0.06  # skill score; 0 is the linear decoder, healthy runs have -0.01 to 0.38
+POOR_SKILL_OF_SIMILARITY = -1.0  # healthy networks trained for SSIM have -0.21 to 0.20
+UNCHANGED = 1e-3  # a layer whose weight change is smaller is where its initializer put it
+MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
 
-# Largest update ratios (log10) of the first steps in healthy networks: attention, and Adam at .01.
+# What healthy runs show. Update ratios are log10 of the largest of the first steps: attention, Adam at 0.01.
 USUAL_UPDATES = (-2.5, -1.03)
-
-# What healthy runs show where several rules look at it: skill score, inactive maps of the worst layer.
 USUAL_SKILL = (-0.01, 0.38)
 USUAL_INACTIVE = (0.0, 0.25)
-
-# Where optimizers that are not of Adam's kind usually work; the others do at 0.001.
-USUAL_RATES = {"sgd": 0.1, "adadelta": 1.0}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a rule looks at.
+    """What a rule is given.
 
     Attributes:
-        dataset: of the images.
-        network: what it is made of.
-        config: the run's composed config as plain containers; empty for a model that this tool did
-            not train.
-        trained: what was measured; None before training.
+        dataset: statistics of the images.
+        network: what the network is made of.
+        config: the composed config as plain containers, with the declared ``facts`` of its loss and
+            optimizer; empty for a model that this tool did not train.
+        trained: the metrics of the run; None before training.
     """
 
     dataset: DatasetStatistics
@@ -60,33 +50,38 @@ class Case:
 
     @property
     def metrics(self) -> Metrics:
-        """What was measured, for rules that are asked after training only."""
+        """The metrics, for rules that are checked only after training."""
         assert self.trained is not None
         return self.trained
 
     def option(self, path: str) -> Any:
-        """The config's value at a dotted path, None if there is none."""
+        """The value of the config at a dotted path, None if there is none."""
         node: Any = self.config
         for key in path.split("."):
             node = node.get(key) if isinstance(node, Mapping) else None
         return node
 
     def fact(self, path: str) -> Any:
-        """What the loss or the optimizer declares about itself, None where nobody recorded it.
+        """What the loss or the optimizer declares about itself, None where it is not recorded.
 
         Args:
-            path: ``loss.gives_up_squared_error``, ``loss.needs_unit_outputs``,
-                ``loss.survives_saturation``, ``loss.validation_metric``, ``optimizer.usual_rate``, or
-                ``in_keras.loss`` and ``in_keras.regularization``: how to write each of them in Keras.
+            path: ``loss.gives_up_squared_error``, ``loss.survives_saturation``,
+                ``loss.validation_metric`` or ``optimizer.usual_rate``.
         """
         return self.option(f"facts.{path}")
 
     @property
+    def penalties(self) -> list[str]:
+        """The regularizers of the run that add a penalty to the loss."""
+        names = ("l1", "l2", "l1_l2", "activity_l1")
+        return [name for name in self.option("regularization") or {} if name in names]
+
+    @property
     def unusable(self) -> str | None:
-        """Why nothing can be said of held-out images, or None if something can."""
+        """Why the results on held-out images tell nothing, or None."""
         quality = self.metrics.quality
         if not math.isfinite(quality.explained_variance + quality.train_explained_variance):
-            return "the reconstruction is not made of finite numbers"
+            return "the reconstruction contains numbers that are not finite"
         count = quality.images
         if count >= FEWEST_IMAGES:
             return None
@@ -94,41 +89,36 @@ class Case:
 
     @property
     def too_early(self) -> str | None:
-        """Why nothing can be said of what training made of the network, or None if something can."""
+        """Why the result of the training tells nothing, or None."""
         return self.fewer_steps_than(FEWEST_STEPS)
 
     def fewer_steps_than(self, needed: int) -> str | None:
-        """Why a rule that needs so many steps cannot look, or None if it can."""
+        """Why a rule that needs so many steps cannot be checked, or None."""
         if self.unusable:
             return self.unusable
         steps = self.metrics.dynamics.steps
-        if steps is None or steps >= needed:
-            return None
-        return f"only {steps} steps, {needed} are needed"
+        return None if steps is None or steps >= needed else f"only {steps} steps, {needed} are needed"
 
     @property
     def unrecorded(self) -> str | None:
-        """Why nothing can be said of how the training went, or None if something can."""
-        return "nobody watched the training" if self.metrics.dynamics.steps is None else self.too_early
+        """Why nothing is known of the course of the training, or None."""
+        return "the training was not recorded" if self.metrics.dynamics.steps is None else self.too_early
 
     @property
     def poor(self) -> bool:
-        """Whether the network does worse than an average and a linear decoder would.
+        """Whether the network is clearly worse than the linear decoder.
 
-        A network that was trained for similarity gives up squared error for it: there only a result
-        that is far worse counts.
+        A loss that gives up squared error for similarity has a bound of its own.
         """
         metrics = self.metrics
-        similarity = self.option("loss.name") in ("ssim", "ms_ssim")
+        similarity = self.fact("loss.gives_up_squared_error")
         least = POOR_SKILL_OF_SIMILARITY if similarity else POOR_SKILL
-        return (
-            metrics.quality.explained_variance < LITTLE_EXPLAINED
-            or metrics.perturbation.skill_score < least
-        )
+        explained, skill_score = metrics.quality.explained_variance, metrics.perturbation.skill_score
+        return explained < LITTLE_EXPLAINED or skill_score < least
 
     @property
     def hidden(self) -> list[Layer]:
-        """The convolutions before the last one, or all if there is but one."""
+        """The convolutions before the last one, or all if there is only one."""
         layers = list(self.metrics.layers)
         return layers[:-1] or layers
 
@@ -138,17 +128,22 @@ class Case:
         return max((layer.maps.inactive_share for layer in self.hidden), default=0.0)
 
     @property
-    def untrained(self) -> bool:
-        """Whether training left every layer where the initializer had put it."""
-        return all(layer.weight_change < UNMOVED for layer in self.metrics.layers)
+    def unchanged(self) -> bool:
+        """Whether every layer still has the weights that its initializer gave it."""
+        return all(layer.weight_change < UNCHANGED for layer in self.metrics.layers)
 
-    @property
-    def usual_rate(self) -> float:
-        """The learning rate at which the optimizer usually works."""
-        return USUAL_RATES.get(str(self.option("optimizer.name")), 1e-3)
+    def explained_variance(self, threshold: float) -> Evidence:
+        """The explained variance as evidence."""
+        value, healthy = self.metrics.quality.explained_variance, (max(0.7, threshold), 1)
+        return Evidence("explained variance", value, threshold, healthy, "of the variance")
+
+    def skill_score(self, threshold: float = POOR_SKILL) -> Evidence:
+        """The skill score as evidence."""
+        value, unit = self.metrics.perturbation.skill_score, "(0 linear decoder, 1 perfect)"
+        return Evidence("skill score", value, threshold, USUAL_SKILL, unit)
 
     def changes(self, override: str) -> bool:
-        """Whether an override would make anything different from what the run had."""
+        """Whether an override differs from what the run had."""
         if not self.config:
             return True
         key, _, text = override.partition("=")

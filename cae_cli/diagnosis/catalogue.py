@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cae_cli.diagnosis import causes
 from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Severity, Skipped
 from cae_cli.errors import UserError
@@ -18,10 +19,10 @@ from cae_cli.options import option
 
 
 class When(Enum):
-    """What a rule needs to look at."""
+    """What a rule needs."""
 
     BEFORE = "the images, the network and the options, before training"
-    ALWAYS = "the images and the network, before training or after it"
+    ALWAYS = "the images and the network, before and after training"
     AFTER = "a trained network"
 
 
@@ -34,59 +35,54 @@ class RuleOptions:
 
 
 class Rule:
-    """One problem: how it shows, why it matters, what helps.
+    """One problem: how it is measured, why it matters and how to fix it.
 
-    A rule states its threshold and where it comes from, and is entered with ``@RULES.add``.
+    A rule is entered with ``@RULES.add``. Which rules it explains or resembles is part of `causes`; a
+    rule outside this package declares it here.
     """
 
     code: ClassVar[str]
-    problem: ClassVar[str]
+    problem: ClassVar[str]  # never the fix
     severity: ClassVar[Severity]
     when: ClassVar[When] = When.AFTER
-    measured: ClassVar[str]  # what is looked at
-    why: ClassVar[str]  # why it matters
-    threshold: float  # a person may set another one
-    source: ClassVar[str]  # where the threshold comes from
-    consequences: ClassVar[tuple[str, ...]] = ()  # codes whose findings follow from this one
-    alternatives: ClassVar[tuple[str, ...]] = ()  # codes of causes that look alike
-    picture: ClassVar[str | None] = None  # in the run's folder
+    measured: ClassVar[str]  # the quantity that is compared with the threshold
+    why: ClassVar[str]  # why the problem matters
+    threshold: float  # its default; rules.CODE.threshold changes it
+    source: ClassVar[str]  # the measurements that the threshold comes from
+    picture: ClassVar[str | None] = None  # a file in the run folder
     references: ClassVar[tuple[str, ...]] = ()
+    consequences: tuple[str, ...] = ()  # codes of the findings that follow from this one
+    alternatives: tuple[str, ...] = ()  # codes of other causes that look alike
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """A finding, None if there is none, `Skipped` if it cannot be told."""
+        """The finding of this rule, None if there is none, `Skipped` if the rule cannot be checked."""
         raise NotImplementedError
 
     def facts(self) -> list[tuple[str, str]]:
-        """What there is to know of this rule, as (name, text)."""
+        """The documentation of this rule as (name, text)."""
         facts = [
             ("severity", self.severity.value),
             ("needs", self.when.value),
             ("measures", self.measured),
-            ("threshold", f"{self.threshold:g} ({self.source})"),
+            ("threshold", f"{self.threshold:g}. {self.source}"),
             ("why it matters", self.why),
         ]
         if self.alternatives:
-            facts.append(("told apart from", ", ".join(sorted(self.alternatives))))
+            facts.append(("looks like", ", ".join(sorted(self.alternatives))))
         if self.consequences:
-            facts.append(("explains", ", ".join(sorted(self.consequences))))
+            facts.append(("consequences", ", ".join(sorted(self.consequences))))
         if self.picture:
             facts.append(("picture", self.picture))
-        facts += [("reference", reference) for reference in self.references]
-        return facts
+        return facts + [("reference", reference) for reference in self.references]
 
     def finding(
-        self,
-        message: str,
-        *evidence: Evidence,
-        fixes: Iterable[Fix] = (),
-        advice: str = "",
-        severity: Severity | None = None,
+        self, message: str, *evidence: Evidence, fixes: Iterable[Fix] = (), advice: str = ""
     ) -> Finding:
         """A finding of this rule."""
         return Finding(
             self.code,
             self.problem,
-            severity or self.severity,
+            self.severity,
             message,
             evidence,
             tuple(fixes),
@@ -95,11 +91,11 @@ class Rule:
         )
 
     def skipped(self, reason: str) -> Skipped:
-        """This rule cannot look, because of ``reason``."""
+        """This rule cannot be checked, because of ``reason``."""
         return Skipped(self.code, self.problem, reason)
 
     def with_options(self, options: Mapping[str, Any]) -> Rule:
-        """This rule with the threshold that a person set, if one is set."""
+        """This rule with the user's threshold, if there is one."""
         threshold = options.get("threshold")
         if threshold is None:
             return self
@@ -109,13 +105,16 @@ class Rule:
 
 
 class Rules(list[Rule]):
-    """All rules, causes before their consequences."""
+    """All rules, in the order of their codes: causes before their consequences."""
 
     def add(self, cls: type[Rule]) -> type[Rule]:
         """Decorator that enters a rule."""
         if any(rule.code == cls.code for rule in self):
             raise ValueError(f"rule {cls.code} exists already")
-        self.append(cls())
+        rule = cls()
+        rule.consequences += causes.codes(causes.CONSEQUENCES, cls.code)
+        rule.alternatives += causes.codes(causes.ALTERNATIVES, cls.code)
+        self.append(rule)
         self.sort(key=lambda rule: rule.code)
         return cls
 
@@ -124,21 +123,21 @@ RULES = Rules()
 
 
 def with_own_rules(arguments: list[str]) -> list[str]:
-    """Loads the file behind ``--rules``, if there is one; returns the other arguments."""
+    """Loads the file after ``--rules``, if there is one; returns the other arguments."""
     if "--rules" not in arguments:
         return arguments
-    place = arguments.index("--rules")
-    if place + 1 == len(arguments):
+    at = arguments.index("--rules")
+    if at + 1 == len(arguments):
         raise UserError("--rules needs a file", where="command line", hint="--rules my_rules.py")
-    load_rules(Path(arguments[place + 1]))
-    return arguments[:place] + arguments[place + 2 :]
+    load_rules(Path(arguments[at + 1]))
+    return arguments[:at] + arguments[at + 2 :]
 
 
 def load_rules(path: Path) -> None:
-    """Runs a Python file of the user's own that enters rules with ``@RULES.add``.
+    """Runs a user's Python file that enters rules with ``@RULES.add``.
 
     Raises:
-        UserError: it is not there, fails, or takes a code that is taken.
+        UserError: the file does not exist, fails, or enters a code that exists already.
     """
     name = f"cae_rules_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,11 +1,11 @@
-"""What a diagnosis is made of: plain frozen data, judged elsewhere, shown elsewhere."""
+"""What a diagnosis is made of: plain frozen data."""
 
 from __future__ import annotations
 
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,20 +13,20 @@ from cae_cli.options import key_of
 
 
 class Severity(StrEnum):
-    """How much a finding matters, most first."""
+    """How much a finding matters, most severe first."""
 
-    ERROR = "error"  # the filters of this run mean nothing
-    WARNING = "warning"  # something is wrong, and there is a way to mend it
+    ERROR = "error"  # the filters of this run are not meaningful
+    WARNING = "warning"  # something is wrong and can be fixed
     NOTE = "note"  # worth knowing
 
     @property
     def rank(self) -> int:
-        """0 for the severest."""
+        """0 for the most severe."""
         return list(Severity).index(self)
 
 
 class Confidence(StrEnum):
-    """How sure a finding is."""
+    """How certain a finding is."""
 
     HIGH = "high"
     MEDIUM = "medium"
@@ -34,47 +34,47 @@ class Confidence(StrEnum):
 
 
 class Safety(StrEnum):
-    """What following a fix costs."""
+    """What a fix costs."""
 
-    SAFE = "safe"  # nothing but another training
-    TRADE = "trade-off"  # something gets worse for it
+    SAFE = "safe"  # only another training
+    TRADE = "trade-off"  # something else gets worse
     SLOW = "slower"  # more time or more images
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A measured value beside its threshold.
+    """A measured value next to its threshold.
 
     Attributes:
         name: what was measured.
-        value: how much it was.
-        threshold: where the rule draws the line.
-        healthy: the least and the most that healthy runs show; infinite where there is no end.
+        value: the measured value.
+        threshold: the threshold that the rule used.
+        healthy: the range that healthy runs show; infinite where it has no end.
+        unit: of all these numbers.
     """
 
     name: str
     value: float
     threshold: float
     healthy: tuple[float, float]
+    unit: str = ""
 
     @property
     def excess(self) -> float:
-        """How far the value is beyond the threshold, over how far the threshold is from healthy.
+        """Distance of the value from the threshold, over that of the threshold from the healthy range.
 
-        0 at the threshold; 1 where the value is as far beyond it as it is from the healthy range, or
-        from zero, which is as far as a share can go.
+        0 at the threshold. Where the threshold is nearer to zero than to the healthy range, its distance
+        from zero counts: a share cannot go further.
         """
         low, high = self.healthy
         edge = low if self.value < low else high
         room = min(abs(self.threshold - edge), abs(self.threshold) or math.inf)
         beyond = abs(self.value - self.threshold)
-        if not math.isfinite(room) or room == 0:
-            return math.inf
-        return beyond / room
+        return beyond / room if math.isfinite(room) and room else math.inf
 
     @property
-    def healthy_words(self) -> str:
-        """The healthy range in words."""
+    def healthy_text(self) -> str:
+        """The healthy range as text."""
         low, high = self.healthy
         if math.isinf(low) and math.isinf(high):
             return "any"
@@ -84,29 +84,38 @@ class Evidence:
             return f"below {high:.3g}"
         return f"{low:.3g} to {high:.3g}" if low != high else f"{low:.3g}"
 
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return (
+            f"{self.name}: {self.value:.3g}{unit} "
+            f"(threshold {self.threshold:.3g}, healthy {self.healthy_text})"
+        )
+
 
 @dataclass(frozen=True)
 class Fix:
-    """A way out, as overrides to paste behind ``cae train``.
+    """A change that may remove the cause of a finding.
 
     Attributes:
-        overrides: in Hydra's grammar.
-        why: what they do, in a few words.
-        safety: what they cost.
+        overrides: the change as overrides of ``cae train``.
+        why: what it does, in a few words.
+        safety: what it costs.
+        keras: the same change in a Keras script, for networks that this tool did not train.
     """
 
     overrides: tuple[str, ...]
     why: str
     safety: Safety
+    keras: str = ""
 
-    def command(self, words: Sequence[str]) -> str:
-        """The command that makes a run again with this fix.
+    def command(self, arguments: Sequence[str]) -> str:
+        """The command that repeats a run with this fix.
 
         Args:
-            words: of the run's own command; what the fix sets anew is left out, and what
-                belonged to an option that it replaces (loss.window where it says loss=bce).
+            arguments: of the run's own command. Those that the fix replaces are left out, with the
+                options of a group that it replaces (loss.window with loss=bce).
         """
-        kept = [word for word in words if not any(_replaces(new, word) for new in self.overrides)]
+        kept = [a for a in arguments if not any(_replaces(new, a) for new in self.overrides)]
         return shlex.join([*kept, *self.overrides])
 
 
@@ -116,7 +125,7 @@ def _replaces(new: str, old: str) -> bool:
     if old_key == key:
         return True
     group, _, rest = old_key.partition(".")
-    # regularization.l2.strength still has a place where l2 is among the new ones
+    # regularization.l2.strength remains valid where l2 is among the new regularizers
     return group == key and rest.partition(".")[0] not in re.findall(r"\w+", value)
 
 
@@ -128,15 +137,15 @@ class Finding:
         code: of the rule.
         problem: its name.
         severity: how much it matters.
-        message: what was found, one sentence with the numbers.
-        evidence: the numbers as data, the one that decides first.
+        message: what was measured, one sentence with numbers.
+        evidence: the numbers as data, the decisive one first.
         fixes: best first.
-        advice: a way out that no override can go, or "".
-        confidence: how sure it is, see `confidence`.
-        picture: a file in the run's folder to look at, or None.
-        ruled_out: competing causes whose rules looked and found nothing, by code.
-        open: competing causes that could not be looked at, or that fired too, by code.
-        consequence_of: the code of the finding that explains this one, or None.
+        advice: a fix that no override can express, or "".
+        confidence: how certain it is, see `confidence`.
+        picture: a file in the run folder that shows it, or None.
+        ruled_out: codes of alternative causes that were checked and not found.
+        open: codes of alternative causes that could not be checked or that fired too.
+        consequence_of: the code of the finding that this one follows from, or None.
     """
 
     code: str
@@ -154,29 +163,24 @@ class Finding:
 
 
 def confidence(excess: float, *, alternatives_open: bool) -> Confidence:
-    """How sure a finding is.
-
-    High: about as far beyond the threshold as the threshold is from the healthy range, and no
-    competing cause is left open. One step less for a value that is nearer than that, and one for a
-    competing cause that could not be ruled out.
+    """How certain a finding is: high from an excess of 0.9, medium from 0.25, else low.
 
     Args:
-        excess: of the evidence that decides.
-        alternatives_open: whether a competing cause could not be ruled out.
+        excess: `Evidence.excess` of the decisive evidence.
+        alternatives_open: an alternative cause is not ruled out, which costs one step.
     """
-    steps = list(Confidence)
     near = 0 if excess >= 0.9 else 1 if excess >= 0.25 else 2
-    return steps[min(near + alternatives_open, 2)]
+    return list(Confidence)[min(near + alternatives_open, 2)]
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A rule that could not look. That is not the same as healthy.
+    """A rule that could not be checked, which does not mean healthy.
 
     Attributes:
         code: of the rule.
         problem: its name.
-        reason: what it lacked.
+        reason: what was missing.
     """
 
     code: str
@@ -184,7 +188,7 @@ class Skipped:
     reason: str
 
 
-# Of explained variance after 200 steps; equal runs with other seeds differ by less.
+# Least gain in explained variance after 200 steps; seeds differ by less.
 HELPS = 0.05
 
 
@@ -193,11 +197,11 @@ class Trial:
     """One short training with one change.
 
     Attributes:
-        overrides: what was changed; () for the run itself.
-        why: what that does.
-        code: of the finding that proposes it, None for a remedy that none proposes.
-        explained: variance of validation images that it explains; NaN if it diverged.
-        gain: beyond the run itself, cut as short.
+        overrides: the change; () for the run itself.
+        why: what it does.
+        code: of the finding that proposes it, or None.
+        explained: explained variance of validation images; NaN if the training diverged.
+        gain: beyond the run itself, trained for as many steps.
     """
 
     overrides: tuple[str, ...]
@@ -208,22 +212,23 @@ class Trial:
 
     @property
     def helps(self) -> bool:
-        """Whether the gain is beyond what chance gives."""
+        """Whether the gain is larger than chance."""
         return self.gain > HELPS
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The verdict on a run.
+    """The result of checking the rules on a run.
 
     Attributes:
         verdict: one line.
-        findings: what fired, causes first, consequences behind their cause.
-        passed: codes of the rules that looked and found nothing.
-        skipped: rules that could not look.
-        disabled: codes of the rules that `rules.CODE.enabled=false` switched off.
-        undecided: nothing was found, and too many rules could not look to call that healthy.
-        trials: short trainings that were made to tell causes apart, the run itself first.
+        findings: causes first, each followed by its consequences.
+        passed: codes of the rules that found nothing.
+        skipped: rules that could not be checked.
+        disabled: codes of the rules that ``rules.CODE.enabled=false`` switched off.
+        undecided: nothing was found, but too little could be checked to call the run healthy.
+        thresholds: the threshold of every enabled rule in this run, by code.
+        trials: short trainings that tell causes apart, the run itself first.
     """
 
     verdict: str
@@ -232,11 +237,18 @@ class Diagnosis:
     skipped: tuple[Skipped, ...]
     disabled: tuple[str, ...]
     undecided: bool
+    thresholds: Mapping[str, float]
     trials: tuple[Trial, ...] = ()
 
     @property
+    def causes(self) -> list[Finding]:
+        """The findings above a note that follow from no other, in order."""
+        notes = Severity.NOTE
+        return [f for f in self.findings if f.severity is not notes and f.consequence_of is None]
+
+    @property
     def worst(self) -> Severity | None:
-        """The severest finding's severity, None if there is no finding."""
+        """The highest severity among the findings, None if there is none."""
         return min((f.severity for f in self.findings), key=lambda s: s.rank, default=None)
 
     def reaches(self, severity: Severity) -> bool:

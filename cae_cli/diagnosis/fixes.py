@@ -1,44 +1,195 @@
-"""The catalogue of fixes that several rules propose."""
+"""The fixes that rules propose, each as overrides and in the words of a Keras script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.finding import Fix, Safety
 
+SAFE, TRADE, SLOW = Safety.SAFE, Safety.TRADE, Safety.SLOW
 
-def adding(case: Case, regularizer: str) -> str:
-    """The override that adds a regularizer to those the run had."""
+# -- loss and data
+
+CROSS_ENTROPY = Fix(
+    ("loss=bce",), "its gradient survives a saturated sigmoid", SAFE, 'loss="binary_crossentropy"'
+)
+SIMILARITY = Fix(
+    ("loss=ssim",),
+    "detail counts as much as brightness",
+    TRADE,
+    "a loss of 1 - tf.image.ssim(y_true, y_pred, max_val=1.0)",
+)
+SSIM_CONSTANTS = Fix(
+    ("loss.k1=0.01", "loss.k2=0.03"),
+    "the constants of the paper",
+    SAFE,
+    "max_val=1.0 in tf.image.ssim for images in [0, 1]",
+)
+SCALED_IMAGES = Fix(("data.scale=auto",), "images in [0, 1]", SAFE, "images scaled to [0, 1]")
+SAME_TARGET = Fix(
+    ("augmentation.target=same",),
+    "transforms input and target together",
+    SAFE,
+    "the same transform of input and target",
+)
+
+# -- layers
+
+LINEAR_OUTPUT = Fix(
+    ("model.output_activation=linear",),
+    "an output that cannot saturate",
+    SAFE,
+    'activation="linear" in the last layer',
+)
+ELU = Fix(
+    ("model.activation=elu",),
+    "a gradient below zero",
+    SAFE,
+    'activation="elu" in the hidden layers',
+)
+
+
+def kernel_size(side: int, why: str, safety: Safety = SAFE) -> Fix:
+    """Another side of the kernels."""
+    return Fix((f"model.kernel_size={side}",), why, safety, f"kernel_size={side}")
+
+
+def initializer(name: str, why: str) -> Fix:
+    """Another initializer of the kernels."""
+    return Fix((f"model.initializer={name}",), why, SAFE, f'kernel_initializer="{name}"')
+
+
+def layer_sizes(
+    why: str, safety: Safety = SAFE, *, filters: Sequence[int] = (), channels: int | None = None
+) -> Fix:
+    """Other filters in the stages, other channels of the latent code, or both."""
+    overrides, keras = [], []
+    if filters:
+        listed = ",".join(map(str, filters))
+        overrides.append(f"model.filters=[{listed}]")
+        keras.append(f"{listed.replace(',', ', ')} filters in the stages of the encoder")
+    if channels is not None:
+        overrides.append(f"model.latent_channels={channels}")
+        keras.append(f"a latent code of {channels} channels")
+    return Fix(tuple(overrides), why, safety, ", ".join(keras))
+
+
+def deeper(case: Case) -> list[Fix]:
+    """One more stage, where the stages are known."""
+    filters = list(case.option("model.filters") or [])
+    return [layer_sizes("one more stage", TRADE, filters=[*filters, filters[-1]])] if filters else []
+
+
+def tighter(case: Case) -> list[Fix]:
+    """A latent code of half the image's values, if that is fewer than it has."""
+    channels = case.network.latent_shape[-1]
+    positions = case.network.latent_values / max(1, channels)
+    fitting = max(1, int(case.network.image_values / (2 * positions)))
+    return [layer_sizes("a bottleneck", TRADE, channels=fitting)] if fitting < channels else []
+
+
+def even_overlap(case: Case) -> list[Fix]:
+    """Upsampling whose contributions do not overlap unevenly."""
+    kernel = int(case.option("model.sampling_kernel") or 3)
+    keras = "UpSampling2D and Conv2D instead of Conv2DTranspose"
+    fixes = [Fix(("model.upsampling=nearest",), "no overlap", SAFE, keras)]
+    if kernel % 2:
+        override, keras = (
+            f"model.sampling_kernel={kernel + 1}",
+            f"kernel_size={kernel + 1} in Conv2DTranspose",
+        )
+        fixes.insert(0, Fix((override,), "an even overlap", SAFE, keras))
+    return fixes
+
+
+# -- regularization
+
+
+def _regularization(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"regularization={names[0]}"
+    return f"regularization=[{','.join(names)}]" if names else "regularization=none"
+
+
+def _adding(case: Case, name: str) -> tuple[str, ...]:
     names = [*(case.option("regularization") or {})]
-    names += [regularizer] if regularizer not in names else []
-    return _regularization(names)
+    return (_regularization([*names, name] if name not in names else names),)
 
 
-def without(case: Case, regularizers: Iterable[str]) -> str:
-    """The override that leaves out some of the regularizers that the run had."""
-    left_out = set(regularizers)
-    return _regularization([n for n in case.option("regularization") or {} if n not in left_out])
+def batchnorm(case: Case, why: str = "keeps gradients alive") -> Fix:
+    """Batch normalisation in addition to the regularizers of the run."""
+    keras = "BatchNormalization() between each hidden convolution and its activation"
+    return Fix(_adding(case, "batchnorm"), why, SAFE, keras)
+
+
+def dropout(case: Case) -> Fix:
+    """Dropout in addition to the regularizers of the run."""
+    keras = "Dropout(0.1) after the hidden activations"
+    return Fix(_adding(case, "dropout"), "makes memorising harder", TRADE, keras)
+
+
+def input_noise(case: Case) -> Fix:
+    """Noise on the input in addition to the regularizers of the run."""
+    return Fix(
+        _adding(case, "noise"), "makes copying useless", TRADE, "GaussianNoise(0.1) on the input"
+    )
+
+
+def without(case: Case, names: Iterable[str], why: str, safety: Safety = SAFE) -> Fix:
+    """Without some of the regularizers of the run."""
+    dropped = set(names)
+    left = [name for name in case.option("regularization") or {} if name not in dropped]
+    keras = f"without the regularization by {', '.join(sorted(dropped))}"
+    return Fix((_regularization(left),), why, safety, keras)
+
+
+def revive(case: Case) -> list[Fix]:
+    """Brings dead filters back."""
+    fixes = [batchnorm(case, "no filter can stay below zero")]
+    if case.network.hidden_activation == "relu":
+        leaky = 'activation="leaky_relu" in the hidden layers'
+        fixes.append(Fix(("model.activation=leaky_relu",), "a gradient below zero", SAFE, leaky))
+    return fixes
+
+
+# -- optimizer and training
+
+CLIPPED_GRADIENTS = Fix(("optimizer.clip_norm=1",), "limits the gradients", SAFE, "global_clipnorm=1")
+
+
+def usual_rate(case: Case) -> float:
+    """The learning rate at which the optimizer usually works; that of Adam where it is unknown."""
+    return float(case.fact("optimizer.usual_rate") or 1e-3)
+
+
+def usual_learning_rate(case: Case) -> Fix:
+    """The usual learning rate of the optimizer."""
+    rate = f"{usual_rate(case):g}"
+    why = "the usual learning rate"
+    return Fix((f"optimizer.learning_rate={rate}",), why, SAFE, f"learning_rate={rate}")
+
+
+def _scaled_rate(case: Case, factor: float, why: str) -> Fix:
+    """The learning rate times ``factor``, or the usual one where the result is still far from it."""
+    rate, usual = case.option("optimizer.learning_rate"), usual_rate(case)
+    if rate is None:  # of a training that was not recorded
+        return replace(usual_learning_rate(case), keras=why)
+    if not rate or (rate > 10 * usual if factor < 1 else rate < usual / 10):
+        return usual_learning_rate(case)
+    new = f"{rate * factor:g}"
+    return Fix((f"optimizer.learning_rate={new}",), why, SAFE, f"learning_rate={new}")
 
 
 def slower(case: Case) -> Fix:
-    """A tenth of the learning rate, or a usual one where that is still far too large."""
-    rate = float(case.option("optimizer.learning_rate") or 0)
-    if rate > 10 * case.usual_rate or not rate:
-        return Fix(
-            (f"optimizer.learning_rate={case.usual_rate:g}",), "a usual size of step", Safety.SAFE
-        )
-    return Fix((f"optimizer.learning_rate={rate / 10:g}",), "a tenth of the step", Safety.SAFE)
+    """A tenth of the learning rate, or the usual one where that is still far too large."""
+    return _scaled_rate(case, 0.1, "a tenth of the learning rate")
 
 
 def faster(case: Case) -> Fix:
-    """Ten times the learning rate, or a usual one where that is still far too small."""
-    rate = float(case.option("optimizer.learning_rate") or 0)
-    if rate < case.usual_rate / 10:
-        return Fix(
-            (f"optimizer.learning_rate={case.usual_rate:g}",), "a usual size of step", Safety.SAFE
-        )
-    return Fix((f"optimizer.learning_rate={10 * rate:g}",), "ten times the step", Safety.SAFE)
+    """Ten times the learning rate, or the usual one where that is still far too small."""
+    return _scaled_rate(case, 10, "ten times the learning rate")
 
 
 def longer(case: Case) -> Fix:
@@ -47,49 +198,4 @@ def longer(case: Case) -> Fix:
     overrides = [f"training.epochs={3 * int(epochs or 1)}"]
     if steps:
         overrides.append(f"training.steps={3 * int(steps)}")
-    return Fix(tuple(overrides), "train longer", Safety.SLOW)
-
-
-def reviving(case: Case) -> list[Fix]:
-    """What brings dead filters back."""
-    why = "no filter can stay below zero"
-    ways = [Fix((adding(case, "batchnorm"),), why, Safety.SAFE)]
-    if case.network.hidden_activation == "relu":
-        why = "a gradient below zero"
-        ways.append(Fix(("model.activation=leaky_relu",), why, Safety.SAFE))
-    return ways
-
-
-def even_overlap(case: Case) -> list[Fix]:
-    """What keeps transposed convolutions from overlapping unevenly."""
-    kernel = int(case.option("model.sampling_kernel") or 3)
-    ways = [Fix(("model.upsampling=nearest",), "no overlap at all", Safety.SAFE)]
-    if kernel % 2:
-        even = (f"model.sampling_kernel={kernel + 1}",)
-        ways.insert(0, Fix(even, "an even overlap", Safety.SAFE))
-    return ways
-
-
-def deeper(case: Case) -> list[Fix]:
-    """A stage more, where the stages are known."""
-    filters = list(case.option("model.filters") or [])
-    if not filters:
-        return []
-    more = ",".join(map(str, [*filters, filters[-1]]))
-    return [Fix((f"model.filters=[{more}]",), "a stage more", Safety.TRADE)]
-
-
-def tighter(case: Case) -> list[Fix]:
-    """A code of half the image's values, if that is less than there are."""
-    channels = case.network.latent_shape[-1]
-    positions = case.network.latent_values / max(1, channels)
-    fitting = max(1, int(case.network.image_values / (2 * positions)))
-    if fitting >= channels:
-        return []
-    return [Fix((f"model.latent_channels={fitting}",), "a bottleneck", Safety.TRADE)]
-
-
-def _regularization(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"regularization={names[0]}"
-    return f"regularization=[{','.join(names)}]" if names else "regularization=none"
+    return Fix(tuple(overrides), "trains longer", SLOW, "three times the epochs")

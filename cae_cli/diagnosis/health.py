@@ -1,7 +1,7 @@
-"""Whether a run is healthy, by criteria that no rule looks at and nobody can move.
+"""Whether a run is healthy, by criteria that are independent of the rules and have no options.
 
-Rules say what is wrong; these say whether anything is. A treatment is judged by both, so a rule that
-stops firing does not by itself count as a cure.
+Rules name a problem; criteria state whether the run has one. A fix is checked against both, so a rule
+that no longer fires does not by itself count as success.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
-from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
+from cae_cli.diagnosis.finding import Diagnosis, Severity
 from cae_cli.metrics.collect import Metrics
-
-SIMILARITY = ("ssim", "ms_ssim")  # losses that give up squared error
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One measure beside what healthy runs show.
+    """One metric next to the range of healthy runs.
 
     Attributes:
-        name: what it is about, in a word or two.
-        value: what was measured; NaN where it is not known.
-        least: of a healthy run; infinite where there is no end.
-        most: the same.
+        name: of the metric.
+        value: measured; NaN where it is not known.
+        least, most: the range of healthy runs; infinite where it has no end.
         source: where the range comes from.
     """
 
@@ -38,7 +35,7 @@ class Criterion:
 
     @property
     def holds(self) -> bool:
-        """Whether the value is in the range. What is not known does not fail."""
+        """Whether the value is in the range. An unknown value does not fail."""
         return math.isnan(self.value) or self.least <= self.value <= self.most
 
 
@@ -47,84 +44,71 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
 
     Args:
         metrics: of the run.
-        config: the run's composed config as plain containers; {} for a model that this tool did not
-            train. Only the name of the loss is looked at.
+        config: see `Case`. Only the facts of the loss are used.
     """
-    quality, perturbation = metrics.quality, metrics.perturbation
+    quality, perturbation, inf = metrics.quality, metrics.perturbation, math.inf
     case = Case(metrics.dataset, metrics.network, config, metrics)
     is_finite = metrics.dynamics.diverged_at is None and math.isfinite(quality.explained_variance)
-    of_similarity = case.option("loss.name") in SIMILARITY
-    # Held-out images may be harder for anybody: what a linear decoder loses on them does not count.
+    # Held-out images may be harder for any network: what a linear decoder loses on them does not count.
     harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
     gap = quality.train_explained_variance - quality.explained_variance - harder
+    of_linear = math.nan
+    if perturbation.linear > LITTLE_EXPLAINED:
+        of_linear = quality.explained_variance / perturbation.linear
     return (
-        Criterion("finite", float(is_finite), 1, 1, "the training came to its end, with numbers"),
+        Criterion("finite", float(is_finite), 1, 1, "the training ended with finite numbers"),
         Criterion(
-            "explained",
+            "explained variance",
             quality.explained_variance,
             LITTLE_EXPLAINED,
-            math.inf,
-            "healthy runs explain .7 and more; the mean image 0",
+            inf,
+            "healthy runs explain 0.7 and more, the mean image 0",
         ),
         Criterion(
-            "beside linear",
-            quality.explained_variance / perturbation.linear
-            if perturbation.linear > LITTLE_EXPLAINED
-            else math.nan,
-            0.8 if of_similarity else 0.9,
-            math.inf,
-            "healthy runs explain .97 and more of what a linear decoder does, denoising ones .94",
+            "share of linear baseline",
+            of_linear,
+            0.8 if case.fact("loss.gives_up_squared_error") else 0.9,
+            inf,
+            "healthy runs explain 0.97 and more of what a linear decoder explains, denoising ones 0.94",
         ),
         Criterion(
-            "code used",
+            "latent swap",
             perturbation.latent_swap,
             0.5,
-            math.inf,
-            "healthy runs have .70 to 1.06; a decoder that ignores its code 0",
+            inf,
+            "healthy runs have 0.70 to 1.06; a decoder that ignores the latent code has 0",
         ),
         Criterion(
             "inactive maps",
             case.inactive,
-            -math.inf,
+            -inf,
             0.39,
-            "healthy runs have 0 to .25 in the worst layer, narrow and penalised ones that do well .375",
+            "healthy runs have 0 to 0.25 in the worst layer, good narrow and penalised ones 0.375",
         ),
         Criterion(
-            "copied",
+            "pixel copy",
             perturbation.pixel_copy,
-            -math.inf,
+            -inf,
             0.25,
-            "healthy runs have 0 or less; a U-Net .75",
+            "healthy runs have 0 or less, a U-Net 0.75",
         ),
         Criterion(
-            "gap",
+            "train-test gap",
             gap if math.isfinite(gap) else math.nan,
-            -math.inf,
+            -inf,
             0.05,
-            "healthy runs have .002 to .013 beyond a linear decoder's; 16 training images .06 to .08",
+            "healthy runs have 0.002 to 0.013 beyond a linear decoder, 16 training images 0.06 to 0.08",
         ),
     )
 
 
-def causes(diagnosis: Diagnosis) -> list[Finding]:
-    """The findings above a note that follow from no other, in order."""
-    return [
-        finding
-        for finding in diagnosis.findings
-        if finding.severity is not Severity.NOTE and finding.consequence_of is None
-    ]
-
-
 def is_healthy(diagnosis: Diagnosis, metrics: Metrics, config: Mapping[str, Any]) -> bool:
-    """Whether nothing above a note was found, enough could be looked at, and every criterion holds.
+    """Whether there is no finding above a note, enough was checked, and every criterion holds.
 
     Args:
         diagnosis: of the run.
         metrics: of the run.
         config: as for `criteria`.
     """
-    return (
-        not diagnosis.reaches(Severity.WARNING)
-        and not diagnosis.undecided
-        and all(criterion.holds for criterion in criteria(metrics, config))
-    )
+    clean = not diagnosis.undecided and not diagnosis.reaches(Severity.WARNING)
+    return clean and all(criterion.holds for criterion in criteria(metrics, config))

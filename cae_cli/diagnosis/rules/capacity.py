@@ -1,47 +1,39 @@
-"""Rules on what the network is made of: they look only where the result is poor.
+"""Rules on the size of the network; most are checked only where the result is poor.
 
-Explained variance still rises after 131,000 images, so each verdict here is relative to the steps
-taken, and needs as many as a healthy network needs to pass a linear decoder.
+Explained variance still rises after 131,000 images, so these rules hold for the steps taken, and need as
+many as a healthy network needs to be better than a linear decoder.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import POOR_SKILL, STEPS_FOR_SKILL, USUAL_SKILL, Case
+from cae_cli.diagnosis.case import STEPS_FOR_SKILL, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
 INF = math.inf
-OTHERS = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE209", "CAE210", "CAE301")
-# What a network shows that cannot hold or reach what it should.
-DEAD = ("CAE205", "CAE301", "CAE401", "CAE402")
 
 
 class _Capacity(Rule):
     """What these rules share."""
 
     severity = Severity.WARNING
-    consequences: ClassVar[tuple[str, ...]] = ("CAE303", "CAE302", "CAE304", "CAE211")
     picture = "baselines.png"
 
-    def _too_soon(self, case: Case) -> str | None:
+    @staticmethod
+    def _too_soon(case: Case) -> str | None:
         return case.too_early or case.fewer_steps_than(STEPS_FOR_SKILL)
 
     @staticmethod
-    def _explained(case: Case) -> str:
-        perturbation = case.metrics.perturbation
+    def _result(case: Case) -> str:
+        metrics = case.metrics
         return (
-            f"explained variance {case.metrics.quality.explained_variance:.3f}, "
-            f"linear decoder {perturbation.linear:.3f}"
+            f"explained variance is {metrics.quality.explained_variance:.3f}, that of a linear decoder "
+            f"{metrics.perturbation.linear:.3f}"
         )
-
-    @staticmethod
-    def _skill_score(case: Case) -> Evidence:
-        return Evidence("skill_score", case.metrics.perturbation.skill_score, POOR_SKILL, USUAL_SKILL)
 
 
 @RULES.add
@@ -51,28 +43,25 @@ class PointKernels(_Capacity):
     code = "CAE601"
     problem = "the filters see single pixels"
     measured = "largest side of a hidden kernel, where the result is poor"
-    why = "A 1x1 kernel weighs channels and knows no neighbours: it cannot become an edge or a texture."
+    why = (
+        "A 1x1 kernel weighs channels and sees no neighbours, so it cannot become an edge or a texture."
+    )
     threshold = 1
-    source = "kernels of 1 end at a skill score of -.87 on Fashion-MNIST, of 3 at .25"
-    consequences = (
-        *_Capacity.consequences, *DEAD, "CAE602", "CAE603", "CAE604", "CAE605",
-    )  # fmt: skip
-    alternatives = OTHERS
+    source = "On Fashion-MNIST kernels of 1 reach a skill score of -0.87, kernels of 3 one of 0.25."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires if no hidden kernel is larger than 1x1."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
         side = max(max(layer.kernel[:2]) for layer in case.hidden)
         if side > self.threshold or not case.poor:
             return None
         return self.finding(
-            f"all hidden kernels are {side}x{side}; {self._explained(case)}",
-            Evidence("largest side of a kernel", side, self.threshold + 0.5, (3, INF)),
-            self._skill_score(case),
+            f"all hidden kernels are {side}x{side}; {self._result(case)}",
+            Evidence("largest side of a kernel", side, self.threshold + 0.5, (3, INF), "pixels"),
+            case.skill_score(),
             fixes=(
-                Fix(("model.kernel_size=3",), "filters that see neighbours", Safety.SAFE),
-                Fix(("model.kernel_size=5",), "and more of them", Safety.SLOW),
+                fixes.kernel_size(3, "filters that see neighbouring pixels"),
+                fixes.kernel_size(5, "filters that see more neighbouring pixels", Safety.SLOW),
             ),
         )
 
@@ -82,19 +71,16 @@ class TightLatent(_Capacity):
     """The latent code has too few values."""
 
     code = "CAE602"
-    problem = "the latent code is too tight"
-    measured = "explained variance of principal components, as many as the latent code has values"
-    why = (
-        "The best linear autoencoder of this size does not get far either: what is missing has no "
-        "room, whatever the filters."
+    problem = "the latent code is too small"
+    measured = (
+        "explained variance of as many principal components as the latent code has values, where the network "
+        "explains less than the threshold too"
     )
+    why = "The best linear autoencoder of this size fails as well: with any filters, too little fits."
     threshold = 0.75
-    source = "the reference network's 392 values give .99 on Fashion-MNIST; 8 give .7"
-    alternatives = OTHERS
-    consequences = _Capacity.consequences
+    source = "The 392 values of the reference network give 0.99 on Fashion-MNIST; 8 values give 0.7."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .75 where the network itself is not far beyond."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
         possible = case.metrics.perturbation.projection
@@ -103,27 +89,26 @@ class TightLatent(_Capacity):
             return self.skipped("the images are too large or too few for principal components")
         if possible >= self.threshold or explained >= self.threshold:
             return None
-        values = case.network.latent_values
         return self.finding(
-            f"{values} values explain {possible:.3f} linearly; the network {explained:.3f}",
-            Evidence("explained by as many components", possible, self.threshold, (0.85, 1)),
-            Evidence("explained variance", explained, self.threshold, (0.75, 1)),
+            f"{case.network.latent_values} principal components explain {possible:.3f} of the variance, the "
+            f"network {explained:.3f}",
+            Evidence("principal components", possible, self.threshold, (0.85, 1), "of the variance"),
+            case.explained_variance(self.threshold),
             fixes=self._fixes(case),
-            advice="a larger code",
+            advice="a larger latent code",
         )
 
     @staticmethod
     def _fixes(case: Case) -> Iterator[Fix]:
-        channels = case.network.latent_shape[-1]
-        larger = f"model.latent_channels={max(8, 4 * channels)}"
+        channels = max(8, 4 * case.network.latent_shape[-1])
         filters = list(case.option("model.filters") or [])
-        fewer = f"model.filters=[{','.join(map(str, filters[:-1]))}]"
-        if len(filters) > 2:
+        fewer = filters[:-1] if len(filters) > 2 else []
+        if fewer:
             # A stage leaves a quarter of the positions: channels alone do not say where things are.
-            yield Fix((fewer, larger), "a stage fewer, more channels", Safety.SAFE)
-        yield Fix((larger,), "a larger code", Safety.SAFE)
-        if len(filters) > 2:
-            yield Fix((fewer,), "a stage fewer", Safety.SAFE)
+            yield fixes.layer_sizes("one stage less, more channels", filters=fewer, channels=channels)
+        yield fixes.layer_sizes("a larger latent code", channels=channels)
+        if fewer:
+            yield fixes.layer_sizes("one stage less", filters=fewer)
 
 
 @RULES.add
@@ -133,14 +118,11 @@ class Narrow(_Capacity):
     code = "CAE603"
     problem = "the network is too narrow"
     measured = "fewest filters of a hidden layer, where the result is poor"
-    why = "Everything has to pass this layer, and a few maps cannot hold it; one that dies ends it."
+    why = "All information passes this layer, and a few maps cannot carry it, least of all if one dies."
     threshold = 3
-    source = "one filter gives -.48 on Fashion-MNIST after 200 steps, a wider layer .80"
-    alternatives = (*OTHERS, "CAE602", "CAE211")
-    consequences = (*_Capacity.consequences, *DEAD, "CAE605")
+    source = "On Fashion-MNIST one filter gives -0.48 after 200 steps, a wider layer 0.80."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires for 3 filters or fewer."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
         narrowest = case.network.narrowest
@@ -149,59 +131,52 @@ class Narrow(_Capacity):
         if narrowest > self.threshold or not case.poor:
             return None
         filters = [max(8, 4 * n) for n in case.option("model.filters") or []]
-        ways = []
-        if filters:
-            wider = ",".join(map(str, filters))
-            ways = [Fix((f"model.filters=[{wider}]",), "wider layers", Safety.SAFE)]
-            channels = case.option("model.latent_channels")
-            if channels is not None and channels <= self.threshold:
-                both = (f"model.filters=[{wider}]", "model.latent_channels=8")
-                ways = [Fix(both, "wider layers", Safety.SAFE)]
+        channels = case.option("model.latent_channels")
+        narrow = 8 if channels is not None and channels <= self.threshold else None
+        wider = fixes.layer_sizes("wider layers", filters=filters, channels=narrow)
         return self.finding(
-            f"a hidden layer has {narrowest} filter{'' if narrowest == 1 else 's'}; "
-            f"{self._explained(case)}",
-            Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF)),
-            self._skill_score(case),
-            fixes=ways,
+            f"a hidden layer has {narrowest} filter{'' if narrowest == 1 else 's'}; {self._result(case)}",
+            Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF), "filters"),
+            case.skill_score(),
+            fixes=(wider,) if filters else (),
             advice="more filters in the narrowest layer",
         )
 
 
 @RULES.add
 class Shallow(_Capacity):
-    """The latent code sees too little of the image to describe it."""
+    """A latent value sees too little of the image to describe it."""
 
     code = "CAE604"
     problem = "the network is too shallow"
-    severity = Severity.WARNING
     measured = (
-        "receptive field of a value of the latent code over the image's side, where pixels are copied"
+        "side of the receptive field of a latent value over that of the image, where more than 0.1 of "
+        "scrambled pixels are copied"
     )
-    why = "A code that sees a few pixels holds these pixels; parts of objects take a larger view."
+    why = (
+        "A latent value that sees a few pixels represents these pixels; describing parts of objects takes a "
+        "larger view."
+    )
     threshold = 0.2
-    source = "the reference network has .36 on 28x28, a network of one stage .14"
-    alternatives = ("CAE502",)
-    consequences = ("CAE503",)
+    source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."
     most_copied = 0.1
-    largest_latent = 3.0  # times the image: beyond that it is the missing bottleneck that copies
+    largest_latent = 3.0  # times the image: beyond that, the missing bottleneck is what copies
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .2 where a tenth of scrambled pixels is copied."""
         if case.unusable:
             return self.skipped(case.unusable)
-        field = case.network.receptive_field
+        field, side = case.network.receptive_field, min(case.network.image_shape[:2])
         copied = case.metrics.perturbation.pixel_copy
         if field is None or not math.isfinite(copied):
             return self.skipped("the receptive field of this network is unknown")
-        share = field / min(case.network.image_shape[:2])
+        share = field / side
         large = case.network.latent_values > self.largest_latent * case.network.image_values
         if share >= self.threshold or copied <= self.most_copied or large:
             return None
         return self.finding(
-            f"a value of the code sees {field:g} pixels of {min(case.network.image_shape[:2])}, and "
-            f"{copied:.0%} of scrambled pixels are copied",
-            Evidence("receptive field over image", share, self.threshold, (0.36, 1)),
-            Evidence("copied of scrambled pixels", copied, self.most_copied, (-INF, 0.05)),
+            f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are copied",
+            Evidence("receptive field", share, self.threshold, (0.36, 1), "of the image's side"),
+            Evidence("pixel copy", copied, self.most_copied, (-INF, 0.05), "of the contrast"),
             fixes=fixes.deeper(case),
             advice="another stage of convolution and pooling",
         )
@@ -214,30 +189,33 @@ class TooDeep(_Capacity):
     code = "CAE605"
     problem = "the network is too deep for this training"
     measured = "layers with kernels on the longest path, where the result is poor"
-    why = "Signals and gradients fade over many plain layers; the first filters learn last, or never."
+    why = "Signals and gradients fade over many plain layers: the first filters learn last, or never."
     threshold = 14
-    consequences = (*_Capacity.consequences, *DEAD, "CAE202", "CAE208", "CAE602")
-    source = "24 plain layers of 8 filters are dead before the first step; 12 of 16 are healthy"
-    alternatives = (*OTHERS, "CAE211", "CAE602", "CAE603")
+    source = (
+        "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
+    )
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above 14 layers."""
         if soon := self._too_soon(case):
             return self.skipped(soon)
         depth = case.network.depth
         if depth <= self.threshold or not case.poor:
             return None
-        ways = []
-        if not case.network.normalised:
-            ways.append(Fix((fixes.adding(case, "batchnorm"),), "signals that last", Safety.SAFE))
-        if case.option("model.block") == "plain":
-            ways.append(Fix(("model.block=residual",), "a way past each block", Safety.SAFE))
-        if (case.option("model.convolutions") or 1) > 1:
-            ways.append(Fix(("model.convolutions=1",), "fewer layers", Safety.SAFE))
         return self.finding(
-            f"{depth} layers one behind the other; {self._explained(case)}",
-            Evidence("layers on the longest path", depth, self.threshold, (2, 12)),
-            self._skill_score(case),
-            fixes=ways,
+            f"the longest path has {depth} layers; {self._result(case)}",
+            Evidence("longest path", depth, self.threshold, (2, 12), "layers"),
+            case.skill_score(),
+            fixes=self._fixes(case),
             advice="fewer layers, residual blocks or batch normalisation",
         )
+
+    @staticmethod
+    def _fixes(case: Case) -> Iterator[Fix]:
+        safe = Safety.SAFE
+        if not case.network.normalised:
+            yield fixes.batchnorm(case, "signals that do not fade")
+        if case.option("model.block") == "plain":
+            yield Fix(("model.block=residual",), "a path around each block", safe, "residual blocks")
+        if (case.option("model.convolutions") or 1) > 1:
+            keras = "one convolution per stage"
+            yield Fix(("model.convolutions=1",), "fewer layers", safe, keras)

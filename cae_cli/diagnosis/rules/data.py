@@ -1,17 +1,18 @@
-"""Rules on the images, and on what the training was really fed."""
+"""Rules on the images, and on the batches that the training received."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import FEWEST_IMAGES, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, When
-from cae_cli.diagnosis.causes import SYMPTOMS
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
 INF = math.inf
 
-# What the last layer can put out at all.
+# The outputs that an activation can produce.
 RANGES = {
     "sigmoid": (0.0, 1.0),
     "hard_sigmoid": (0.0, 1.0),
@@ -22,49 +23,52 @@ RANGES = {
     "relu6": (0.0, 6.0),
     "softplus": (0.0, INF),
 }
+CLEAN = "It is 0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs."
 
 
 @RULES.add
 class Repeats(Rule):
-    """The images are hardly different from one another."""
+    """The images hardly differ from one another."""
 
     code = "CAE101"
-    problem = "the images are repeats of few"
+    problem = "most images are repeats of a few"
     severity = Severity.ERROR
     when = When.ALWAYS
     measured = (
-        "share of images that differ from every earlier one, and variance over images relative to "
+        "share of images that differ from every earlier one; besides, the variance over images relative to "
         "the contrast within them"
     )
     why = (
-        "A network reproduces a handful of images perfectly, held-out ones too, without describing "
-        "anything: every other figure looks excellent."
+        "A network reproduces a handful of images perfectly, held-out ones too, without describing anything. "
+        "Every other figure then looks excellent."
     )
     threshold = 0.5
-    source = "1.0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
-    consequences = (
-        *SYMPTOMS, "CAE105", "CAE106", "CAE205", "CAE211", "CAE501", "CAE503", "CAE602",
-    )  # fmt: skip
-    least_variance = 0.05  # of the contrast within images; .5 to 19 on the same data
+    source = "It is 1 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs."
+    least_variance = 0.05  # of the contrast within images; 0.5 to 19 on the same data
 
     def check(self, case: Case) -> Finding | None:
-        """Fires if most images are repeats, or nearly equal."""
-        seen, batches = case.dataset, case.trained.batches if case.trained else None
-        distinct = min(seen.distinct, batches.distinct if batches else 1.0)
-        contrast = seen.image_std**2
-        ratio = seen.variance / contrast if contrast else INF
-        advice = "look at how the images were read: the same ones may have been read again and again"
+        dataset, batches = case.dataset, case.trained.batches if case.trained else None
+        distinct = min(dataset.distinct, batches.distinct if batches else 1.0)
+        contrast = dataset.image_std**2
+        ratio = dataset.variance / contrast if contrast else INF
+        advice = "check how the images are read: the same files may be read again and again"
         if distinct < self.threshold:
             return self.finding(
-                f"{distinct:.1%} of the images looked at differ from every earlier one",
-                Evidence("share of distinct images", distinct, self.threshold, (0.99, 1.0)),
+                f"{distinct:.1%} of the images differ from every earlier one",
+                Evidence("distinct images", distinct, self.threshold, (0.99, 1.0), "of the images"),
                 advice=advice,
             )
         if ratio >= self.least_variance:
             return None
         return self.finding(
-            f"the images differ by {ratio:.2%} of the contrast within them",
-            Evidence("variance over images over contrast", ratio, self.least_variance, (0.5, INF)),
+            f"the variance over images is {ratio:.2%} of the contrast within them",
+            Evidence(
+                "variance over images",
+                ratio,
+                self.least_variance,
+                (0.5, INF),
+                "of the contrast within images",
+            ),
             advice=advice,
         )
 
@@ -77,20 +81,18 @@ class RangeMismatch(Rule):
     problem = "the output cannot reach the values of the images"
     severity = Severity.ERROR
     when = When.ALWAYS
-    measured = "how far the images' values go beyond the range of the output's activation"
+    measured = "how far the values of the images exceed the range of the output activation"
     why = (
-        "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and stays "
-        "white, whatever the filters would say."
+        "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and the output stays "
+        "white, whatever the filters compute."
     )
     threshold = 0.05
-    source = "images and outputs of one range are at 0; images from 0 to 255 at 254"
-    consequences = (*SYMPTOMS, "CAE207", "CAE204", "CAE205", "CAE211", "CAE502", "CAE304")
+    source = "It is 0 where images and outputs have the same range, and 254 for images from 0 to 255."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires if values are more than .05 beyond the range."""
         activation = case.network.output_activation
         if activation is None:
-            return self.skipped("the output's activation is unknown")
+            return self.skipped("the output activation is unknown")
         low, high = RANGES.get(activation, (-INF, INF))
         batches = case.trained.batches if case.trained else None
         start, width = case.network.span[0], case.network.span[1] - case.network.span[0]
@@ -100,56 +102,57 @@ class RangeMismatch(Rule):
         if beyond <= self.threshold:
             return None
         return self.finding(
-            f"images from {least:g} to {most:g}, {activation} gives {low:g} to {high:g}",
-            Evidence("values beyond the output's range", beyond, self.threshold, (0, 0)),
-            fixes=(
-                Fix(("data.scale=auto",), "images in [0, 1]", Safety.SAFE),
-                Fix(("model.output_activation=linear",), "no bounds", Safety.TRADE),
-            ),
+            f"the images have values from {least:g} to {most:g}, {activation} from {low:g} to {high:g}",
+            Evidence("values beyond the output", beyond, self.threshold, (0, 0), "pixel values"),
+            fixes=(fixes.SCALED_IMAGES, replace(fixes.LINEAR_OUTPUT, safety=Safety.TRADE)),
         )
 
 
 @RULES.add
 class TargetMismatch(Rule):
-    """What the output is compared with is not the image that went in."""
+    """The target is not the image that went in."""
 
     code = "CAE103"
     problem = "the target is not the input's image"
     severity = Severity.ERROR
     measured = (
-        "squared difference of input and target as the first steps were fed them, over that of an "
-        "input and another image's target"
+        "squared difference of input and target in the first batches, over that of an input and another "
+        "image's target; white noise, as denoising adds it, does not count"
     )
     why = (
-        "Shuffled pairs, or transforms of the input alone (ImageDataGenerator.flow(x, x)), ask for "
-        "an image that the input does not show: the answer is a blur or the mean."
+        "With shuffled pairs, or with transforms of the input alone (ImageDataGenerator.flow(x, x)), the "
+        "target shows something that the input does not. The best output is then a blur or the mean image."
     )
     threshold = 0.1
-    source = "0 for reconstruction, 1 for shuffled pairs, .3 to .7 for transforms of the input alone"
-    consequences = (*SYMPTOMS, "CAE104", "CAE211", "CAE304", "CAE501", "CAE502")
-    most_noise = 0.2  # correlation of neighbours in the difference; .6 to .9 for pairs of images
+    source = (
+        "It is 0 for reconstruction, 1 for shuffled pairs, 0.3 to 0.7 for transforms of the input alone."
+    )
+    most_noise = 0.2  # correlation of neighbours in the difference; 0.6 to 0.9 for pairs of images
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above .1, unless the difference is white noise: that is denoising."""
         batches = case.metrics.batches
         if batches is None:
-            return self.skipped("nobody watched the training")
+            return self.skipped("the training was not recorded")
         if not math.isfinite(batches.pair):
-            return self.skipped("the first batches held no two different images")
+            return self.skipped("the first batches do not contain two different images")
         denoising = abs(batches.difference_correlation) < self.most_noise
         if batches.pair <= self.threshold or denoising:
             return None
-        message = f"input and target differ by {batches.pair:.2f} of what two images differ by"
-        ways = []
-        if case.option("augmentation.target") == "original":
+        message = f"input and target differ {batches.pair:.2f} times as much as two images"
+        one_sided = case.option("augmentation.target") == "original"
+        if one_sided:
             message += ": the augmentation changes the input only"
-            why = "input and target together"
-            ways = [Fix(("augmentation.target=same",), why, Safety.SAFE)]
         return self.finding(
             message,
-            Evidence("difference of input and target", batches.pair, self.threshold, (0, 0)),
-            fixes=ways,
-            advice="feed the image as its own target, shuffled and transformed together with it",
+            Evidence(
+                "squared difference of input and target",
+                batches.pair,
+                self.threshold,
+                (0, 0),
+                "of that of two images",
+            ),
+            fixes=(fixes.SAME_TARGET,) if one_sided else (),
+            advice="use the image as its own target, shuffled and transformed together with it",
         )
 
 
@@ -161,27 +164,28 @@ class _Noise(Rule):
     smallest = 12  # pixels of a side: in smaller images neighbours are a stroke apart
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below the threshold; where both do, CAE104 explains CAE105."""
         if min(case.network.image_shape[:2]) < self.smallest:
             return self.skipped(f"images below {self.smallest} pixels have no smooth parts")
         if case.dataset.train < FEWEST_IMAGES:
-            return self.skipped("too few images")
-        # Of the images, not of what was fed: noise that is put on the input keeps clean targets.
+            return self.skipped("there are too few images")
+        # Of the images, not of the batches: noise that is put on the input keeps clean targets.
         correlation = case.dataset.correlation
         if math.isnan(correlation):
             return self.skipped("the images have no contrast")
         if correlation >= self.threshold:
             return None
-        ways = []
-        if case.option("data.noise"):
-            why = "the images without added noise"
-            ways = [Fix(("data.noise=0",), why, Safety.SAFE)]
+        clean = Fix(("data.noise=0",), "images without added noise", Safety.SAFE, "no added noise")
         return self.finding(
-            f"neighbouring pixels correlate by {correlation:.2f}",
-            Evidence("correlation of neighbours", correlation, self.threshold, (0.65, 1)),
-            fixes=ways,
-            advice="average or filter the images first, or find cleaner ones: no option of a network "
-            "mends this",
+            f"neighbouring pixels have a correlation of {correlation:.2f}",
+            Evidence(
+                "correlation of neighbouring pixels",
+                correlation,
+                self.threshold,
+                (0.65, 1),
+                "(-1 to 1)",
+            ),
+            fixes=(clean,) if case.option("data.noise") else (),
+            advice="average or filter the images first, or use cleaner ones: no option of the network helps",
         )
 
 
@@ -193,12 +197,13 @@ class PureNoise(_Noise):
     problem = "the images are noise"
     severity = Severity.ERROR
     why = (
-        "Noise has no structure that a latent code could hold. Filters trained on it look structured all "
-        "the same."
+        "Noise has no structure that a latent code could represent. Filters trained on it look structured "
+        "all the same."
     )
     threshold = 0.1
-    source = "0 for white noise; Fashion-MNIST .85, glyphs .85, photographs .89, MNIST .80, Omniglot .65"
-    consequences = (*SYMPTOMS, "CAE105", "CAE211", "CAE501", "CAE602")
+    source = (
+        "White noise has 0, Fashion-MNIST 0.85, glyphs 0.85, photographs 0.89, MNIST 0.80, Omniglot 0.65."
+    )
 
 
 @RULES.add
@@ -208,10 +213,11 @@ class NoisyImages(_Noise):
     code = "CAE105"
     problem = "the images are noisy"
     severity = Severity.WARNING
-    why = "What cannot be predicted is most of the error: filters are fitted to noise, the output blurs."
+    why = (
+        "Most of the error is then noise, which cannot be predicted: filters fit it and the output blurs."
+    )
     threshold = 0.5
-    source = "see CAE104; Fashion-MNIST with noise of standard deviation .3, clipped, has .47"
-    consequences = ("CAE302", "CAE303", "CAE501", "CAE211", "CAE602", "CAE304")
+    source = "As in CAE104; Fashion-MNIST with clipped noise of standard deviation 0.3 has 0.47."
 
 
 @RULES.add
@@ -222,19 +228,24 @@ class HeldOutRepeats(Rule):
     problem = "held-out images are among the training images"
     severity = Severity.WARNING
     when = When.ALWAYS
-    measured = "share of held-out images that equal a training image to the bit"
-    why = "What is memorised then looks like what is understood: memorising cannot be told."
+    measured = "share of held-out images that are identical to a training image"
+    why = "Memorising these images and describing them give the same figures."
     threshold = 0.1
-    source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
+    source = CLEAN
 
     def check(self, case: Case) -> Finding | None:
-        """Fires above .1."""
         share = case.dataset.repeated
         if share <= self.threshold:
             return None
         return self.finding(
             f"{share:.0%} of the held-out images are among the training images",
-            Evidence("share of repeated held-out images", share, self.threshold, (0, 0.001)),
+            Evidence(
+                "held-out images that repeat",
+                share,
+                self.threshold,
+                (0, 0.001),
+                "of the held-out images",
+            ),
             advice="remove duplicates before the images are split",
         )
 
@@ -249,19 +260,18 @@ class FlatImages(Rule):
     when = When.ALWAYS
     measured = "share of training images without any contrast"
     why = (
-        "Files that were cut short, masks and inactive pages come out as one colour. They are "
-        "reproduced at once, and every mean over images looks better for it."
+        "Truncated files, masks and empty pages are read as images of one colour. They are easy to "
+        "reproduce and make every mean over images look better."
     )
     threshold = 0.1
-    source = "0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs"
+    source = CLEAN
 
     def check(self, case: Case) -> Finding | None:
-        """Fires above .1."""
         share = case.dataset.flat
         if share <= self.threshold:
             return None
         return self.finding(
-            f"{share:.0%} of the images looked at are of one colour",
-            Evidence("share of flat images", share, self.threshold, (0, 0.01)),
-            advice="look at these images, and leave them out if they are damaged",
+            f"{share:.0%} of the images have one colour",
+            Evidence("flat images", share, self.threshold, (0, 0.01), "of the images"),
+            advice="inspect these images, and leave them out if they are damaged",
         )

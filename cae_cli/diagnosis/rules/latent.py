@@ -1,4 +1,4 @@
-"""Rules on the latent code: whether it is needed, and whether it describes."""
+"""Rules on the latent code: whether the decoder uses it, and whether it describes images."""
 
 from __future__ import annotations
 
@@ -21,25 +21,22 @@ class ValidationGap(Rule):
     problem = "training images are memorised"
     severity = Severity.WARNING
     measured = (
-        "explained variance of training images minus that of held-out ones, beyond the same "
-        "difference of a linear decoder and the margin of error"
+        "explained variance of training images minus that of held-out images, beyond the same difference of "
+        "a linear decoder and beyond the margin of error"
     )
-    why = "What is memorised says something about these images, not about images."
+    why = "Memorised images do not show what the filters do with other images."
     threshold = 0.04
     least_explained = LITTLE_EXPLAINED
-    source = "healthy runs have .002 to .013; 16 training images give .06 to .08"
-    consequences = ("CAE303",)
-    alternatives = ("CAE103", "CAE210")
+    source = "Healthy runs have 0.002 to 0.013; 16 training images give 0.06 to 0.08."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above .04."""
         q = case.metrics.quality
         if case.too_early:
             return self.skipped(case.too_early)
-        # Held-out images may be harder than those of the training (other photographs): what a linear
-        # decoder, which cannot memorise, loses on them too does not count. Few held-out images give
-        # an uncertain mean: only what is beyond its margin counts. Who explains next to nothing of
-        # the training images has not memorised them either.
+        # Held-out images may be harder than the training images (other photographs): what a linear decoder,
+        # which cannot memorise, loses on them too does not count. Few held-out images give an uncertain
+        # mean: only what is beyond its margin counts. A network that explains almost nothing of the
+        # training images has not memorised them either.
         gap = q.train_explained_variance - q.explained_variance
         perturbation = case.metrics.perturbation
         harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
@@ -47,9 +44,11 @@ class ValidationGap(Rule):
         if certain <= self.threshold or q.train_explained_variance < self.least_explained:
             return None
         return self.finding(
-            f"explained variance {q.train_explained_variance:.3f} on training images, "
-            f"{q.explained_variance:.3f} on held-out ones",
-            Evidence("gap in explained variance", certain, self.threshold, (-0.01, 0.013)),
+            f"explained variance is {q.train_explained_variance:.3f} on training images and "
+            f"{q.explained_variance:.3f} on held-out images",
+            Evidence(
+                "gap in explained variance", certain, self.threshold, (-0.01, 0.013), "of the variance"
+            ),
             fixes=self._fixes(case),
             advice="more images",
         )
@@ -57,16 +56,14 @@ class ValidationGap(Rule):
     @staticmethod
     def _fixes(case: Case) -> Iterator[Fix]:
         if case.option("data.train") is not None or not case.config:
-            # As many steps as before: more images are not to cost more time, nor to look better by it.
+            # As many steps as before: more images must neither cost more time nor look better by it.
             steps = case.metrics.dynamics.steps
             same = (f"training.steps={steps}",) if steps and case.config else ()
-            yield Fix(("data.train=null", *same), "all images there are", Safety.SLOW)
-        if not any(
-            case.option(f"augmentation.{kind}") for kind in ("rotation", "shift", "zoom", "flip")
-        ):
-            why = "more views of the same images"
-            yield Fix(("augmentation=light",), why, Safety.TRADE)
-        yield Fix((fixes.adding(case, "dropout"),), "fewer ways to memorise", Safety.TRADE)
+            yield Fix(("data.train=null", *same), "all images of the source", Safety.SLOW, "more images")
+        if not any(case.option(f"augmentation.{k}") for k in ("rotation", "shift", "zoom", "flip")):
+            keras = "random rotations, shifts and zooms of input and target together"
+            yield Fix(("augmentation=light",), "more views of the same images", Safety.TRADE, keras)
+        yield fixes.dropout(case)
 
 
 @RULES.add
@@ -76,36 +73,35 @@ class LatentBypassed(Rule):
     code = "CAE502"
     problem = "the decoder bypasses the latent code"
     severity = Severity.ERROR
-    measured = "change of the output where the latent code of another image is put in, over 2V"
+    measured = (
+        "latent swap: change of the output when the latent code of another image is decoded, over 2V, where "
+        "more than half of the variance is explained"
+    )
     why = (
-        "The image reaches the output around the latent code, over skip connections: the reconstruction is "
-        "excellent and the latent code holds nothing."
+        "Skip connections lead the image around the latent code to the output: the reconstruction is "
+        "excellent and the latent code represents nothing."
     )
     threshold = 0.1
-    source = "healthy runs have .70 to 1.06; with skip connections at full resolution 0"
-    consequences = ("CAE503", "CAE602", "CAE401")
-    alternatives = ("CAE301", "CAE503")
+    source = "Healthy runs have 0.70 to 1.06; skip connections at full resolution give 0."
     picture = "perturbation_tests.png"
-    least_explained = 0.5  # below that there is nothing to bypass with
+    least_explained = 0.5  # below that, there is nothing to bypass with
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .1 where more than half is explained."""
         if case.unusable:
             return self.skipped(case.unusable)
-        used = case.metrics.perturbation.latent_swap
-        explained = case.metrics.quality.explained_variance
-        if not math.isfinite(used):
+        swap, explained = case.metrics.perturbation.latent_swap, case.metrics.quality.explained_variance
+        if not math.isfinite(swap):
             return self.skipped("the latent code could not be replaced")
-        if explained <= self.least_explained or used >= self.threshold:
+        if explained <= self.least_explained or swap >= self.threshold:
             return None
-        ways = []
-        if case.option("model.skips"):
-            ways = [Fix(("model.skips=false",), "everything through the latent code", Safety.SAFE)]
+        whole = Fix(
+            ("model.skips=false",), "all information passes the latent code", Safety.SAFE, "no skips"
+        )
         return self.finding(
-            f"with another image's code the output changes by {used:.3f}, and explains {explained:.0%}",
-            Evidence("change with another code", used, self.threshold, (0.7, 1.06)),
-            Evidence("explained variance", explained, self.least_explained, (0.7, 1)),
-            fixes=ways,
+            f"the output changes by {swap:.3f} with another image's latent code, and explains {explained:.0%}",
+            Evidence("latent swap", swap, self.threshold, (0.7, 1.06), "of two images' difference"),
+            case.explained_variance(self.least_explained),
+            fixes=(whole,) if case.option("model.skips") else (),
             advice="remove the skip connections, or at least those at full resolution",
         )
 
@@ -117,50 +113,43 @@ class PassThrough(Rule):
     code = "CAE503"
     problem = "the network copies its input"
     severity = Severity.WARNING
-    measured = "share of the contrast within images that is reproduced after their pixels were permuted"
+    measured = (
+        "pixel copy: share of the contrast within images that is reproduced after a permutation of their "
+        "pixels"
+    )
     why = (
-        "Scrambled pixels have nothing in common with the training images. Who reproduces them "
-        "passes pixels on instead of describing what is there."
+        "Scrambled pixels have nothing in common with the training images. A network that reproduces them "
+        "copies pixels instead of describing what is in the image."
     )
     threshold = 0.25
     source = (
-        "healthy runs have -.26 to .15; one stage with a latent code 16 times the image .38; identity 1. A "
-        "code of more than three times the image is no bottleneck: there .1 counts; the widest healthy "
-        "one has 2 times"
+        "Healthy runs have -0.26 to 0.15, one stage with a latent code 16 times the image 0.38, the identity "
+        "1. A latent code of more than three times the image is no bottleneck: there 0.1 counts, and the "
+        "widest healthy one has 2 times."
     )
     no_bottleneck = 3.0  # values of the latent code over those of an image
     lower = 0.4  # of the threshold, without a bottleneck
     most_noise = 0.5  # share of added noise that may pass
-    alternatives = ("CAE502",)
     picture = "perturbation_tests.png"
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above .25, without a bottleneck above .1."""
         if case.unusable:
             return self.skipped(case.unusable)
-        perturbation = case.metrics.perturbation
-        if not math.isfinite(perturbation.pixel_copy):
+        copied, noise = case.metrics.perturbation.pixel_copy, case.metrics.perturbation.noise_gain
+        if not math.isfinite(copied):
             return self.skipped("the images have no contrast")
         ratio = case.network.latent_values / case.network.image_values
-        line, healthy = self.threshold, (-INF, 0.15)
+        limit, healthy = self.threshold, (-INF, 0.15)
         if ratio > self.no_bottleneck:
-            line, healthy = self.lower * self.threshold, (-INF, 0.05)
-        if perturbation.pixel_copy <= line:
+            limit, healthy = self.lower * self.threshold, (-INF, 0.05)
+        if copied <= limit:
             return None
-        evidence = [Evidence("copied of scrambled pixels", perturbation.pixel_copy, line, healthy)]
-        if math.isfinite(perturbation.noise_gain):
-            evidence.append(
-                Evidence("noise passed on", perturbation.noise_gain, self.most_noise, (0.045, 0.129))
-            )
+        evidence = [Evidence("pixel copy", copied, limit, healthy, "of the contrast")]
+        if math.isfinite(noise):
+            evidence.append(Evidence("noise gain", noise, self.most_noise, (0.045, 0.129), "of the noise"))
         return self.finding(
-            f"{perturbation.pixel_copy:.0%} of scrambled pixels are copied; the code has {ratio:.2g} times "
-            "the values of an image",
+            f"{copied:.0%} of scrambled pixels are copied; the latent code has {ratio:.2g} times the values "
+            "of an image",
             *evidence,
-            fixes=self._fixes(case),
+            fixes=[*fixes.tighter(case), *fixes.deeper(case), fixes.input_noise(case)],
         )
-
-    @staticmethod
-    def _fixes(case: Case) -> Iterator[Fix]:
-        yield from fixes.tighter(case)
-        yield from fixes.deeper(case)
-        yield Fix((fixes.adding(case, "noise"),), "copying no longer pays", Safety.TRADE)

@@ -5,65 +5,63 @@ from __future__ import annotations
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import MANY_INACTIVE, USUAL_INACTIVE, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
-from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.diagnosis.finding import Evidence, Finding, Severity, Skipped
 
 
 @RULES.add
 class InactiveMaps(Rule):
-    """Filters whose maps say nothing about the image."""
+    """Filters whose maps do not depend on the image."""
 
     code = "CAE401"
     problem = "filters are dead"
     severity = Severity.WARNING
     measured = "share of maps in the worst layer that are flat, or the same for every image"
-    why = "A filter whose map does not depend on the image has learned nothing and carries nothing."
+    why = "A filter whose map does not depend on the image has learned nothing and passes nothing on."
     threshold = MANY_INACTIVE
-    source = "healthy runs have 0 to .25 in their worst layer (Fashion-MNIST, 23 runs)"
-    alternatives = ("CAE205", "CAE206", "CAE207")
+    source = "Healthy runs have 0 to 0.25 in their worst layer (Fashion-MNIST, 23 runs)."
     picture = "training_dynamics.png"
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires if 40 % of a layer's maps are inactive."""
         if case.too_early:
             return self.skipped(case.too_early)
         worst = max(case.metrics.layers, key=lambda layer: layer.maps.inactive_share)
-        share = worst.maps.inactive_share
+        maps, share = worst.maps, worst.maps.inactive_share
         if share < self.threshold:
             return None
-        ways = fixes.reviving(case)
+        proposed = fixes.revive(case)
         if case.option("optimizer.learning_rate") is not None:
-            ways.append(fixes.slower(case))
-        born = [
-            step for step, inactive in sorted(worst.inactive_at.items()) if inactive >= self.threshold
-        ]
-        when = f", since step {born[0]:,} at the latest" if born else ""
+            proposed.append(fixes.slower(case))
+        first = min((s for s, part in worst.inactive_at.items() if part >= self.threshold), default=None)
+        since = "" if first is None else f", at the latest since step {first:,}"
         return self.finding(
-            f"{worst.maps.dead + worst.maps.constant} of {worst.filters} filters of "
-            f"{worst.name} are inactive ({worst.maps.dead} dead, {worst.maps.constant} constant){when}",
-            Evidence(f"inactive maps of {worst.name}", share, self.threshold, USUAL_INACTIVE),
-            fixes=ways,
+            f"{maps.dead + maps.constant} of {worst.filters} filters of {worst.name} are inactive "
+            f"({maps.dead} dead, {maps.constant} constant){since}",
+            Evidence(
+                f"inactive maps of {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"
+            ),
+            fixes=proposed,
         )
 
 
 @RULES.add
 class DuplicateMaps(Rule):
-    """Filters that say what another one says."""
+    """Filters whose maps repeat those of another filter."""
 
     code = "CAE402"
-    problem = "filters repeat one another"
+    problem = "filters are duplicates of one another"
     severity = Severity.NOTE
     measured = (
-        "share of maps in the worst hidden layer whose correlation with an earlier one is beyond .98"
+        "share of maps in the worst hidden layer whose absolute correlation with an earlier map is above "
+        "0.98"
     )
-    why = "They cost what filters cost and add nothing; fewer would do. L2 makes more of them."
+    why = "Duplicates cost as much as other filters and add nothing. An L2 penalty makes more of them."
     threshold = 0.3
-    source = "healthy runs have 0 to .2 in their worst layer; a dense code of 32 left .44"
+    source = "Healthy runs have 0 to 0.2 in their worst layer; a dense latent code of 32 left 0.44."
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires if 30 % of a layer's maps repeat another."""
         if case.too_early:
             return self.skipped(case.too_early)
-        # Filters of 1x1 on one channel are multiples of one another by nature.
+        # Filters of 1x1 on one channel are always multiples of one another.
         layers = [layer for layer in case.hidden if max(layer.kernel[:2]) > 1]
         if not layers:
             return self.skipped("no hidden kernel is larger than 1x1")
@@ -71,13 +69,12 @@ class DuplicateMaps(Rule):
         share = worst.duplicates / worst.filters
         if share <= self.threshold:
             return None
-        ways = []
-        penalties = [n for n in case.option("regularization") or {} if n in ("l1", "l2", "l1_l2")]
-        if penalties:
-            ways.append(Fix((fixes.without(case, penalties),), "no pull to zero", Safety.SAFE))
-        ways.append(Fix(("model.initializer=orthogonal",), "drawn apart", Safety.SAFE))
+        penalties = [name for name in case.penalties if name != "activity_l1"]
+        without = [fixes.without(case, penalties, "nothing pulls filters to zero")] if penalties else []
         return self.finding(
-            f"{worst.duplicates} of {worst.filters} maps of {worst.name} repeat another one",
-            Evidence(f"repeated maps of {worst.name}", share, self.threshold, (0, 0.2)),
-            fixes=ways,
+            f"{worst.duplicates} of {worst.filters} maps of {worst.name} are duplicates",
+            Evidence(
+                f"duplicate maps of {worst.name}", share, self.threshold, (0, 0.2), "of its maps"
+            ),
+            fixes=[*without, fixes.initializer("orthogonal", "filters that begin different")],
         )

@@ -1,16 +1,15 @@
-"""Rules on what comes out, on held-out images."""
+"""Rules on the reconstruction of held-out images."""
 
 from __future__ import annotations
 
 import math
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, STEPS_FOR_SKILL, USUAL_SKILL, Case
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, STEPS_FOR_SKILL, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
 INF = math.inf
-CAPACITY = ("CAE211", "CAE602", "CAE604")
 
 
 @RULES.add
@@ -22,32 +21,19 @@ class OutputCollapsed(Rule):
     severity = Severity.ERROR
     measured = "variance of the output over held-out images, relative to that of the images"
     why = (
-        "Such an output holds nothing of its input, so neither does the latent code. The plain network "
-        "with squared error and a sigmoid dies this way on dark images: black is a good first "
-        "answer, and a saturated sigmoid passes no gradient to leave it again."
+        "Such an output contains nothing of its input, so neither does the latent code. The plain network "
+        "with squared error and a sigmoid ends like this on dark images: it reaches black first, and a "
+        "saturated sigmoid passes no gradient that could lead away from it."
     )
     threshold = 0.05
-    source = "collapsed runs on MNIST and Omniglot are at 0 (8 of 8), healthy ones above .7"
-    consequences = (
-        "CAE302",
-        "CAE303",
-        "CAE401",
-        "CAE402",
-        "CAE202",
-        "CAE501",
-        "CAE502",
-        "CAE304",
-        *CAPACITY,
-    )
-    alternatives = ("CAE103", "CAE203", "CAE205", "CAE206", "CAE207", "CAE209")
+    source = "Collapsed runs on MNIST and Omniglot have 0 (8 of 8), healthy runs more than 0.7."
     picture = "reconstructions.png"
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below 5 % of the images' variance; says so if the output is black."""
         if case.too_early:
             return self.skipped(case.too_early)
-        if case.untrained:  # an untrained network gives nearly the same grey for every image
-            return self.skipped("no layer has moved")
+        if case.unchanged:  # an untrained network gives nearly the same grey for every image
+            return self.skipped("no layer has changed")
         q = case.metrics.quality
         share = q.output_variance_share
         if share >= self.threshold:
@@ -55,26 +41,22 @@ class OutputCollapsed(Rule):
         black = q.mse.value >= 0.95 * q.black_mse and q.output_mean < 0.05
         what = "every image gives the same output"
         if black:
-            what = "the output is black for every image, no better than a black image"
+            what = "the output is black for every image"
         return self.finding(
-            f"{what}: MSE {q.mse.value:.4f}, black image {q.black_mse:.4f}, "
+            f"{what}: its MSE is {q.mse.value:.4f}, that of a black image {q.black_mse:.4f}, that of the "
             f"mean image {q.mean_image_mse:.4f}",
-            Evidence("output variance, share of the images'", share, self.threshold, (0.7, INF)),
+            Evidence("output variance", share, self.threshold, (0.7, INF), "of the images' variance"),
             fixes=self._fixes(case),
         )
 
     @staticmethod
     def _fixes(case: Case) -> tuple[Fix, ...]:
-        linear = Fix(("model.output_activation=linear",), "nothing left to saturate", Safety.SAFE)
-        batchnorm = Fix((fixes.adding(case, "batchnorm"),), "keeps the hidden maps alive", Safety.SAFE)
-        activation = case.option("model.output_activation")
-        if case.option("loss.name") == "bce":
-            elu = Fix(("model.activation=elu",), "a gradient below zero", Safety.SAFE)
-            return batchnorm, elu, fixes.slower(case)
-        if activation in ("sigmoid", "hard_sigmoid"):
-            why = "its gradient survives a saturated sigmoid"
-            return Fix(("loss=bce",), why, Safety.SAFE), linear, batchnorm
-        return linear, batchnorm, fixes.slower(case)
+        batchnorm = fixes.batchnorm(case, "keeps the hidden maps alive")
+        if case.fact("loss.survives_saturation"):
+            return batchnorm, fixes.ELU, fixes.slower(case)
+        if case.option("model.output_activation") in ("sigmoid", "hard_sigmoid"):
+            return fixes.CROSS_ENTROPY, fixes.LINEAR_OUTPUT, batchnorm
+        return fixes.LINEAR_OUTPUT, batchnorm, fixes.slower(case)
 
 
 @RULES.add
@@ -87,22 +69,18 @@ class NoBetterThanMean(Rule):
     measured = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
     why = "A network that explains nothing of what tells images apart has no meaningful filters."
     threshold = LITTLE_EXPLAINED
-    source = "healthy runs explain .79 to .87 on Fashion-MNIST; 0 is the mean image"
-    consequences = ("CAE303", "CAE304")
-    alternatives = ("CAE103", "CAE105", "CAE206", "CAE207", "CAE208", "CAE211")
+    source = "Healthy runs explain 0.79 to 0.87 on Fashion-MNIST; the mean image explains 0."
     picture = "reconstructions.png"
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below .1."""
         if case.too_early:
             return self.skipped(case.too_early)
         q = case.metrics.quality
         if q.explained_variance >= self.threshold:
             return None
         return self.finding(
-            f"explained variance {q.explained_variance:.3f} (MSE {q.mse.value:.4f}, mean image "
-            f"{q.mean_image_mse:.4f})",
-            Evidence("explained variance", q.explained_variance, self.threshold, (0.7, 1)),
+            f"the MSE is {q.mse.value:.4f}, that of the mean image {q.mean_image_mse:.4f}",
+            case.explained_variance(self.threshold),
             fixes=(fixes.slower(case), fixes.longer(case)) if case.option("optimizer") else (),
             advice="another learning rate, or more steps",
         )
@@ -116,23 +94,21 @@ class WorseThanLinear(Rule):
     problem = "the reconstruction is worse than a linear one"
     severity = Severity.NOTE
     measured = (
-        "skill score: explained variance between that of the best linear decoder of the image averaged "
-        "over the latent code's grid (0) and a perfect one (1)"
+        "skill score: explained variance on a scale from 0, the best linear decoder of the image averaged "
+        "over the cells of the latent grid, to 1, a perfect reconstruction"
     )
     why = (
-        "That decoder needs no filters at all. A network below it has made less of its code than "
-        "an average would have."
+        "The linear decoder needs no filters at all. A worse network makes less of its latent code than an "
+        "average would."
     )
     threshold = POOR_SKILL
-    alternatives = ("CAE105", "CAE206", "CAE207", "CAE208", *CAPACITY)
     picture = "baselines.png"
     source = (
-        "healthy runs have -.01 to .38 on Fashion-MNIST (23 runs); on patches of photographs, where "
-        "an average is hard to beat, -.22 to -.11 after 1,220 steps: so this is a note"
+        "Healthy runs have -0.01 to 0.38 on Fashion-MNIST (23 runs). It is a note because patches of "
+        "photographs, where an average is hard to beat, have -0.22 to -0.11 after 1,220 steps."
     )
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires below -.06, once a healthy network would be above."""
         if case.unusable:
             return self.skipped(case.unusable)
         perturbation = case.metrics.perturbation
@@ -142,65 +118,58 @@ class WorseThanLinear(Rule):
             return self.skipped(soon)
         if perturbation.skill_score >= self.threshold:
             return None
-        explained = case.metrics.quality.explained_variance
-        ways = []
-        if case.option("model.kernel_size") == 1:
-            why = "kernels that see their neighbours"
-            ways.append(Fix(("model.kernel_size=3",), why, Safety.SAFE))
-        ways.append(fixes.longer(case))
-        ways.append(Fix((fixes.adding(case, "batchnorm"),), "live gradients", Safety.SAFE))
+        larger = fixes.kernel_size(3, "kernels that see neighbouring pixels")
+        point = case.option("model.kernel_size") == 1
         return self.finding(
-            f"explained variance {explained:.3f}, linear decoder {perturbation.linear:.3f}",
-            Evidence("skill_score", perturbation.skill_score, self.threshold, USUAL_SKILL),
-            fixes=tuple(ways),
+            f"explained variance is {case.metrics.quality.explained_variance:.3f}, that of the linear "
+            f"decoder {perturbation.linear:.3f}",
+            case.skill_score(self.threshold),
+            fixes=[*([larger] if point else []), fixes.longer(case), fixes.batchnorm(case)],
         )
 
 
 @RULES.add
 class Blur(Rule):
-    """The output is softer than what the network knows would allow."""
+    """The output is more blurred than the latent code requires."""
 
     code = "CAE304"
     problem = "the output is more blurred than the bottleneck explains"
     severity = Severity.NOTE
     measured = (
-        "sharpening gain: the factor by which fine detail (above .25 cycles a pixel) of the output would have "
-        "to be multiplied to make the squared error least"
+        "sharpening gain: the factor for the fine detail of the output (above 0.25 cycles per pixel) that "
+        "minimises the squared error"
     )
     why = (
-        "Detail that did not come through the latent code is left out, and that blur is honest: its sharpening gain is "
-        "1. Above 1 detail is known and held back, by dropout, a penalty, noise, or too few steps."
+        "Detail that the latent code does not represent is missing from the output, and the gain is then 1. "
+        "Above 1 the network knows detail and does not draw it, because of dropout, a penalty, noise or too "
+        "few steps."
     )
     threshold = 1.5
-    source = "by the orthogonality principle a least-squares optimum has 1; see docs/evidence.md"
-    alternatives = ("CAE206", "CAE211")
+    source = (
+        "By the orthogonality principle a least-squares optimum has 1; docs/evidence.md has measurements."
+    )
     picture = "reconstructions.png"
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above 1.5."""
         if case.too_early:
             return self.skipped(case.too_early)
-        sharpening_gain, coherence = (
-            case.metrics.spectrum.sharpening_gain,
-            case.metrics.spectrum.coherence,
-        )
-        if not math.isfinite(sharpening_gain):
-            return self.skipped("the output has no fine detail at all")
-        if sharpening_gain <= self.threshold or coherence < 0.05:
+        spectrum = case.metrics.spectrum
+        gain = spectrum.sharpening_gain
+        if not math.isfinite(gain):
+            return self.skipped("the output has no fine detail")
+        if gain <= self.threshold or spectrum.coherence < 0.05:
             return None
-        ways = []
-        penalties = [n for n in case.option("regularization") or {} if n not in ("batchnorm",)]
-        if penalties:
-            ways.append(Fix((fixes.without(case, penalties),), "nothing that smooths", Safety.TRADE))
-        ways.append(fixes.longer(case))
-        if case.option("loss.name") != "ssim":
-            why = "detail counts as much as brightness"
-            ways.append(Fix(("loss=ssim",), why, Safety.TRADE))
+        smoothing = [name for name in case.option("regularization") or {} if name != "batchnorm"]
+        proposed = [fixes.longer(case)]
+        if smoothing:
+            proposed.insert(0, fixes.without(case, smoothing, "nothing that smooths", Safety.TRADE))
+        if not case.fact("loss.gives_up_squared_error"):
+            proposed.append(fixes.SIMILARITY)
         return self.finding(
-            f"fine detail has {case.metrics.spectrum.power:.0%} of the power it has in the images, and "
-            f"{sharpening_gain:.2f} times as much of it would be right",
-            Evidence("sharpening gain of fine detail", sharpening_gain, self.threshold, (0.8, 1.3)),
-            fixes=ways,
+            f"the fine detail of the output has {spectrum.power:.0%} of the power of that of the images; "
+            f"{gain:.2f} times as much detail would minimise the error",
+            Evidence("sharpening gain of fine detail", gain, self.threshold, (0.8, 1.3), "times"),
+            fixes=proposed,
         )
 
 
@@ -209,17 +178,16 @@ class Checkerboard(Rule):
     """The error repeats every two or four pixels."""
 
     code = "CAE305"
-    problem = "the output has a checkerboard"
+    problem = "the output has a checkerboard pattern"
     severity = Severity.NOTE
     measured = "power of the error at periods of 2 and 4 pixels, over that of neighbouring frequencies"
     why = "Such a pattern comes from transposed convolutions or upsampling, not from the images."
     threshold = 8.0
-    source = "1 to 4 on healthy networks, transposed convolutions of any kernel among them"
+    source = "Healthy networks have 1 to 4, with transposed convolutions of any kernel too."
     picture = "reconstructions.png"
     references = ("Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016",)
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        """Fires above 8."""
         if case.too_early:
             return self.skipped(case.too_early)
         ratio = case.metrics.spectrum.checkerboard
@@ -227,11 +195,11 @@ class Checkerboard(Rule):
             return self.skipped("the images are too small")
         if ratio <= self.threshold:
             return None
-        ways = [Fix(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE)]
-        if case.option("model.upsampling") == "transposed":
-            ways = fixes.even_overlap(case)
+        keras = 'UpSampling2D(interpolation="bilinear")'
+        smooth = Fix(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE, keras)
+        transposed = case.option("model.upsampling") == "transposed"
         return self.finding(
-            f"a period of 2 or 4 pixels has {ratio:.1f} times the power of its neighbours",
-            Evidence("power of the period", ratio, self.threshold, (1, 4)),
-            fixes=ways,
+            f"the error has {ratio:.1f} times as much power at a period of 2 or 4 pixels as nearby",
+            Evidence("power of the pattern", ratio, self.threshold, (1, 4), "times"),
+            fixes=fixes.even_overlap(case) if transposed else (smooth,),
         )
