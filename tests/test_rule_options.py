@@ -11,13 +11,13 @@ from cae_cli.diagnosis import RULES, Severity, diagnose, forecast
 from cae_cli.diagnosis.catalogue import load_rules
 from cae_cli.diagnosis.finding import Confidence, Evidence, confidence
 from cae_cli.errors import UserError
-from tests.test_diagnosis import DEAD, healthy, layer, seen
+from tests.test_diagnosis import DEAD, healthy, known, layer, seen
 
 INF = math.inf
 
 
 def config(*words):
-    return plain(checked(words)[1])
+    return known(plain(checked(words)[1]))
 
 
 def refused(*words):
@@ -58,7 +58,7 @@ def test_the_excess_is_the_distance_from_the_line_in_lengths_of_the_way_to_it(
     ],
 )
 def test_the_healthy_range_in_words(range_, words):
-    assert Evidence("x", 0, 0, range_).healthy_words == words
+    assert Evidence("x", 0, 0, range_).healthy_text == words
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,7 @@ def test_what_is_wrong_is_refused_with_the_next_step(word, what, hint):
 
 
 MINE = '''
-from cae_cli.diagnosis.finding import Evidence, Severity
-from cae_cli.diagnosis.catalogue import RULES, Rule
+from cae_cli.diagnosis import RULES, Evidence, Rule, Severity
 
 
 @RULES.add

@@ -16,7 +16,7 @@ from cae_cli.commands import treat
 from cae_cli.config.compose import Sources, checked
 from cae_cli.config.schema import GROUPS, plain
 from cae_cli.diagnosis import diagnose
-from cae_cli.diagnosis.health import causes, criteria, is_healthy
+from cae_cli.diagnosis.health import criteria, is_healthy
 from cae_cli.errors import Interrupted
 from cae_cli.metrics.score import score
 from cae_cli.options import key_of
@@ -36,6 +36,7 @@ from tests.test_diagnosis import (
     NAN,
     changed,
     healthy,
+    known,
     layer,
     with_dynamics,
     with_perturbation,
@@ -45,17 +46,17 @@ from tests.test_diagnosis import (
 SICK_WORDS = ("data=glyphs", "regularization=[l2]", "regularization.l2.strength=0.3")
 OTHERS_SIGN = {
     "finite": with_dynamics(diverged_at=17),
-    "explained": replace(
+    "explained variance": replace(
         with_quality(explained_variance=0.05, train_explained_variance=0.05),
         perturbation=with_perturbation(
             linear=0.05, linear_train=0.05
         ).perturbation,  # nor does it say anything here
     ),
-    "beside linear": with_perturbation(linear=0.96),
-    "code used": with_perturbation(latent_swap=0.3),
+    "share of linear baseline": with_perturbation(linear=0.96),
+    "latent swap": with_perturbation(latent_swap=0.3),
     "inactive maps": replace(healthy(), layers=(layer(dead=7), layer("output", 1))),
-    "copied": with_perturbation(pixel_copy=0.3),
-    "gap": with_quality(train_explained_variance=0.9),
+    "pixel copy": with_perturbation(pixel_copy=0.3),
+    "train-test gap": with_quality(train_explained_variance=0.9),
 }
 
 
@@ -95,7 +96,8 @@ def test_what_is_not_known_does_not_fail():
 def test_similarity_and_harder_held_out_images_are_allowed_for():
     poor = with_perturbation(linear=0.96)
     assert (
-        failing(poor) == ["beside linear"] and failing(poor, CONFIG | {"loss": {"name": "ssim"}}) == []
+        failing(poor) == ["share of linear baseline"]
+        and failing(poor, known(CONFIG | {"loss": {"name": "ssim"}})) == []
     )
     harder = replace(
         with_quality(train_explained_variance=0.92),
@@ -178,12 +180,12 @@ def test_burden_counts_causes_and_criteria_and_an_open_verdict():
     assert made(SICK).burden == 1 and not made(SICK).healthy
     assert made(with_dynamics(steps=96)).burden == 1
     sicker = made(SICKER)
-    assert sicker.burden == 1 + len(sicker.failing) and "explained" in sicker.failing
+    assert sicker.burden == 1 + len(sicker.failing) and "explained variance" in sicker.failing
 
 
 def test_the_first_prescription_of_the_first_cause_comes_first_and_ends_it_if_it_cures():
     one = arm([made(SICK, PENALTY)])
-    first = causes(diagnose(SICK, PENALTY))[0]
+    first = diagnose(SICK, PENALTY).causes[0]
     [wanted] = one.wanted()
     assert wanted.name == "a_1_s0" and wanted.words[-1] == "seed=0"
     assert wanted.words[:-1] == (*SICK_WORDS[:2], *first.fixes[0].overrides)
@@ -200,7 +202,7 @@ def test_what_does_not_help_is_left_and_the_next_prescription_is_tried_on_the_ol
     while wanted := one.wanted():
         tried.append(wanted[0].words)
         one.take_results([made(SICKER, PENALTY)])
-    prescribed = [p.overrides for p in causes(diagnose(SICK, PENALTY))[0].fixes]
+    prescribed = [p.overrides for p in diagnose(SICK, PENALTY).causes[0].fixes]
     assert [step.overrides for step in one.steps] == prescribed and len(set(tried)) == len(tried)
     assert not any(step.kept for step in one.steps) and one.words == SICK_WORDS
     assert one.is_over and not one.is_cured and not one.first_cured

@@ -14,7 +14,6 @@ from benchmarks.faults.corruption import corrupted
 from benchmarks.faults.scoring import Verdict
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Severity
-from cae_cli.diagnosis.health import causes
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import Wanted
@@ -136,7 +135,7 @@ def diagnosed(training: Prepared, run: Run) -> Diagnosed:
 
 def with_diagnosis(verdict: Verdict, diagnosis: Diagnosis) -> Verdict:
     """The verdict with the findings of a diagnosis."""
-    named = causes(diagnosis)
+    named = diagnosis.causes
     return replace(
         verdict,
         named=tuple(f.code for f in named),

@@ -1,4 +1,4 @@
-"""What losses, optimizers and regularizers declare about themselves, as plain data for the run folder.
+"""What losses and optimizers declare about themselves, as plain data for the run folder.
 
 The diagnosis works from files and imports no training code, so a run records what the rules need to
 know of its loss and its optimizer.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cae_cli.model.regularization import REGULARIZERS
 from cae_cli.training.losses import LOSSES, Loss
 from cae_cli.training.optimizers import OPTIMIZERS, Optimizer
 
@@ -22,8 +21,7 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
             of loss and optimizer are read. An unknown name gets the defaults of the base class.
 
     Returns:
-        ``loss`` and ``optimizer``, each a mapping; ``in_keras``: how to write each
-        loss and each regularizer in Keras, by group and name.
+        ``loss`` and ``optimizer``, each a mapping.
     """
     loss = LOSSES.get(config.get("loss", {}).get("name"), Loss)
     optimizer = OPTIMIZERS.get(config.get("optimizer", {}).get("name"), Optimizer)
@@ -35,12 +33,4 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
             "validation_metric": loss.validation_metric,
         },
         "optimizer": {"usual_rate": optimizer.usual_rate},
-        "in_keras": {
-            "loss": {
-                name: cls.in_keras or f'loss="{cls.keras_names[0]}"'
-                for name, cls in LOSSES.items()
-                if cls.in_keras or cls.keras_names
-            },
-            "regularization": {n: cls.in_keras for n, cls in REGULARIZERS.items() if cls.in_keras},
-        },
     }

@@ -25,7 +25,7 @@ POOR_SKILL_OF_SIMILARITY = -1.0  # healthy networks trained for SSIM have -0.21 
 UNCHANGED = 1e-3  # a layer whose weight change is smaller is where its initializer put it
 MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
 
-# What healthy runs show. Update ratios are log10 of the largest of the first steps: attention, Adam at 0.01.
+# What healthy runs show. Update ratios (log10) are from those of attention to those of Adam at 0.01.
 USUAL_UPDATES = (-2.5, -1.03)
 USUAL_SKILL = (-0.01, 0.38)
 USUAL_INACTIVE = (0.0, 0.25)

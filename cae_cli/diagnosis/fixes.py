@@ -132,9 +132,7 @@ def dropout(case: Case) -> Fix:
 
 def input_noise(case: Case) -> Fix:
     """Noise on the input in addition to the regularizers of the run."""
-    return Fix(
-        _adding(case, "noise"), "makes copying useless", TRADE, "GaussianNoise(0.1) on the input"
-    )
+    return Fix(_adding(case, "noise"), "makes copying useless", TRADE, "GaussianNoise(0.1) on the input")
 
 
 def without(case: Case, names: Iterable[str], why: str, safety: Safety = SAFE) -> Fix:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from cae_cli.options import Catalogue, option
 
@@ -17,13 +17,7 @@ Tensor = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Regularizer:
-    """Hooks that `build` calls; each returns its argument unless a regularizer overrides it.
-
-    Attributes:
-        in_keras: how to add it to a network written in Keras; empty: no fix proposes it.
-    """
-
-    in_keras: ClassVar[str] = ""
+    """Hooks that `build` calls; each returns its argument unless a regularizer overrides it."""
 
     def penalty(self) -> tuple[float, float]:
         """(L1, L2) strength on the kernels of hidden convolutions."""
@@ -111,8 +105,6 @@ class ActivityL1(Regularizer):
 class Dropout(Regularizer):
     """Dropout after the activation of every hidden convolution (Srivastava et al. 2014)."""
 
-    in_keras = "Dropout(0.1) behind the activations"
-
     rate: float = option("share of the activations set to zero", least=0, below=1)
     spatial: bool = option("drop whole feature maps (Tompson et al. 2015)")
 
@@ -129,8 +121,6 @@ class Dropout(Regularizer):
 class BatchNorm(Regularizer):
     """Batch normalisation before every hidden activation (Ioffe, Szegedy 2015)."""
 
-    in_keras = "BatchNormalization() between convolution and activation"
-
     momentum: float = option("momentum of the running mean and variance", least=0, below=1)
 
     def before_activation(self, x: Tensor, name: str) -> Tensor:
@@ -144,8 +134,6 @@ class BatchNorm(Regularizer):
 @dataclass(frozen=True, kw_only=True)
 class InputNoise(Regularizer):
     """Gaussian noise on the input in training, clean target (Vincent et al. 2008)."""
-
-    in_keras = "GaussianNoise(0.1) on the input"
 
     stddev: float = option("standard deviation of the noise; images are in [0, 1]", least=0)
 

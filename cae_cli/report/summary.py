@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from cae_cli.diagnosis import RULES, health
-from cae_cli.diagnosis.case import UNMOVED
+from cae_cli.diagnosis.case import UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
-from cae_cli.diagnosis.keras_words import in_keras
 from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
@@ -135,7 +134,7 @@ def _layers(metrics: Metrics) -> Table:
         Column("constant", right=True, spare=3),
         Column("duplicate", right=True, healthy=f"< {share(threshold['CAE402'], 0)}"),
         Column("prunable", right=True, spare=1),
-        Column("weight change", right=True, healthy=f"> {UNMOVED:g}"),
+        Column("weight change", right=True, healthy=f"> {UNCHANGED:g}"),
         Column("p", right=True),
     ]
     return Table.of(columns, rows)
@@ -149,13 +148,13 @@ def _perturbation_tests(metrics: Metrics) -> Table:
         (
             "latent swap",
             perturbation.latent_swap,
-            f"above {criterion['code used'].least:g}",
+            f"above {criterion['latent swap'].least:g}",
             "change with another image's latent code",
         ),
         (
             "pixel copy",
             perturbation.pixel_copy,
-            f"below {criterion['copied'].most:g}",
+            f"below {criterion['pixel copy'].most:g}",
             "contrast copied from scrambled pixels",
         ),
         (
@@ -286,17 +285,13 @@ def _finding(
         picture = (
             f"; see {finding.picture}" if finding.picture and evidence is finding.evidence[0] else ""
         )
-        yield line(
-            f"{evidence.name}: {evidence.value:.3g} "
-            f"(threshold {evidence.threshold:.3g}, healthy {evidence.healthy_words}){picture}",
-            indent=INDENT,
-        )
+        yield line(f"{evidence}{picture}", indent=INDENT)
     # Without a command of this tool there is a script of the user's own: fixes in the words of Keras.
     for number_of, fix in enumerate(finding.fixes):
-        overrides = " ".join(fix.overrides) if command else in_keras(fix)
+        change = " ".join(fix.overrides) if command else fix.keras or fix.why
         yield line(
             "or " if number_of else "try ",
-            (overrides, "bold"),
+            (change, "bold"),
             f": {fix.why} ({fix.safety.value})",
             indent=INDENT,
         )

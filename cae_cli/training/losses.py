@@ -27,7 +27,6 @@ class Loss:
         survives_saturation: whether its gradient survives a saturated sigmoid; None: not studied.
         validation_metric: the metric m of metrics.csv for which this loss is 1 - m, if there is one.
         keras_names: names of the same loss in Keras, as ``model.compile`` takes them.
-        in_keras: how to write it in a Keras script; empty: ``loss="<first Keras name>"``.
     """
 
     gives_up_squared_error: ClassVar[bool] = False
@@ -35,7 +34,6 @@ class Loss:
     survives_saturation: ClassVar[bool | None] = None
     validation_metric: ClassVar[str | None] = None
     keras_names: ClassVar[tuple[str, ...]] = ()
-    in_keras: ClassVar[str] = ""
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar."""
@@ -184,7 +182,6 @@ class StructuralSimilarity(_Windowed):
 
     gives_up_squared_error = True
     validation_metric = "ssim"
-    in_keras = "a loss of 1 - tf.image.ssim(…, max_val=1.0)"
 
     def __call__(self, target: Tensor, output: Tensor) -> Tensor:
         from keras import ops

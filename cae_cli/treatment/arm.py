@@ -19,7 +19,7 @@ from cae_cli import experiment
 from cae_cli.config.schema import Config
 from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Finding, Fix, Safety
-from cae_cli.diagnosis.health import Criterion, causes, criteria, is_healthy
+from cae_cli.diagnosis.health import Criterion, criteria, is_healthy
 from cae_cli.errors import UserError
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.score import score
@@ -62,7 +62,7 @@ class Result:
     @property
     def causes(self) -> list[Finding]:
         """The findings above a note that follow from no other, in order."""
-        return causes(self.diagnosis) if self.diagnosis else []
+        return self.diagnosis.causes if self.diagnosis else []
 
     @property
     def codes(self) -> set[str]:
@@ -115,7 +115,7 @@ def judged(run: Run, diagnosis: Diagnosis, metrics: Metrics, config: Mapping[str
         metrics,
         ruled,
         is_healthy(diagnosis, metrics, config),
-        float(len(causes(diagnosis)) + failing + diagnosis.undecided),
+        float(len(diagnosis.causes) + failing + diagnosis.undecided),
     )
 
 

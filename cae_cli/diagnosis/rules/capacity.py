@@ -73,8 +73,8 @@ class TightLatent(_Capacity):
     code = "CAE602"
     problem = "the latent code is too small"
     measured = (
-        "explained variance of as many principal components as the latent code has values, where the network "
-        "explains less than the threshold too"
+        "explained variance of as many principal components as the latent code has values, where the "
+        "network explains less than the threshold too"
     )
     why = "The best linear autoencoder of this size fails as well: with any filters, too little fits."
     threshold = 0.75
@@ -90,8 +90,8 @@ class TightLatent(_Capacity):
         if possible >= self.threshold or explained >= self.threshold:
             return None
         return self.finding(
-            f"{case.network.latent_values} principal components explain {possible:.3f} of the variance, the "
-            f"network {explained:.3f}",
+            f"{case.network.latent_values} principal components explain {possible:.3f} of the "
+            f"variance, the network {explained:.3f}",
             Evidence("principal components", possible, self.threshold, (0.85, 1), "of the variance"),
             case.explained_variance(self.threshold),
             fixes=self._fixes(case),
@@ -135,7 +135,8 @@ class Narrow(_Capacity):
         narrow = 8 if channels is not None and channels <= self.threshold else None
         wider = fixes.layer_sizes("wider layers", filters=filters, channels=narrow)
         return self.finding(
-            f"a hidden layer has {narrowest} filter{'' if narrowest == 1 else 's'}; {self._result(case)}",
+            f"a hidden layer has {narrowest} filter{'' if narrowest == 1 else 's'}; "
+            f"{self._result(case)}",
             Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF), "filters"),
             case.skill_score(),
             fixes=(wider,) if filters else (),
@@ -154,8 +155,8 @@ class Shallow(_Capacity):
         "scrambled pixels are copied"
     )
     why = (
-        "A latent value that sees a few pixels represents these pixels; describing parts of objects takes a "
-        "larger view."
+        "A latent value that sees a few pixels represents these pixels; describing parts of objects "
+        "takes a larger view."
     )
     threshold = 0.2
     source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."
@@ -174,7 +175,8 @@ class Shallow(_Capacity):
         if share >= self.threshold or copied <= self.most_copied or large:
             return None
         return self.finding(
-            f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are copied",
+            f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are "
+            "copied",
             Evidence("receptive field", share, self.threshold, (0.36, 1), "of the image's side"),
             Evidence("pixel copy", copied, self.most_copied, (-INF, 0.05), "of the contrast"),
             fixes=fixes.deeper(case),
@@ -191,9 +193,7 @@ class TooDeep(_Capacity):
     measured = "layers with kernels on the longest path, where the result is poor"
     why = "Signals and gradients fade over many plain layers: the first filters learn last, or never."
     threshold = 14
-    source = (
-        "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
-    )
+    source = "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
 
     def check(self, case: Case) -> Finding | Skipped | None:
         if soon := self._too_soon(case):

@@ -35,12 +35,12 @@ class Repeats(Rule):
     severity = Severity.ERROR
     when = When.ALWAYS
     measured = (
-        "share of images that differ from every earlier one; besides, the variance over images relative to "
-        "the contrast within them"
+        "share of images that differ from every earlier one; besides, the variance over images "
+        "relative to the contrast within them"
     )
     why = (
-        "A network reproduces a handful of images perfectly, held-out ones too, without describing anything. "
-        "Every other figure then looks excellent."
+        "A network reproduces a handful of images perfectly, held-out ones too, without describing "
+        "anything. Every other figure then looks excellent."
     )
     threshold = 0.5
     source = "It is 1 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs."
@@ -83,8 +83,8 @@ class RangeMismatch(Rule):
     when = When.ALWAYS
     measured = "how far the values of the images exceed the range of the output activation"
     why = (
-        "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and the output stays "
-        "white, whatever the filters compute."
+        "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and the output "
+        "stays white, whatever the filters compute."
     )
     threshold = 0.05
     source = "It is 0 where images and outputs have the same range, and 254 for images from 0 to 255."
@@ -120,8 +120,9 @@ class TargetMismatch(Rule):
         "image's target; white noise, as denoising adds it, does not count"
     )
     why = (
-        "With shuffled pairs, or with transforms of the input alone (ImageDataGenerator.flow(x, x)), the "
-        "target shows something that the input does not. The best output is then a blur or the mean image."
+        "With shuffled pairs, or with transforms of the input alone (ImageDataGenerator.flow(x, x)), "
+        "the target shows something that the input does not. The best output is then a blur or the "
+        "mean image."
     )
     threshold = 0.1
     source = (
@@ -185,7 +186,9 @@ class _Noise(Rule):
                 "(-1 to 1)",
             ),
             fixes=(clean,) if case.option("data.noise") else (),
-            advice="average or filter the images first, or use cleaner ones: no option of the network helps",
+            advice=(
+                "average or filter the images first, or use cleaner ones: no option of the network helps"
+            ),
         )
 
 
@@ -197,12 +200,13 @@ class PureNoise(_Noise):
     problem = "the images are noise"
     severity = Severity.ERROR
     why = (
-        "Noise has no structure that a latent code could represent. Filters trained on it look structured "
-        "all the same."
+        "Noise has no structure that a latent code could represent. Filters trained on it look "
+        "structured all the same."
     )
     threshold = 0.1
     source = (
-        "White noise has 0, Fashion-MNIST 0.85, glyphs 0.85, photographs 0.89, MNIST 0.80, Omniglot 0.65."
+        "White noise has 0, Fashion-MNIST 0.85, glyphs 0.85, photographs 0.89, MNIST 0.80, Omniglot "
+        "0.65."
     )
 
 
@@ -214,7 +218,8 @@ class NoisyImages(_Noise):
     problem = "the images are noisy"
     severity = Severity.WARNING
     why = (
-        "Most of the error is then noise, which cannot be predicted: filters fit it and the output blurs."
+        "Most of the error is then noise, which cannot be predicted: filters fit it and the output "
+        "blurs."
     )
     threshold = 0.5
     source = "As in CAE104; Fashion-MNIST with clipped noise of standard deviation 0.3 has 0.47."

@@ -1,4 +1,4 @@
-"""Risks that show before training. They need not happen; afterwards the rules on trained networks count."""
+"""Risks that show before training; after it, the rules on trained networks count."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class DarkImages(_Risk):
         "vanishes where the sigmoid saturates"
     )
     why = (
-        "Where black is nearly as good an answer as the mean image, the network reaches black first. The "
-        "saturated sigmoid then passes no gradient that could lead away from it."
+        "Where black is nearly as good an answer as the mean image, the network reaches black first. "
+        "The saturated sigmoid then passes no gradient that could lead away from it."
     )
     threshold = -1.0
     source = (
-        "The reference network collapsed on MNIST (-0.66, 4 of 4 seeds) and Omniglot (-0.32, 4 of 4), and "
-        "never on Fashion-MNIST (-1.38)."
+        "The reference network collapsed on MNIST (-0.66, 4 of 4 seeds) and Omniglot (-0.32, 4 of 4), "
+        "and never on Fashion-MNIST (-1.38)."
     )
 
     def check(self, case: Case) -> Finding | None:
@@ -71,13 +71,13 @@ class UnusualRate(_Risk):
     problem = "the learning rate is unusual for this optimizer"
     measured = "log10 of the learning rate over the usual learning rate of the optimizer"
     why = (
-        "Adadelta at 0.001, the default of Keras, hardly changes a weight in ten epochs. Adam at 0.1 changes "
-        "weights so much that filters die."
+        "Adadelta at 0.001, the default of Keras, hardly changes a weight in ten epochs. Adam at 0.1 "
+        "changes weights so much that filters die."
     )
     threshold = 1.5
     source = (
-        "On Fashion-MNIST, Adam is healthy at 0.01 (1), kills filters at 0.1 (2), and stays poor at 0.00001 "
-        "(-2)."
+        "On Fashion-MNIST, Adam is healthy at 0.01 (1), kills filters at 0.1 (2), and stays poor at "
+        "0.00001 (-2)."
     )
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -143,8 +143,9 @@ class InputOnlyAugmentation(_Risk):
     problem = "augmentation changes the input and not the target"
     measured = "number of transforms that change the input only"
     why = (
-        "ImageDataGenerator.flow(x, x) does this without a message. The network then has to undo transforms "
-        "that it cannot see, and its output blurs: explained variance falls by 0.18 on Fashion-MNIST."
+        "ImageDataGenerator.flow(x, x) does this without a message. The network then has to undo "
+        "transforms that it cannot see, and its output blurs: explained variance falls by 0.18 on "
+        "Fashion-MNIST."
     )
     threshold = 0
     source = "This holds by definition."
@@ -167,14 +168,14 @@ class Overcomplete(_Risk):
     code = "CAE005"
     problem = "the latent code is as large as the image"
     measured = (
-        "values of the latent code over values of the image, where neither noise, dropout nor an activity "
-        "penalty makes copying costly"
+        "values of the latent code over values of the image, where neither noise, dropout nor an "
+        "activity penalty makes copying costly"
     )
     why = "Such a network can copy pixels without describing anything."
     threshold = 1.0
     source = (
-        "A latent code 16 times the image copies 0.44 of scrambled pixels; the reference network, with half "
-        "the values of the image, copies none."
+        "A latent code 16 times the image copies 0.44 of scrambled pixels; the reference network, "
+        "with half the values of the image, copies none."
     )
 
     # What makes copying costly even with a large latent code.
@@ -201,7 +202,8 @@ class SmallField(_Risk):
     severity = Severity.NOTE
     measured = "side of the receptive field of a latent value over the shorter side of the image"
     why = (
-        "Filters cannot describe what they do not see: such a latent code consists of textures and edges."
+        "Filters cannot describe what they do not see: such a latent code consists of textures and "
+        "edges."
     )
     threshold = 0.15
     source = "The reference network has 0.36 on 28x28 images, a single stage 0.14."
@@ -254,13 +256,13 @@ class SimilarityConstants(_Risk):
     problem = "SSIM is set for another range of values"
     measured = "log10 of loss.k1 and loss.k2 over the paper's constants times the range of the images"
     why = (
-        "The constants are shares of the range. Computed for 255 and used on [0, 1] they outweigh what is "
-        "compared, and every image seems similar to every other."
+        "The constants are shares of the range. Computed for 255 and used on [0, 1] they outweigh "
+        "what is compared, and every image seems similar to every other."
     )
     threshold = 0.7
     source = (
-        "A factor of five. The paper has k1 = 0.01 and k2 = 0.03; for a range of 255 they become 2.55 and "
-        "7.65."
+        "A factor of five. The paper has k1 = 0.01 and k2 = 0.03; for a range of 255 they become 2.55 "
+        "and 7.65."
     )
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
 

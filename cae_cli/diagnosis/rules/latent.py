@@ -21,8 +21,8 @@ class ValidationGap(Rule):
     problem = "training images are memorised"
     severity = Severity.WARNING
     measured = (
-        "explained variance of training images minus that of held-out images, beyond the same difference of "
-        "a linear decoder and beyond the margin of error"
+        "explained variance of training images minus that of held-out images, beyond the same "
+        "difference of a linear decoder and beyond the margin of error"
     )
     why = "Memorised images do not show what the filters do with other images."
     threshold = 0.04
@@ -33,10 +33,10 @@ class ValidationGap(Rule):
         q = case.metrics.quality
         if case.too_early:
             return self.skipped(case.too_early)
-        # Held-out images may be harder than the training images (other photographs): what a linear decoder,
-        # which cannot memorise, loses on them too does not count. Few held-out images give an uncertain
-        # mean: only what is beyond its margin counts. A network that explains almost nothing of the
-        # training images has not memorised them either.
+        # Held-out images may be harder than the training images (other photographs): what a linear
+        # decoder, which cannot memorise, loses on them too does not count. Few held-out images give an
+        # uncertain mean: only what is beyond its margin counts. A network that explains almost nothing of
+        # the training images has not memorised them either.
         gap = q.train_explained_variance - q.explained_variance
         perturbation = case.metrics.perturbation
         harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
@@ -74,8 +74,8 @@ class LatentBypassed(Rule):
     problem = "the decoder bypasses the latent code"
     severity = Severity.ERROR
     measured = (
-        "latent swap: change of the output when the latent code of another image is decoded, over 2V, where "
-        "more than half of the variance is explained"
+        "latent swap: change of the output when the latent code of another image is decoded, over 2V, "
+        "where more than half of the variance is explained"
     )
     why = (
         "Skip connections lead the image around the latent code to the output: the reconstruction is "
@@ -98,7 +98,8 @@ class LatentBypassed(Rule):
             ("model.skips=false",), "all information passes the latent code", Safety.SAFE, "no skips"
         )
         return self.finding(
-            f"the output changes by {swap:.3f} with another image's latent code, and explains {explained:.0%}",
+            f"the output changes by {swap:.3f} with another image's latent code, and explains "
+            f"{explained:.0%}",
             Evidence("latent swap", swap, self.threshold, (0.7, 1.06), "of two images' difference"),
             case.explained_variance(self.least_explained),
             fixes=(whole,) if case.option("model.skips") else (),
@@ -114,18 +115,18 @@ class PassThrough(Rule):
     problem = "the network copies its input"
     severity = Severity.WARNING
     measured = (
-        "pixel copy: share of the contrast within images that is reproduced after a permutation of their "
-        "pixels"
+        "pixel copy: share of the contrast within images that is reproduced after a permutation of "
+        "their pixels"
     )
     why = (
-        "Scrambled pixels have nothing in common with the training images. A network that reproduces them "
-        "copies pixels instead of describing what is in the image."
+        "Scrambled pixels have nothing in common with the training images. A network that reproduces "
+        "them copies pixels instead of describing what is in the image."
     )
     threshold = 0.25
     source = (
-        "Healthy runs have -0.26 to 0.15, one stage with a latent code 16 times the image 0.38, the identity "
-        "1. A latent code of more than three times the image is no bottleneck: there 0.1 counts, and the "
-        "widest healthy one has 2 times."
+        "Healthy runs have -0.26 to 0.15, one stage with a latent code 16 times the image 0.38, the "
+        "identity 1. A latent code of more than three times the image is no bottleneck: there 0.1 "
+        "counts, and the widest healthy one has 2 times."
     )
     no_bottleneck = 3.0  # values of the latent code over those of an image
     lower = 0.4  # of the threshold, without a bottleneck
@@ -146,10 +147,12 @@ class PassThrough(Rule):
             return None
         evidence = [Evidence("pixel copy", copied, limit, healthy, "of the contrast")]
         if math.isfinite(noise):
-            evidence.append(Evidence("noise gain", noise, self.most_noise, (0.045, 0.129), "of the noise"))
+            evidence.append(
+                Evidence("noise gain", noise, self.most_noise, (0.045, 0.129), "of the noise")
+            )
         return self.finding(
-            f"{copied:.0%} of scrambled pixels are copied; the latent code has {ratio:.2g} times the values "
-            "of an image",
+            f"{copied:.0%} of scrambled pixels are copied; the latent code has {ratio:.2g} times the "
+            "values of an image",
             *evidence,
             fixes=[*fixes.tighter(case), *fixes.deeper(case), fixes.input_noise(case)],
         )

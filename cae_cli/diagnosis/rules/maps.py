@@ -51,8 +51,8 @@ class DuplicateMaps(Rule):
     problem = "filters are duplicates of one another"
     severity = Severity.NOTE
     measured = (
-        "share of maps in the worst hidden layer whose absolute correlation with an earlier map is above "
-        "0.98"
+        "share of maps in the worst hidden layer whose absolute correlation with an earlier map is "
+        "above 0.98"
     )
     why = "Duplicates cost as much as other filters and add nothing. An L2 penalty makes more of them."
     threshold = 0.3
@@ -73,8 +73,6 @@ class DuplicateMaps(Rule):
         without = [fixes.without(case, penalties, "nothing pulls filters to zero")] if penalties else []
         return self.finding(
             f"{worst.duplicates} of {worst.filters} maps of {worst.name} are duplicates",
-            Evidence(
-                f"duplicate maps of {worst.name}", share, self.threshold, (0, 0.2), "of its maps"
-            ),
+            Evidence(f"duplicate maps of {worst.name}", share, self.threshold, (0, 0.2), "of its maps"),
             fixes=[*without, fixes.initializer("orthogonal", "filters that begin different")],
         )

@@ -21,9 +21,9 @@ class OutputCollapsed(Rule):
     severity = Severity.ERROR
     measured = "variance of the output over held-out images, relative to that of the images"
     why = (
-        "Such an output contains nothing of its input, so neither does the latent code. The plain network "
-        "with squared error and a sigmoid ends like this on dark images: it reaches black first, and a "
-        "saturated sigmoid passes no gradient that could lead away from it."
+        "Such an output contains nothing of its input, so neither does the latent code. The plain "
+        "network with squared error and a sigmoid ends like this on dark images: it reaches black "
+        "first, and a saturated sigmoid passes no gradient that could lead away from it."
     )
     threshold = 0.05
     source = "Collapsed runs on MNIST and Omniglot have 0 (8 of 8), healthy runs more than 0.7."
@@ -43,8 +43,8 @@ class OutputCollapsed(Rule):
         if black:
             what = "the output is black for every image"
         return self.finding(
-            f"{what}: its MSE is {q.mse.value:.4f}, that of a black image {q.black_mse:.4f}, that of the "
-            f"mean image {q.mean_image_mse:.4f}",
+            f"{what}: its MSE is {q.mse.value:.4f}, that of a black image {q.black_mse:.4f}, that of "
+            f"the mean image {q.mean_image_mse:.4f}",
             Evidence("output variance", share, self.threshold, (0.7, INF), "of the images' variance"),
             fixes=self._fixes(case),
         )
@@ -94,12 +94,12 @@ class WorseThanLinear(Rule):
     problem = "the reconstruction is worse than a linear one"
     severity = Severity.NOTE
     measured = (
-        "skill score: explained variance on a scale from 0, the best linear decoder of the image averaged "
-        "over the cells of the latent grid, to 1, a perfect reconstruction"
+        "skill score: explained variance on a scale from 0, the best linear decoder of the image "
+        "averaged over the cells of the latent grid, to 1, a perfect reconstruction"
     )
     why = (
-        "The linear decoder needs no filters at all. A worse network makes less of its latent code than an "
-        "average would."
+        "The linear decoder needs no filters at all. A worse network makes less of its latent code "
+        "than an average would."
     )
     threshold = POOR_SKILL
     picture = "baselines.png"
@@ -136,17 +136,18 @@ class Blur(Rule):
     problem = "the output is more blurred than the bottleneck explains"
     severity = Severity.NOTE
     measured = (
-        "sharpening gain: the factor for the fine detail of the output (above 0.25 cycles per pixel) that "
-        "minimises the squared error"
+        "sharpening gain: the factor for the fine detail of the output (above 0.25 cycles per pixel) "
+        "that minimises the squared error"
     )
     why = (
-        "Detail that the latent code does not represent is missing from the output, and the gain is then 1. "
-        "Above 1 the network knows detail and does not draw it, because of dropout, a penalty, noise or too "
-        "few steps."
+        "Detail that the latent code does not represent is missing from the output, and the gain is "
+        "then 1. Above 1 the network knows detail and does not draw it, because of dropout, a "
+        "penalty, noise or too few steps."
     )
     threshold = 1.5
     source = (
-        "By the orthogonality principle a least-squares optimum has 1; docs/evidence.md has measurements."
+        "By the orthogonality principle a least-squares optimum has 1; docs/evidence.md has "
+        "measurements."
     )
     picture = "reconstructions.png"
 
@@ -166,8 +167,8 @@ class Blur(Rule):
         if not case.fact("loss.gives_up_squared_error"):
             proposed.append(fixes.SIMILARITY)
         return self.finding(
-            f"the fine detail of the output has {spectrum.power:.0%} of the power of that of the images; "
-            f"{gain:.2f} times as much detail would minimise the error",
+            f"the fine detail of the output has {spectrum.power:.0%} of the power of that of the "
+            f"images; {gain:.2f} times as much detail would minimise the error",
             Evidence("sharpening gain of fine detail", gain, self.threshold, (0.8, 1.3), "times"),
             fixes=proposed,
         )

@@ -27,8 +27,8 @@ class DeadAtBirth(_FirstSteps):
         "share of inactive maps of the worst hidden layer, the smaller of that before and after training"
     )
     why = (
-        "A filter whose map is zero for every image gets no gradient, so training cannot change what the "
-        "initializer gave it."
+        "A filter whose map is zero for every image gets no gradient, so training cannot change what "
+        "the initializer gave it."
     )
     threshold = MANY_INACTIVE
     source = "Healthy runs have 0 to 0.25 in their worst layer at any time."
@@ -45,7 +45,8 @@ class DeadAtBirth(_FirstSteps):
         if share < self.threshold:
             return None
         return self.finding(
-            f"{before:.0%} of the maps of {worst.name} were inactive before training, {after:.0%} after it",
+            f"{before:.0%} of the maps of {worst.name} were inactive before training, {after:.0%} "
+            "after it",
             Evidence(
                 f"inactive maps of {worst.name} throughout",
                 share,
@@ -68,8 +69,8 @@ class PenaltyTooStrong(_FirstSteps):
     problem = "the penalty outweighs the reconstruction"
     measured = "share of the penalties in the loss of the first five steps"
     why = (
-        "The optimizer then shrinks weights or latent codes instead of learning from images. The share at "
-        "the end of training tells nothing: the weights are gone by then."
+        "The optimizer then shrinks weights or latent codes instead of learning from images. The "
+        "share at the end of training tells nothing: the weights are gone by then."
     )
     threshold = 0.5
     source = "Healthy runs have 0 to 0.16, with an L2 penalty of 0.001 too."
@@ -115,15 +116,15 @@ class RateTooHigh(_FirstSteps):
     code = "CAE207"
     problem = "the learning rate is too high"
     measured = (
-        "largest update ratio of the first eight steps, log10(mean |change| / mean |weight|), median over "
-        "kernels, where maps died or the result is poor; besides, whether the loss rose by all it had fallen "
-        "while maps died"
+        "largest update ratio of the first eight steps, log10(mean |change| / mean |weight|), median "
+        "over kernels, where maps died or the result is poor; besides, whether the loss rose by all "
+        "it had fallen while maps died"
     )
     why = "Such steps move filters to where no image activates them, and no gradient brings them back."
     threshold = -0.7
     source = (
-        "Healthy runs have -2.5 to -1.8 with Adam at 0.001 and -1.03 at 0.01; at 0.1, where filters die, it "
-        "is -0.03. SGD with momentum may lose its filters at its 15th or its 500th step."
+        "Healthy runs have -2.5 to -1.8 with Adam at 0.001 and -1.03 at 0.01; at 0.1, where filters "
+        "die, it is -0.03. SGD with momentum may lose its filters at its 15th or its 500th step."
     )
     many = MANY_INACTIVE
     undone = 1.0  # of what was gained; healthy runs may lose as much, but no maps with it
@@ -140,8 +141,8 @@ class RateTooHigh(_FirstSteps):
         proposed = (fixes.slower(case), fixes.CLIPPED_GRADIENTS)
         if update > self.threshold and (case.inactive >= self.many or case.poor):
             return self.finding(
-                f"one of the first steps changed the weights by {10**update:.0%}; {case.inactive:.0%} of the "
-                "maps of a layer are inactive",
+                f"one of the first steps changed the weights by {10**update:.0%}; {case.inactive:.0%} "
+                "of the maps of a layer are inactive",
                 Evidence("largest early update ratio", update, self.threshold, USUAL_UPDATES, "(log10)"),
                 inactive,
                 fixes=proposed,

@@ -44,8 +44,8 @@ class NotLearning(Rule):
     problem = "nothing was learned"
     severity = Severity.ERROR
     measured = (
-        "fall of the validation loss as a share of its value before training, where less than 0.1 of the "
-        "variance is explained"
+        "fall of the validation loss as a share of its value before training, where less than 0.1 of "
+        "the variance is explained"
     )
     why = "The filters are those of the initializer."
     threshold = 0.01
@@ -88,8 +88,8 @@ class OutputActivation(Rule):
     when = When.ALWAYS
     measured = "whether the last activation is a softmax over the channels of each pixel"
     why = (
-        "With softmax the channels of a pixel sum to 1. A single channel is then 1 for any input, and no "
-        "gradient passes."
+        "With softmax the channels of a pixel sum to 1. A single channel is then 1 for any input, and "
+        "no gradient passes."
     )
     threshold = 0
     source = "This holds by definition."
@@ -103,9 +103,7 @@ class OutputActivation(Rule):
         channels = case.network.image_shape[2]
         what = "a channel that is always 1" if channels == 1 else f"{channels} channels that sum to 1"
         keras = 'activation="sigmoid" in the last layer'
-        sigmoid = Fix(
-            ("model.output_activation=sigmoid",), "an output per pixel", Safety.SAFE, keras
-        )
+        sigmoid = Fix(("model.output_activation=sigmoid",), "an output per pixel", Safety.SAFE, keras)
         return self.finding(
             f"the last layer has a softmax over {what}",
             Evidence("softmax over channels", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
@@ -121,16 +119,17 @@ class ReportedLoss(Rule):
     problem = "the loss was computed with the wrong range"
     severity = Severity.WARNING
     measured = (
-        "difference between the reported loss and the same loss computed from its definition; where that is "
-        "impossible, the constant k2 over the contrast of the images"
+        "difference between the reported loss and the same loss computed from its definition; where "
+        "that is impossible, the constant k2 over the contrast of the images"
     )
     why = (
-        "SSIM with max_val=255 on images in [0, 1] is near 1 for any output: the loss looks excellent and "
-        "passes almost no gradient."
+        "SSIM with max_val=255 on images in [0, 1] is near 1 for any output: the loss looks excellent "
+        "and passes almost no gradient."
     )
     threshold = 0.15
     source = (
-        "The two agree within 0.06 in healthy runs with any window; the constants of 255 give 0.3 to 0.9."
+        "The two agree within 0.06 in healthy runs with any window; the constants of 255 give 0.3 to "
+        "0.9."
     )
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
     outweighed = 1.0  # k2 over the contrast of the images; the paper's 0.03 gives 0.1 to 0.2
@@ -164,8 +163,8 @@ class ReportedLoss(Rule):
             return None
         return self._finding(
             case,
-            f"loss.k2={k2:g} is {ratio:.1f} times the contrast of the images ({contrast:.2g}), so the loss is "
-            "near 0 for any output",
+            f"loss.k2={k2:g} is {ratio:.1f} times the contrast of the images ({contrast:.2g}), so the "
+            "loss is near 0 for any output",
             Evidence("k2", ratio, self.outweighed, (0, 0.2), "of the images' contrast"),
         )
 
@@ -231,11 +230,12 @@ class ModeMismatch(Rule):
         "explained variance with the batch statistics that training uses, minus that with the running "
         "averages that the finished network uses"
     )
-    why = "After too few steps, or with a momentum too near 1, the running averages are still where they began."
-    threshold = 0.1
-    source = (
-        "Healthy networks with batch normalisation differ by less than 0.03, with batches of 2 too."
+    why = (
+        "After too few steps, or with a momentum too near 1, the running averages are still where "
+        "they began."
     )
+    threshold = 0.1
+    source = "Healthy networks with batch normalisation differ by less than 0.03, with batches of 2 too."
 
     def check(self, case: Case) -> Finding | Skipped | None:
         if not case.network.normalised:
@@ -249,15 +249,16 @@ class ModeMismatch(Rule):
             return None
         proposed = [fixes.longer(case)]
         if (case.option("regularization.batchnorm.momentum") or 0) > 0.9:
-            overrides, keras = ("regularization.batchnorm.momentum=0.9",), "BatchNormalization(momentum=0.9)"
+            overrides, keras = (
+                ("regularization.batchnorm.momentum=0.9",),
+                "BatchNormalization(momentum=0.9)",
+            )
             proposed.insert(0, Fix(overrides, "averages that adapt faster", Safety.SAFE, keras))
         explained = case.metrics.quality.explained_variance
         return self.finding(
-            f"explained variance is {explained:.3f}, and {explained + gain:.3f} with the statistics of the "
-            "batch",
-            Evidence(
-                "gain in training mode", gain, self.threshold, (-0.03, 0.03), "of the variance"
-            ),
+            f"explained variance is {explained:.3f}, and {explained + gain:.3f} with the statistics of "
+            "the batch",
+            Evidence("gain in training mode", gain, self.threshold, (-0.03, 0.03), "of the variance"),
             fixes=proposed,
         )
 
@@ -270,15 +271,16 @@ class UnderTrained(Rule):
     problem = "training ended too early"
     severity = Severity.WARNING
     measured = (
-        "share of the whole fall of the loss that its last quarter contributed; the threshold holds for short "
-        "runs with a poor result, twice the threshold for one of the two, five times the threshold alone"
+        "share of the whole fall of the loss that its last quarter contributed; the threshold holds "
+        "for short runs with a poor result, twice the threshold for one of the two, five times the "
+        "threshold alone"
     )
     why = "The loss was still falling fast: more steps alone may be enough."
     threshold = 0.016
     source = (
-        "Runs of 200 steps have 0.018 to 0.032, healthy runs of 1,024 steps 0.004 to 0.031. Where a run has "
-        "768 steps a healthy network is better than a linear decoder; on MNIST it is after 150. More than "
-        "0.08 no healthy run has (batches of two: 0.06)."
+        "Runs of 200 steps have 0.018 to 0.032, healthy runs of 1,024 steps 0.004 to 0.031. Where a "
+        "run has 768 steps a healthy network is better than a linear decoder; on MNIST it is after "
+        "150. More than 0.08 no healthy run has (batches of two: 0.06)."
     )
     either, alone = 2.0, 5.0  # times the threshold
     picture = "curves.png"
