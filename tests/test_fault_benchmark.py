@@ -162,6 +162,13 @@ def test_sources_are_checked_as_strictly(folder):
     file.write_text("glyphs: {config: [data.train=3], doc: x}\n")
     with pytest.raises(UserError, match="must choose images"):
         case_files.read([folder])
+    file.write_text("doc: [data=glyphs]\n")
+    with pytest.raises(UserError, match="doc must be a mapping") as caught:
+        case_files.read([folder])
+    assert caught.value.hint == "its keys: config, doc"
+    file.write_text("glyphs: {config: [data=glyphs], doc: ' '}\n")
+    with pytest.raises(UserError, match="doc is empty"):
+        case_files.read([folder])
     file.unlink()
     with pytest.raises(UserError, match=r"data\.yaml is missing"):
         case_files.read([folder])

@@ -101,6 +101,9 @@ def read_sources(file: Path) -> dict[str, Source]:
         _check_name(name, f"{file}: {name}")
         options = _built(SourceOptions, node, file, str(name))
         _check_overrides(options.config, f"{file}: {name}.config", reserved={"seed": "seeds: [0, 1]"})
+        if not options.doc.strip():
+            hint = "describe the images in a sentence"
+            raise UserError("doc is empty", where=f"{file}: {name}.doc", hint=hint)
         if not any(key_of(override) == "data" for override in options.config):
             where = f"{file}: {name}.config"
             raise UserError("config must choose images", where=where, hint="config: [data=glyphs]")
@@ -179,6 +182,9 @@ def _trainings(
 
 def _built(cls: type[T], node: Any, file: Path, path: str = "") -> T:
     """Options of a mapping in a file; an error names the file, the key and what may be there."""
+    if not isinstance(node, dict):
+        keys = ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
+        raise UserError(f"{path} must be a mapping", where=f"{file}: {path}", hint=f"its keys: {keys}")
     try:
         return build(cls, node, path)
     except OptionError as error:
@@ -218,7 +224,7 @@ def _check_overrides(
     for override in overrides:
         # No +, ~ or package: they would allow the same key twice.
         if not re.match(r"[A-Za-z_][\w.]*=.", override):
-            hint = "[key=value, ...]; quote a value with brackets or commas: ['model.filters=[16,16]']"
+            hint = "write [key=value, ...], and quote values with brackets: ['model.filters=[16,16]']"
             raise UserError(f"{override[:60]!r} is not an override", where=where, hint=hint)
         key = key_of(override)
         if key in reserved:
