@@ -130,13 +130,13 @@ class Cae(Contestant):
         self.training, self.images, self.batch, self.epochs = fit, images, batch, 0
         options = replace(options, training=replace(options.training, batch_size=batch))
         recorder = Recorder(self.network.model, probe.spreads)
-        self.loop = CompiledSteps(self.network, all_images, options, recorder, device.parts)
+        self.steps = CompiledSteps(self.network, all_images, options, recorder, device.parts)
 
     def check(self) -> list[float]:
         order = np.arange(CHECKED * self.batch, dtype=np.int32)
         losses: list[float] = []
         for start in range(0, len(order), self.batch):
-            self.loop.epoch(
+            self.steps.epoch(
                 order[start : start + self.batch],
                 [1e-3],
                 start // self.batch,
@@ -148,7 +148,7 @@ class Cae(Contestant):
         self.epochs += 1
         steps = -(-len(self.images) // self.batch)
         order = self.training.image_order(0, self.epochs, len(self.images))
-        self.loop.epoch(order, [1e-3] * steps, self.epochs * steps, lambda step, loss: None)
+        self.steps.epoch(order, [1e-3] * steps, self.epochs * steps, lambda step, loss: None)
 
 
 class PyTorch(Contestant):

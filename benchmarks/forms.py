@@ -45,13 +45,13 @@ def form(options, images, fused: bool, parts: int):
         forward._convolved_next = lambda graph, step: None
     batch = options.training.batch_size
     recorder = Nothing(network.model, Probe(network, images).spreads)
-    loop = CompiledSteps(network, images, options, recorder, parts)
+    compiled = CompiledSteps(network, images, options, recorder, parts)
     order = fit.image_order(0, 1, len(images.train))
     steps = -(-len(order) // batch)
 
     def epoch() -> float:
         began = time.perf_counter()
-        loop.epoch(order, [1e-3] * steps, 0, lambda step, loss: None)
+        compiled.epoch(order, [1e-3] * steps, 0, lambda step, loss: None)
         return time.perf_counter() - began
 
     epoch()

@@ -18,8 +18,7 @@ from cae_cli.config.compose import checked
 from cae_cli.introspection.probe import Probe
 from cae_cli.model.build import build
 from cae_cli.statistics.interval import interval
-from cae_cli.training import backend
-from cae_cli.training import step as loop
+from cae_cli.training import backend, step
 from cae_cli.training.fit import Callbacks, fit
 from cae_cli.training.recorder import Recorder
 
@@ -71,9 +70,9 @@ def seconds(options, images, kind, parts) -> tuple[float, float]:
     backend.seed(options.seed)
     network = build(images.shape, options.model, tuple(options.regularization.values()))
     probe = Probe(network, images)
-    kernels = loop.kernels
+    kernels = step.kernels
     if kind is Nothing:
-        loop.kernels = lambda model: []
+        step.kernels = lambda model: []
     times: list[float] = []
     try:
         began = time.perf_counter()
@@ -81,7 +80,7 @@ def seconds(options, images, kind, parts) -> tuple[float, float]:
         recorder = kind(network.model, probe.spreads)
         fit(network, images, options, recorder, callbacks=callbacks, parts=parts)
     finally:
-        loop.kernels = kernels
+        step.kernels = kernels
     return time.perf_counter() - began, times[-1] - times[1]
 
 

@@ -396,13 +396,13 @@ class Bench:
             backend.seed(0)
             network = build(images.shape, options.model)
             recorder = Recorder(network.model, dict)
-            loop = CompiledSteps(network, images, options, recorder, device.parts)
+            compiled = CompiledSteps(network, images, options, recorder, device.parts)
             steps = -(-len(images.train) // 32)
             epochs = []
             for epoch in range(self.arguments.repeats):
                 order = training.image_order(0, epoch, len(images.train))
                 began = time.perf_counter()
-                loop.epoch(order, [1e-3] * steps, epoch * steps, lambda step, loss: None)
+                compiled.epoch(order, [1e-3] * steps, epoch * steps, lambda step, loss: None)
                 epochs.append(time.perf_counter() - began)
             gathering = []
             for epoch in range(self.arguments.repeats):

@@ -23,7 +23,7 @@ def main() -> None:
 
     seconds: dict[str, float] = {}
 
-    def timed(owner: object, name: str, stage: str) -> None:
+    def timed(owner: object, name: str, stage: str, *, first: bool = False) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -32,7 +32,8 @@ def main() -> None:
             try:
                 return function(*arguments, **named)
             finally:
-                seconds[stage] = seconds.get(stage, 0) + time.time() - began
+                if not first or stage not in seconds:
+                    seconds[stage] = seconds.get(stage, 0) + time.time() - began
                 seconds.setdefault(f"{stage} ended", time.time() - start)
 
         setattr(owner, name, clocked)
@@ -40,7 +41,7 @@ def main() -> None:
     timed(experiment, "load_images", "reading images")
     timed(experiment, "dataset_statistics", "dataset statistics")
     timed(backend, "start", "starting TensorFlow")
-    timed(step.CompiledSteps, "validate", "validation")
+    timed(step.CompiledSteps, "validate", "validation before training", first=True)
     timed(step.CompiledSteps, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
     timed(experiment, "report", "diagnosing and drawing")
