@@ -1,6 +1,6 @@
-"""The ``cae`` command: finds the command's module, shows errors, sets the exit code.
+"""The ``cae`` program: the table of commands, and how errors become messages and exit codes.
 
-Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 130 and 143 interrupted.
+Exit codes: 0 success, 1 a run failed, 2 usage or configuration error, 130 and 143 interrupted.
 """
 
 from __future__ import annotations
@@ -19,57 +19,52 @@ from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in a line, and the module whose ``main(arguments)`` does it."""
+    """A command: a one-line summary, and the module whose ``main(arguments)`` runs it."""
 
     summary: str
     module: str
 
 
+# In the order of use.
 COMMANDS = {
-    "train": Command("train an autoencoder and say what its filters learned", "cae_cli.commands.train"),
-    "check": Command("say what is wrong with an experiment before it is run", "cae_cli.commands.check"),
-    "diagnose": Command(
-        "judge a run, or any Keras autoencoder, and find out what helps", "cae_cli.commands.diagnose"
-    ),
-    "treat": Command(
-        "train again with what the diagnosis proposes, beside a random control", "cae_cli.commands.treat"
-    ),
-    "options": Command(
-        "list the config groups, their options and their keys", "cae_cli.commands.options"
-    ),
-    "rules": Command("list what the diagnosis looks for", "cae_cli.commands.rules"),
-    "explain": Command("tell all of one rule", "cae_cli.commands.explain"),
-    "resume": Command(
-        "go on with a run that was cut short, or train it for longer", "cae_cli.commands.resume"
-    ),
+    "check": Command("predict problems of an experiment before training", "cae_cli.commands.check"),
+    "train": Command("train an autoencoder and diagnose its filters", "cae_cli.commands.train"),
+    "report": Command("draw and print the results of a run again", "cae_cli.commands.report"),
+    "diagnose": Command("diagnose a run again, or any Keras autoencoder", "cae_cli.commands.diagnose"),
+    "treat": Command("test the proposed fixes against random changes", "cae_cli.commands.treat"),
+    "resume": Command("resume an interrupted run, or train it for longer", "cae_cli.commands.resume"),
     "rerun": Command("train with the config of a run again, with changes", "cae_cli.commands.rerun"),
-    "report": Command("draw and judge a finished run again", "cae_cli.commands.report"),
-    "runs": Command("list, show, tag and remove what was run", "cae_cli.commands.runs"),
-    "compare": Command(
-        "put runs, or the jobs of a sweep, beside each other", "cae_cli.commands.compare"
-    ),
-    "sweep": Command("say how a sweep stands", "cae_cli.commands.sweep"),
-    "diff": Command("say what differs between two runs", "cae_cli.commands.diff"),
+    "runs": Command("list, show, tag and remove runs", "cae_cli.commands.runs"),
+    "compare": Command("compare runs, or the jobs of a sweep", "cae_cli.commands.compare"),
+    "sweep": Command("show the progress of a sweep", "cae_cli.commands.sweep"),
+    "options": Command("list the config groups, their options and keys", "cae_cli.commands.options"),
+    "rules": Command("list the rules of the diagnosis, or explain one", "cae_cli.commands.rules"),
+}
+# Commands of older versions, and what replaces them.
+RENAMED = {
+    "explain": "cae rules CODE",
+    "diff": "cae compare A B",
+    "clinic": "python -m benchmarks.faults",
 }
 
 HELP = """\
-cae: trains convolutional autoencoders and says why their filters are, or are
-not, meaningful
+cae: trains convolutional autoencoders and diagnoses why their filters are, or
+are not, meaningful
 
 usage: cae COMMAND …
 
-commands:
+commands, in the order of use:
 {commands}
 
 examples:
-  cae train                       the default: letters and digits, made on the spot
-  cae train model=l2 loss=ssim    choose by group=option
-  cae train -m model=baseline,l2 loss=mse,ssim    every combination
+  cae train                       the defaults: generated letters and digits
+  cae train model=l2 loss=ssim    choose options of groups
+  cae train -m model=baseline,l2 loss=mse,ssim    a sweep: every combination
   cae train data=image_folder data.path=photos data.image_size=64
-  cae options loss                what there is to choose
-  cae runs ls 'psnr>20'           what was run
+  cae options loss                list the losses
+  cae runs ls 'psnr>20'           list runs with a PSNR above 20 dB
 
-  cae COMMAND --help                          more about a command
+  cae COMMAND --help                          help for a command
   cae --version
   eval "$(cae -sc install=bash)"              completion with the Tab key
 """
@@ -78,7 +73,7 @@ examples:
 def main(command: Callable[[list[str]], int] | None = None) -> NoReturn:
     """Runs the command on the command line, or the given one, and ends the process."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows ASCII only shows ? for …
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII-only terminal shows ? for …
             stream.reconfigure(errors="replace")
     try:
         code = run(sys.argv[1:], command)
@@ -128,9 +123,10 @@ def dispatch(arguments: list[str]) -> int:
     if first not in COMMANDS:
         if "=" in first or first.startswith("-"):
             raise UserError(f"{first!r} is not a command", hint=f"did you mean cae train {first} …?")
-        raise UserError(
-            f"there is no command {first!r}", hint=did_you_mean(first, COMMANDS, "commands:")
-        )
+        hint = did_you_mean(first, COMMANDS, "commands:")
+        if first in RENAMED:
+            hint = f"did you mean {RENAMED[first]}?"
+        raise UserError(f"there is no command {first!r}", hint=hint)
     module = importlib.import_module(COMMANDS[first].module)
     code = module.main(rest)
     assert isinstance(code, int)

@@ -10,7 +10,7 @@ import pytest
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 
-from cae_cli.commands import composing
+from cae_cli.commands import arguments
 from cae_cli.config.compose import CONFIGS, Sources, checked, composed, count, jobs, with_sweeper_params
 from cae_cli.config.loader import Loader, check_subdir
 from cae_cli.config.trust import Trust, forbidden
@@ -250,19 +250,19 @@ def test_the_person_names_what_may_be_read(here, theirs):
 
 def test_the_words_of_a_runs_folder_are_no_persons(here):
     for words in (["tags=['${oc.env:CANARY}']"], ["hydra.searchpath=[pkg://x]"], ["+hydra/launcher=x"]):
-        flags = composing.parse("cae train", words, trusted=False)
-        refused(flags.overrides, composing.sources(flags))
+        flags = arguments.parse("cae train", words, trusted=False)
+        refused(flags.overrides, arguments.sources(flags))
     with pytest.raises(UserError, match="trust-configs"):
-        composing.parse("cae train", ["--trust-configs"], trusted=False)
+        arguments.parse("cae train", ["--trust-configs"], trusted=False)
 
 
 def test_a_file_that_is_trusted_may_read_the_environment_and_set_hydras_keys(here, theirs):
     text = "tags: ['${oc.env:CANARY}']\nhydra: {run: {dir: /somewhere}, job: {chdir: true}}\n"
     overrides, _ = experiment(theirs, text)
-    flags = composing.parse("cae train", ["-cd", str(theirs), "--trust-configs", *overrides])
-    node, config = checked(flags.overrides, composing.sources(flags))
+    flags = arguments.parse("cae train", ["-cd", str(theirs), "--trust-configs", *overrides])
+    node, config = checked(flags.overrides, arguments.sources(flags))
     assert config.tags == [SECRET] and node.hydra.run.dir == "/somewhere"
-    assert "--trust-configs" in composing.again(flags)
+    assert "--trust-configs" in arguments.train_command(flags)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -377,8 +377,8 @@ def test_names_of_files_that_are_no_text_disturb_nobody(here, theirs, name):
     "word", ["tags=[a\udce9]", "data.path=\udcff", "tags=[" + "a," * 500_000 + "a]"]
 )
 def test_words_that_are_no_text_or_endless_are_refused(here, word):
-    flags = composing.parse("cae train", [word])
-    for act in (lambda: checked([word]), lambda: jobs([word]), lambda: composing.sources(flags)):
+    flags = arguments.parse("cae train", [word])
+    for act in (lambda: checked([word]), lambda: jobs([word]), lambda: arguments.sources(flags)):
         with pytest.raises(UserError) as caught:
             act()
         str(caught.value).encode()

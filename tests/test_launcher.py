@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cae_cli import cli
-from cae_cli.commands.train import _identity
 from cae_cli.config import compose
 from cae_cli.config.compose import checked
 from cae_cli.errors import Interrupted, UserError
@@ -18,6 +17,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.sweep import fingerprint, grid, launcher
 from cae_cli.sweep.fingerprint import Fingerprint, place, trained_by
 from cae_cli.sweep.job import job_folder
+from cae_cli.sweep.session import identity
 from cae_cli.system import signals
 from cae_cli.training import backend
 
@@ -112,17 +112,17 @@ def sweep(*words):
 
 
 def test_the_same_sweep_has_the_same_fixed_words_and_the_same_swept_keys():
-    one = _identity(sweep("data=digits", "seed=0,1", "loss=mse,mae"))
-    assert one == _identity(sweep("loss=mse,mae,ssim", "seed=range(0,9)", "data=digits"))
+    one = identity(sweep("data=digits", "seed=0,1", "loss=mse,mae"))
+    assert one == identity(sweep("loss=mse,mae,ssim", "seed=range(0,9)", "data=digits"))
     for same in ("hydra.launcher.n_jobs=1", "optimized_metric=val/psnr", "hydra.sweep.dir=x"):
-        assert one == _identity(sweep("data=digits", "seed=0,1", "loss=mse,mae", same))
+        assert one == identity(sweep("data=digits", "seed=0,1", "loss=mse,mae", same))
     for others in (
         ("data=digits", "seed=0,1"),
         ("data=digits", "seed=0,1", "loss=mse"),
         ("data=digits", "seed=0,1", "loss=mse,mae", "training.epochs=3"),
         ("-cd", "mine", "data=digits", "seed=0,1", "loss=mse,mae"),
     ):
-        assert one != _identity(sweep(*others))
+        assert one != identity(sweep(*others))
 
 
 def test_a_folder_is_named_by_what_was_swept_and_never_shared_by_two():

@@ -10,8 +10,13 @@ from benchmarks.faults import benchmark, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
 from benchmarks.faults.record import RECORDED, record
+<<<<<<< HEAD
 from cae_cli import cli
 from cae_cli.commands import args
+=======
+from cae_cli.commands.arguments import count, parse_plain
+from cae_cli.errors import Interrupted, RunFailed, UserError
+>>>>>>> 6a56c89 (Commands: one shared module of arguments; rules, compare, report and diagnose do one thing each; a sweep session; runs.opening)
 from cae_cli.report import terminal
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed
@@ -59,14 +64,14 @@ def main(arguments: list[str]) -> int:
     Raises:
         UserError: wrong arguments or cases.
     """
-    flags = args.parsed(
+    flags = parse_plain(
         COMMAND,
         arguments,
         part={"choices": PARTS, "default": "test"},
         data={"type": typed, "default": Path("data")},
         out={"type": typed, "default": Path("runs/faults")},
         only={"nargs": "+", "default": []},
-        jobs={"type": args.count},
+        jobs={"type": count},
         record={"action": "store_true"},
         json={"action": "store_true"},
         **{"no-fixes": {"action": "store_true"}},
@@ -77,7 +82,7 @@ def main(arguments: list[str]) -> int:
         print(HELP.format(corruptions="\n".join(lines)), end="")
         return 0
     request = benchmark.Request(
-        cases=tuple(map(typed, flags.words)) or (CASES,),
+        cases=tuple(map(typed, flags.names)) or (CASES,),
         part=flags.part,
         data=flags.data.resolve(),
         out=flags.out,

@@ -1,4 +1,4 @@
-"""``cae check``: what can be said of an experiment before its first step, in a second or two."""
+"""``cae check``: predicts problems of an experiment before it is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 
 from cae_cli import experiment
-from cae_cli.commands import composing
+from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.report import summary, terminal
 from cae_cli.runs.folder import SCHEMA_VERSION, plain
@@ -14,23 +14,23 @@ from cae_cli.runs.folder import SCHEMA_VERSION, plain
 HELP = f"""\
 usage: cae check [group=option …] [key=value …]
 
-Reads the images and the options of an experiment and says what is wrong, or
+Reads the images and the options of an experiment and lists what is wrong or
 likely to go wrong, without training and without TensorFlow. cae train does the
 same before it starts.
 
 flags:
-{composing.HELP}{composing.COMPOSING}\
-  --json                  the findings as JSON
+{arguments.DIAGNOSIS_HELP}{arguments.TRUST_HELP}\
+  --json                  print the findings as JSON
 """
 
 
-def main(arguments: list[str]) -> int:
+def main(args: list[str]) -> int:
     """Checks one experiment."""
-    flags = composing.parse("cae check", arguments)
+    flags = arguments.parse("cae check", args)
     if flags.help:
         print(HELP, end="")
         return 0
-    _, options = compose.checked(flags.overrides, composing.sources(flags))
+    _, options = compose.checked(flags.overrides, arguments.sources(flags))
     experiment.check_early(options)
     screen = terminal.Screen()
     with screen.doing("reading images …"):
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print()
     else:
         found = summary.findings(
-            diagnosis, composing.again(flags), verbose=flags.verbose, all_in_full=True
+            diagnosis, arguments.train_command(flags), verbose=flags.verbose, all_in_full=True
         )
         terminal.show([summary.verdict(diagnosis), *found])
-    return composing.exit_code(flags, diagnosis)
+    return arguments.exit_code(flags, diagnosis)

@@ -1,52 +1,63 @@
-"""``cae compare``: runs beside each other, by metrics that do not depend on the loss."""
+"""``cae compare``: metrics of several runs that do not depend on the loss, and what differs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
+from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
 from cae_cli.errors import UserError
-from cae_cli.report import numbers, terminal
+from cae_cli.report import comparison, numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, flat
 from cae_cli.statistics.ranking import RANKING_METRICS
 
-# Of no interest where runs are told apart.
-APART = ("tags", "task_name")
+IGNORED = ("tags", "task_name")  # keys that do not tell runs apart
+ABSENT = object()
 
 HELP = f"""\
 usage: cae compare RUN RUN …
        cae compare SWEEP
 
-Puts runs beside each other: quality on held-out images, health of the filters,
-the diagnosis and the time. The best of a column has a star. Says so where
-figures must not be compared, because the images are not the same.
+Compares runs in a table: quality on held-out images, health of the filters, the
+diagnosis and the duration. A star marks the best value of a column. If the runs
+were measured on different images, a note says that the values are not
+comparable. For two runs, also lists what differs in config, images, code,
+machine and metrics.
 
-  --by METRIC             the best first: {", ".join(query.FIGURES[:5])},
-                          {", ".join(query.FIGURES[5:])}; of a sweep by psnr
-  --top N                 the first N
-  --csv                   full numbers, for other programs
-  --picture FILE.png      what the networks make of the same images, as a picture
+  --by METRIC             sort by this metric, the best first; the default for a
+                          sweep is psnr. One of {", ".join(query.FIGURES[:4])},
+                          {", ".join(query.FIGURES[4:])}
+  --top N                 show only the first N
+  --csv                   print all digits as CSV, for other programs
+  --picture FILE.png      write a picture of the same images reconstructed by each
+                          run
+  --exit-code             exit with code 1 if the two runs differ in anything
 
-SWEEP is the folder of a sweep, or its four letters.
-{RUN_WORDS}
+SWEEP is the folder of a sweep, or its four-letter id.
+{RUN_HELP}
 flags:
-{RUNS}"""
+{RUNS_HELP}"""
 
 
-def main(arguments: list[str]) -> int:
-    """Compares the runs that are named."""
-    flags = parsed(
+def main(args: list[str]) -> int:
+    """Compares the given runs.
+
+    Returns:
+        0; with ``--exit-code`` 1 if the runs differ.
+    """
+    switch = {"action": "store_true"}
+    flags = parse_plain(
         "cae compare",
-        arguments,
+        args,
         top={"type": count},
         by={},
-        csv={"action": "store_true"},
+        csv=switch,
         picture={"type": Path},
+        **{"exit-code": switch},
     )
     if flags.help:
         print(HELP, end="")
@@ -54,20 +65,23 @@ def main(arguments: list[str]) -> int:
     by = query.checked_metric(flags.by) if flags.by else None
     registry = Registry(flags.runs)
     found: list[Entry] = []
-    for word in flags.words:
-        sweep = registry.find_sweep(word)
+    for name in flags.names:
+        sweep = registry.find_sweep(name)
         if sweep is not None:
             found += registry.jobs(sweep)
             by = by or "psnr"
         else:
-            found.append(registry.entry(registry.find(word)))
+            found.append(registry.entry(registry.find(name)))
     found = list({entry.folder.resolve(): entry for entry in found}.values())
     if len(found) < 2:
         raise UserError(
-            f"two runs or a sweep, got {len(found)} run{'' if len(found) == 1 else 's'}",
+            f"expected two runs or a sweep, got {len(found)} run{'' if len(found) == 1 else 's'}",
             where="command line: cae compare",
             hint="cae compare last-1 last",
         )
+    if flags.exit_code:
+        _check_pair(found)
+    differences = _differences(found)
     if by:
         found = query.ordered(found, by)
     found = found[: flags.top]
@@ -77,18 +91,80 @@ def main(arguments: list[str]) -> int:
         print(_csv(found, differs, losses), end="")
     else:
         terminal.show(_compared(found, differs, losses))
+        if differences is not None:
+            terminal.show(["", *comparison.differences(differences, ABSENT)])
     screen = terminal.Screen()
+    if differences is not None and not any(differences.values()):
+        screen.say(f"no difference in {', '.join(differences)}")
     for entry in found:
         for warning in entry.warnings:
             screen.say(f"! {entry.id}: {warning}")
     if flags.picture is not None:
         _draw(flags.picture, found, differs)
         screen.say(f"drawn: {flags.picture}")
-    return 0
+    return int(flags.exit_code and any((differences or {}).values()))
+
+
+def _check_pair(found: Sequence[Entry]) -> None:
+    """Raises UserError unless these are two runs whose files can be read."""
+    if len(found) != 2:
+        raise UserError(
+            f"--exit-code needs two runs, got {len(found)}",
+            where="command line: cae compare",
+            hint="cae compare last-1 last --exit-code",
+        )
+    for entry in found:
+        if not entry.setup:
+            problems = entry.problems
+            raise problems[0] if problems else UserError("run.json is missing", where=entry.folder)
+
+
+def _differences(found: Sequence[Entry]) -> dict[str, dict[str, tuple[Any, Any]]] | None:
+    """What two runs do not share, by section and key, `ABSENT` where one of them has nothing.
+
+    Returns:
+        None unless there are exactly two runs that can be read.
+    """
+    if len(found) != 2 or not all(entry.setup for entry in found):
+        return None
+    before, after = map(_sections, found)
+    return {
+        name: {
+            key: (before[name].get(key, ABSENT), after[name].get(key, ABSENT))
+            for key in dict.fromkeys([*before[name], *after[name]])
+            if before[name].get(key, ABSENT) != after[name].get(key, ABSENT)
+        }
+        for name in before
+    }
+
+
+def _sections(entry: Entry) -> dict[str, Mapping[str, Any]]:
+    """All that can tell two runs apart, except when they ran and how long they took."""
+    setup = entry.setup
+    config = {key.removesuffix(".name"): value for key, value in flat(entry.config).items()}
+    data = flat({key: value for key, value in entry.data.items() if key != "notes"})
+    metrics: dict[str, Any] = {n: v for n, v in entry.figures.items() if n in query.RISES}
+    if entry.verdict:
+        metrics["verdict"] = entry.verdict
+    return {
+        "config": config,
+        "images": {key: _short(value) if key == "fingerprint" else value for key, value in data.items()},
+        "code": {
+            **{f"git.{key}": _short(value) for key, value in flat(setup.get("git") or {}).items()},
+            **flat(setup.get("packages") or {}),
+        },
+        "machine": flat(setup.get("machine") or {}),
+        "metrics": {"status": entry.status, **metrics},
+    }
+
+
+def _short(value: Any) -> Any:
+    """The first digits of a hash, which tell it from any other."""
+    return value[:12] if isinstance(value, str) else value
 
 
 def _differing(found: Sequence[Entry]) -> list[str]:
-    """What each config has that not all have, in words."""
+    """The overrides of each run that not all runs share, as text."""
     configs = [flat(entry.config) for entry in found]
     groups = list(dict.fromkeys(key.partition(".")[0] for config in configs for key in config))
     keys = sorted(
@@ -96,7 +172,8 @@ def _differing(found: Sequence[Entry]) -> list[str]:
         key=lambda key: groups.index(key.partition(".")[0]),
     )
     missing = object()
-    apart = [k for k in keys if k not in APART and not _all_equal([c.get(k, missing) for c in configs])]
+    keys = [k for k in keys if k not in IGNORED]
+    apart = [k for k in keys if not _all_equal([c.get(k, missing) for c in configs])]
     return [
         " ".join(f"{k.removesuffix('.name')}={numbers.value(c[k])}" for k in apart if k in c)
         for c in configs
@@ -141,7 +218,7 @@ def _compared(
 
 
 def _best(values: Sequence[float | None], texts: Sequence[str], *, rises: bool) -> frozenset[int]:
-    """Rows that are shown with the best value; none where all are the same."""
+    """Rows whose shown value is the best one; empty if all values are the same."""
     known = {i: v for i, v in enumerate(values) if v is not None}
     if len({texts[i] for i in known}) < 2:
         return frozenset()
@@ -151,7 +228,7 @@ def _best(values: Sequence[float | None], texts: Sequence[str], *, rises: bool) 
 
 
 def _images(found: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    """The runs by the images that they were measured on."""
+    """The runs, grouped by the images that they were measured on."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in found:
         if entry.figures.keys() - {"seconds"}:
@@ -164,17 +241,17 @@ def _same_loss(found: Sequence[Entry]) -> bool:
 
 
 def _notes(found: Sequence[Entry]) -> list[str]:
-    """What is not to be compared."""
+    """Notes about values that are not comparable."""
     notes = []
     groups = _images(found)
     if len(groups) > 1:
         which = "; ".join(
-            f"{fingerprint[:8] or 'not known'}{f' ({part})' if part else ''}: "
+            f"{fingerprint[:8] or 'unknown'}{f' ({part})' if part else ''}: "
             + ", ".join(entry.id for entry in entries[:8])
             + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
             for (fingerprint, part), entries in groups.items()
         )
-        notes.append(f"the images differ, so the figures must not be compared ({which})")
+        notes.append(f"the images differ, so the metrics are not comparable ({which})")
     if not _same_loss(found):
         names = dict.fromkeys(_loss(entry) for entry in found)
         notes.append(f"val/loss is not comparable: {', '.join(filter(None, names))}")
@@ -217,13 +294,13 @@ def _draw(path: Path, found: Sequence[Entry], differs: Sequence[str]) -> None:
         try:
             pair = arrays["example_images"], arrays["example_outputs"]
         except KeyError as error:
-            raise UserError(f"{error} is not there", where=entry.run.arrays) from error
+            raise UserError(f"{error} is missing", where=entry.run.arrays) from error
         images.append(pair[0])
         outputs[entry.id], captions[entry.id] = pair[1], differ
         if pair[0].ndim != 4 or pair[0].shape != pair[1].shape or not comparison.same_images(images):
             raise UserError(
-                f"{entry.id} was shown other images than {found[0].id}",
+                f"{entry.id} and {found[0].id} have different example images",
                 where=entry.folder,
-                hint="leave out --picture, or the run",
+                hint="leave out --picture or this run",
             )
     comparison.picture(path, images[0], outputs, captions)

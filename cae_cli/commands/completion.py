@@ -1,4 +1,4 @@
-"""``cae -sc install=bash``: completion. Commands here, what belongs to ``cae train`` by Hydra."""
+"""``cae -sc install=bash``: shell completion; Hydra completes the arguments of ``cae train``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cae_cli.config.schema import GROUPS
 from cae_cli.errors import UserError
 
 
-def main(arguments: list[str], commands: list[str]) -> int:
+def main(args: list[str], commands: list[str]) -> int:
     """Prints the shell's script (install=, uninstall=) or completions of a line (query=)."""
-    action, _, shell = (arguments[0] if arguments else "").partition("=")
+    action, _, shell = (args[0] if args else "").partition("=")
     if action not in ("install", "uninstall", "query") or shell not in ("bash", "zsh", "fish"):
         raise UserError(
-            "one of install=, uninstall= and query= with bash, zsh or fish is needed",
+            "expected install=, uninstall= or query= with bash, zsh or fish",
             where="command line: cae -sc",
             hint='eval "$(cae -sc install=bash)"',
         )
     if action != "query":
-        print(_hydra(arguments), end="")
+        print(_hydra(args), end="")
         return 0
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
@@ -32,7 +32,7 @@ def main(arguments: list[str], commands: list[str]) -> int:
         print()
     elif words[1] == "train":
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-        found = _hydra(arguments).split()
+        found = _hydra(args).split()
         print(" ".join(word for word in found if not word.rpartition("=")[2].startswith("_")))
     elif words[1] == "options" and len(words) == 3:
         print(" ".join(_options(words[2])))
@@ -48,12 +48,12 @@ def _options(word: str) -> list[str]:
     return [name for name in found if name.startswith(word)]
 
 
-def _hydra(arguments: list[str]) -> str:
-    """What Hydra's own completion answers."""
+def _hydra(args: list[str]) -> str:
+    """The output of Hydra's own completion."""
     import hydra
 
     before = sys.argv
-    sys.argv = ["cae", "-sc", *arguments]
+    sys.argv = ["cae", "-sc", *args]
     answer = io.StringIO()
     try:
         with contextlib.redirect_stdout(answer):

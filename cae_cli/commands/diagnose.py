@@ -1,20 +1,18 @@
-"""``cae diagnose``: judges a run, finds out what helps, or judges any Keras autoencoder."""
+"""``cae diagnose``: applies the rules to a run again, or to any Keras autoencoder."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cae_cli import experiment
-from cae_cli.commands import composing
-from cae_cli.commands.args import RUN_WORDS, RUNS
+from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.config.schema import Config
 from cae_cli.errors import UserError
@@ -22,165 +20,114 @@ from cae_cli.options import key_of
 from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
+from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep.job import unforeseen
 from cae_cli.system import signals
-from cae_cli.system.files import claim, typed, writing
+from cae_cli.system.files import claim, typed
 
 MODELS = (".keras", ".h5", ".hdf5")
 
 HELP = f"""\
-usage: cae diagnose RUN [rules.CODE.threshold=…]
+usage: cae diagnose RUN [rules.CODE.threshold=…] [rules.CODE.enabled=false]
        cae diagnose MODEL.keras data=npz data.path=x.npz [key=value …]
 
-Judges a finished run again, from its files; or a Keras autoencoder that
-somebody else trained, on images of your choice. Of such a model nothing is
-known of its training: rules that need it say so.
+Applies the rules of the diagnosis again to a finished run, from its files, and
+writes a new summary.json and summary.txt. Or diagnoses a Keras autoencoder that
+was trained elsewhere, on images of your choice; rules that need the history of
+the training are skipped.
 
-a run:
-  --probe                 short trainings (200 steps each, one change each) that
-                          tell causes apart; says what it tried
-  --frozen-encoder               trains the same network with a frozen encoder: what
-                          random filters are worth
+for a run:
+  --frozen-encoder        first train the same network with a frozen random
+                          encoder. The score of the run then counts only what is
+                          explained beyond this baseline.
 
-a model:
-  --latent LAYER          the layer whose output is the latent code, if it is not
-                          detected
-  --custom FILE           a Python file with the classes of its own layers (it is
-                          run)
-  --unsafe                also opens a file that holds code (Lambda layers), and
-                          runs that code, which can do all that you can
-  --range=LOW,HIGH        the values it was trained on; 0,1 if nothing is said
+for a model:
+  --latent LAYER          the layer whose output is the latent code; needed only if
+                          it is not found
+  --custom FILE           a Python file that defines the model's own layer classes
+                          (it is executed)
+  --unsafe                also open a file that contains code (Lambda layers), and
+                          execute that code with all your permissions
+  --range=LOW,HIGH        the range of pixel values that the model was trained on;
+                          the default is 0,1
 
-both:
-{composing.HELP}{composing.COMPOSING}\
-  --json                  the content of summary.json on standard output
-{RUNS}
-{RUN_WORDS}"""
+for both:
+{arguments.DIAGNOSIS_HELP}{arguments.TRUST_HELP}\
+  --json                  print the content of summary.json
+{arguments.RUNS_HELP}
+{arguments.RUN_HELP}"""
 
 
-def main(arguments: list[str]) -> int:
-    """Judges the run or the model that comes first."""
-    flags = composing.parse("cae diagnose", arguments)
+def main(args: list[str]) -> int:
+    """Diagnoses the given run or model."""
+    if "--probe" in args:
+        raise UserError(
+            "cae diagnose has no --probe", where="command line: --probe", hint="cae treat RUN --short"
+        )
+    flags = arguments.parse("cae diagnose", args)
     if flags.help:
         print(HELP, end="")
         return 0
     subject, overrides = registry.split_one(
         flags.overrides,
         "cae diagnose",
-        "cae diagnose last or cae diagnose model.keras data=npz data.path=x.npz",
-        "one run's folder or one model file",
+        "cae diagnose last, or cae diagnose model.keras data=npz data.path=x.npz",
+        "one run or one model file",
     )
     path = typed(subject)
     with signals.raised():
         if path.suffix.lower() in MODELS and not path.is_dir():
             run, outcome = _model(path, overrides, flags)
         else:
-            run, outcome = _run(registry.find(subject, flags.runs), overrides, flags)
+            run = open_run(subject, flags.runs)
+            outcome = _run(run, overrides, flags)
     if flags.json:
         json.dump(run.summary(), sys.stdout, indent=2)
         print()
     else:
-        terminal.show(outcome.summary(verbose=flags.verbose))
-        terminal.show([terminal.folder(run.folder)])
-    return composing.exit_code(flags, outcome.diagnosis)
+        arguments.show(outcome, run, flags)
+    return arguments.exit_code(flags, outcome.diagnosis)
 
 
-def opened(run: Run) -> Run:
-    """A run that has something in its folder.
-
-    Raises:
-        UserError: it has not.
-    """
-    if not run.folder.is_dir():
-        raise UserError("no such folder", where=run.folder, hint="cae runs ls")
-    if not run.is_set_up():
-        raise UserError("run.json is missing", where=run.folder, hint="is this the folder of a run?")
-    return run
-
-
-def judged(
-    run: Run,
-    rules: dict[str, Any] | None = None,
-    how: Callable[[Run, dict[str, Any] | None], experiment.Outcome] = experiment.report,
-) -> experiment.Outcome:
-    """The outcome of a run, from its files.
-
-    Raises:
-        UserError: they are not all there, or damaged.
-    """
-    with writing(run.folder):
-        try:
-            return how(run, rules)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"the files of the run do not belong together: {error}",
-                where=run.folder,
-                hint=f"its status is {run.status().get('status', 'unknown')}",
-            ) from error
-
-
-def _run(
-    run: Run, overrides: Sequence[str], flags: argparse.Namespace
-) -> tuple[Run, experiment.Outcome]:
-    opened(run)
+def _run(run: Run, overrides: Sequence[str], flags: argparse.Namespace) -> experiment.Outcome:
     others = [word for word in overrides if not key_of(word).startswith("rules.")]
     if others:
         raise UserError(
-            "a run is judged as it was run: only rules can be told otherwise",
+            "only options of rules can change in the diagnosis of a run",
             where=f"command line: {others[0]}",
-            hint="rules.CAE401.threshold=.5, or cae train for another run",
+            hint="rules.CAE401.threshold=0.5; or cae rerun for another run",
         )
     rules = _rules(overrides)
-    if not (flags.probe or flags.frozen_encoder):
-        return run, judged(run, rules)
-    before = judged(run, rules, experiment.diagnose)  # drawn and written once, when all is known
-    words = list(before.command)
-    if not words:
-        raise UserError(
-            "this tool did not train that model, so it cannot train it otherwise",
-            where=run.folder,
-            hint="leave out --probe and --frozen-encoder",
-        )
     if flags.frozen_encoder:
-        folder = Run(claim(run.folder / "frozen_encoder"))
-        frozen_words = ["training.frozen=encoder"]
-        options = _options([*words[2:], *frozen_words], trusted=False)
-        frozen = experiment.run(options, [*words, *frozen_words], folder)
-        run.write_control(frozen.metrics.quality.explained_variance)
-    if flags.probe:
-        _probe(run, before, words)
-    return run, judged(run, rules)
+        check_trained(run, "leave out --frozen-encoder")
+        _train_frozen(run)
+    with reading(run):
+        return experiment.report(run, rules, pictures=flags.frozen_encoder)
 
 
-def _probe(run: Run, outcome: experiment.Outcome, words: list[str]) -> None:
-    """Makes the short trainings and writes them into the run's folder."""
-    from cae_cli.training import backend
-    from cae_cli.treatment.trials import trials
-
-    screen = terminal.Screen()
-    with backend.quiet(run.log):
-        found = trials(
-            words,
-            outcome.diagnosis,
-            functools.partial(_options, trusted=False),
-            on_trial=lambda what: screen.say(f"trying {what} …"),
-        )
-    run.write_trials(found)
+def _train_frozen(run: Run) -> None:
+    """Trains the network of a run with a frozen encoder, in a folder inside the run's."""
+    with reading(run):  # finds damaged files before anything is trained
+        command = [*experiment.diagnose(run).command, "training.frozen=encoder"]
+    options = _options(command[2:], trusted=False)
+    folder = Run(claim(run.folder / "frozen_encoder"))
+    frozen = experiment.run(options, command, folder)
+    run.write_control(frozen.metrics.quality.explained_variance)
 
 
-def _options(words: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
-    """The config of a command's words behind ``cae train``; those of a run's files are not trusted."""
-    flags = composing.parse("cae train", list(words), trusted=trusted)
+def _options(overrides: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
+    """The checked config of overrides; those from the files of a run are not trusted."""
+    flags = arguments.parse("cae train", list(overrides), trusted=trusted)
     flags.trust_configs = trust_configs
-    return compose.checked(flags.overrides, composing.sources(flags))[1]
+    return compose.checked(flags.overrides, arguments.sources(flags))[1]
 
 
 def _rules(overrides: Sequence[str]) -> dict[str, Any]:
-    """What the command line says of single rules, checked."""
+    """The checked options of single rules."""
     if not overrides:
         return {}
     options = _options(overrides, trusted=True)
-    return {code: asdict(said) for code, said in options.rules.items()}
+    return {code: asdict(rule) for code, rule in options.rules.items()}
 
 
 def _model(
@@ -190,28 +137,28 @@ def _model(
     from cae_cli.external import model
 
     if not path.is_file():
-        raise UserError("no such file", where=path, hint="a .keras or .h5 file that Keras saved")
+        raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
     if not any(key_of(word) == "data" for word in overrides):
         raise UserError(
-            "on which images?",
+            "images are needed to diagnose a model",
             where="command line: cae diagnose",
             hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
         )
-    if flags.probe or flags.frozen_encoder:
+    if flags.frozen_encoder:
         raise UserError(
-            "a model from elsewhere cannot be trained otherwise",
+            "a model that was trained elsewhere cannot be trained again",
             where="command line: cae diagnose",
-            hint="leave out --probe and --frozen-encoder",
+            hint="leave out --frozen-encoder",
         )
-    options = _options(overrides, trusted=True, trust_configs=flags.trust_configs)
+    config = _options(overrides, trusted=True, trust_configs=flags.trust_configs)
     with terminal.Screen().doing("reading images …"):
-        images = data.load(options.data)
+        images = data.load(config.data)
     run = Run(claim(Path("runs/diagnose")))
-    opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    options = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
     try:
-        return run, model.diagnose_file(path, images, opening, run, _rules(overrides))
+        return run, model.diagnose_file(path, images, options, run, _rules(overrides))
     except UserError:
-        shutil.rmtree(run.folder, ignore_errors=True)  # nothing happened that is worth a folder
+        shutil.rmtree(run.folder, ignore_errors=True)  # it holds nothing of value
         raise
     except Exception as error:
         raise unforeseen(error, run) from error

@@ -1,4 +1,4 @@
-"""``cae options [group[/option]]``: what there is to choose."""
+"""``cae options [GROUP[/OPTION]]``: the config groups, their options and keys."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from cae_cli.options import OptionInfo, describe
 HELP = """\
 usage: cae options [GROUP[/OPTION]]
 
-  cae options             the config groups
-  cae options loss        the options of a group
-  cae options loss/ssim   an option's file, and what its keys mean
+  cae options             list the config groups
+  cae options loss        list the options of a group
+  cae options loss/ssim   show the file of an option, and describe its keys
 """
 
 
-def main(arguments: list[str]) -> int:
+def main(args: list[str]) -> int:
     """Prints groups, a group's options, or one option."""
-    if "-h" in arguments or "--help" in arguments:
+    if "-h" in args or "--help" in args:
         print(HELP, end="")
         return 0
-    if len(arguments) > 1:
-        raise UserError(f"one group or option, got {len(arguments)}", hint="cae options --help")
+    if len(args) > 1:
+        raise UserError(f"expected one group or option, got {len(args)}", hint="cae options --help")
     sources = compose.Sources()
-    if not arguments:
+    if not args:
         _show_groups(sources)
         return 0
-    group, _, name = arguments[0].replace("=", "/").partition("/")
+    group, _, name = args[0].replace("=", "/").partition("/")
     if group not in GROUPS:
         raise UserError(f"there is no group {group!r}", hint=did_you_mean(group, GROUPS))
     if not name:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def summary(path: Path) -> str:
-    """The first comment of a config file: what it is, in a line."""
+    """The first comment of a config file, which describes it in a line."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# @"):  # Hydra's own header
             return line.lstrip("# ") if line.startswith("#") else ""
@@ -71,7 +71,7 @@ def _show_groups(sources: compose.Sources) -> None:
         print(f"{'':<{width}}  {', '.join(sources.options(group))}")
     print("\nkeys without a group:")
     _show_keys("", describe(General))
-    print("\ncae options GROUP tells more, cae options GROUP/OPTION all")
+    print("\ncae options GROUP lists its options, cae options GROUP/OPTION describes one")
 
 
 def _show_group(group: str, sources: compose.Sources) -> None:
@@ -84,7 +84,7 @@ def _show_group(group: str, sources: compose.Sources) -> None:
         print("\nkeys of every option:")
         _show_keys(group, describe(ONE[group]))
     elif group not in DEVIATIONS:
-        print(f"\ncae options {group}/{next(iter(files))} tells its keys")
+        print(f"\ncae options {group}/{next(iter(files))} describes its keys")
 
 
 def _show_option(group: str, name: str, path: Path) -> None:

@@ -1,36 +1,45 @@
-"""``cae report RUN``: draws and judges a finished run again, from its files, without TensorFlow."""
+"""``cae report RUN``: draws the pictures of a run again and prints its stored diagnosis."""
 
 from __future__ import annotations
 
-from cae_cli.commands.args import RUN_WORDS, RUNS, parsed
-from cae_cli.commands.diagnose import judged, opened
-from cae_cli.diagnosis.catalogue import with_own_rules
-from cae_cli.errors import UserError
-from cae_cli.report import terminal
-from cae_cli.runs import registry
+from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, parse_plain
+from cae_cli.errors import UserError, printable
+from cae_cli.report import figures, terminal
+from cae_cli.report.sections import line
+from cae_cli.runs.opening import open_run, reading
 
 HELP = f"""\
 usage: cae report RUN
 
-Draws the pictures of a finished run again and prints its summary diagnosis.
-cae diagnose can do more.
+Draws the pictures of a finished run again, and prints its diagnosis as stored in
+summary.txt. Nothing is computed anew: cae diagnose RUN applies the rules again.
 
-{RUN_WORDS}
+{RUN_HELP}
 flags:
-  --rules FILE            a Python file with rules of your own (it is run)
-{RUNS}"""
+{RUNS_HELP}"""
 
 
-def main(arguments: list[str]) -> int:
-    """Judges the run whose folder is given."""
-    if "-h" in arguments or "--help" in arguments:
+def main(args: list[str]) -> int:
+    """Reports the given run."""
+    flags = parse_plain("cae report", args)
+    if flags.help:
         print(HELP, end="")
         return 0
-    flags = parsed("cae report", with_own_rules(arguments))
-    if len(flags.words) != 1:
-        raise UserError(f"one run's folder, got {len(flags.words)}", hint="cae report last")
-    run = opened(registry.find(flags.words[0], flags.runs))
-    outcome = judged(run)
-    terminal.show(outcome.summary())
+    if len(flags.names) != 1:
+        raise UserError(
+            f"expected one run, got {len(flags.names)}",
+            where="command line: cae report",
+            hint="cae report last",
+        )
+    run = open_run(flags.names[0], flags.runs)
+    with reading(run), terminal.Screen().doing("drawing …"):
+        figures.draw(run, frozen=run.frozen_encoder())
+    if not run.summary_file.exists():
+        raise UserError(
+            "the run has no diagnosis", where=run.folder, hint=f"diagnose it: cae diagnose {run.folder}"
+        )
+    run.summary()  # refuses files of another version
+    lines = run.read_summary_text().splitlines()
+    terminal.show([line(printable(text), whole=True) for text in lines])
     terminal.show([terminal.folder(run.folder)])
     return 0

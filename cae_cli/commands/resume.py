@@ -1,4 +1,4 @@
-"""``cae resume RUN``: goes on with a run that was cut short, or trains a finished one for longer."""
+"""``cae resume RUN``: resumes an interrupted run, or trains a finished one for longer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cae_cli import experiment
-from cae_cli.commands import composing
-from cae_cli.commands.args import RUN_WORDS, RUNS
-from cae_cli.commands.diagnose import judged, opened
+from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.config.schema import Config, parse
 from cae_cli.errors import Interrupted, RunFailed, UserError
@@ -19,58 +17,58 @@ from cae_cli.options import OptionError, key_of
 from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
+from cae_cli.runs.opening import open_run, reading
 from cae_cli.sweep.job import unforeseen
 from cae_cli.system import signals
 
-# What may change: the steps that are made already stay what they were.
+# These may change: they leave the steps that were already made as they are.
 LONGER = ("training.epochs", "training.steps", "training.early_stopping")
 
 HELP = f"""\
 usage: cae resume RUN [training.epochs=N]
 
-Goes on with a run that was interrupted or killed, from the end of its last whole
-epoch. What comes out is what would have come out had nothing happened, to the
-bit, on the same machine with the same packages.
+Resumes a run that was interrupted or killed, from the end of its last complete
+epoch. On the same machine with the same packages the results are bit-identical
+to those of an uninterrupted run.
 
-  training.epochs=N       trains so many epochs in all; of a finished run too
-  training.steps=N        the same in steps
-  training.early_stopping=N    if the run has early stopping: its patience
-  rules.CODE.threshold=…  as in cae train
+  training.epochs=N       train for N epochs in total; also extends a finished run
+  training.steps=N        train for N steps in total
+  training.early_stopping=N    another patience, if the run has early stopping
+  rules.CODE.threshold=…  options of rules, as in cae train
 
-{RUN_WORDS}
+{arguments.RUN_HELP}
 flags:
-{composing.HELP}{RUNS}"""
+{arguments.DIAGNOSIS_HELP}{arguments.RUNS_HELP}"""
 
 
-def main(arguments: list[str]) -> int:
-    """Goes on with the run that comes first."""
-    flags = composing.parse("cae resume", arguments)
+def main(args: list[str]) -> int:
+    """Resumes the given run."""
+    flags = arguments.parse("cae resume", args)
     if flags.help:
         print(HELP, end="")
         return 0
-    subject, overrides = registry.split_one(
+    name, overrides = registry.split_one(
         flags.overrides, "cae resume", "cae resume last training.epochs=40"
     )
-    run = opened(registry.find(subject, flags.runs))
+    run = open_run(name, flags.runs)
     setup, status = run.setup(), run.status().get("status")
     options, command = _changed(setup, overrides, run)
     before = _options(setup["config"], run)
     if status == "running":
         raise UserError(
-            "the run is still at work",
+            "the run is in progress",
             where=run.folder,
-            hint=f"wait until it has ended; its process is {run.status().get('pid')}",
+            hint=f"wait until process {run.status().get('pid')} has ended",
         )
     if status == "ok" and options == before:
-        terminal.talk().print("the run has finished already; training.epochs=N trains it for longer")
-        outcome = judged(run)
+        terminal.talk().print("the run has already finished; training.epochs=N trains it for longer")
+        with reading(run):
+            outcome = experiment.diagnose(run)
     else:
         _check(run, options, before)
         with signals.raised():
             outcome = _resumed(run, options, command)
-    terminal.show(outcome.summary(verbose=flags.verbose))
-    terminal.show([terminal.folder(run.folder)])
-    return 1 if outcome.failed else composing.exit_code(flags, outcome.diagnosis)
+    return arguments.show(outcome, run, flags)
 
 
 def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Outcome:
@@ -78,28 +76,28 @@ def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Ou
         experiment.check_early(options)
         return experiment.run(options, command, run, again=True)
     except UserError:
-        composing.tell_how_to_go_on(run)
+        arguments.say_how_to_resume(run)
         raise
     except (RunFailed, Interrupted):
         terminal.show([terminal.folder(run.folder)])
-        composing.tell_how_to_go_on(run)
+        arguments.say_how_to_resume(run)
         raise
     except Exception as error:
         raise unforeseen(error, run) from error
 
 
 def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple[Config, list[str]]:
-    """The run's options with the overrides, and the command that leads to them.
+    """The options of the run with the overrides, and the command that leads to them.
 
     Raises:
-        UserError: something else than the length would change, or the run has no options.
+        UserError: an override changes more than the length, or the run has no options.
     """
     command = [str(word) for word in setup.get("command") or ()]
     if not command:
         raise UserError(
-            "this tool did not train that model, so it cannot go on with it",
+            "cae did not train this model, so it cannot resume it",
             where=run.folder,
-            hint="cae train makes runs that can go on",
+            hint="only runs of cae train can be resumed",
         )
     config = copy.deepcopy(setup["config"])
     for override in compose.parsed(overrides):
@@ -108,9 +106,9 @@ def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple
             raise UserError(f"{key} needs one value", where=f"command line: {word}", hint=f"{key}=40")
         if key not in LONGER and not key.startswith("rules."):
             raise UserError(
-                f"{key} cannot change in the middle of a run",
+                f"{key} cannot change when a run is resumed",
                 where=f"command line: {word}",
-                hint=f"cae train for another run; what may change: {', '.join(LONGER)}",
+                hint=f"start another run with cae rerun; these may change: {', '.join(LONGER)}",
             )
         parts = key.split(".")
         node = config
@@ -118,9 +116,9 @@ def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple
             node = node.setdefault(part, {})
         if key == LONGER[2] and (node[parts[-1]] is None) != (override.value() is None):
             raise UserError(
-                f"{key} cannot begin or end in the middle of a run",
+                f"{key} cannot be switched on or off when a run is resumed",
                 where=f"command line: {word}",
-                hint=f"the run began with {key}={node[parts[-1]] or 'null'}",
+                hint=f"the run was started with {key}={node[parts[-1]] or 'null'}",
             )
         node[parts[-1]] = override.value()
         given = key in map(key_of, command)
@@ -137,30 +135,26 @@ def _options(config: dict[str, Any], run: Run) -> Config:
 
 
 def _check(run: Run, options: Config, before: Config) -> None:
-    """Whether going on makes sense.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Raises UserError if the run cannot be resumed with these options."""
     if run.has_ended() and run.training().get("diverged_at") is not None:
         raise UserError(
-            "the training diverged, and would do so again",
+            "the training diverged, and would diverge again",
             where=run.folder,
-            hint=f"cae diagnose {run.folder} says what may help",
+            hint=f"see which fixes are proposed: cae report {run.folder}",
         )
     rows = run.read_metrics() if run.has_trained() else {}
     epochs, steps = (int(rows[name][-1]) if rows else 0 for name in ("epoch", "step"))
     if options.training.epochs < epochs:
         raise UserError(
-            f"training.epochs must be at least {epochs}: so many are trained already",
+            f"training.epochs must be at least {epochs}, the number of epochs already trained",
             where=run.folder,
-            hint="cae train for a shorter run",
+            hint="start a shorter run with cae rerun",
         )
     if not steps:
         return
     totals = [steps // epochs * o.training.epochs for o in (before, options)]
     if len({options.schedule.rate_factor(steps - 1, total, []) for total in totals}) > 1:
         terminal.Screen().say(
-            f"! the learning rate of the first {epochs} epochs was planned for "
-            f"{before.training.epochs}: a run planned for {options.training.epochs} would differ"
+            f"! the learning rate of the first {epochs} epochs was scheduled for "
+            f"{before.training.epochs} epochs: a run that starts with {options.training.epochs} differs"
         )

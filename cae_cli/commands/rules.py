@@ -1,26 +1,48 @@
-"""``cae rules``: what the diagnosis looks for."""
+"""``cae rules [CODE]``: the rules of the diagnosis, or everything about one."""
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
+from cae_cli.commands import arguments
 from cae_cli.diagnosis import RULES
-from cae_cli.errors import UserError
+from cae_cli.diagnosis.catalogue import load_rules
+from cae_cli.errors import UserError, did_you_mean
 
 HELP = """\
-usage: cae rules
+usage: cae rules [CODE]
 
-Lists the rules of the diagnosis; cae explain CODE tells all of one.
+Lists the rules of the diagnosis. With a CODE, such as CAE301, explains one rule:
+what it measures, its threshold and where that comes from, and why it matters.
+
+flags:
+  --rules FILE            load your own rules from a Python file (it is executed)
 """
 
 
-def main(arguments: list[str]) -> int:
-    """Lists the rules in the order of their codes."""
-    if "-h" in arguments or "--help" in arguments:
+def main(args: list[str]) -> int:
+    """Lists the rules in the order of their codes, or explains one."""
+    flags = arguments.parse_plain("cae rules", args, rules={"type": Path})
+    if flags.help:
         print(HELP, end="")
         return 0
-    if arguments:
+    if flags.rules is not None:
+        load_rules(flags.rules)
+    codes = flags.names
+    if len(codes) > 1:
         raise UserError(
-            f"cae rules takes no arguments, got {arguments[0]!r}", hint=f"cae explain {arguments[0]}"
+            f"expected one code, got {len(codes)}", where="command line: cae rules", hint="cae rules"
         )
-    for rule in RULES:
-        print(f"{rule.code}  {rule.severity.value:<8} {rule.problem}")
+    if not codes:
+        for rule in RULES:
+            print(f"{rule.code}  {rule.severity.value:<8} {rule.problem}")
+        return 0
+    known = {rule.code: rule for rule in RULES}
+    code = codes[0].upper()
+    if code not in known:
+        raise UserError(f"there is no rule {codes[0]!r}", hint=did_you_mean(code, known))
+    print(f"{code}: {known[code].problem}\n")
+    for name, text in known[code].facts():
+        print(textwrap.fill(text, 78, initial_indent=f"  {name + ':':<18}", subsequent_indent=" " * 20))
     return 0

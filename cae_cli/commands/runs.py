@@ -1,4 +1,4 @@
-"""``cae runs``: what was run, found again; tagged, shown and removed."""
+"""``cae runs``: lists, shows, tags and removes runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
+from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.report import numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
@@ -18,51 +18,53 @@ from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, check_removable, remove
 
-LONGEST_TAG = 60  # letters
+MAX_TAG = 60  # characters
 
 HELP = f"""\
 usage: cae runs ls [filter …]
        cae runs show RUN
-       cae runs tag RUN [word …] [-word …]
+       cae runs tag RUN [tag …] [-tag …]
        cae runs rm RUN … [--yes]
 
-ls lists the runs below runs/, jobs of sweeps too, the newest last. Their numbers
-stay what they are as long as no run is removed.
-
-filters, all of which must hold (quote < and >):
+ls lists the runs below runs/, including the jobs of sweeps, the newest last. The
+numbers stay the same until a run is removed. All filters must match (quote < and >):
   status=ok               ok, failed, interrupted or running
   task=train  tag=best    the folder below runs/; a tag
-  since=2d                begun since: 30m, 12h, 2d, 1w, 2026-01-31
+  since=2d                started since: 30m, 12h, 2d, 1w, 2026-01-31
   loss=ssim  model=l2     the option of a group; != for all others
   'loss.window>7'         a key of the config: = != < > <= >=
   'psnr>20'               a metric: {", ".join(query.FIGURES[:5])},
                           {", ".join(query.FIGURES[5:])}
-  photos                  any text: in the command, the tags, the diagnosis …
+  photos                  any text in the command, the tags, the diagnosis, …
 
-  --sort METRIC           the best first
-  --limit N               the last N, the best N with --sort
-  --json, --csv           everything, for other programs
+  --sort METRIC           sort by a metric, the best first
+  --limit N               show the last N, or the best N with --sort
+  --json, --csv           print everything, for other programs
 
-show tells all about one run. tag adds words to find it by, and removes those
-with a - before them; tags=… of its config count too. rm asks, and removes runs;
-never one that is in use, and the jobs of a sweep together only if RUN is the
-sweep's folder. --yes does not ask.
+show prints all about one run.
 
-{RUN_WORDS}
+tag adds tags, and removes those with a leading minus. The tags of a run start
+with those of its config (tags=…).
+
+rm asks for confirmation and removes runs, but never one in progress. To remove
+a whole sweep, give its folder.
+  --yes                   do not ask
+
+{RUN_HELP}
 flags:
-{RUNS}"""
+{RUNS_HELP}"""
 
 
-def main(arguments: list[str]) -> int:
-    """Does what the first word says."""
-    verb, *rest = arguments or [""]
+def main(args: list[str]) -> int:
+    """Runs the given sub-command."""
+    verb, *rest = args or [""]
     verbs = {"ls": _ls, "show": _show, "tag": _tag, "rm": _rm}
     if verb in ("-h", "--help") or {"-h", "--help"} & set(rest):
         print(HELP, end="")
         return 0
     if verb not in verbs:
         raise UserError(
-            f"cae runs has no {verb!r}" if verb else "what of the runs?",
+            f"there is no cae runs {verb!r}" if verb else "cae runs needs a sub-command",
             where="command line: cae runs",
             hint=did_you_mean(verb, verbs, "one of"),
         )
@@ -72,12 +74,12 @@ def main(arguments: list[str]) -> int:
 # -- ls --------------------------------------------------------------------------------------------
 
 
-def _ls(arguments: list[str]) -> int:
+def _ls(args: list[str]) -> int:
     switch = {"action": "store_true"}
-    flags = parsed(
-        "cae runs", arguments, sort={}, limit={"type": count}, json=switch, csv=switch
+    flags = parse_plain(
+        "cae runs", args, sort={}, limit={"type": count}, json=switch, csv=switch
     )  # fmt: skip
-    conditions = [query.Condition.of(word) for word in flags.words]
+    conditions = [query.Condition.of(word) for word in flags.names]
     registry = Registry(flags.runs)
     found = query.select(registry.entries, conditions)
     if flags.sort:
@@ -93,10 +95,10 @@ def _ls(arguments: list[str]) -> int:
     elif found:
         terminal.show([_listed(found)])
     elif registry.entries:
-        terminal.talk().print(f"none of {len(registry.entries):,} runs is such a one")
+        terminal.talk().print(f"none of {len(registry.entries):,} runs matches")
     else:
         terminal.Screen().say(f"there are no runs below {registry.root}")
-    _tell_problems(found)
+    _say_problems(found)
     return 0
 
 
@@ -120,12 +122,12 @@ def _listed(found: Sequence[Entry]) -> Table:
 
 
 def _when(moment: datetime) -> str:
-    """The day and the minute; of other years the date."""
+    """Day and minute, or the date if it was another year."""
     return f"{moment:%m-%d %H:%M}" if moment.year == datetime.now().year else f"{moment:%Y-%m-%d}"
 
 
 def _differs(entry: Entry) -> str:
-    """The overrides of its command; tags have a column of their own."""
+    """The overrides of its command without tags, which have their own column."""
     return " ".join(w for w in entry.command[2:] if not w.startswith(("tags=", "hydra.")))
 
 
@@ -158,8 +160,8 @@ def _csv(found: Sequence[Entry]) -> str:
     return as_csv([*names, *query.FIGURES, "verdict", "tags", "command"], rows)
 
 
-def _tell_problems(found: Sequence[Entry]) -> None:
-    """Names the runs that could not be read, below the table."""
+def _say_problems(found: Sequence[Entry]) -> None:
+    """Names the runs whose files could not be read."""
     screen = terminal.Screen()
     for entry in found:
         for warning in entry.warnings:
@@ -169,22 +171,22 @@ def _tell_problems(found: Sequence[Entry]) -> None:
 # -- show ------------------------------------------------------------------------------------------
 
 
-def _show(arguments: list[str]) -> int:
-    flags = parsed("cae runs", arguments, json={"action": "store_true"})
+def _show(args: list[str]) -> int:
+    flags = parse_plain("cae runs", args, json={"action": "store_true"})
     registry = Registry(flags.runs)
-    entry = registry.entry(registry.find(_one(flags.words, "cae runs show last")))
+    entry = registry.entry(registry.find(_one(flags.names, "cae runs show last")))
     if not (entry.setup or entry.problems or entry.status != "unknown"):
         raise UserError("run.json is missing", where=entry.folder, hint="is this the folder of a run?")
     if flags.json:
         json.dump(_plain(entry), sys.stdout, indent=2)
         print()
     else:
-        terminal.show([*_told(entry), terminal.folder(Path(printable(str(entry.folder))))])
-    _tell_problems([entry])
+        terminal.show([*_facts(entry), terminal.folder(Path(printable(str(entry.folder))))])
+    _say_problems([entry])
     return 0
 
 
-def _told(entry: Entry) -> list[Part]:
+def _facts(entry: Entry) -> list[Part]:
     facts = {
         "run": f"{entry.id}, number {entry.number}" if entry.number else entry.id,
         "begun": f"{entry.begun:%Y-%m-%d %H:%M:%S}",
@@ -206,7 +208,7 @@ def _told(entry: Entry) -> list[Part]:
 
 
 def _beyond_defaults(entry: Entry) -> str:
-    """The config as overrides of today's defaults."""
+    """The config as overrides of the current defaults."""
     if not entry.command:
         return ""
     from cae_cli.config.overrides import overrides_of
@@ -214,7 +216,7 @@ def _beyond_defaults(entry: Entry) -> str:
     try:
         return " ".join(overrides_of(entry.config).overrides) or "the defaults"
     except UserError as error:
-        return f"not one of today's: {error.what}"
+        return f"not valid in this version: {error.what}"
 
 
 def _images(data: Mapping[str, Any]) -> str:
@@ -269,12 +271,12 @@ def _next(entry: Entry) -> str:
 # -- tag -------------------------------------------------------------------------------------------
 
 
-def _tag(arguments: list[str]) -> int:
-    minus = [w for w in arguments if w.startswith("-") and not w.startswith("--")]
-    flags = parsed("cae runs", [w for w in arguments if w not in minus])
-    word, *added = flags.words or [""]
+def _tag(args: list[str]) -> int:
+    minus = [arg for arg in args if arg.startswith("-") and not arg.startswith("--")]
+    flags = parse_plain("cae runs", [arg for arg in args if arg not in minus])
+    name, *added = flags.names or [""]
     registry = Registry(flags.runs)
-    run = registry.find(_one([word] if word else [], "cae runs tag last good"))
+    run = registry.find(_one([name] if name else [], "cae runs tag last good"))
     entry = registry.entry(run)
     if not (entry.setup or entry.status != "unknown"):
         raise UserError("not the folder of a run", where=run.folder, hint="cae runs ls")
@@ -287,7 +289,7 @@ def _tag(arguments: list[str]) -> int:
             raise UserError(
                 f"the run has no tag {tag!r}",
                 where=f"command line: -{tag}",
-                hint=did_you_mean(tag, tags, "it has"),
+                hint=did_you_mean(tag, tags, "its tags are"),
             )
     kept = [tag for tag in dict.fromkeys([*tags, *added]) if tag not in removed]
     if kept != tags:
@@ -303,10 +305,10 @@ def _tag(arguments: list[str]) -> int:
 
 
 def _check_tag(tag: str) -> None:
-    is_word = tag.isprintable() and not any(c.isspace() or c in ",=" for c in tag)
-    if not tag or not is_word or len(tag) > LONGEST_TAG:
+    is_plain = tag.isprintable() and not any(c.isspace() or c in ",=" for c in tag)
+    if not tag or not is_plain or len(tag) > MAX_TAG:
         raise UserError(
-            f"a tag is one word of at most {LONGEST_TAG} letters without , and =, got {tag!r}",
+            f"a tag has at most {MAX_TAG} characters, without spaces, commas and =, got {tag!r}",
             where="command line: cae runs tag",
             hint="cae runs tag last good first-try",
         )
@@ -315,57 +317,59 @@ def _check_tag(tag: str) -> None:
 # -- rm --------------------------------------------------------------------------------------------
 
 
-def _rm(arguments: list[str]) -> int:
-    flags = parsed("cae runs", arguments, yes={"action": "store_true"})
-    if not flags.words:
+def _rm(args: list[str]) -> int:
+    flags = parse_plain("cae runs", args, yes={"action": "store_true"})
+    if not flags.names:
         _one([], "cae runs rm last")
     registry = Registry(flags.runs)
-    going: dict[Path, str] = {}
-    for word in flags.words:  # all are found before the first goes, and their numbers with it
-        sweep = registry.find_sweep(word)
-        folder = sweep or registry.find(word).folder
+    lines: dict[Path, str] = {}
+    for name in flags.names:  # before anything is removed, because numbers change then
+        sweep = registry.find_sweep(name)
+        folder = sweep or registry.find(name).folder
         check_removable(folder, sweep=sweep is not None)
-        going[folder] = f"{folder}  {_about(registry, folder, sweep)}".rstrip()
+        lines[folder] = f"{folder}  {_description(registry, folder, sweep)}".rstrip()
     if not flags.yes:
-        _ask(list(going.values()))
-    for folder in going:
-        if folder.exists():  # else it went with its sweep
+        _confirm(list(lines.values()))
+    for folder in lines:
+        if folder.exists():  # a job is gone when its sweep was removed
             remove(folder)
             terminal.Screen().say(f"removed {folder}")
     return 0
 
 
-def _about(registry: Registry, folder: Path, sweep: Path | None) -> str:
+def _description(registry: Registry, folder: Path, sweep: Path | None) -> str:
     if sweep is not None:
         jobs = len(registry.jobs(sweep))
-        return f"a sweep of {jobs} job{'' if jobs == 1 else 's'}, all of which go"
+        return f"a sweep with {jobs} job{'' if jobs == 1 else 's'}, which are removed too"
     entry = registry.entry(registry.find(str(folder)))
     tags = f"tagged {','.join(entry.tags)}" if entry.tags else ""
     return ", ".join(filter(None, (entry.status, tags)))
 
 
-def _ask(what: Sequence[str]) -> None:
-    """Asks whether the folders are to go.
+def _confirm(lines: Sequence[str]) -> None:
+    """Asks whether to remove the folders.
 
     Raises:
-        UserError: no, or nobody is there to be asked.
+        UserError: the answer is no, or there is no terminal.
     """
     screen = terminal.Screen()
-    for text in what:
+    for text in lines:
         screen.say(f"  {text}")
     if not sys.stdin.isatty():
         raise UserError(
-            "nothing is removed without a yes, and there is no terminal to ask at",
+            "removing needs a confirmation, and there is no terminal to ask at",
             where="command line: cae runs rm",
-            hint="--yes removes them without asking",
+            hint="--yes removes without asking",
         )
-    print(f"remove {len(what)} folder{'' if len(what) == 1 else 's'}? [y/N] ", end="", file=sys.stderr)
-    sys.stderr.flush()
+    count = f"{len(lines)} folder{'' if len(lines) == 1 else 's'}"
+    print(f"remove {count}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was removed", hint="y and Enter removes them")
+        raise UserError("nothing was removed", hint="answer y to remove")
 
 
-def _one(words: Sequence[str], example: str) -> str:
-    if len(words) != 1:
-        raise UserError(f"one run, got {len(words)}", where="command line: cae runs", hint=example)
-    return words[0]
+def _one(names: Sequence[str], example: str) -> str:
+    if len(names) != 1:
+        raise UserError(
+            f"expected one run, got {len(names)}", where="command line: cae runs", hint=example
+        )
+    return names[0]

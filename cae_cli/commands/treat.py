@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli import experiment
-from cae_cli.commands.args import RUN_WORDS, RUNS, count, parsed
-from cae_cli.commands.diagnose import judged, opened
-from cae_cli.commands.rerun import check_trained
+from cae_cli.commands.arguments import RUN_HELP as RUN_WORDS
+from cae_cli.commands.arguments import RUNS_HELP as RUNS
+from cae_cli.commands.arguments import count
+from cae_cli.commands.arguments import parse_plain as parsed
 from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.report import numbers, summary, terminal
@@ -22,6 +23,7 @@ from cae_cli.report.sections import Command, Part, line
 from cae_cli.report.treatment import treatment as table
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run, plain, read_json
+from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep import batch
 from cae_cli.system import signals
 from cae_cli.system.files import claim
@@ -104,14 +106,14 @@ def duration(text: str) -> float:
 
 def _chosen(flags: argparse.Namespace) -> Run:
     """The run that was named, if it can be trained again."""
-    subject, overrides = registry.split_one(flags.words, "cae treat", "cae treat last", "one run")
+    subject, overrides = registry.split_one(flags.names, "cae treat", "cae treat last", "one run")
     if overrides:
         raise UserError(
             "a run is treated as it was run",
             where=f"command line: {overrides[0]}",
             hint="cae rerun makes a run with a change, which can be treated then",
         )
-    run = opened(registry.find(subject, flags.runs))
+    run = open_run(subject, flags.runs)
     check_trained(run, "cae train makes runs that can be treated")
     return run
 
@@ -124,7 +126,8 @@ def _judged(run: Run) -> Result:
     """
     before = result(run)
     if before.diagnosis is None:
-        judged(run, how=experiment.diagnose)  # says better what is wrong with the files
+        with reading(run):  # says better what is wrong with the files
+            experiment.diagnose(run)
         raise UserError(
             f"there is nothing to judge: {before.reason}", where=run.folder, hint="cae resume RUN"
         )

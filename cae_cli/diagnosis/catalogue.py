@@ -122,17 +122,6 @@ class Rules(list[Rule]):
 RULES = Rules()
 
 
-def with_own_rules(arguments: list[str]) -> list[str]:
-    """Loads the file after ``--rules``, if there is one; returns the other arguments."""
-    if "--rules" not in arguments:
-        return arguments
-    at = arguments.index("--rules")
-    if at + 1 == len(arguments):
-        raise UserError("--rules needs a file", where="command line", hint="--rules my_rules.py")
-    load_rules(Path(arguments[at + 1]))
-    return arguments[:at] + arguments[at + 2 :]
-
-
 def load_rules(path: Path) -> None:
     """Runs a user's Python file that enters rules with ``@RULES.add``.
 

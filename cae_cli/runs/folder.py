@@ -305,6 +305,19 @@ class Run:
         """What `write_summary` wrote."""
         return self._read_json("summary.json")
 
+    def read_summary_text(self) -> str:
+        """The text that `write_summary` wrote.
+
+        Raises:
+            UserError: it is missing, or not a file of cae.
+        """
+        try:
+            if not self.summary_text.is_file() or self.summary_text.stat().st_size > MOST_JSON:
+                raise _unreadable(self.summary_text)
+            return self.summary_text.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.summary_text) from error
+
     def write_arrays(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Writes an npz file of named arrays."""
         with atomic(path) as temporary:

@@ -195,7 +195,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def split_one(
-    words: Sequence[str], command: str, hint: str, what: str = "one run's folder"
+    words: Sequence[str], command: str, hint: str, what: str = "one run"
 ) -> tuple[str, list[str]]:
     """The one word that names a run, and the overrides, of a command that takes one.
 
@@ -204,7 +204,7 @@ def split_one(
     """
     runs, overrides = split(words)
     if len(runs) != 1:
-        raise UserError(f"{what}, got {len(runs)}", where=f"command line: {command}", hint=hint)
+        raise UserError(f"expected {what}, got {len(runs)}", where=f"command line: {command}", hint=hint)
     return runs[0], overrides
 
 

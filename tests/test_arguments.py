@@ -2,7 +2,7 @@
 
 import pytest
 
-from cae_cli.commands import composing
+from cae_cli.commands import arguments
 from cae_cli.errors import UserError
 
 
@@ -12,29 +12,29 @@ def test_words_from_a_file_load_no_code(tmp_path):
     words = ["loss=bce", "--rules", str(rules)]
     for spelling in (words, ["loss=bce", "--rul", str(rules)], ["loss=bce", f"--rules={rules}"]):
         with pytest.raises(UserError):
-            composing.parse("cae train", spelling, trusted=False)
+            arguments.parse("cae train", spelling, trusted=False)
     assert not (tmp_path / "ran").exists()
-    composing.parse("cae train", words)
+    arguments.parse("cae train", words)
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("flag", ["--probe", "--json", "--latent=x", "--range=0,1"])
+@pytest.mark.parametrize("flag", ["--frozen-encoder", "--json", "--latent=x", "--range=0,1"])
 def test_a_flag_that_a_command_does_not_have_is_refused(flag):
     with pytest.raises(UserError, match="unrecognized"):
-        composing.parse("cae train", [flag])
-    assert composing.parse("cae diagnose", [flag])
+        arguments.parse("cae train", [flag])
+    assert arguments.parse("cae diagnose", [flag])
 
 
 @pytest.mark.parametrize("text", ["1", "1,0", "a,b", "1,1"])
 def test_a_range_is_two_numbers(text):
     with pytest.raises(UserError, match="the smaller first"):
-        composing.parse("cae diagnose", [f"--range={text}"])
-    assert composing.parse("cae diagnose", ["--range=-1,1"]).range == (-1, 1)
+        arguments.parse("cae diagnose", [f"--range={text}"])
+    assert arguments.parse("cae diagnose", ["--range=-1,1"]).range == (-1, 1)
 
 
 def test_the_same_experiment_again_keeps_its_configs():
-    flags = composing.parse("cae check", ["-cd", "mine", "-cn", "own", "rules.CAE401.threshold=.5"])
-    assert composing.again(flags) == [
+    flags = arguments.parse("cae check", ["-cd", "mine", "-cn", "own", "rules.CAE401.threshold=.5"])
+    assert arguments.train_command(flags) == [
         "cae",
         "train",
         "-cd",
