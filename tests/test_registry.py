@@ -369,7 +369,7 @@ def test_a_terminal_of_80_columns_has_a_run_on_a_line(here):
 def test_control_characters_in_names_are_shown_and_not_sent(here, capsys):
     made(here / "runs" / "a\x1b[31mb", "2026-02-01T10:00:00", "tags=[x\x1b[1m]", tags=["\x1b[1m"])
     for words in (["runs", "ls"], ["runs", "ls", "--csv"], ["runs", "ls", "--json"],
-                  ["runs", "show", "last"], ["compare", "last", "1"], ["diff", "last", "1"],
+                  ["runs", "show", "last"], ["compare", "last", "1"],
                   ["runs", "tag", "last"]):  # fmt: skip
         cli.run(words)
         told = capsys.readouterr()
@@ -426,7 +426,7 @@ def test_a_damaged_run_is_named_with_its_file_and_stops_nothing(here, capsys, da
     assert any(said in line and OLDEST in line for line in problems)
     for words in (["runs", "show", "1"], ["compare", "1", "3"], ["runs", "ls", "psnr>1"]):
         assert cli.run(words) == 0, words
-    assert cli.run(["diff", "1", "3"]) in (1, 2)
+    assert cli.run(["compare", "1", "3", "--exit-code"]) in (1, 2)
     assert cli.run(["rerun", "1", "--cfg", "job"]) in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
 
@@ -447,7 +447,7 @@ def test_a_file_that_says_something_else_at_every_key_stops_nothing(here, capsys
         path.write_text(json.dumps(content))
     for words in ([], ["--json"], ["--csv"], ["--sort", "psnr"], ["loss=mse"], ["model=l2"], ["text"]):
         assert cli.run(["runs", "ls", *words]) == 0
-    for words in (["runs", "show", "aaaa"], ["compare", "aaaa", "3"], ["diff", "aaaa", "3"],
+    for words in (["runs", "show", "aaaa"], ["compare", "aaaa", "3"], ["compare", "aaaa", "3", "--exit-code"],
                   ["runs", "tag", "aaaa", "x"], ["runs", "show", "aaaa", "--json"]):  # fmt: skip
         assert cli.run(words) in (0, 1), words
     assert "Traceback" not in capsys.readouterr().err
@@ -639,7 +639,7 @@ def test_a_sweep_is_removed_only_by_its_own_name(here, capsys):
     assert removed("k3f") == 2 and "may be one of 2 runs" in capsys.readouterr().err
     assert cli.run(["runs", "rm", "k3fa"]) == 2
     told = capsys.readouterr().err
-    assert "a sweep of 2 jobs, all of which go" in told and "--yes" in told
+    assert "a sweep with 2 jobs, which are removed too" in told and "--yes" in told
     process = holding(here / "runs" / SWEEP / JOBS[1])
     assert removed("k3fa") == 2 and len(Registry().entries) == 5
     process.communicate("")
@@ -732,7 +732,7 @@ def test_a_picture_has_the_same_images_through_every_network(here, capsys):
     assert middle[0] < 60 < 200 < middle[1]  # black by the first, white by the second
     run.write_arrays(run.arrays, {"example_images": 1 - images, "example_outputs": images})
     assert cli.run(["compare", "k3fa", "--picture", "other.png"]) == 2
-    assert "was shown other images" in capsys.readouterr().err and not Path("other.png").exists()
+    assert "have different example images" in capsys.readouterr().err and not Path("other.png").exists()
 
 
 def test_a_comparison_needs_two_runs(here, capsys):
@@ -744,15 +744,18 @@ def test_a_comparison_needs_two_runs(here, capsys):
 
 
 def test_what_differs_is_said_in_words_and_by_the_exit_code(here, capsys):
-    assert cli.run(["diff", "3", "4"]) == 1
+    assert cli.run(["compare", "3", "4", "--exit-code"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "config" and "  loss: mse → ssim" in lines
+    assert "config" in lines and "  loss: mse → ssim" in lines
     assert "  loss.window: – → 7" in lines and "  regularization.l2.strength: – → 0.1" in lines
     assert "  psnr: 25 → 24" in lines and "images" not in lines and "code" not in lines
-    assert cli.run(["diff", "3", "3"]) == 0
+    assert cli.run(["compare", "3", "4"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    shutil.copytree(here / "runs" / OLDEST, here / "runs" / "copy")
+    assert cli.run(["compare", "aaaa", "copy", "--exit-code"]) == 0
     told = capsys.readouterr()
-    assert told.out == "" and "no difference" in told.err
-    assert cli.run(["diff", "3"]) == 2
+    assert "→" not in told.out and "no difference in config, images" in told.err
+    assert cli.run(["compare", "1", "3", "4", "--exit-code"]) == 2
 
 
 def test_other_images_code_and_machines_are_differences(here, capsys):
@@ -762,7 +765,7 @@ def test_other_images_code_and_machines_are_differences(here, capsys):
     changed(other / "run.json", git={"commit": "fedcba9876543210", "dirty": True},
             packages={"cae-cli": "0.1.0", "numpy": "2.5.0"}, machine={"cores": 8},
             data={"source": "digits", "fingerprint": "0" * 64})  # fmt: skip
-    assert cli.run(["diff", "aaaa", "copy"]) == 1
+    assert cli.run(["compare", "aaaa", "copy", "--exit-code"]) == 1
     shown = capsys.readouterr().out
     for line in (
         "git.commit: 0123456789ab → fedcba987654",
@@ -781,7 +784,7 @@ def test_numbers_that_differ_in_their_last_digit_are_told_apart(here, capsys):
     summary = json.loads((other / "summary.json").read_text())
     summary["metrics"]["quality"]["psnr"]["value"] = np.nextafter(21.0, 22)
     (other / "summary.json").write_text(json.dumps(summary))
-    assert cli.run(["diff", "aaaa", "copy"]) == 1
+    assert cli.run(["compare", "aaaa", "copy", "--exit-code"]) == 1
     assert "psnr: 21.0 → 21.000000000000004" in capsys.readouterr().out
 
 
@@ -800,7 +803,6 @@ def test_a_config_is_flat_by_dotted_paths():
         ["runs", "tag", "last", "x"],
         ["runs", "rm", "last", "--yes"],
         ["compare", "1", "3"],
-        ["diff", "1", "3"],
     ],
     ids=" ".join,
 )
@@ -828,8 +830,8 @@ def test_a_list_goes_through_a_pipe_in_fixed_columns(here, cae):
 @pytest.mark.parametrize(
     ("words", "what", "hint"),
     [
-        (["runs"], "what of the runs?", "ls"),
-        (["runs", "lst"], "cae runs has no 'lst'", "did you mean ls?"),
+        (["runs"], "cae runs needs a sub-command", "ls"),
+        (["runs", "lst"], "there is no cae runs 'lst'", "did you mean ls?"),
         (["runs", "show"], "one run, got 0", "cae runs show last"),
         (["runs", "show", "lsat"], "no run is called 'lsat'", "did you mean last?"),
         (["runs", "rm"], "one run, got 0", "cae runs rm last"),
@@ -837,7 +839,11 @@ def test_a_list_goes_through_a_pipe_in_fixed_columns(here, cae):
         (["runs", "ls", "--limit", "many"], "whole number from 1", ""),
         (["runs", "ls", "--runs", "nowhere"], "no such folder", ""),
         (["compare", "1"], "two runs or a sweep, got 1 run", "cae compare last-1 last"),
-        (["diff", "1", "2", "3"], "two runs, got 3", "cae diff last-1 last"),
+        (
+            ["compare", "1", "2", "3", "--exit-code"],
+            "--exit-code needs two runs, got 3",
+            "cae compare last-1 last",
+        ),
         (["rerun"], "one run, got 0", "cae rerun last seed=1"),
         (["report", "lsat"], "no run is called 'lsat'", "did you mean last?"),
         (["resume", "lsat"], "no run is called 'lsat'", "did you mean last?"),

@@ -590,7 +590,7 @@ def test_a_model_from_elsewhere_and_a_run_that_is_not_over_are_refused(clinic, c
     setup = json.loads((clinic.home / "run.json").read_text())
     (clinic.home / "run.json").write_text(json.dumps({**setup, "command": []}))
     assert cli.run(["treat", "last"]) == 2
-    assert "this tool did not train that model" in capsys.readouterr().err
+    assert "cae did not train this model" in capsys.readouterr().err
     assert not clinic.trained
 
 

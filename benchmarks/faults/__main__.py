@@ -10,13 +10,8 @@ from benchmarks.faults import benchmark, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
 from benchmarks.faults.record import RECORDED, record
-<<<<<<< HEAD
 from cae_cli import cli
-from cae_cli.commands import args
-=======
 from cae_cli.commands.arguments import count, parse_plain
-from cae_cli.errors import Interrupted, RunFailed, UserError
->>>>>>> 6a56c89 (Commands: one shared module of arguments; rules, compare, report and diagnose do one thing each; a sweep session; runs.opening)
 from cae_cli.report import terminal
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed

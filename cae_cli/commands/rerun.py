@@ -33,6 +33,7 @@ are part of the old config. The folder (hydra.run.dir) is not reused.
 flags:
 {arguments.DIAGNOSIS_HELP}{arguments.TRUST_HELP}{arguments.RUNS_HELP}"""
 
+
 def main(args: list[str]) -> int:
     """Trains the given run again."""
     flags = arguments.parse("cae rerun", args)

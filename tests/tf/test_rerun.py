@@ -31,7 +31,7 @@ def test_a_run_once_more_gives_the_same_bits(here, capfd):
     assert new.setup()["config"] == old.setup()["config"]
     # The words of the command have another order, and are a part of the text.
     assert set(differences(old.folder, new.folder)) <= {"summary.txt"}
-    assert cli.run(["diff", "1", "2"]) == 0
+    assert cli.run(["compare", "1", "2", "--exit-code"]) == 0
 
 
 def test_a_change_is_the_only_difference_of_the_config(here, capfd):

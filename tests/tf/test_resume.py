@@ -89,19 +89,22 @@ def test_a_finished_run_is_shown_and_not_trained(here, undisturbed, capsys):
     before = Run(here / "run").status()
     assert cli.run(["resume", "run"]) == 0
     shown = capsys.readouterr()
-    assert "finished already" in shown.err and "summary diagnosis" in shown.out
+    assert "has already finished" in shown.err and "summary diagnosis" in shown.out
     assert Run(here / "run").status() == before
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["loss=mae"], "loss cannot change in the middle of a run"),
+        (["loss=mae"], "loss cannot change when a run is resumed"),
         (["optimizer.learning_rate=1"], "optimizer.learning_rate cannot change"),
-        (["training.epochs=3"], "training.epochs must be at least 4: so many are trained already"),
+        (
+            ["training.epochs=3"],
+            "training.epochs must be at least 4, the number of epochs already trained",
+        ),
         (["training.epochs=4,5"], "training.epochs needs one value"),
         (["training.epochs=many"], "training.epochs must be a whole number"),
-        (["training.early_stopping=3"], "training.early_stopping cannot begin or end"),
+        (["training.early_stopping=3"], "training.early_stopping cannot be switched on or off"),
         (["training.epochz=9"], "training.epochz cannot change"),
         (["+x.y=1"], "x.y cannot change"),
         (["~training.epochs"], "training.epochs needs one value"),
@@ -136,7 +139,7 @@ def test_a_training_that_diverged_is_not_resumed(here, capsys):
         r"the training diverged: (loss|gradient|weights) not finite at step \d+; likely", reason
     )
     assert cli.run(["resume", "run"]) == 2
-    assert "the training diverged, and would do so again" in capsys.readouterr().err
+    assert "the training diverged, and would diverge again" in capsys.readouterr().err
 
 
 def test_a_cosine_that_was_planned_shorter_is_said(here, capsys):
@@ -149,7 +152,7 @@ def test_a_cosine_that_was_planned_shorter_is_said(here, capsys):
 def test_what_was_not_trained_here_is_refused(here, capsys):
     Run(here).write_setup({"command": [], "config": {}})
     assert cli.run(["resume", "."]) == 2
-    assert "this tool did not train that model" in capsys.readouterr().err
+    assert "cae did not train this model" in capsys.readouterr().err
     assert cli.run(["resume", "nowhere"]) == 2
     assert "no such folder" in capsys.readouterr().err
 
@@ -168,7 +171,7 @@ def test_the_second_process_of_a_run_is_refused(tmp_path):
     assert first.poll() is None
     first.kill()
     first.wait()
-    assert second.returncode == 2 and "the run is still at work" in second.stderr
+    assert second.returncode == 2 and "the run is in progress" in second.stderr
     assert Run(run).status()["status"] == "interrupted"
 
 

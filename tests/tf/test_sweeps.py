@@ -131,7 +131,7 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
         [sys.executable, "-m", "cae_cli", "sweep", "status", "sweep"],
         capture_output=True, text=True, cwd=tmp_path, env=environment(), check=False,
     )  # fmt: skip
-    assert told.returncode == 1 and "4 jobs: 1 ok, 3 failed, not at work" in told.stdout
+    assert told.returncode == 1 and "4 jobs: 1 ok, 3 failed, not in progress" in told.stdout
     assert f"{killed.name}: failed: killed by SIGKILL (out of memory?)" in told.stdout
 
     # The same command again, without the job that takes long.
@@ -167,7 +167,7 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     for job in jobs[:2]:
         assert status(job) == ("interrupted", f"interrupted by signal {number:d}")
         assert Run(job).can_go_on() and not list(job.rglob(".unfinished-*"))
-    assert "5 jobs" in out and "the same command goes on with it" in err
+    assert "5 jobs" in out and "Run the same command to resume" in err
 
 
 def test_a_killed_sweep_goes_on_to_the_same_bits_and_a_grown_one_skips_what_is_done(tmp_path):
