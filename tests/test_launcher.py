@@ -80,7 +80,7 @@ def test_what_cannot_be_is_said_with_the_nearest_name(words, complaint, hint):
     [
         (["-m", "sweep.pairs=[{model:baselin,seed:0}]"], "model has no option 'baselin'", "baseline"),
         (["-m", "sweep.pairs=[{optimizer.learning_rat:1}]"], "optimizer.learning_rat", "learning_rate"),
-        (["sweep.pairs=[{seed:0}]"], "sweep.pairs is for sweeps", "-m"),
+        (["sweep.pairs=[{seed:0}]"], "sweep.pairs needs a sweep", "-m"),
         (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be at least 1", ""),
         (["-m", "seed=0,1", "hydra.launcher.timeout=0"], "hydra.launcher.timeout must be greater", ""),
         (["-m", "seed=0,1", "hydra.sweep.subdir=a/b"], "hydra.sweep.subdir must be the name", ""),

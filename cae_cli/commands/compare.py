@@ -81,7 +81,7 @@ def main(args: list[str]) -> int:
         )
     if flags.exit_code:
         _check_pair(found)
-    differences = _differences(found)
+    differences = _differences(found) if len(flags.names) == 2 else None
     if by:
         found = query.ordered(found, by)
     found = found[: flags.top]
