@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import data, diagnosis
-from cae_cli.config.facts import facts
 from cae_cli.config.schema import Config, plain
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
@@ -35,6 +34,7 @@ from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run, surroundings
 from cae_cli.system import signals
 from cae_cli.training import backend
+from cae_cli.training.facts import facts
 from cae_cli.training.fit import Callbacks, fit, freeze
 from cae_cli.training.history import Checkpoint, History
 from cae_cli.training.recorder import Recorder

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from cae_cli.config.compose import checked
-from cae_cli.config.facts import facts
 from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast, with_trials
 from cae_cli.diagnosis.catalogue import Rule, Rules, When
@@ -24,6 +23,7 @@ from cae_cli.metrics.quality import Mean, Quality
 from cae_cli.metrics.score import score
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.metrics.spikes import LossSpike
+from cae_cli.training.facts import facts
 
 NAN, INF = float("nan"), float("inf")
 CONFIG = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cae_cli.config.facts import facts
 from cae_cli.diagnosis import Case
+from cae_cli.training.facts import facts
 from cae_cli.training.losses import LOSSES, name_of_keras_loss
 from cae_cli.training.optimizers import OPTIMIZERS
 from tests.test_diagnosis import CONFIG, healthy

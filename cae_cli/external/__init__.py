@@ -1,1 +1,1 @@
-"""Models and trainings from elsewhere: files, and the Keras callback."""
+"""Diagnoses models that this tool did not train: saved Keras files, and the user's own ``model.fit``."""

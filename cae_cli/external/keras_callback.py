@@ -78,7 +78,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._batch = 0
         self._step = self._epoch = 0
         self._diverged: int | None = None
-        self._seen_loss = 0.0  # sum over the steps of this epoch
+        self._loss_sum = 0.0  # sum over the steps of this epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Claims a folder and probes the untrained network."""
@@ -98,7 +98,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Prepares to measure the step."""
         self._batch = batch
         if batch == 0:
-            self._seen_loss = 0.0
+            self._loss_sum = 0.0
         self.recorder.before(self._step, first_of_epoch=batch == 0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -106,8 +106,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         mean = float((logs or {}).get("loss", math.nan))
         made = batch - self._batch + 1
         # Keras reports the mean over the epoch so far.
-        loss = (mean * (batch + 1) - self._seen_loss) / made
-        self._seen_loss = mean * (batch + 1)
+        loss = (mean * (batch + 1) - self._loss_sum) / made
+        self._loss_sum = mean * (batch + 1)
         if not math.isfinite(mean) and self._diverged is None and logs and "loss" in logs:
             self._diverged = self._step
         penalty = _penalty(self.model) if self._step < EARLY else 0.0

@@ -1,1 +1,1 @@
-"""Options and an image shape: to a Keras autoencoder."""
+"""Builds a Keras autoencoder from options and the shape of the images."""

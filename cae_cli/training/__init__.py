@@ -1,1 +1,1 @@
-"""Images and an autoencoder: to a history, checkpoints and what a recorder saw on the way."""
+"""Trains an autoencoder on images: a history, checkpoints and the records of the training."""

@@ -12,25 +12,19 @@ from typing import Any
 from cae_cli.training.losses import LOSSES, Loss
 from cae_cli.training.optimizers import OPTIMIZERS, Optimizer
 
+OF_LOSS = ("gives_up_squared_error", "needs_unit_outputs", "survives_saturation", "validation_metric")
 
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared facts of a run's loss and optimizer.
+
+def facts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The declared facts of a run's loss and optimizer, under ``loss`` and ``optimizer``.
 
     Args:
         config: the composed config as plain containers, or as much of it as is known: only the names
             of loss and optimizer are read. An unknown name gets the defaults of the base class.
-
-    Returns:
-        ``loss`` and ``optimizer``, each a mapping.
     """
     loss = LOSSES.get(config.get("loss", {}).get("name"), Loss)
     optimizer = OPTIMIZERS.get(config.get("optimizer", {}).get("name"), Optimizer)
     return {
-        "loss": {
-            "gives_up_squared_error": loss.gives_up_squared_error,
-            "needs_unit_outputs": loss.needs_unit_outputs,
-            "survives_saturation": loss.survives_saturation,
-            "validation_metric": loss.validation_metric,
-        },
+        "loss": {name: getattr(loss, name) for name in OF_LOSS},
         "optimizer": {"usual_rate": optimizer.usual_rate},
     }
