@@ -64,10 +64,8 @@ def test_a_sick_run_is_cured_and_the_experiment_makes_the_cured_run_again(here, 
     cured = Run(folder / "treatment_1_s0")
     assert result(cured).healthy and SweepFolder(folder).read().status == "ok"
 
-    # In a fresh process, as the cured run was: here TensorFlow may have been started otherwise before.
     words = ["-cd", str(folder), "experiment=cured", "hydra.run.dir=again"]
-    command = [sys.executable, "-m", "cae_cli", "train", *words]
-    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    assert cli.run(["train", *words]) == 0
     again = Run(here / "again")
     assert again.setup()["config"] == cured.setup()["config"]
     assert set(differences(cured.folder, again.folder)) <= {"summary.txt"}  # names the command
