@@ -204,7 +204,7 @@ def test_another_range_is_noticed_and_can_be_said(saved):
 
 def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are_worth(cae, tmp_path):
     done = cae(
-        "train", "data.train=512", "training.epochs=8", "optimizer=adadelta",
+        "train", "data=digits", "data.train=512", "training.epochs=8", "optimizer=adadelta",
         "optimizer.learning_rate=0.0001",
     )  # fmt: skip
     # as a sweep would call it
@@ -222,4 +222,4 @@ def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are
     assert "frozen random encoder" in probed.out
     # Judged again, what was tried is still there, and the rule looks again.
     again = cae("report", str(folder))
-    assert "short trainings" in again.out and "disabled" not in again.out
+    assert "Short trainings" in again.out and "disabled" not in again.out
