@@ -66,8 +66,12 @@ def test_a_case_file_becomes_a_case(folder):
     [case] = case_files.read([folder])
     assert case.name == "penalty"
     assert case.reason == "Weights shrink to nothing, whatever the images."
-    assert (case.expect, case.causes, case.second_fault) == ("faulty", ("CAE206",), ())
-    assert case.fixable and not case.adjusted
+    assert (case.options.expect, case.options.causes, case.options.second_fault) == (
+        "faulty",
+        ["CAE206"],
+        [],
+    )
+    assert case.options.fixable and not case.options.adjusted
     assert [t.name for t in case.trainings] == [
         "penalty.0.s0", "penalty.1.s10", "penalty.1.s11", "penalty.2.s0",
     ]  # fmt: skip
@@ -204,7 +208,7 @@ def test_every_case_composes_and_no_training_is_in_two_parts(all_cases):
 
 def test_there_are_enough_healthy_trainings_and_smoke_needs_no_files(all_cases):
     test = [t for case in all_cases for t in case.trainings if t.part == "test"]
-    assert sum(t.case.expect == "healthy" for t in test) >= report.MIN_HEALTHY
+    assert sum(t.case.options.expect == "healthy" for t in test) >= report.MIN_HEALTHY
     smoke = [t for case in all_cases for t in case.trainings if t.part == "smoke"]
     assert smoke and all(t.source.missing(Path("/nowhere")) is None for t in smoke)
 

@@ -116,22 +116,14 @@ class Case:
         name: of its file.
         file: path of the file.
         reason: first comment of the file: why this is faulty, healthy or borderline.
-        expect: one of `EXPECTED`.
-        causes: codes accepted as the first-named cause; () unless faulty.
-        second_fault: codes of a second fault, to be found at once or after the first is fixed.
-        fixable: an option can fix the fault.
-        adjusted: a rule was changed with such trainings of the test part in view.
+        options: the keys of the file.
         trainings: in the order of the file.
     """
 
     name: str
     file: Path
     reason: str
-    expect: str
-    causes: tuple[str, ...]
-    second_fault: tuple[str, ...]
-    fixable: bool
-    adjusted: bool = False
+    options: CaseOptions
     trainings: tuple[Training, ...] = ()
 
 

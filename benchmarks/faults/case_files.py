@@ -138,16 +138,7 @@ def read_case(file: Path, sources: Mapping[str, Source]) -> Case:
                     f"a {options.expect} case cannot have {key}", where=f"{file}: {key}", hint=hint
                 )
     _check_overrides(options.config, f"{file}: config")
-    case = Case(
-        file.stem,
-        file,
-        _first_comment(file),
-        options.expect,
-        tuple(options.causes),
-        tuple(options.second_fault),
-        options.fixable,
-        options.adjusted,
-    )
+    case = Case(file.stem, file, _first_comment(file), options)
     trainings = tuple(
         training
         for number, node in enumerate(options.variants)

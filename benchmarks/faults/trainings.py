@@ -61,7 +61,7 @@ def chosen(cases: Sequence[Case], part: str, only: Sequence[str]) -> list[Traini
     Raises:
         UserError: an unknown name, or no training is left.
     """
-    known = {case.name for case in cases} | {code for case in cases for code in case.causes}
+    known = {case.name for case in cases} | {code for case in cases for code in case.options.causes}
     for name in only:
         if name not in known:
             raise UserError(
@@ -72,7 +72,7 @@ def chosen(cases: Sequence[Case], part: str, only: Sequence[str]) -> list[Traini
     trainings = [
         training
         for case in cases
-        if not only or {case.name, *case.causes} & set(only)
+        if not only or {case.name, *case.options.causes} & set(only)
         for training in case.trainings
         if training.part == part
     ]
@@ -146,14 +146,14 @@ def with_diagnosis(verdict: Verdict, diagnosis: Diagnosis) -> Verdict:
 
 
 def _expected(training: Training) -> Verdict:
-    case = training.case
+    case, options = training.case, training.case.options
     return Verdict(
         name=training.name,
         case=case.name,
         data=training.source.name + (f", {training.corrupt}" if training.corrupt else ""),
-        expect=case.expect,
-        causes=case.causes,
-        second_fault=case.second_fault,
-        fixable=case.fixable,
-        adjusted=case.adjusted,
+        expect=options.expect,
+        causes=tuple(options.causes),
+        second_fault=tuple(options.second_fault),
+        fixable=options.fixable,
+        adjusted=options.adjusted,
     )
