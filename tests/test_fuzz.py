@@ -29,7 +29,7 @@ SECONDS = 60  # for one case; far more than any needs
 CASES = int(os.environ.get("CAE_FUZZ", "0"))
 
 fuzzed = settings(
-    max_examples=CASES or 80,
+    max_examples=CASES or 25,
     derandomize=not CASES,
     deadline=None,
     database=None,
