@@ -42,7 +42,7 @@ def write_summary(
     )
     findings = (Finding(code, "a problem", Severity.WARNING, "what was measured", ()),) if code else ()
     verdict = f"no problem found; {psnr} dB"
-    diagnosis = Diagnosis(verdict, findings, (), (), (), undecided=False)
+    diagnosis = Diagnosis(verdict, findings, (), (), (), undecided=False, thresholds={})
     run.write_summary(
         {"verdict": verdict, "held_out": "test", "metrics": metrics, "diagnosis": diagnosis}, "text"
     )

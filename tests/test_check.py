@@ -8,7 +8,7 @@ import pytest
 from cae_cli import cli
 from cae_cli.diagnosis import RULES
 from cae_cli.runs.folder import SCHEMA_VERSION
-from tests.test_cli import imported_by
+from tests.test_cli import loaded_after
 
 
 def strokes(count, background=0.0, seed=0):
@@ -105,7 +105,7 @@ def test_a_user_s_mistake_is_told_before_the_images_are_judged(tmp_path, capsys)
 
 
 def test_nothing_is_left_behind_and_nothing_heavy_is_imported(dark, tmp_path):
-    modules = imported_by("check", *dark, folder=tmp_path)
+    [modules] = loaded_after(["check", *map(str, dark)], folder=tmp_path)
     assert "cae_cli.commands.check" in modules
     assert not modules & {"tensorflow", "keras", "sklearn", "scipy"}
     assert [path.name for path in tmp_path.iterdir()] == ["dark.npz"]

@@ -35,11 +35,6 @@ def loaded_after(*commands, folder):
     return [set(line) for line in lines]
 
 
-def imported_by(*arguments, folder):
-    """Which modules are loaded when a command ends."""
-    return loaded_after([str(argument) for argument in arguments], folder=folder)[0]
-
-
 LIGHT = (
     ["--help"],
     ["--version"],
