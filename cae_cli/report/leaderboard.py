@@ -110,9 +110,11 @@ def _table(rows: Sequence[Row], metric: RankingMetric) -> Table:
     columns = [Column("", [_mark(row) for row in rows])]
     if len(keys) > MOST_KEYS:
         named = [", ".join(f"{key}={row.values[key]}" for key in keys) for row in rows]
-        columns.append(Column("configuration", named, cut=True))
+        columns.append(Column("configuration", named, cut=True, middle=True))
     else:
-        columns += [Column(key, [row.values[key] for row in rows], cut=True) for key in keys]
+        columns += [
+            Column(key, [row.values[key] for row in rows], cut=True, middle=True) for key in keys
+        ]
     if any(row.planned > 1 for row in rows):
         counts = [(row.standing.value.n, row.planned) for row in rows]
         seeds = [f"{n}" if n == planned else f"{n}/{planned}" for n, planned in counts]
@@ -187,10 +189,13 @@ def effects(
     heads = [i == 0 or rows[i - 1][0] != key for i, (key, _) in enumerate(rows)]
     columns = [
         Column(
-            "key", [key if head else "" for (key, _), head in zip(rows, heads, strict=True)], cut=True
+            "key",
+            [key if head else "" for (key, _), head in zip(rows, heads, strict=True)],
+            cut=True,
+            middle=True,
         ),
-        Column("value", [values[key][i + 1] for key, i in rows], cut=True),
-        Column("instead of", [values[key][0] for key, _ in rows], cut=True),
+        Column("value", [values[key][i + 1] for key, i in rows], cut=True, middle=True),
+        Column("instead of", [values[key][0] for key, _ in rows], cut=True, middle=True),
     ]
     for name, own in found.items():
         differences = [own.keys[key].differences[i] for key, i in rows]

@@ -57,7 +57,8 @@ class Column:
         unit: of its numbers, or "".
         healthy: range of its numbers in healthy runs, or "".
         right: numbers, aligned to the right.
-        cut: may be shortened where there is no room.
+        cut: may be shortened at its end where there is no room.
+        middle: rather in its middle.
         spare: above 0 it is left out where there is no room, the largest first.
         starred: rows that have a star.
     """
@@ -68,6 +69,7 @@ class Column:
     healthy: str = ""
     right: bool = False
     cut: bool = False
+    middle: bool = False
     spare: int = 0
     starred: frozenset[int] = frozenset()
 
@@ -132,7 +134,7 @@ def table_lines(table: Table, room: int | None = None) -> list[list[Span]]:
     Args:
         table: the table.
         room: columns of the terminal. Where there are too few, spare columns are left out, of equal ones
-            the last first; then cells are shortened in their middle. None: as wide as it needs to be.
+            the last first; then cells are shortened. None: as wide as it needs to be.
     """
     shown = table.shown()
     texts = {id(column): _texts(column) for column in shown}
@@ -151,7 +153,8 @@ def table_lines(table: Table, room: int | None = None) -> list[list[Span]]:
     for row in range(max(map(len, texts.values()), default=0)):
         spans: list[Span] = []
         for column in shown:
-            text = shortened(texts[id(column)][row], width := widths[id(column)])
+            width = widths[id(column)]
+            text = shortened(texts[id(column)][row], width, middle=column.middle)
             space = " " * (width - cell_len(text))
             spans.append((space + text if column.right else text + space, styles(column, row - 1)))
             spans.append((SPACE, ""))
@@ -185,18 +188,19 @@ def _texts(column: Column) -> list[str]:
     texts = [printable(column.heading) + star]
     for row, cell in enumerate(column.cells):
         text = cell if cell.isprintable() else printable(cell)
-        text = shortened(text, MOST_LETTERS) if column.cut else text
+        text = shortened(text, MOST_LETTERS, middle=column.middle) if column.cut else text
         texts.append(text + ("*" if row in column.starred else star))
     return texts
 
 
-def shortened(text: str, width: int) -> str:
-    """The text in at most so many columns of the terminal; the middle of a longer one is left out."""
+def shortened(text: str, width: int, *, middle: bool = True) -> str:
+    """The text in at most so many columns of the terminal, without its middle or its end."""
     if cell_len(text) <= width:
         return text
-    head = set_cell_size(text, (width - 1) // 2).rstrip()
-    tail = text[::-1]
-    return f"{head}…{set_cell_size(tail, width - 1 - cell_len(head))[::-1].lstrip()}"
+    head = (width - 1) // 2 if middle else width - 1
+    # Reversed, the tail is cut where it begins.
+    tail = set_cell_size(text[::-1], width - 1 - head)[::-1]
+    return f"{set_cell_size(text, head)}…{tail}"
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

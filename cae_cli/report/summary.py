@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from cae_cli.diagnosis import RULES, health
-from cae_cli.diagnosis.case import UNCHANGED
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
 from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.metrics.collect import Metrics
@@ -100,11 +100,11 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
         baseline("flat grey image", perturbation.grey)
     baseline("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
     columns = [
-        Column("model", cut=True),
+        Column("model"),
         Column("PSNR", unit="dB", right=True),
-        Column("SSIM", right=True),
-        Column("MSE", right=True, spare=1),
-        Column("explained", right=True),
+        Column("SSIM", right=True, spare=1),
+        Column("MSE", right=True, spare=2),
+        Column("explained", right=True, healthy=f"> {share(LITTLE_EXPLAINED, 0)}"),
     ]
     return Table.of(columns, rows, bold=network)
 
@@ -224,7 +224,7 @@ def _others(metrics: Metrics) -> Table:
         for group, own in known.items()
         for name, value in own.items()
     ]
-    return Table.of([Column("of"), Column("metric"), Column("value", right=True)], rows)
+    return Table.of([Column("group"), Column("metric"), Column("value", right=True)], rows)
 
 
 def findings(

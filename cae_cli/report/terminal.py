@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -188,13 +187,13 @@ def _print(console: Console, parts: Sequence[Part], room: int | None) -> None:
     for part in parts:
         match part:
             case str():
-                console.print(Text(part))
+                _print(console, [line(part)], room)
             case Line():
                 text = Text.assemble(*part.spans)
-                if part.whole:
-                    console.print(Text(" " * part.indent) + text, soft_wrap=True)
-                else:
-                    console.print(Padding(text, (0, 0, 0, part.indent), expand=False))
+                wrapped = [text] if part.whole else text.wrap(console, console.width - part.indent)
+                for row in wrapped:
+                    row.rstrip()
+                    console.print(Text(" " * part.indent) + row, soft_wrap=True)
             case Table():
                 for spans in table_lines(part, room):
                     console.print(Text.assemble(*spans), soft_wrap=True)
