@@ -138,7 +138,7 @@ class Progress:
         self._live.update(Group(*lines))
 
     def _left(self, running: Sequence[Running], epochs: Sequence[int], waiting: int) -> float | None:
-        """Remaining seconds, estimated from the jobs so far; None if there is nothing to estimate from."""
+        """Remaining seconds, estimated from the jobs so far; None if no job has a result yet."""
         now = time.monotonic()
         share = [done / max(1, job.epochs) for job, done in zip(running, epochs, strict=True)]
         if self.seconds:

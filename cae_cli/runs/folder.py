@@ -72,27 +72,20 @@ class Run:
         self.last = folder / "checkpoints" / "last.keras"
         self.best = folder / "checkpoints" / "best.keras"
         self.summary_text = folder / "summary.txt"
-        self.reconstructions = folder / "reconstructions.png"
-        self.curves = folder / "curves.png"
-        self.filters_by_epoch = folder / "filters_by_epoch.png"
-        self.baselines = folder / "baselines.png"
-        self.dynamics = folder / "training_dynamics.png"
-        self.perturbation_tests = folder / "perturbation_tests.png"
-        self.filters_vs_init = folder / "filters_vs_init.png"
 
-    def filters(self, layer: str) -> Path:
-        """Picture of a convolution's filters."""
-        return self.folder / "filters" / f"{self._file_name(layer)}.png"
+    def figure(self, name: str, layer: str = "") -> Path:
+        """The file of a figure.
 
-    def maps(self, layer: str) -> Path:
-        """Picture of a convolution's feature maps."""
-        return self.folder / "maps" / f"{self._file_name(layer)}.png"
+        Args:
+            name: below the folder; ``{layer}`` in it stands for the layer.
+            layer: its name, which may come from another person's model file.
 
-    def _file_name(self, layer: str) -> str:
-        """A layer's name, which may come from a stranger's file, if it is no way out of the folder."""
-        if layer != Path(layer).name or not layer.strip("."):
+        Raises:
+            UserError: with the layer's name the file would be elsewhere.
+        """
+        if layer and (layer != Path(layer).name or not layer.strip(".")):
             raise _unreadable(self.arrays)
-        return layer
+        return self.folder / name.replace("{layer}", layer)
 
     def snapshot(self, epoch: int) -> Path:
         """Filters and reconstructions after an epoch."""

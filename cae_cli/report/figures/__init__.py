@@ -1,17 +1,20 @@
-"""The pictures of a run, from the arrays and figures in its folder.
+"""The figures of a run, drawn from the files in its folder.
 
-`draw` says which there are; `pictures` are made of `tiles`, `charts` of bars and lines.
+`catalogue` lists them; `pictures` are made of `tiles`, `charts` of bars and lines.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cae_cli.report.figures import charts, pictures
-from cae_cli.report.figures.tiles import DPI, mosaic
+from cae_cli.diagnosis import RULES
+from cae_cli.report.figures import charts, pictures  # noqa: F401  (they fill the catalogue)
+from cae_cli.report.figures.catalogue import FIGURES, RunData
+from cae_cli.report.figures.tiles import DPI
 from cae_cli.runs.folder import Run
 from cae_cli.system.files import atomic
 
@@ -19,29 +22,52 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["draw", "mosaic", "write"]
+__all__ = ["FIGURES", "RunData", "draw", "write"]
 
 
-def draw(run: Run, *, frozen: float | None = None) -> list[Path]:
-    """Draws every picture of a run that its files are enough for.
+def draw(
+    run: Run, *, frozen: float | None = None, rules: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Path]:
+    """Draws every figure of a run that its files are enough for.
 
     Args:
-        run: a folder that holds arrays.npz, and metrics.csv where somebody watched the training.
+        run: a folder that holds arrays.npz, and metrics.csv if the training was recorded.
         frozen: explained variance of the control with a frozen encoder, if there is one.
+        rules: options of rules by code, where they differ from those of the run's config.
 
     Returns:
         The files written.
+
+    Raises:
+        UserError: a file cannot be read, or a layer's name is not that of a file.
     """
-    # Networks that diverged have infinite weights and errors, whose sums are not numbers.
-    with np.errstate(all="ignore"):
-        figures = _figures(run, frozen)
-    for path, figure in figures.items():
-        write(figure, path)
-    return list(figures)
+    config = run.setup().get("config", {}) if run.setup_file.exists() else {}
+    options = {**(config.get("rules") or {}), **(rules or {})}
+    data = RunData(
+        arrays=run.read_arrays(run.arrays),
+        epochs=run.read_metrics() if run.metrics.exists() else {},
+        snapshots={epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()},
+        frozen=frozen,
+        thresholds={r.code: r.with_options(options.get(r.code, {})).threshold for r in RULES},
+    )
+    planned = [
+        (run.figure(entry.file, layer), entry, layer)
+        for entry in FIGURES
+        for layer in entry.layers(data)
+    ]
+    written = []
+    for path, entry, layer in planned:
+        # Networks that diverged have infinite weights and errors, whose sums are not numbers.
+        with np.errstate(all="ignore"):
+            drawing = entry.draw(data, layer) if layer else entry.draw(data)
+        if drawing is not None:
+            write(drawing, path)
+            written.append(path)
+    return written
 
 
 def write(figure: Figure | Image.Image, path: Path) -> None:
-    """Writes a figure; at every moment its file is whole."""
+    """Writes a figure; at every moment its file is complete."""
     with atomic(path) as temporary:
         _save(figure, temporary)
 
@@ -59,28 +85,3 @@ def _save(figure: Figure | Image.Image, path: Path) -> None:
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # the background is white
         figure = Image.fromarray(np.ascontiguousarray(pixels))
     figure.save(path, format="png", dpi=(DPI, DPI))
-
-
-def _figures(run: Run, frozen: float | None) -> dict[Path, Figure | Image.Image]:
-    arrays = run.read_arrays(run.arrays)
-    epochs = run.read_metrics() if run.metrics.exists() else {}
-    layers = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
-    snapshots = {epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()}
-    figures: dict[Path, Figure | Image.Image | None] = {
-        run.reconstructions: pictures.reconstructions(arrays),
-        run.perturbation_tests: pictures.perturbation_tests(arrays),
-        run.filters_vs_init: pictures.filters_vs_init(arrays),
-        run.baselines: charts.baselines(arrays, frozen),
-        run.dynamics: charts.dynamics(arrays, epochs),
-        run.curves: charts.curves(epochs) if epochs else None,
-        run.filters_by_epoch: pictures.filters_by_epoch(layers[0], arrays, snapshots)
-        if snapshots and layers
-        else None,
-    }
-    for layer in layers:
-        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")  # most used first
-        figures[run.filters(layer)] = pictures.filters(layer, arrays[f"kernel/{layer}"], order)
-        figures[run.maps(layer)] = pictures.maps(
-            layer, arrays["example_images"], arrays[f"map/{layer}"], order
-        )
-    return {path: figure for path, figure in figures.items() if figure is not None}

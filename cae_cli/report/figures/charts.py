@@ -1,4 +1,4 @@
-"""Pictures made of lines and bars: how the training went, and where the result stands."""
+"""Figures made of lines and bars: training curves, training dynamics and baselines."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.diagnosis.case import MANY_INACTIVE, USUAL_UPDATES
+from cae_cli.diagnosis.case import USUAL_UPDATES
 from cae_cli.metrics.maps import map_health
 from cae_cli.metrics.quality import explained_variance
+from cae_cli.report.figures.catalogue import Arrays, RunData, figure
 from cae_cli.report.figures.tiles import DPI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Arrays = Mapping[str, NDArray[Any]]
 Columns = Mapping[str, NDArray[np.float64]]
 Series = NDArray[np.floating[Any]]
 
-OWN, OTHERS, SECOND = "#1f77b4", "#b4bac2", "#d62728"  # this network, yardsticks, a second mark
+OWN, OTHERS, SECOND = "#1f77b4", "#b4bac2", "#d62728"  # this network, baselines, a second mark
 THIS = "this network"
-WORST = -1.5  # explained variance at which bars are cut: what is worse is equally prunable
-SMALLEST_UPDATE = -6.0  # shown; kernels that did not move have -12
-MOST_NAMES = 7  # of a legend, beside the median
+WORST = -1.5  # explained variance at which bars are cut
+SMALLEST_UPDATE = -6.0  # shown; unchanged kernels have -12
+MOST_NAMES = 7  # of layers in a legend
 
 
-def curves(epochs: Mapping[str, NDArray[np.float64]]) -> Figure:
+@figure("curves.png", "Losses, PSNR and SSIM of each epoch.", "epochs")
+def curves(run: RunData) -> Figure:
     """Losses, PSNR and SSIM over the epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.2), dpi=DPI, layout="constrained")
-    axes = figure.subplots(1, 3)
+    epochs = run.epochs
+    chart = Figure(figsize=(11, 3.2), dpi=DPI, layout="constrained")
+    axes = chart.subplots(1, 3)
     epoch = epochs["epoch"]
     marker = "o" if len(epoch) < 30 else None
     panels = [
         ("loss", [("train/data_loss", "training"), ("val/loss", "validation")]),
-        ("PSNR of validation images / dB", [("val/psnr", "validation")]),
-        ("SSIM of validation images", [("val/ssim", "validation")]),
+        ("validation PSNR / dB", [("val/psnr", "validation")]),
+        ("validation SSIM", [("val/ssim", "validation")]),
     ]
     if np.nanmax(epochs["train/penalty"], initial=0) > 0:
         panels[0][1].append(("train/penalty", "penalty"))
@@ -57,38 +59,37 @@ def curves(epochs: Mapping[str, NDArray[np.float64]]) -> Figure:
     if len(values) and values.min() > 0 and values.max() > 10 * values.min():
         axes[0].set_yscale("log")
     axes[0].legend(fontsize=7)
-    return figure
+    return chart
 
 
-def baselines(arrays: Arrays, frozen: float | None = None) -> Figure | None:
-    """Explained variance of the network among those of simpler answers, best at the top.
-
-    Args:
-        arrays: of the run.
-        frozen: explained variance of the control with a frozen encoder, if there is one.
-    """
+@figure(
+    "baselines.png",
+    "Explained variance of the network beside those of simpler models.",
+    *("mse", "mean_mse"),
+)
+def baselines(run: RunData) -> Figure | None:
+    """Explained variance of the network among those of simpler models, best at the top."""
     from matplotlib.figure import Figure
 
-    if not {"mse", "mean_mse"} <= arrays.keys():
-        return None
-    baselines = _explained(arrays, frozen)
+    arrays = run.arrays
+    baselines = _explained(arrays, run.frozen)
     trained = math.nan
     if {"train_mse", "train_mean_mse"} <= arrays.keys():
         trained = explained_variance(arrays["train_mse"], arrays["train_mean_mse"])
     known = {name: value for name, value in baselines.items() if not math.isnan(value)}
     if not known.keys() - {THIS}:
         return None
-    # A network that diverged has no place, but belongs in the picture: below all others.
+    # A network that diverged has no value: it stands below all others.
     names = sorted({THIS: baselines[THIS], **known}, key=lambda name: known.get(name, -math.inf))
     left = max(WORST, float(np.nanmin([0.0, trained, *baselines.values()])))
-    figure = Figure(figsize=(7.6, 1.1 + 0.42 * len(names)), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    chart = Figure(figsize=(7.6, 1.1 + 0.42 * len(names)), dpi=DPI, layout="constrained")
+    axes = chart.subplots()
     axes.set_yticks(range(len(names)), names)
     for row, (name, tick) in enumerate(zip(names, axes.get_yticklabels(), strict=True)):
         value = baselines[name]
         colour, weight = (OWN, "bold") if name == THIS else (OTHERS, "normal")
         axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.62, color=colour)
-        if value < left:  # cut: an arrow says that it goes on
+        if value < left:  # cut, with an arrow
             axes.plot(left, row, marker="<", markersize=9, color=colour)
         axes.text(1.06, row, _number(value), va="center", fontsize=8, fontweight=weight)
         tick.set_fontweight(weight)
@@ -105,17 +106,17 @@ def baselines(arrays: Arrays, frozen: float | None = None) -> Figure | None:
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel(
-        "explained variance of held-out images\n0: no better than the mean training image, 1: perfect"
+        "explained variance of held-out images\n0: mean training image, 1: perfect"
         + ("" if math.isnan(trained) else "; diamond: training images"),
         fontsize=8,
     )
-    title = "How far the network gets, and how far simpler answers get"
-    figure.suptitle(title, fontsize=10, fontweight="bold")
-    return figure
+    title = "Explained variance of the network and of simpler models"
+    chart.suptitle(title, fontsize=10, fontweight="bold")
+    return chart
 
 
 def _explained(arrays: Arrays, frozen: float | None) -> dict[str, float]:
-    """Explained variance of held-out images by what explains them; NaN where it is unknown."""
+    """Explained variance of held-out images by model; NaN where it is unknown."""
 
     def reached(key: str) -> float:
         if key not in arrays:
@@ -125,14 +126,12 @@ def _explained(arrays: Arrays, frozen: float | None) -> dict[str, float]:
 
     return {
         "black image": reached("black_mse"),
-        "flat image\nof the right mean grey": reached("perturbation/grey_mse"),
-        "mean training image,\nwhatever the input": reached("mean_mse"),
-        "best linear decoder of the\nimage shrunk to the code's grid": reached(
-            "perturbation/linear_mse"
-        ),
-        "same network,\nits encoder left random": math.nan if frozen is None else frozen,
+        "flat image with the\nmean grey of each image": reached("perturbation/grey_mse"),
+        "mean training image": reached("mean_mse"),
+        "linear decoder of the image\nat the latent resolution": reached("perturbation/linear_mse"),
+        "same network with a\nfrozen random encoder": math.nan if frozen is None else frozen,
         THIS: reached("mse"),
-        "principal components,\nas many as the code has values": reached("perturbation/projection_mse"),
+        "principal components,\nas many as latent values": reached("perturbation/projection_mse"),
     }
 
 
@@ -142,17 +141,16 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1e}"
 
 
-def dynamics(arrays: Arrays, epochs: Columns) -> Figure | None:
-    """Sizes of steps, gradients, inactive maps and the loss, from the first step to the last.
-
-    Args:
-        arrays: with the ``dynamics/...`` of `cae_cli.training.recorder`, as far as they are there.
-        epochs: columns of metrics.csv; {} where there is none.
-    """
+@figure(
+    "training_dynamics.png",
+    "Update ratios, gradients, inactive maps and the loss, from the first step to the last.",
+    "dynamics/kernels",
+)
+def dynamics(run: RunData) -> Figure | None:
+    """Update ratios, gradients, inactive maps and the loss, from the first step to the last."""
     from matplotlib.figure import Figure
 
-    if "dynamics/kernels" not in arrays:
-        return None
+    arrays, epochs = run.arrays, run.epochs
     kernels = [str(name).removesuffix("/kernel") for name in arrays["dynamics/kernels"]]
     looked = [key.removeprefix("look_std/") for key in arrays if key.startswith("look_std/")]
     colours = _colours_of(list(dict.fromkeys([*kernels, *looked])))
@@ -164,24 +162,26 @@ def dynamics(arrays: Arrays, epochs: Columns) -> Figure | None:
     if np.isfinite(gradients).any():
         panels.append(lambda axes: _draw_gradients(axes, gradients, [colours[k] for k in kernels]))
     if looked:
-        panels.append(lambda axes: _draw_inactive(axes, arrays, {k: colours[k] for k in looked}))
+        threshold = run.thresholds.get("CAE401", math.nan)
+        shown = {k: colours[k] for k in looked}
+        panels.append(lambda axes: _draw_inactive(axes, arrays, shown, threshold))
     if np.isfinite(arrays.get("dynamics/losses", np.zeros(0))).any():
         panels.append(lambda axes: _draw_losses(axes, arrays["dynamics/losses"], epochs))
     if not panels:
         return None
     rows, columns = (2, 2) if len(panels) > 2 else (1, len(panels))
     size = (4.2 * columns + 1.6, 2.8 * rows + 0.4)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    chart = Figure(figsize=size, dpi=DPI, layout="constrained")
+    every = chart.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(every, panels, strict=False):
         panel(axes)
         axes.tick_params(labelsize=7, which="both")
         axes.grid(alpha=0.3)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
-    _name_layers(figure, colours)
-    figure.suptitle("How the training went", fontsize=10, fontweight="bold")
-    return figure
+    _name_layers(chart, colours)
+    chart.suptitle("Training dynamics", fontsize=10, fontweight="bold")
+    return chart
 
 
 def _colours_of(names: Sequence[str]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _colours_of(names: Sequence[str]) -> dict[str, Any]:
     return dict(zip(names, colormaps["plasma"](np.linspace(0, 0.88, len(names))), strict=True))
 
 
-def _name_layers(figure: Figure, colours: Mapping[str, Any]) -> None:
+def _name_layers(chart: Figure, colours: Mapping[str, Any]) -> None:
     """The legend of all panels; of many layers some, the first and the last among them."""
     from matplotlib.lines import Line2D
 
@@ -201,7 +201,7 @@ def _name_layers(figure: Figure, colours: Mapping[str, Any]) -> None:
     handles = [Line2D([], [], color=colours[names[i]], label=_short(names[i])) for i in shown]
     handles.append(Line2D([], [], color="black", linewidth=2.2, label="median"))
     title = "layer, first to last" + ("" if len(shown) == len(names) else f"\n({len(names)} in all)")
-    figure.legend(handles=handles, loc="outside right upper", fontsize=7, title=title, title_fontsize=7)
+    chart.legend(handles=handles, loc="outside right upper", fontsize=7, title=title, title_fontsize=7)
 
 
 def _short(name: str, most: int = 22) -> str:
@@ -254,11 +254,11 @@ def _draw_updates(axes: Axes, steps: NDArray[np.int64], updates: Series, colours
         ha="right",
         va="bottom",
     )
-    title = "size of a step relative to the weights"
+    title = "update ratio of each kernel"
     if still.any():
-        title += f"\n{still.sum()} of {len(still)} kernels never moved; not shown"
+        title += f"\n{still.sum()} of {len(still)} kernels did not change (not shown)"
     axes.set_title(title, fontsize=9)
-    axes.set_xlabel("step: the first ones, then the first of each epoch", fontsize=8)
+    axes.set_xlabel("step (the first ones, then the first of each epoch)", fontsize=8)
     axes.set_ylabel("log10(mean |change| / mean |weight|)", fontsize=7)
 
 
@@ -275,20 +275,20 @@ def _draw_gradients(axes: Axes, gradients: Series, colours: Sequence[Any]) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any]) -> None:
+def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any], threshold: float) -> None:
     steps = arrays["dynamics/look_steps"]
-    places = np.arange(len(steps))  # evenly: there are many looks at first and few later
+    places = np.arange(len(steps))  # evenly spaced: most are among the first steps
     for number, (layer, colour) in enumerate(colours.items()):
         stds, image_stds = arrays[f"look_std/{layer}"], arrays[f"look_image_std/{layer}"]
         shares = [map_health(*pair).inactive_share for pair in zip(stds, image_stds, strict=True)]
         # Later lines are thinner, so that equal ones can be seen beneath.
         width = 4.5 - 3.5 * number / max(1, len(colours) - 1)
         axes.plot(places, shares, color=colour, linewidth=width, marker="o", markersize=width + 1)
-    axes.axhline(MANY_INACTIVE, color="black", linestyle="--", linewidth=0.9)
+    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.9)
     axes.text(
         0.99,
-        MANY_INACTIVE + 0.01,
-        "too many",
+        threshold + 0.01,
+        f"threshold of CAE401: {threshold:g}",
         transform=axes.get_yaxis_transform(),
         fontsize=7,
         ha="right",
@@ -298,7 +298,7 @@ def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any]) -> No
     every = max(1, math.ceil(len(steps) / 9))
     axes.set_xticks(places[::every], [f"{step:,}" for step in steps[::every]])
     axes.set_title("share of inactive maps in each layer", fontsize=9)
-    axes.set_xlabel("step after which the maps were looked at", fontsize=8)
+    axes.set_xlabel("step", fontsize=8)
 
 
 def _draw_losses(axes: Axes, losses: Series, epochs: Columns) -> None:
@@ -314,21 +314,21 @@ def _draw_losses(axes: Axes, losses: Series, epochs: Columns) -> None:
         axes.plot(steps, known, color=OWN, linewidth=0.6, alpha=0.45, label="data loss")
         weights = np.full(window, 1 / window)
         smooth, middle = (np.convolve(values, weights, "valid") for values in (known, steps))
-        label = f"its mean over {window * per_part:,.0f} steps"
+        label = f"mean over {window * per_part:,.0f} steps"
         axes.plot(middle, smooth, color=OWN, linewidth=1.8, label=label)
     else:
         axes.plot(steps, known, color=OWN, linewidth=1.8, marker=".", label="data loss")
     shown = [known[np.isfinite(known)]]
     penalty = epochs.get("train/penalty", np.zeros(0))
     if np.nanmax(penalty, initial=0) > 0:
-        label = "penalty, mean of an epoch"
+        label = "penalty (mean of each epoch)"
         axes.plot(ends, penalty, color="#7f7f7f", marker="o", markersize=3, label=label)
         shown.append(penalty[np.isfinite(penalty)])
     values = np.concatenate(shown)
     if values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
     broken = "" if np.isfinite(losses).all() else ", up to where it is not finite"
-    axes.set_title(f"loss of the training images{broken}", fontsize=9)
+    axes.set_title(f"training loss{broken}", fontsize=9)
     axes.set_xlabel("step", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

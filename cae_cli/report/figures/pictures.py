@@ -1,35 +1,32 @@
-"""Pictures made of tiles: filters, feature maps, and what the network makes of images."""
+"""Figures made of tiles: filters, feature maps and reconstructions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.metrics.filters import p_value, structure
 from cae_cli.metrics.quality import psnr
+from cae_cli.report.figures.catalogue import RunData, figure
 from cae_cli.report.figures.tiles import TILE, Array, Colours, fitted, grid, photo
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Arrays = Mapping[str, NDArray[Any]]
-
 MOST_ROWS, MOST_COLUMNS = 32, 16  # tiles of a filter picture; more cannot be seen
 MOST_MAPS, MOST_IMAGES = 12, 6
-MOST_LAYERS, MOST_REINITIALIZED = (
-    8,
-    14,
-)  # blocks and columns of the comparison with re-initialised filters
+MOST_LAYERS, MOST_REINITIALIZED = 8, 14  # layers and columns beside the initializer's filters
 
 
-def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Image.Image:
+@figure("filters/{layer}.png", "The filters of a convolution, most used first.", "map_std/{layer}")
+def filters(run: RunData, layer: str) -> Image.Image:
     """Every filter of a layer; one row each where it has several input channels."""
+    kernel = run.arrays[f"kernel/{layer}"]
     kh, kw, inputs, filters = kernel.shape
     colours = Colours([kernel])
-    shown = order[:MOST_ROWS]
+    shown = run.most_used(layer)[:MOST_ROWS]
     if inputs == 1:
         columns = min(8, len(shown))  # a block of tiles rather than one tall column
         starts = range(0, len(shown), columns)
@@ -59,11 +56,16 @@ def filters(layer: str, kernel: Array, order: NDArray[np.intp]) -> Image.Image:
     )
 
 
-def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Image.Image:
+@figure(
+    "maps/{layer}.png",
+    "The feature maps of a convolution for held-out images, one image in each row.",
+    *("map_std/{layer}", "map/{layer}", "example_images"),
+)
+def maps(run: RunData, layer: str) -> Image.Image:
     """Feature maps of the example images: an image in each row, the input first."""
+    maps, images = run.arrays[f"map/{layer}"][:MOST_IMAGES], run.arrays["example_images"][:MOST_IMAGES]
     h, w, filters = maps.shape[1:]
-    shown = order[:MOST_MAPS]
-    maps, images = maps[:MOST_IMAGES], images[:MOST_IMAGES]
+    shown = run.most_used(layer)[:MOST_MAPS]
     colours = Colours([maps])
     photos = [photo(image) for image in images]
     rows = [
@@ -81,9 +83,14 @@ def maps(layer: str, images: Array, maps: Array, order: NDArray[np.intp]) -> Ima
     )
 
 
-def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Image.Image:
+@figure(
+    "reconstructions.png",
+    "The best, median and worst reconstructions of held-out images.",
+    *("chosen_images", "chosen_outputs", "chosen_mse", "mse"),
+)
+def reconstructions(run: RunData) -> Image.Image:
     """Best, median and worst held-out images: input, output, difference."""
-    images, outputs, mse = (arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
+    images, outputs, mse = (run.arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
     third = len(images) // 3
     names = ["best"] * third + ["median"] * third + ["worst"] * third
     difference = (outputs - images).mean(axis=3)  # (k, h, w)
@@ -95,7 +102,7 @@ def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Image.Image:
     ]
     decibels = psnr(mse)
     return grid(
-        f"Held-out images and their reconstructions, by error ({len(arrays['mse']):,} images)",
+        f"Best, median and worst reconstructions of {len(run.arrays['mse']):,} held-out images",
         rows,
         ["input", "output", "difference"],
         [f"{name}\n{value:.1f} dB" for name, value in zip(names, decibels, strict=True)],
@@ -104,13 +111,17 @@ def reconstructions(arrays: Mapping[str, NDArray[Any]]) -> Image.Image:
     )
 
 
-def filters_by_epoch(
-    layer: str, arrays: Mapping[str, NDArray[Any]], snapshots: Mapping[int, Mapping[str, Any]]
-) -> Image.Image:
+@figure(
+    "filters_by_epoch.png",
+    "The filters of the first convolution and reconstructions after some epochs (`training.snapshots`).",
+    *("snapshots", "kernel/", "map_std/", "example_images"),
+)
+def filters_by_epoch(run: RunData) -> Image.Image:
     """First-layer filters and reconstructions after chosen epochs, an epoch in each row."""
-    order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:16]
-    images = [photo(image) for image in arrays["example_images"]]
-    # Filters that see colour are shown by their mean over the channels.
+    layer, snapshots = run.layers[0], run.snapshots
+    order = run.most_used(layer)[:16]
+    images = [photo(image) for image in run.arrays["example_images"]]
+    # Filters with several input channels are shown by their mean.
     kernels = {e: snapshots[e][f"kernel/{layer}"].mean(axis=2) for e in sorted(snapshots)}
     colours = Colours(list(kernels.values()))
     rows: list[list[Array | None]] = [
@@ -123,10 +134,10 @@ def filters_by_epoch(
     ]
     rows.append([*[None] * (len(order) + 1), *images])
     names = ["untrained" if epoch == 0 else f"epoch {epoch}" for epoch in kernels]
-    inputs = arrays[f"kernel/{layer}"].shape[2]
+    inputs = run.arrays[f"kernel/{layer}"].shape[2]
     of_what = f" (mean over {inputs} input channels)" if inputs > 1 else ""
     return grid(
-        f"How the filters of {layer} form, and what the network makes of held-out images",
+        f"Filters of {layer} and reconstructions of held-out images, by epoch",
         rows,
         names,
         cell=0.6,
@@ -136,38 +147,46 @@ def filters_by_epoch(
     )
 
 
-def perturbation_tests(arrays: Arrays) -> Image.Image | None:
-    """What the network makes of the examples, of other codes, of scrambled pixels and of noise."""
+@figure(
+    "perturbation_tests.png",
+    "Outputs with another image's latent code, for scrambled pixels and for noise.",
+    "example_images",
+)
+def perturbation_tests(run: RunData) -> Image.Image | None:
+    """Outputs for the examples, for other latent codes, for scrambled pixels and for noise."""
+    arrays = run.arrays
     groups = [
         [("input", "example_images"), ("output", "example_outputs")],
-        [("output with a\nneighbour's code", "shuffled_outputs")],
-        [("scrambled input", "scrambled_images"), ("its output", "scrambled_outputs")],
-        [("noisy input", "noisy_images"), ("its output", "noisy_outputs")],
+        [("output with the next\nimage's latent code", "shuffled_outputs")],
+        [("scrambled input", "scrambled_images"), ("output", "scrambled_outputs")],
+        [("noisy input", "noisy_images"), ("output", "noisy_outputs")],
     ]
     if len(arrays["example_images"]) < 2:
-        del groups[1]  # a single image has no neighbour, and keeps its own code
-    there = [group for group in groups if all(key in arrays for _, key in group)]
-    if len(there) < 2:
+        del groups[1]  # a single image has no next one
+    known = [group for group in groups if all(key in arrays for _, key in group)]
+    if len(known) < 2:
         return None
-    shown = [row for group in there for row in group]
+    shown = [row for group in known for row in group]
     return grid(
-        "What the network answers when its code or its input is changed",
+        "Perturbation tests: outputs for a changed latent code or input",
         [[photo(image) for image in arrays[key]] for _, key in shown],
         [name for name, _ in shown],
         cell=0.85,
-        caption="Healthy: with a neighbour's code the neighbour's image appears; scrambled pixels are "
-        "not reproduced; noise is removed.",
-        groups=[len(group) for group in there],
+        caption="Healthy: the next image appears with its latent code, scrambled pixels are not "
+        "reproduced, and noise is removed.",
+        groups=[len(group) for group in known],
     )
 
 
-def filters_vs_init(arrays: Arrays) -> Image.Image | None:
-    """Filters after training above filters that the layer's initializer might have drawn as well."""
-    layers = [
-        key.removeprefix("reinitialized/")
-        for key in arrays
-        if key.startswith("reinitialized/") and f"kernel/{key.removeprefix('reinitialized/')}" in arrays
-    ]
+@figure(
+    "filters_vs_init.png",
+    "Trained filters above filters that the layer's initializer draws.",
+    *("reinitialized/", "map_std/"),
+)
+def filters_vs_init(run: RunData) -> Image.Image | None:
+    """Trained filters above filters that the layer's initializer draws, for each layer."""
+    arrays = run.arrays
+    layers = [layer for layer in run.layers if f"reinitialized/{layer}" in arrays]
     if not layers:
         return None
     square = np.zeros((TILE, TILE), np.float32)
@@ -176,24 +195,24 @@ def filters_vs_init(arrays: Arrays) -> Image.Image | None:
     for layer in layers[:MOST_LAYERS]:
         trained, reinitialized = arrays[f"kernel/{layer}"], arrays[f"reinitialized/{layer}"]
         p = p_value(structure(trained), arrays.get(f"null/{layer}", np.zeros(0, np.float32)))
-        order = np.argsort(-arrays[f"map_std/{layer}"], kind="stable")[:MOST_REINITIALIZED]
+        order = run.most_used(layer)[:MOST_REINITIALIZED]
         slices = [_strongest(trained, order), _strongest(reinitialized, np.arange(len(order)))]
         colours = Colours([value for row in slices for value in row], signed=True)
         rows += [[fitted(value, colours, square) for value in row] for row in slices]
         verdict = f"p = {p:.2f}" if np.isfinite(p) else "p unknown"
         if not np.isfinite(trained).all():
             verdict = "not finite"
-        names += [f"{layer} trained\n{verdict}", f"{layer} redrawn"]
+        names += [f"{layer} trained\n{verdict}", f"{layer} initializer"]
     more = f"{MOST_LAYERS} of {len(layers)} layers shown. " if len(layers) > MOST_LAYERS else ""
     return grid(
-        "Filters after training, and as the initializer might have drawn them",
+        "Trained filters and filters drawn by the initializer",
         rows,
         names,
         cell=0.5,
         caption=f"{more}Up to {MOST_REINITIALIZED} filters of each layer, most used first, each at its "
-        "strongest input channel. Blue negative, white 0, red positive, one scale for the two rows of a "
-        "layer. p: how often random filters are arranged as unusually as the trained ones are. Looks "
-        "alone prove nothing: random filters look like edges and blobs too.",
+        "strongest input channel. Blue negative, white 0, red positive; the two rows of a layer share a "
+        "scale. p: how often random filters are as structured as the trained ones. Looks alone prove "
+        "nothing: random filters look like edges and blobs too.",
         groups=[2] * (len(rows) // 2),
     )
 
