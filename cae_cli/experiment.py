@@ -403,7 +403,7 @@ def report(
     outcome = diagnose(folder, rules)
     if pictures:
         with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
-            figures.draw(folder, frozen=outcome.metrics.frozen, rules=rules)
+            figures.draw(folder, frozen=outcome.metrics.frozen, thresholds=outcome.diagnosis.thresholds)
     folder.write_summary(
         {
             "verdict": outcome.diagnosis.verdict,

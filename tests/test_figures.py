@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli.diagnosis import RULES
+from cae_cli import experiment
+from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
 from cae_cli.metrics.filters import structure
 from cae_cli.report import figures
 from cae_cli.report.figures import FIGURES, RunData, charts, comparison, contact, draw, pictures
 from cae_cli.report.figures.tiles import Colours, fitted, grid, mosaic, photo
 from cae_cli.runs.folder import Run
+from tests.test_diagnosis import CONFIG, healthy
 
 RNG = np.random.default_rng(0)
 
@@ -405,25 +407,23 @@ def test_compared_runs_have_a_row_each_below_the_images(tmp_path, rows):
         assert same(row, list(map(photo, part)))
 
 
-def test_the_threshold_drawn_is_that_of_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, 0.4), ({"threshold": 0.6}, 0.6), ({"threshold": None}, 0.4), ({"enabled": False}, None)],
+)
+def test_the_threshold_drawn_is_that_of_the_run(tmp_path, monkeypatch, options, expected):
     run = make_run(tmp_path, filters=(5,))
+    verdict = diagnose(healthy(), {**CONFIG, "rules": {"CAE401": options}})
+    outcome = experiment.Outcome(healthy(), verdict, "test", [], failed=False)
     drawn = {}
+    monkeypatch.setattr(experiment, "diagnose", lambda *_: outcome)
     monkeypatch.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))
-
-    def thresholds():
-        draw(run)
-        [axes] = [a for a in drawn["training_dynamics.png"].axes if "inactive" in a.get_title()]
-        return [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
-
-    own = {rule.code: rule.threshold for rule in RULES}
-    assert thresholds() == [own["CAE401"]]
-    run.write_setup({"config": {"rules": {"CAE401": {"threshold": 0.6, "enabled": True}}}})
-    assert thresholds() == [0.6]
-    run.write_setup({"config": {"rules": {"CAE401": {"threshold": None, "enabled": True}}}})
-    assert thresholds() == [own["CAE401"]]
-    draw(run, rules={"CAE401": {"threshold": 0.7}})
+    experiment.report(run, silent=True)
     [axes] = [a for a in drawn["training_dynamics.png"].axes if "inactive" in a.get_title()]
-    assert 0.7 in [line.get_ydata()[0] for line in axes.lines]
+    lines = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert lines == ([] if expected is None else [expected])
+    healthy_range = "" if expected is None else f"< {expected:.0%}"
+    assert healthy_range in run.summary_text.read_text()
 
 
 def test_bars_are_the_explained_variance_of_each_model(tmp_path):

@@ -47,7 +47,7 @@ def summary(
             [_baselines(metrics, verbose=verbose)],
         ),
         "",
-        Section("Layers", [_layers(metrics)]),
+        Section("Layers", [_layers(metrics, diagnosis.thresholds)]),
         "",
     ]
     if (tests := _perturbation_tests(metrics)).shown():
@@ -109,9 +109,12 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
     return Table.of(columns, rows, bold=network)
 
 
-def _layers(metrics: Metrics) -> Table:
+def _layers(metrics: Metrics, thresholds: Mapping[str, float]) -> Table:
     """How many filters of each convolution are of no use, and how far it is from its initial weights."""
-    threshold = {rule.code: rule.threshold for rule in RULES}
+
+    def below(code: str) -> str:
+        return f"< {share(thresholds[code], 0)}" if code in thresholds else ""
+
     rows = [
         (
             layer.name,
@@ -130,9 +133,9 @@ def _layers(metrics: Metrics) -> Table:
         Column("layer", cut=True),
         Column("filters", right=True),
         Column("size", right=True, spare=2),
-        Column("inactive", right=True, healthy=f"< {share(threshold['CAE401'], 0)}"),
+        Column("inactive", right=True, healthy=below("CAE401")),
         Column("constant", right=True, spare=3),
-        Column("duplicate", right=True, healthy=f"< {share(threshold['CAE402'], 0)}"),
+        Column("duplicate", right=True, healthy=below("CAE402")),
         Column("prunable", right=True, spare=1),
         Column("weight change", right=True, healthy=f"> {UNCHANGED:g}"),
         Column("p", right=True),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,14 +26,14 @@ __all__ = ["FIGURES", "RunData", "draw", "write"]
 
 
 def draw(
-    run: Run, *, frozen: float | None = None, rules: Mapping[str, Mapping[str, Any]] | None = None
+    run: Run, *, frozen: float | None = None, thresholds: Mapping[str, float] | None = None
 ) -> list[Path]:
     """Draws every figure of a run that its files are enough for.
 
     Args:
         run: a folder that holds arrays.npz, and metrics.csv if the training was recorded.
         frozen: explained variance of the control with a frozen encoder, if there is one.
-        rules: options of rules by code, where they differ from those of the run's config.
+        thresholds: of the enabled rules in this run, by code; None: the default of each rule.
 
     Returns:
         The files written.
@@ -41,14 +41,12 @@ def draw(
     Raises:
         UserError: a file cannot be read, or a layer's name is not that of a file.
     """
-    config = run.setup().get("config", {}) if run.setup_file.exists() else {}
-    options = {**(config.get("rules") or {}), **(rules or {})}
     data = RunData(
         arrays=run.read_arrays(run.arrays),
         epochs=run.read_metrics() if run.metrics.exists() else {},
         snapshots={epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()},
         frozen=frozen,
-        thresholds={r.code: r.with_options(options.get(r.code, {})).threshold for r in RULES},
+        thresholds={r.code: r.threshold for r in RULES} if thresholds is None else thresholds,
     )
     planned = [
         (run.figure(entry.file, layer), entry, layer)

@@ -162,8 +162,7 @@ def dynamics(run: RunData) -> Figure | None:
     if np.isfinite(gradients).any():
         panels.append(lambda axes: _draw_gradients(axes, gradients, [colours[k] for k in kernels]))
     if looked:
-        threshold = run.thresholds.get("CAE401", math.nan)
-        shown = {k: colours[k] for k in looked}
+        shown, threshold = {k: colours[k] for k in looked}, run.thresholds.get("CAE401")
         panels.append(lambda axes: _draw_inactive(axes, arrays, shown, threshold))
     if np.isfinite(arrays.get("dynamics/losses", np.zeros(0))).any():
         panels.append(lambda axes: _draw_losses(axes, arrays["dynamics/losses"], epochs))
@@ -275,7 +274,9 @@ def _draw_gradients(axes: Axes, gradients: Series, colours: Sequence[Any]) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any], threshold: float) -> None:
+def _draw_inactive(
+    axes: Axes, arrays: Arrays, colours: Mapping[str, Any], threshold: float | None
+) -> None:
     steps = arrays["dynamics/look_steps"]
     places = np.arange(len(steps))  # evenly spaced: most are among the first steps
     for number, (layer, colour) in enumerate(colours.items()):
@@ -284,16 +285,17 @@ def _draw_inactive(axes: Axes, arrays: Arrays, colours: Mapping[str, Any], thres
         # Later lines are thinner, so that equal ones can be seen beneath.
         width = 4.5 - 3.5 * number / max(1, len(colours) - 1)
         axes.plot(places, shares, color=colour, linewidth=width, marker="o", markersize=width + 1)
-    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.9)
-    axes.text(
-        0.99,
-        threshold + 0.01,
-        f"threshold of CAE401: {threshold:g}",
-        transform=axes.get_yaxis_transform(),
-        fontsize=7,
-        ha="right",
-        va="bottom",
-    )
+    if threshold is not None:
+        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.9)
+        axes.text(
+            0.99,
+            threshold + 0.01,
+            f"threshold of CAE401: {threshold:g}",
+            transform=axes.get_yaxis_transform(),
+            fontsize=7,
+            ha="right",
+            va="bottom",
+        )
     axes.set_ylim(-0.04, 1.04)
     every = max(1, math.ceil(len(steps) / 9))
     axes.set_xticks(places[::every], [f"{step:,}" for step in steps[::every]])
