@@ -75,10 +75,6 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
             f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
         ) from error
     check_version()
-    if _limited is not None:
-        import sklearn.linear_model  # noqa: F401  (brings SciPy's)
-
-        _limit()
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
     parts = 1 if gpus or cores() == 1 else 2
@@ -118,9 +114,6 @@ def keep_to(some: Collection[int]) -> None:
         os.sched_setaffinity(0, some)
 
 
-_limited: contextlib.ExitStack | None = None  # inside `one_blas_thread`
-
-
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """In the block, linear algebra computes on one thread, however many cores there are.
@@ -128,21 +121,11 @@ def one_blas_thread() -> Iterator[None]:
     Its threads wait for each other in busy loops, so two threads on one core take many times as long as
     one; and results would depend on their number.
     """
-    global _limited
-    with contextlib.ExitStack() as _limited:
-        _limit()
-        try:
-            yield
-        finally:
-            _limited = None
-
-
-def _limit() -> None:
-    """Limits the loaded libraries: NumPy's at once, SciPy's when TensorFlow starts."""
+    import scipy.linalg  # noqa: F401  (only loaded libraries can be limited: NumPy's and SciPy's)
     import threadpoolctl
 
-    if _limited is not None:
-        _limited.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def seed(number: int) -> None:
