@@ -31,7 +31,7 @@ PARTS = {
     *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics"),
     *("models", "ops", "optimizers", "quantizers", "random", "regularizers", "src"),
 }
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file, beside assets/
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file, apart from assets/
 LARGEST_CONFIG = 2**25  # bytes
 AGAIN = "If you trust it, open it with Keras and save it again with model.save('model.keras')."
 DEEPEST_CONFIG = 200  # nested brackets; a network within a network takes three
@@ -142,7 +142,7 @@ def _checked(path: Path) -> Any:
         raise
     except Exception as error:  # zipfile and h5py on arbitrary bytes
         raise UserError(
-            "the file is damaged, or not of the type that its name says",
+            "the file is damaged, or not of the type of its suffix",
             where=path,
             hint="Copy it again, or save the model again with model.save('model.keras').",
         ) from error
@@ -160,18 +160,18 @@ def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
     if len({member.filename for member in members}) < len(members):
         problem = "holds a part twice"
     elif sum(member.file_size for member in members) > size:
-        problem = "holds less than it says"
+        problem = "holds less data than it declares"
     for member in members:
         parts = PurePosixPath(member.filename).parts
         name = printable(member.filename)[:80]
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            problem = f"is packed or encrypted: {name}"
+            problem = f"is compressed or encrypted: {name}"
         elif (
             (member.filename not in MEMBERS and parts[:1] != ("assets",))
             or ".." in parts
             or stat.S_ISLNK(member.external_attr >> 16)
         ):
-            problem = f"holds what no model of Keras has: {name}"
+            problem = f"holds a member that no Keras model has: {name}"
     if problem:
         raise UserError(f"the file {problem}", where=path, hint=AGAIN)
 
@@ -180,27 +180,27 @@ def _check_weights(file: Any, path: Path) -> None:
     """Checks all groups of an HDF5 file, without recursion: a group may contain itself."""
     import h5py
 
-    groups, seen = [file], set()
+    groups, visited = [file], set()
     while groups:
         group = groups.pop()
         for name in group:
             problem = None
             link = group.get(name, getlink=True)
-            found = group[name] if isinstance(link, h5py.HardLink) else None
-            if found is None:
-                problem = "lead elsewhere"
-            elif isinstance(found, h5py.Group):
-                address = h5py.h5o.get_info(found.id).addr
-                if address not in seen:
-                    seen.add(address)
-                    groups.append(found)
-            elif isinstance(found, h5py.Dataset):
-                if found.external or found.is_virtual:
-                    problem = "lead elsewhere"
-                elif found.dtype.hasobject:
-                    problem = "are no numbers"
-                elif found.id.get_storage_size() < found.nbytes:
-                    problem = "are packed: the file holds less than they say"
+            member = group[name] if isinstance(link, h5py.HardLink) else None
+            if member is None:
+                problem = "are links out of the file"
+            elif isinstance(member, h5py.Group):
+                address = h5py.h5o.get_info(member.id).addr
+                if address not in visited:
+                    visited.add(address)
+                    groups.append(member)
+            elif isinstance(member, h5py.Dataset):
+                if member.external or member.is_virtual:
+                    problem = "are links out of the file"
+                elif member.dtype.hasobject:
+                    problem = "are not numbers"
+                elif member.id.get_storage_size() < member.nbytes:
+                    problem = "are compressed: the file holds fewer bytes than they declare"
             if problem:
                 what = f"the weights {problem}, in {printable(name)[:80]}"
                 raise UserError(what, where=path, hint=AGAIN)

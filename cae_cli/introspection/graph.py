@@ -28,12 +28,12 @@ class Graph:
 
     def before(self, x: Tensor) -> set[Step]:
         """The steps that ``x`` depends on."""
-        needed, found = {id(x)}, set()
+        needed, steps = {id(x)}, set()
         for step in reversed(self.steps):
             if any(id(y) in needed for y in step.outputs):
-                found.add(step)
+                steps.add(step)
                 needed |= {id(y) for y in step.inputs}
-        return found
+        return steps
 
     def kernel_follows(self, step: Step) -> bool:
         """Whether a layer with a kernel depends on the step."""
@@ -42,14 +42,14 @@ class Graph:
     @cached_property
     def _before_kernels(self) -> set[Step]:
         needed: set[int] = set()
-        found = set()
+        steps = set()
         for step in reversed(self.steps):
             if any(id(y) in needed for y in step.outputs):
-                found.add(step)
+                steps.add(step)
             elif not is_kernel_layer(step.operation):
                 continue
             needed |= {id(y) for y in step.inputs}
-        return found
+        return steps
 
     def paths(self, without: Iterable[Tensor] = ()) -> tuple[dict[int, int], int]:
         """The number of paths from inputs to outputs through each tensor, and of all paths."""

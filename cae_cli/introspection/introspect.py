@@ -56,8 +56,8 @@ def introspect(model: Model, *, latent: str | None = None, shape: Shape | None =
         )
     flat = keras.Model(image, fitting[0], name="autoencoder")
     graph = Graph(flat.inputs, flat.outputs)
-    found = find_latent(graph, tracer.models, latent)
-    autoencoder = Autoencoder(flat, graph.maker[id(found)].operation.name)
+    code = find_latent(graph, tracer.models, latent)
+    autoencoder = Autoencoder(flat, graph.maker[id(code)].operation.name)
     if not autoencoder.convolutions and autoencoder.closed:
         raise _cannot_follow(", ".join(autoencoder.closed), tracer.failure)
     return autoencoder

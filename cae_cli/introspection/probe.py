@@ -16,7 +16,7 @@ convolution:
 ``example_images, _outputs``    (8, h, w, c) the first held-out images
 ``shuffled_outputs``            (8, h, w, c) the examples with the latent code of the next image
 ``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
-``noisy_images, _outputs``      (8, h, w, c) the examples with noise that can be seen
+``noisy_images, _outputs``      (8, h, w, c) the examples with visible noise
 ``chosen_images, _outputs``     (9, h, w, c) three best, three median, three worst by MSE
 ``chosen_mse``                  (9,)
 ``mse, ssim``                   (n,) of the reconstructions

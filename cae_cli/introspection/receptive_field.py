@@ -65,15 +65,15 @@ def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | N
     for step in graph.steps:
         if step not in inside:
             continue
-        seen = [views[id(x)] for x in step.inputs]
+        before = [views[id(x)] for x in step.inputs]
         view: tuple[_View, _View] | None = None
-        if all(v is not None for v in seen):
-            pairs = [_see(step, axis, [v[axis] for v in seen if v is not None]) for axis in (0, 1)]
+        if all(v is not None for v in before):
+            pairs = [_see(step, axis, [v[axis] for v in before if v is not None]) for axis in (0, 1)]
             if pairs[0] is not None and pairs[1] is not None:
                 view = pairs[0], pairs[1]
         views |= {id(x): view for x in step.outputs}
-    found = views[id(latent)]
-    return found and (found[0].size(image.shape[1]), found[1].size(image.shape[2]))
+    field = views[id(latent)]
+    return field and (field[0].size(image.shape[1]), field[1].size(image.shape[2]))
 
 
 def _see(step: Step, axis: int, views: list[_View]) -> _View | None:

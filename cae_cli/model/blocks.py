@@ -96,7 +96,7 @@ class Stage:
         return (self._residual if self.options.block == "residual" else self._convolve)(x, filters, name)
 
     def _residual(self, x: Tensor, filters: int, name: str) -> Tensor:
-        """Two convolutions beside a shortcut (He et al., "Deep residual learning", CVPR 2016)."""
+        """Two convolutions and a shortcut (He et al., "Deep residual learning", CVPR 2016)."""
         import keras
 
         y = self._convolve(x, filters, f"{name}_a")

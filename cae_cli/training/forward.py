@@ -147,7 +147,7 @@ def up_convolution(conv: Layer, parts: list[Tensor]) -> list[Tensor]:
 
 
 def _taps(size: int) -> range:
-    """Pixels of the low resolution that one of the high depends on, as seen from the one below it."""
+    """Offsets of the low-resolution pixels that a high-resolution pixel depends on."""
     before = (size - 1) // 2
     return range(-before // 2, (size - before) // 2 + 1)
 

@@ -129,7 +129,7 @@ class CompiledSteps:
             first: number of steps made before this epoch.
             on_steps: called with the step of the epoch and its loss after every chunk.
         """
-        sums, seen = np.zeros(self.width), 0  # weighted by images, as the mean over an epoch should be
+        sums, count = np.zeros(self.width), 0  # weighted by the images of each step
         for indices, start in self._pieces(order, first):
             step = first + start
             pixels = self.images.train[indices]
@@ -151,11 +151,11 @@ class CompiledSteps:
             )
             if not finite:
                 broken = WATCHED[int(np.argmin(np.isfinite(values[-1, : len(WATCHED)])))]
-                return Trained.of(start + len(values), sums / max(1, seen), broken)
+                return Trained.of(start + len(values), sums / max(1, count), broken)
             sums += values.sum(axis=0, dtype=np.float64) * indices.shape[1]
-            seen += indices.size
+            count += indices.size
             on_steps(start + len(values), float(values[-1, :2].sum()))
-        return Trained.of(len(rates), sums / seen)
+        return Trained.of(len(rates), sums / count)
 
     def _pieces(self, order: NDArray[np.int32], first: int) -> list[tuple[NDArray[np.int32], int]]:
         """An epoch's order as (steps, batch) indices, each with the step that it begins at."""
