@@ -163,20 +163,6 @@ class Probe:
 
     def _perturbation(self) -> dict[str, NDArray[Any]]:
         """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
-        import tensorflow as tf
-
-        autoencoder = self.autoencoder
-        latent = autoencoder.latent
-        decoder = tf.function(
-            autoencoder.decoder(),
-            input_signature=[
-                [
-                    tf.TensorSpec((None, *autoencoder.shape), tf.float32),
-                    tf.TensorSpec((None, *latent.shape[1:]), latent.dtype),
-                ]
-            ],
-            autograph=False,
-        )
         largest = max(self.network.latent_values, self.network.image_values)
         count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
         images = as_float(self.images.held_out[:count])
@@ -185,57 +171,87 @@ class Probe:
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
         scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
         latents = self._latents(images)
-        # Every image gets the latent code of its neighbour.
-        others = np.roll(latents, -1, axis=0)
+        others = np.roll(latents, -1, axis=0)  # every image gets the latent code of its neighbour
         mean_latent = latents.mean(axis=0, keepdims=True)
         parts: dict[str, list[Array]] = {}
         outputs: list[Array] = []
         for start in range(0, len(images), self.batch):
             here = slice(start, start + self.batch)
-            batch = images[here]
-            output = np.asarray(decoder([batch, latents[here]]))
-            outputs.append(output)
-            response, pixel_count = noise_response(
-                batch, output, self.reconstruct(batch + NOISE * signs[here]), signs[here]
+            outputs.append(self._decode(images[here], latents[here]))
+            responses = self._responses(
+                images[here], outputs[-1], others[here], mean_latent, scrambled[here], signs[here]
             )
-            flat = np.broadcast_to(mean_latent, latents[here].shape)
-            for name, values in {
-                "grey_mse": _squares(batch - batch.mean(axis=(1, 2), keepdims=True)),
-                "latent_swap_change": _squares(np.asarray(decoder([batch, others[here]])) - output),
-                "zero_latent_mse": _squares(np.asarray(decoder([batch, np.zeros_like(flat)])) - batch),
-                "mean_latent_mse": _squares(np.asarray(decoder([batch, flat])) - batch),
-                "repeat_change": _squares(self.reconstruct(batch) - output),
-                "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[here]) - scrambled[here]),
-                "noise_response": response,
-                "noise_pixels": pixel_count,
-            }.items():
+            for name, values in responses.items():
                 parts.setdefault(name, []).append(values)
-        # If the images are too large for a linear decoder, one is enough to find out.
-        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
-        train = as_float(self.images.train[:enough])
-        held_out, trained = linear_mse(train, (images, train), self.network.latent_grid)
-        responses = {
-            **{name: np.concatenate(values) for name, values in parts.items()},
-            "linear_mse": held_out,
-            "linear_train_mse": trained,
-            "projection_mse": projection_mse(train, (images,), self.network.latent_values)[0],
-            "training_mode_mse": self._in_training_mode(images),
+        whole = {name: np.concatenate(values) for name, values in parts.items()} | self._baselines(
+            images
+        )
+        measured = {
+            "perturbation": whole | {"training_mode_mse": self._in_training_mode(images)},
+            "spectrum": asdict(spectrum(images, np.concatenate(outputs))),
+            "latent": asdict(latent_use(latents)),
         }
         first = slice(0, EXAMPLES)
         noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
         return {
-            **{f"perturbation/{k}": v for k, v in responses.items()},
-            **{
-                f"spectrum/{k}": np.array(v)
-                for k, v in asdict(spectrum(images, np.concatenate(outputs))).items()
-            },
-            **{f"latent/{k}": np.array(v) for k, v in asdict(latent_use(latents)).items()},
-            "shuffled_outputs": np.asarray(decoder([images[first], others[first]])),
+            **{f"{of}/{k}": np.array(v) for of, values in measured.items() for k, v in values.items()},
+            "shuffled_outputs": self._decode(images[first], others[first]),
             "scrambled_images": scrambled[first],
             "scrambled_outputs": self.reconstruct(scrambled[first]),
             "noisy_images": noisy,
             "noisy_outputs": self.reconstruct(noisy),
         }
+
+    def _responses(
+        self,
+        images: Array,
+        outputs: Array,
+        others: Array,
+        mean_latent: Array,
+        scrambled: Array,
+        signs: Array,
+    ) -> dict[str, Array]:
+        """The arguments of `metrics.perturbation.perturbation` that need the network, for a batch."""
+        response, pixel_count = noise_response(
+            images, outputs, self.reconstruct(images + NOISE * signs), signs
+        )
+        flat = np.broadcast_to(mean_latent, others.shape)
+        return {
+            "grey_mse": _squares(images - images.mean(axis=(1, 2), keepdims=True)),
+            "latent_swap_change": _squares(self._decode(images, others) - outputs),
+            "zero_latent_mse": _squares(self._decode(images, np.zeros_like(flat)) - images),
+            "mean_latent_mse": _squares(self._decode(images, flat) - images),
+            "repeat_change": _squares(self.reconstruct(images) - outputs),
+            "pixel_shuffle_mse": _squares(self.reconstruct(scrambled) - scrambled),
+            "noise_response": response,
+            "noise_pixels": pixel_count,
+        }
+
+    def _baselines(self, images: Array) -> dict[str, Array]:
+        """Errors of linear decoders."""
+        # If the images are too large for a linear decoder, one is enough to find out.
+        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
+        train = as_float(self.images.train[:enough])
+        held_out, trained = linear_mse(train, (images, train), self.network.latent_grid)
+        projected = projection_mse(train, (images,), self.network.latent_values)[0]
+        return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}
+
+    @cached_property
+    def _decoder(self) -> Callable[[list[Array]], Any]:
+        import tensorflow as tf
+
+        latent = self.autoencoder.latent
+        signature = [
+            tf.TensorSpec((None, *self.autoencoder.shape), tf.float32),
+            tf.TensorSpec((None, *latent.shape[1:]), latent.dtype),
+        ]
+        traced: Callable[[list[Array]], Any] = tf.function(
+            self.autoencoder.decoder(), input_signature=[signature], autograph=False
+        )
+        return traced
+
+    def _decode(self, images: Array, latents: Array) -> Array:
+        return np.asarray(self._decoder([images, latents]))
 
     @cached_property
     def _encode(self) -> Callable[[Array], Any]:
