@@ -378,7 +378,7 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     return Outcome(
         metrics=metrics,
-        diagnosis=diagnosis.with_trials(diagnosis.diagnose(metrics, settings), folder.trials()),
+        diagnosis=diagnosis.diagnose(metrics, settings),
         held_out=trained["held_out"],
         command=folder.setup()["command"],
         failed=trained["diverged_at"] is not None,

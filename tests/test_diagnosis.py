@@ -6,10 +6,10 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
-from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast, with_trials
+from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast
 from cae_cli.diagnosis.catalogue import Rule, Rules, When
 from cae_cli.diagnosis.causes import order
-from cae_cli.diagnosis.finding import Confidence, Fix, Safety
+from cae_cli.diagnosis.finding import Fix, Safety
 from cae_cli.diagnosis.fixes import batchnorm, longer, without
 from cae_cli.metrics.batches import BatchStatistics
 from cae_cli.metrics.collect import Labels, Layer, Metrics
@@ -666,42 +666,3 @@ def test_a_network_trained_for_similarity_may_give_up_squared_error():
     assert codes(sick)[0] == "CAE211"
     similar = diagnose(sick, known({**CONFIG, "loss": {"name": "ssim"}}))
     assert [f.code for f in similar.findings] == ["CAE303"]  # a note
-
-
-def trial(overrides, code, explained, gain):
-    return {
-        "overrides": overrides, "why": "x", "code": code, "explained": explained, "gain": gain,
-    }  # fmt: skip
-
-
-def test_what_helped_comes_first_and_is_certain():
-    sick = replace(CASES["CAE501"][0], layers=DEAD)  # two causes
-    before = diagnose(sick, CONFIG)
-    assert [f.code for f in before.findings] == ["CAE401", "CAE501"]
-    tried = before.findings[0].fixes[0].overrides
-    helpful = before.findings[1].fixes[-1].overrides
-    trials = [
-        trial([], None, 0.6, 0.0),
-        trial(list(helpful), "CAE501", 0.8, 0.2),
-        trial(list(tried), "CAE401", 0.6, 0.0),
-    ]
-    after = with_trials(before, trials)
-    assert [f.code for f in after.findings] == ["CAE501", "CAE401"]
-    assert after.findings[0].fixes[0].overrides == helpful
-    assert after.findings[0].confidence is Confidence.HIGH
-    assert after.findings[1].confidence is Confidence.LOW
-    assert after.verdict.startswith("training images are memorised (by short trainings")
-    assert f"{helpful[0]} helps" in after.verdict
-    assert with_trials(before, []) == before
-
-
-def test_a_remedy_that_diverged_says_nothing_and_one_that_no_finding_names_is_named():
-    before = diagnose(healthy(), CONFIG)
-    trials = [
-        trial([], None, None, 0.0),
-        trial(["loss=bce"], None, 0.7, 0.7),
-        trial(["model=wide"], None, None, None),
-    ]
-    after = with_trials(before, trials)
-    assert after.verdict.endswith("; loss=bce helps")
-    assert [t.helps for t in after.trials] == [False, True, False]

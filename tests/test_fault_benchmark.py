@@ -31,7 +31,7 @@ from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run, plain
 from cae_cli.statistics.interval import wilson
 from cae_cli.sweep import batch
-from cae_cli.treatment.arm import judged as result_of
+from cae_cli.treatment.result import result_of
 from tests.test_diagnosis import CASES, CONFIG, healthy, layer, with_dynamics
 
 SOURCES = """\

@@ -15,7 +15,7 @@ from cae_cli.errors import UserError
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch
 from cae_cli.treatment.arm import Arm, Fixes, RandomControls, Step
-from cae_cli.treatment.control import RandomControl
+from cae_cli.treatment.random_control import RandomControl
 
 MAX_STEPS = 3  # of fixes per run
 
@@ -147,10 +147,10 @@ def _trial(verdict: Verdict, fixes: Arm, control: Arm) -> FixTrial:
     return FixTrial(
         verdict.name,
         verdict.named,
-        first=fixes.first_cured,
-        fixed=fixes.is_cured,
-        control_first=control.first_cured,
-        control=control.is_cured,
+        first=fixes.first_fixed,
+        fixed=fixes.is_fixed,
+        control_first=control.first_fixed,
+        control=control.is_fixed,
         trainings=fixes.trainings,
         control_trainings=control.trainings,
         later=tuple(sorted({code for step in fixes.steps for r in step.results for code in r.codes})),

@@ -17,7 +17,7 @@ from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import Wanted
-from cae_cli.treatment.arm import Result, result
+from cae_cli.treatment.result import Result, result
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``cae treat RUN``: trains again with what the diagnosis proposes, beside a random control."""
+"""``cae treat RUN``: tests the proposed fixes, with random changes as a control."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli import experiment
-from cae_cli.commands.arguments import RUN_HELP as RUN_WORDS
-from cae_cli.commands.arguments import RUNS_HELP as RUNS
-from cae_cli.commands.arguments import count
-from cae_cli.commands.arguments import parse_plain as parsed
+from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
 from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.report import numbers, summary, terminal
-from cae_cli.report.sections import Command, Part, line
+from cae_cli.report.sections import Column, Command, Part, Table, line
 from cae_cli.report.treatment import treatment as table
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run, plain, read_json
@@ -28,68 +25,75 @@ from cae_cli.sweep import batch
 from cae_cli.system import signals
 from cae_cli.system.files import claim
 from cae_cli.treatment import record
-from cae_cli.treatment.arm import Fixes, Result, result
-from cae_cli.treatment.rounds import FILE, Plan, Rounds
+from cae_cli.treatment.arm import MAX_CANDIDATES, Fixes
+from cae_cli.treatment.result import Result, result
+from cae_cli.treatment.session import FILE, SHORT_STEPS, Plan, Session
 
 HELP = f"""\
-usage: cae treat RUN [--rounds 3] [--budget 10m] [--seeds 3]
+usage: cae treat RUN [--max-fixes 3] [--budget 10m] [--seeds 3]
+       cae treat RUN --short
 
-A fix is a hypothesis. This tests it: the run is trained again with what
-its diagnosis proposes, and beside it with a random change of the same kind (a
-random control). What helps is kept, and the next round begins with it. The run itself is
-not touched; what was trained is below runs/treat/, with a table, a picture
-(treatment.png) and, if anything helped, an experiment file to train it again.
+Tests the fixes that the diagnosis proposes: trains the run again with a fix, and
+with a random change of the same kind (random control). A fix that helps is kept,
+and the next one is tried on top of it, until the run is healthy. The run itself
+is not changed. The new folder below runs/treat/ holds all trainings, a table
+(treatment.json), a picture (treatment.png), and an experiment file of the best
+run if a fix helped.
 
-  --rounds N              fixes that are tried at most, one after the
-                          other; 3 if nothing is said
-  --budget TIME           no round is begun that would take longer than this in
-                          all: 90s, 10m, 2h
-  --seeds N               trains each with N seeds, the run itself too, and gives
-                          the interval that their spread leaves open
-  --no-control            only what is proposed, in half the time
-  --json                  the content of treatment.json on standard output
-{RUNS}
-Exit code: 0 whatever came of it, 1 if a training could not be run.
+  --max-fixes N           try at most N fixes, one after the other; the default is 3
+  --budget TIME           start no fix that would take longer than TIME in total:
+                          90s, 10m, 2h
+  --seeds N               train each with N seeds, including the run itself, and
+                          print confidence intervals
+  --no-control            train no random controls, which halves the time
+  --short                 only compare changes in trainings of {SHORT_STEPS} steps each: up to
+                          {MAX_CANDIDATES} fixes, including common ones
+  --json                  print the content of treatment.json
+{RUNS_HELP}
+The exit code is 1 if a training could not be run, else 0 for any outcome.
 
-{RUN_WORDS}"""
+{RUN_HELP}"""
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def main(arguments: list[str]) -> int:
-    """Treats the run that is given.
+def main(args: list[str]) -> int:
+    """Treats the given run.
 
     Returns:
         0; 1 if a training could not be run.
 
     Raises:
-        UserError: no such run, or none that can be treated.
-        Interrupted: by a signal; what was done is written and shown.
+        UserError: there is no such run, or it cannot be treated.
+        Interrupted: by a signal; the results so far are written and shown.
     """
+    switch = {"action": "store_true"}
     own: dict[str, dict[str, Any]] = {
-        "rounds": {"type": count, "default": 3},
-        "budget": {"type": duration},
+        "max-fixes": {"type": count, "default": 3},
+        "budget": {"type": duration, "default": math.inf},
         "seeds": {"type": count, "default": 1},
-        "no-control": {"action": "store_true"},
-        "json": {"action": "store_true"},
+        "no-control": switch,
+        "short": switch,
+        "json": switch,
     }
-    flags = parsed("cae treat", arguments, **own)
+    flags = parse_plain("cae treat", args, **own)
     if flags.help:
         print(HELP, end="")
         return 0
-    run = _chosen(flags)
-    before = _judged(run)
+    run = _run(flags)
+    before = _diagnosed(run)
     if before.healthy:
-        _say_healthy(before, flags)
+        _show_healthy(before, flags)
         return 0
     with signals.raised():
         plan = _plan(run, before, flags)
-        first = plan.arm("treatment", [before], Fixes()).wanted()
-        if not first:
-            _say_what_else(before, flags)
-            return 0
-        _announce(plan, plan.cost(first[0].words))
-        return _treated(plan, ["cae", "treat", *arguments], flags)
+        if not flags.short:
+            first = plan.arm("treatment", [before], Fixes()).wanted()
+            if not first:
+                _show_advice(before, flags)
+                return 0
+            _announce(plan, plan.cost(first[0].words))
+        return _treat(plan, ["cae", "treat", *args], flags)
 
 
 def duration(text: str) -> float:
@@ -104,58 +108,61 @@ def duration(text: str) -> float:
 # -- before anything is trained --------------------------------------------------------------------
 
 
-def _chosen(flags: argparse.Namespace) -> Run:
-    """The run that was named, if it can be trained again."""
-    subject, overrides = registry.split_one(flags.names, "cae treat", "cae treat last", "one run")
+def _run(flags: argparse.Namespace) -> Run:
+    """The given run, if it can be trained again."""
+    name, overrides = registry.split_one(flags.names, "cae treat", "cae treat last", "one run")
     if overrides:
         raise UserError(
-            "a run is treated as it was run",
+            "cae treat takes no overrides",
             where=f"command line: {overrides[0]}",
-            hint="cae rerun makes a run with a change, which can be treated then",
+            hint=f"cae rerun {name} {overrides[0]} starts a run with this change, to be treated then",
         )
-    run = open_run(subject, flags.runs)
-    check_trained(run, "cae train makes runs that can be treated")
+    run = open_run(name, flags.runs)
+    check_trained(run, "only runs of cae train can be treated")
     return run
 
 
-def _judged(run: Run) -> Result:
-    """The run as it is.
+def _diagnosed(run: Run) -> Result:
+    """The result of the run itself.
 
     Raises:
-        UserError: it did not get far enough to be judged.
+        UserError: it did not get far enough for a diagnosis.
     """
     before = result(run)
     if before.diagnosis is None:
-        with reading(run):  # says better what is wrong with the files
+        with reading(run):  # names the file that is wrong, if there is one
             experiment.diagnose(run)
         raise UserError(
-            f"there is nothing to judge: {before.reason}", where=run.folder, hint="cae resume RUN"
+            f"the run cannot be diagnosed: {before.reason}",
+            where=run.folder,
+            hint=f"cae resume {run.folder}",
         )
     return before
 
 
-def _say_healthy(before: Result, flags: argparse.Namespace) -> None:
-    said = "the run is healthy, and needs no treatment"
-    assert before.diagnosis is not None
-    if flags.json:
-        content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": "healthy"}
-        _print_json({**content, "verdict": before.diagnosis.verdict})
-    else:
-        terminal.show([summary.verdict(before.diagnosis), line(said, whole=True)])
+def _show_healthy(before: Result, flags: argparse.Namespace) -> None:
+    _show_untreated(before, "healthy", {}, ["the run is healthy and needs no treatment"], flags)
 
 
-def _say_what_else(before: Result, flags: argparse.Namespace) -> None:
-    """What a person can do where no override helps."""
-    assert before.diagnosis is not None
+def _show_advice(before: Result, flags: argparse.Namespace) -> None:
+    """Shows what to do if no override helps."""
     advice = [f"{f.code} {f.problem}: {f.advice}" for f in before.causes if f.advice]
-    said = "no option can mend it" if before.causes else "nothing was found that could be mended"
-    if flags.json:
-        content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": "advice"}
-        _print_json({**content, "verdict": before.diagnosis.verdict, "advice": advice})
-        return
+    reason = "no option can fix the cause" if before.causes else "no cause was found"
     fails = [f"fails: {', '.join(before.failing)}"] if before.failing else []
-    lines = [f"{said}, so nothing was trained", *fails, *(f"advice: {text}" for text in advice)]
-    terminal.show([summary.verdict(before.diagnosis), *(line(text, whole=True) for text in lines)])
+    lines = [f"{reason}, so nothing was trained", *fails, *(f"advice: {text}" for text in advice)]
+    _show_untreated(before, "advice", {"advice": advice}, lines, flags)
+
+
+def _show_untreated(
+    before: Result, outcome: str, more: dict[str, Any], lines: list[str], flags: argparse.Namespace
+) -> None:
+    assert before.diagnosis is not None
+    if flags.json:
+        content = {"schema": record.SCHEMA_VERSION, "run": before.run.folder, "outcome": outcome}
+        _print_json({**content, "verdict": before.diagnosis.verdict, **more})
+    else:
+        verdict = summary.verdict(before.diagnosis)
+        terminal.show([verdict, *(line(text, whole=True) for text in lines)])
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -163,80 +170,99 @@ def _print_json(content: dict[str, Any]) -> None:
     print()
 
 
-# -- what is trained -------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
-    """What is to be treated, and how."""
     again = overrides_of_run(run)
     for note in again.notes():
         terminal.Screen().say(note)
     seed = batch.checked(again.overrides).seed
-    way = 1 if seed + flags.seeds <= 2**31 else -1
+    direction = 1 if seed + flags.seeds <= 2**31 else -1
     return Plan(
         before=before,
         words=tuple(word for word in again.overrides if not word.startswith("seed=")),
-        seeds=tuple(seed + way * k for k in range(flags.seeds)),
-        rounds=flags.rounds,
-        budget=flags.budget or math.inf,
-        with_control=not vars(flags)["no_control"],
+        seeds=tuple(seed + direction * k for k in range(flags.seeds)),
+        max_fixes=flags.max_fixes,
+        budget=flags.budget,
+        with_control=not flags.no_control,
     )
 
 
 def _announce(plan: Plan, cost: float) -> None:
-    """Says how long it will take at most.
+    """Prints how long the treatment takes at most.
 
     Raises:
-        UserError: the budget does not last for the first round.
+        UserError: the budget is not enough for the first fix.
     """
     if plan.first(cost) > plan.budget:
         raise UserError(
-            f"the first round takes about {numbers.duration(plan.first(cost))}, and --budget is "
-            f"{numbers.duration(plan.budget)}",
+            f"the first fix takes about {numbers.duration(plan.first(cost))}, "
+            f"which exceeds the budget of {numbers.duration(plan.budget)}",
             where="command line: --budget",
-            hint="a larger --budget, or --no-control, or fewer --seeds",
+            hint="use a larger --budget, --no-control, or fewer --seeds",
         )
-    rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
+    fixes = f"{plan.max_fixes} fix{'' if plan.max_fixes == 1 else 'es'}"
     trainings = f"{plan.trainings} training{'' if plan.trainings == 1 else 's'}"
     terminal.Screen().say(
-        f"{rounds} of {trainings} at most, each of about {numbers.duration(plan.seconds)}: "
+        f"at most {fixes} with {trainings} each, about {numbers.duration(plan.seconds)} per training: "
         f"{numbers.duration(plan.most(cost))} at most"
     )
 
 
-def _treated(plan: Plan, command: Sequence[str], flags: argparse.Namespace) -> int:
-    """Trains round by round, and shows what came of it."""
-    rounds = Rounds(plan, claim(Path("runs/treat")), command)
+def _treat(plan: Plan, command: Sequence[str], flags: argparse.Namespace) -> int:
+    session = Session(plan, claim(Path("runs/treat")), command)
     try:
-        with batch.opened(rounds.folder, command) as trained:
-            rounds.go(trained)
+        with batch.opened(session.folder, command) as runner:
+            (session.run_short if flags.short else session.run)(runner)
     except Interrupted:
-        rounds.cut_short()
-        _show(rounds, flags)
+        session.interrupt()
+        _show(session, flags)
         raise
-    _show(rounds, flags)
-    return int(bool(rounds.lost))
+    _show(session, flags)
+    return int(bool(session.failed))
 
 
-def _show(rounds: Rounds, flags: argparse.Namespace) -> None:
-    """Writes everything, and prints the table and what came of it."""
+def _show(session: Session, flags: argparse.Namespace) -> None:
+    """Writes all files, and prints the table and the outcome."""
     screen = terminal.Screen()
-    rounds.write()
-    with screen.doing("drawing …"):
-        rounds.draw()
-    for one in rounds.lost:
+    session.write()
+    if not flags.short:
+        with screen.doing("drawing …"):
+            session.draw()
+    for one in session.failed:
         screen.say(f"! {one.run.folder} could not be trained: {one.reason}")
     if flags.json:
-        _print_json(read_json(rounds.folder / FILE))
+        _print_json(read_json(session.folder / FILE))
         return
-    book = rounds.casebook
-    parts: list[Part] = [table(book.rows())]
-    if shorts := rounds.shorts():
-        parts.append(shorts)
-    parts += ["", line((book.verdict(), "bold"))]
-    if book.outcome != "none":
+    results = session.record
+    parts: list[Part] = [] if flags.short else [table(results.rows())]
+    if results.shorts:
+        parts += ["", f"scores after {SHORT_STEPS} steps:", _short_table(results.shorts)]
+    parts += ["", line((results.verdict(), "bold"))]
+    if results.outcome != "none":
         parts += [
-            line(book.reproduce, whole=True),
-            Command(f"cae train -cd {rounds.folder} experiment={book.outcome}"),
+            line(results.reproduce, whole=True),
+            Command(f"cae train -cd {session.folder} experiment={results.outcome}"),
         ]
-    terminal.show([*parts, terminal.folder(rounds.folder)])
+    terminal.show([*parts, terminal.folder(session.folder)])
+
+
+def _short_table(shorts: Sequence[record.Short]) -> Table:
+    """The short trainings, those of each fix after the run itself, the best first."""
+
+    def rank(short: record.Short) -> tuple[int, bool, bool, float]:
+        return short.step, bool(short.overrides), math.isnan(short.gain), -short.gain
+
+    ordered = sorted(shorts, key=rank)
+    return Table(
+        [
+            Column("change", [" ".join(s.overrides) or "none" for s in ordered], cut=True),
+            Column("score", [numbers.number(s.score, 2) or "diverged" for s in ordered], right=True),
+            Column("gain", [_gain(s) for s in ordered], right=True),
+        ]
+    )
+
+
+def _gain(short: record.Short) -> str:
+    return f"{short.gain:+.2f}" if short.overrides and not math.isnan(short.gain) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, RuleOptions, When
 from cae_cli.diagnosis.causes import order
 from cae_cli.diagnosis.finding import (
-    Confidence,
     Diagnosis,
     Evidence,
     Finding,
@@ -20,7 +19,6 @@ from cae_cli.diagnosis.finding import (
     Safety,
     Severity,
     Skipped,
-    Trial,
 )
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
@@ -41,7 +39,6 @@ __all__ = [
     "When",
     "diagnose",
     "forecast",
-    "with_trials",
 ]
 
 
@@ -65,56 +62,6 @@ def forecast(dataset: DatasetStatistics, network: Network, config: Mapping[str, 
         config: as for `diagnose`.
     """
     return _check(Case(dataset, network, config), (When.BEFORE, When.ALWAYS))
-
-
-def with_trials(diagnosis: Diagnosis, trials: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """The diagnosis after short trainings.
-
-    A cause with a fix that helped is certain and comes first, with that fix first; a cause whose fixes
-    did not help is less certain. The verdict names the fix that helped.
-
-    Args:
-        diagnosis: before the trainings.
-        trials: `Trial`s as plain data, as the run folder stores them.
-    """
-    if not trials:
-        return diagnosis
-    made = tuple(_trial(trial) for trial in trials)
-    gains = {trial.overrides: trial.gain for trial in made[1:] if not math.isnan(trial.gain)}
-    tried = {trial.code for trial in made if trial.code and not math.isnan(trial.gain)}
-    fixed = {trial.code for trial in made if trial.code and trial.helps}
-
-    def weighed(finding: Finding) -> Finding:
-        if finding.code not in tried:
-            return finding
-        steps = list(Confidence)
-        lower = steps[min(steps.index(finding.confidence) + 1, 2)]
-        return replace(
-            finding,
-            fixes=tuple(sorted(finding.fixes, key=lambda fix: -gains.get(fix.overrides, 0.0))),
-            confidence=Confidence.HIGH if finding.code in fixed else lower,
-        )
-
-    def rank(finding: Finding) -> tuple[bool, bool]:
-        cause = finding.consequence_of
-        return finding.severity is Severity.NOTE and not cause, (cause or finding.code) not in fixed
-
-    ordered = sorted(map(weighed, diagnosis.findings), key=rank)
-    verdict = diagnosis.verdict
-    first = next((f for f in ordered if f.consequence_of is None), None)
-    if first and first.code != diagnosis.findings[0].code:
-        verdict = f"{first.problem} (by short trainings; before: {diagnosis.verdict})"
-    helpful = sorted((trial for trial in made[1:] if trial.helps), key=lambda trial: trial.code is None)
-    if helpful:
-        verdict += f"; {' '.join(helpful[0].overrides)} helps"
-    elif len(made) > 1:
-        verdict += "; no change that was tried helps within so few steps"
-    return replace(diagnosis, findings=tuple(ordered), verdict=verdict, trials=made)
-
-
-def _trial(plain: Mapping[str, Any]) -> Trial:
-    numbers = {k: math.nan if plain[k] is None else float(plain[k]) for k in ("explained", "gain")}
-    return Trial(tuple(plain["overrides"]), plain["why"], plain["code"], **numbers)
 
 
 def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:

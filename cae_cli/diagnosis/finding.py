@@ -188,34 +188,6 @@ class Skipped:
     reason: str
 
 
-# Least gain in explained variance after 200 steps; seeds differ by less.
-HELPS = 0.05
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One short training with one change.
-
-    Attributes:
-        overrides: the change; () for the run itself.
-        why: what it does.
-        code: of the finding that proposes it, or None.
-        explained: explained variance of validation images; NaN if the training diverged.
-        gain: beyond the run itself, trained for as many steps.
-    """
-
-    overrides: tuple[str, ...]
-    why: str
-    code: str | None
-    explained: float
-    gain: float
-
-    @property
-    def helps(self) -> bool:
-        """Whether the gain is larger than chance."""
-        return self.gain > HELPS
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """The result of checking the rules on a run.
@@ -228,7 +200,6 @@ class Diagnosis:
         disabled: codes of the rules that ``rules.CODE.enabled=false`` switched off.
         undecided: nothing was found, but too little could be checked to call the run healthy.
         thresholds: the threshold of every enabled rule in this run, by code.
-        trials: short trainings that tell causes apart, the run itself first.
     """
 
     verdict: str
@@ -238,7 +209,6 @@ class Diagnosis:
     disabled: tuple[str, ...]
     undecided: bool
     thresholds: Mapping[str, float]
-    trials: tuple[Trial, ...] = ()
 
     @property
     def causes(self) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cae_cli.diagnosis import RULES, health
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
-from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity, Trial
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
@@ -258,8 +258,6 @@ def findings(
             parts.append(line(f"consequences: {', '.join(follow)}", indent=INDENT))
     if diagnosis.findings:
         parts.append("")
-    if diagnosis.trials:
-        parts += [Section("Short trainings with one change each", [_trials(diagnosis.trials)]), ""]
     notes = [
         f"not checked ({reason}): "
         + ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
@@ -305,25 +303,6 @@ def _finding(
     for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
         if others:
             yield line(f"{what}: {', '.join(_named(code, verbose) for code in others)}", indent=INDENT)
-
-
-def _trials(trials: Sequence[Trial]) -> Table:
-    rows = [
-        (
-            " ".join(trial.overrides) or trial.why,
-            "diverged" if math.isnan(trial.explained) else share(trial.explained),
-            "" if math.isnan(trial.gain) or not trial.overrides else f"{trial.gain:+.1%}",
-            "helps" if trial.helps else "",
-        )
-        for trial in trials
-    ]
-    columns = [
-        Column("change", cut=True),
-        Column("explained", right=True),
-        Column("gain", right=True),
-        Column("verdict"),
-    ]
-    return Table.of(columns, rows)
 
 
 def _named(code: str, verbose: bool) -> str:

@@ -17,9 +17,9 @@ class Row:
     """One change, trained with one seed or more.
 
     Attributes:
-        name: "before", "step 1", "random control 1".
+        name: "before", "fix 1", "random control 1".
         change: its overrides.
-        kept: "kept", "no", or "" where there was nothing to be kept.
+        kept: "yes", "no", or "" for the run before.
         verdict: what is wrong, in a few words.
         healthy: whether it is, for every seed.
         figures: score, explained variance and skill score, over seeds.

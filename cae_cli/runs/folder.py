@@ -249,15 +249,6 @@ class Run:
         """What `write_control` wrote, None if that was not tried."""
         return self._read_json("frozen_encoder.json", {}).get("explained_variance")
 
-    def write_trials(self, trials: Sequence[Any]) -> None:
-        """trials.json: short trainings that were made to tell causes apart."""
-        self._write_json("trials.json", {"schema": SCHEMA_VERSION, "trials": trials})
-
-    def trials(self) -> list[dict[str, Any]]:
-        """What `write_trials` wrote, [] if there were none."""
-        found: list[dict[str, Any]] = self._read_json("trials.json", {}).get("trials", [])
-        return found
-
     def write_tags(self, tags: Sequence[str]) -> None:
         """tags.json: words to find the run by, in the place of those of its config."""
         self._write_json("tags.json", {"schema": SCHEMA_VERSION, "tags": list(tags)})

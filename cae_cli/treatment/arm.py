@@ -1,153 +1,36 @@
-"""One way of treating a run, step by step: what is proposed is trained, judged, and kept if it helps.
+"""One arm of a treatment: the changes that are tried on a run, one after the other.
 
-A fix is a hypothesis. It is tested by training again, beside a random control, and both ways are gone
-by the same steps: only who proposes differs. Nothing is trained here: an `Arm` says what it wants
-trained and takes what came of it.
+The arm of the fixes and the arm of the random controls follow the same procedure and differ only in
+what proposes the changes. An `Arm` trains nothing: it names the trainings that it wants and takes
+their results.
 """
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
-
-import numpy as np
+from dataclasses import dataclass
+from typing import Protocol
 
 from cae_cli import experiment
 from cae_cli.config.schema import Config
-from cae_cli.diagnosis import Diagnosis
-from cae_cli.diagnosis.finding import Finding, Fix, Safety
-from cae_cli.diagnosis.health import Criterion, criteria, is_healthy
+from cae_cli.diagnosis import Finding, Fix, Safety
 from cae_cli.errors import UserError
-from cae_cli.metrics.collect import Metrics
-from cae_cli.metrics.score import score
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import Wanted
-from cae_cli.treatment.control import RandomControl, treated
+from cae_cli.treatment.random_control import RandomControl, with_changes
+from cae_cli.treatment.result import Result, is_better, result
 
-# By so much the score has to rise where as much is wrong as before; equal runs with other seeds differ
-# by less.
-RISES = 0.05
-# What a run's files raise if they do not belong together.
-DAMAGED = (UserError, KeyError, IndexError, TypeError, ValueError, AttributeError)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One training, judged.
-
-    Attributes:
-        run: it.
-        diagnosis: of it; None if nothing can be judged.
-        metrics: of it; the score's anchor is the mean image, whatever controls there are. None if
-            nothing can be judged.
-        criteria: of it; none if nothing can be judged.
-        healthy: see `diagnosis.health.is_healthy`.
-        burden: how much is wrong: causes found and criteria that fail, one more if the verdict is
-            open; infinite if nothing can be judged.
-        reason: why nothing can be judged, else "".
-    """
-
-    run: Run
-    diagnosis: Diagnosis | None
-    metrics: Metrics | None
-    criteria: tuple[Criterion, ...]
-    healthy: bool
-    burden: float
-    reason: str = ""
-
-    @property
-    def causes(self) -> list[Finding]:
-        """The findings above a note that follow from no other, in order."""
-        return self.diagnosis.causes if self.diagnosis else []
-
-    @property
-    def codes(self) -> set[str]:
-        """Codes of the causes."""
-        return {finding.code for finding in self.causes}
-
-    @property
-    def failing(self) -> list[str]:
-        """Names of the criteria that fail."""
-        return [criterion.name for criterion in self.criteria if not criterion.holds]
-
-    @property
-    def score(self) -> float:
-        """Meaningfulness, 0 to 1; 0 where it could not be measured."""
-        value = self.metrics.score.value if self.metrics else math.nan
-        return 0.0 if math.isnan(value) else value
-
-
-def result(run: Run) -> Result:
-    """Judges a training, from its files; nothing is written."""
-    status: Mapping[str, Any] = {}
-    try:
-        status = run.status()
-        if status.get("status") not in ("ok", "failed"):
-            raise UserError(f"it is {status.get('status', 'not there')}")
-        with np.errstate(all="ignore"):  # networks that diverged have infinite weights and errors
-            outcome = experiment.diagnose(run)
-        config = run.settings()
-    except DAMAGED as error:
-        why = error.what if isinstance(error, UserError) else f"its files do not fit: {error}"
-        told = status.get("reason") if isinstance(error, UserError) else None
-        return Result(run, None, None, (), False, math.inf, str(told or why))
-    return judged(run, outcome.diagnosis, _without_control(outcome.metrics), config)
-
-
-def judged(run: Run, diagnosis: Diagnosis, metrics: Metrics, config: Mapping[str, Any]) -> Result:
-    """The result of a training that was measured and diagnosed.
-
-    Args:
-        run: the training.
-        diagnosis: of it.
-        metrics: of it.
-        config: its composed config as plain containers.
-    """
-    ruled = criteria(metrics, config)
-    failing = sum(not criterion.holds for criterion in ruled)
-    return Result(
-        run,
-        diagnosis,
-        metrics,
-        ruled,
-        is_healthy(diagnosis, metrics, config),
-        float(len(diagnosis.causes) + failing + diagnosis.undecided),
-    )
-
-
-def _without_control(metrics: Metrics) -> Metrics:
-    """The measures with the score that a run without a control has: only such can be compared."""
-    if metrics.frozen is None:
-        return metrics
-    whole = score(
-        explained=metrics.quality.explained_variance,
-        base=0.0,
-        latent_swap=metrics.perturbation.latent_swap,
-        pixel_copy=metrics.perturbation.pixel_copy,
-        inactive=1 - metrics.score.alive,
-    )
-    return replace(metrics, frozen=None, score=whole)
-
-
-def burden(results: Sequence[Result]) -> float:
-    """Mean burden over seeds."""
-    return float(np.mean([result.burden for result in results]))
-
-
-def mean_score(results: Sequence[Result]) -> float:
-    """Mean score over seeds."""
-    return float(np.mean([result.score for result in results]))
-
-
-def helps(after: Sequence[Result], before: Sequence[Result]) -> bool:
-    """Whether a step is worth keeping: less is wrong, or as much and the score is clearly higher."""
-    if burden(after) != burden(before):
-        return burden(after) < burden(before)
-    return mean_score(after) - mean_score(before) > RISES
+# Changes that short trainings try in addition to the proposed fixes: those that helped most often.
+COMMON_FIXES = (
+    Fix(("loss=bce",), "another loss", Safety.SAFE),
+    Fix(("regularization=batchnorm",), "larger gradients", Safety.SAFE),
+    Fix(("optimizer.learning_rate=0.01",), "larger steps", Safety.SAFE),
+    Fix(("model=wide",), "more filters", Safety.TRADE),
+    Fix(("model=shallow",), "fewer layers", Safety.SAFE),
+)
+MAX_CANDIDATES = 6
 
 
 @dataclass(frozen=True)
@@ -155,9 +38,9 @@ class Proposal:
     """A change that may help.
 
     Attributes:
-        overrides: in Hydra's grammar.
-        why: what they do, in a few words.
-        code: of the finding that proposes them; None for a random control.
+        overrides: the change, in Hydra's grammar.
+        why: what it does, in a few words.
+        code: of the finding that proposes it; None for a random control.
     """
 
     overrides: tuple[str, ...]
@@ -171,41 +54,42 @@ class Step:
 
     Attributes:
         number: from 1.
-        overrides: what was changed.
-        why: what that does.
-        code: of the finding that proposes it; None for a random control.
-        words: of the runs, without the seed.
+        proposal: the change.
+        words: overrides of the runs, without the seed.
         results: one for each seed.
-        kept: it is the base of the next step.
+        kept: later steps build on it.
     """
 
     number: int
-    overrides: tuple[str, ...]
-    why: str
-    code: str | None
+    proposal: Proposal
     words: tuple[str, ...]
     results: tuple[Result, ...]
     kept: bool
 
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The change."""
+        return self.proposal.overrides
+
 
 class Proposer(Protocol):
-    """Says what an arm may try next."""
+    """Proposes the next change of an arm."""
 
     def proposals(self, arm: Arm) -> Iterable[Proposal]:
-        """What may be tried, best first; what was tried already is passed over by the arm."""
+        """Changes, the best first. The arm skips those that it has tried."""
 
 
 class Arm:
-    """One way of treating a run.
+    """The changes that are tried on one run.
 
     Args:
-        name: of the arm; names of its runs begin with it.
-        words: overrides of the run; the seed is left out.
-        before: the run's results, one for each seed.
-        seeds: so many trainings are one step.
-        proposer: says what to try.
-        rounds: steps at most.
-        checked: makes a checked config of words; raises UserError.
+        name: prefix of the names of its runs.
+        words: overrides of the run; the seed is ignored.
+        before: results of the run, one for each seed.
+        seeds: each step trains one run for each.
+        proposer: proposes the changes.
+        max_steps: steps at most.
+        checked: composes a config from overrides and checks it; raises UserError.
     """
 
     def __init__(
@@ -215,53 +99,53 @@ class Arm:
         before: Sequence[Result],
         seeds: Sequence[int],
         proposer: Proposer,
-        rounds: int,
+        max_steps: int,
         checked: Callable[[Sequence[str]], Config],
     ) -> None:
-        assert len(before) == len(seeds) > 0, "a result for each seed"
+        assert len(before) == len(seeds) > 0, "one result for each seed"
         self.name = name
         self.words = tuple(word for word in words if key_of(word) != "seed")  # of the base
         self.base = self.before = tuple(before)
         self.seeds = tuple(seeds)
-        self.rounds = rounds
+        self.max_steps = max_steps
         self.checked = checked
         self.steps: list[Step] = []
         self.proposer = proposer
-        self.known = [checked(self.words)]  # nothing is trained twice
+        self.known = [checked(self.words)]  # no config is trained twice
         self._next: tuple[Proposal, tuple[str, ...]] | None = None
         self._is_exhausted = False
 
     @property
-    def is_cured(self) -> bool:
+    def is_fixed(self) -> bool:
         """Whether the base is healthy for every seed."""
         return all(result.healthy for result in self.base)
 
     @property
-    def first_cured(self) -> bool:
-        """Whether the first step alone made it healthy for every seed."""
+    def first_fixed(self) -> bool:
+        """Whether the first step alone made the run healthy for every seed."""
         return bool(self.steps) and all(result.healthy for result in self.steps[0].results)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is wanted; if nothing is left to try, once `wanted` has found out."""
-        at_end = self.is_cured or len(self.steps) >= self.rounds or self._is_exhausted
-        return at_end and self._next is None
+        """Whether no training is wanted. That all proposals are tried shows only in `wanted`."""
+        ended = self.is_fixed or len(self.steps) >= self.max_steps or self._is_exhausted
+        return ended and self._next is None
 
     @property
     def trainings(self) -> int:
-        """How many trainings were made."""
+        """Number of trainings so far."""
         return len(self.steps) * len(self.seeds)
 
     @property
-    def asked(self) -> list[tuple[str, ...]]:
-        """The overrides of every step, of the one that is wanted now too."""
-        made = [step.overrides for step in self.steps]
-        return [*made, self._next[0].overrides] if self._next else made
+    def tried(self) -> list[tuple[str, ...]]:
+        """The changes of all steps, including the one that is wanted now."""
+        changes = [step.overrides for step in self.steps]
+        return [*changes, self._next[0].overrides] if self._next else changes
 
     def wanted(self) -> list[Wanted]:
-        """The trainings of the next step, one for each seed; [] if it is over.
+        """The trainings of the next step, one for each seed; [] if the arm is over.
 
-        They stay the same until they are taken.
+        They stay the same until their results are taken.
         """
         if self._next is None and not self.is_over:
             self._next = self._chosen()
@@ -272,9 +156,9 @@ class Arm:
         return [Wanted(f"{self.name}_{number}_s{seed}", (*words, f"seed={seed}")) for seed in self.seeds]
 
     def _chosen(self) -> tuple[Proposal, tuple[str, ...]] | None:
-        """The first proposal that fits and was not tried, and the words with it."""
+        """The first proposal that fits the run and was not tried, and the overrides with it."""
         for proposal in self.proposer.proposals(self):
-            words = treated(self.words, proposal.overrides)
+            words = with_changes(self.words, proposal.overrides)
             try:
                 config = self.checked(words)
                 experiment.check_early(config)
@@ -286,23 +170,15 @@ class Arm:
         return None
 
     def take(self, runs: Sequence[Run]) -> None:
-        """Judges the trainings that were wanted, in their order."""
+        """Diagnoses the trainings that were wanted, in their order."""
         self.take_results([result(run) for run in runs])
 
     def take_results(self, results: Sequence[Result]) -> None:
-        """The same for trainings that are judged already."""
+        """Takes the results of the trainings that were wanted, in their order."""
         assert self._next is not None and len(results) == len(self.seeds), "nothing else was wanted"
         proposal, words = self._next
-        kept = helps(results, self.base)
-        step = Step(
-            len(self.steps) + 1,
-            proposal.overrides,
-            proposal.why,
-            proposal.code,
-            words,
-            tuple(results),
-            kept,
-        )
+        kept = is_better(results, self.base)
+        step = Step(len(self.steps) + 1, proposal, words, tuple(results), kept)
         self.steps.append(step)
         self._next = None
         if kept:
@@ -310,51 +186,46 @@ class Arm:
 
 
 class Fixes:
-    """Proposes what the diagnosis of the base proposes: all of the first cause, then of the next."""
+    """Proposes the fixes of the base's diagnosis: all of the first cause, then those of the next."""
 
     def __init__(self) -> None:
         self._gains: dict[tuple[str, ...], float] = {}
 
     def proposals(self, arm: Arm) -> Iterator[Proposal]:
-        """Fixes of the causes in order; of several seeds those of the first that is sick."""
-        for finding in _of_all(arm.base):
+        """Fixes of the causes in order; with several seeds, the causes of the first faulty run."""
+        for finding in _causes(arm.base):
             for fix in self._ordered(finding.fixes):
                 yield Proposal(fix.overrides, fix.why, finding.code)
 
-    def alternatives(self, arm: Arm) -> list[Fix]:
-        """Fixes of the first cause that short trainings can choose between: two or more, or [].
+    def alternatives(self, arm: Arm) -> list[tuple[str, ...]]:
+        """Fixes of the first cause that short trainings can choose from: at least two, or []."""
+        causes = [] if arm.is_fixed else _causes(arm.base)[:1]
+        changes = _trainable(arm, [fix for finding in causes for fix in finding.fixes])
+        return changes if len(changes) > 1 else []
 
-        More time, or more images, cannot show what they are worth in a short one.
-        """
-        first = next(iter(_of_all(arm.base)), None)
-        if first is None or arm.is_cured:
-            return []
-        fitting = []
-        for fix in first.fixes:
-            try:
-                config = arm.checked(treated(arm.words, fix.overrides))
-            except UserError:
-                continue
-            if fix.safety is not Safety.SLOW and config not in arm.known:
-                fitting.append(fix)
-        return fitting if len(fitting) > 1 else []
+    def candidates(self, arm: Arm) -> list[tuple[str, ...]]:
+        """Fixes of all causes, the best of each cause first, then common fixes."""
+        causes = _causes(arm.base)
+        depth = max((len(finding.fixes) for finding in causes), default=0)
+        ranked = [fix for i in range(depth) for f in causes for fix in f.fixes[i : i + 1]]
+        return _trainable(arm, [*ranked, *COMMON_FIXES])[:MAX_CANDIDATES]
 
-    def learn(self, gains: Mapping[tuple[str, ...], float]) -> None:
-        """Takes in what short trainings of the base came to; those of another base are forgotten.
+    def prefer(self, gains: Mapping[tuple[str, ...], float]) -> None:
+        """Orders the fixes of the base by their gains in short trainings.
 
         Args:
-            gains: of the score beyond the run itself cut as short, by overrides; NaN if it diverged.
+            gains: of the score over the run itself, as short, by overrides; NaN if it diverged.
         """
         self._gains = dict(gains)
 
     def _ordered(self, fixes: Sequence[Fix]) -> list[Fix]:
-        """The best in short trainings first; those that did harm are left out, unless all did."""
-        kept = [p for p in fixes if self._gains.get(p.overrides, 0.0) >= 0]  # NaN is not
-        return sorted(kept, key=lambda p: -self._gains.get(p.overrides, 0.0)) or list(fixes)
+        """The best in short trainings first, without those that did harm, unless all did."""
+        kept = [fix for fix in fixes if self._gains.get(fix.overrides, 0.0) >= 0]  # NaN is not
+        return sorted(kept, key=lambda fix: -self._gains.get(fix.overrides, 0.0)) or list(fixes)
 
 
-def _of_all(base: Sequence[Result]) -> list[Finding]:
-    """Causes of the first sick result, then those that only others have."""
+def _causes(base: Sequence[Result]) -> list[Finding]:
+    """Causes of the first faulty result, then those that only the others have."""
     found: dict[str, Finding] = {}
     for one in base:
         for finding in one.causes:
@@ -362,32 +233,49 @@ def _of_all(base: Sequence[Result]) -> list[Finding]:
     return list(found.values())
 
 
-class RandomControls:
-    """Proposes a random change of the same kind beside every step of another arm, and no more.
+def _trainable(arm: Arm, fixes: Iterable[Fix]) -> list[tuple[str, ...]]:
+    """The fixes that fit the run and whose effect shows in a short training, without repetitions.
 
-    So both arms get as many trainings. Both take what a step came to before they are asked again.
+    A fix that needs more time or more images cannot show its effect in a few steps.
+    """
+    changes: dict[tuple[str, ...], None] = {}
+    for fix in fixes:
+        try:
+            config = arm.checked(with_changes(arm.words, fix.overrides))
+            experiment.check_early(config)
+        except UserError:
+            continue
+        if fix.safety is not Safety.SLOW and config not in arm.known:
+            changes.setdefault(fix.overrides)
+    return list(changes)
+
+
+class RandomControls:
+    """Proposes a random change for each step of another arm, so both get as many trainings.
+
+    Both arms must take the results of a step before the next one is wanted.
 
     Args:
-        random control: draws the changes.
-        beside: the other arm.
+        control: draws the changes.
+        other: the arm whose steps are matched.
     """
 
-    def __init__(self, control: RandomControl, beside: Arm) -> None:
+    def __init__(self, control: RandomControl, other: Arm) -> None:
         self.control = control
-        self.other = beside
+        self.other = other
 
     def proposals(self, arm: Arm) -> Iterator[Proposal]:
         """One change, if the other arm has a step of this number."""
-        place = len(arm.steps) + 1
-        self.other.wanted()  # it may not have chosen yet
-        asked = self.other.asked
-        if place > len(asked):
+        number = len(arm.steps) + 1
+        self.other.wanted()  # chooses the step of the other arm, if that is still open
+        tried = self.other.tried
+        if number > len(tried):
             return
-        drawn = self.control.beside(asked[place - 1], arm.words, place, arm.checked, arm.known)
+        drawn = self.control.draw(tried[number - 1], arm.words, number, arm.checked, arm.known)
         if drawn is not None:
-            yield Proposal(drawn, "chance")
+            yield Proposal(drawn, "random")
 
 
 def reproduced(words: Sequence[str], seed: int) -> str:
-    """The command that makes a run of an arm again."""
+    """The command that repeats a run of an arm."""
     return shlex.join(["cae", "train", *words, f"seed={seed}"])

@@ -1,8 +1,4 @@
-"""What is written down of a treatment.
-
-The outcome in words, the rows of the table, treatment.json, and an experiment file that trains again
-what came out best.
-"""
+"""The record of a treatment: the outcome as text, the rows of its table, and its files."""
 
 from __future__ import annotations
 
@@ -17,20 +13,21 @@ from cae_cli.config import compose
 from cae_cli.config.schema import GROUPS
 from cae_cli.report.treatment import Row
 from cae_cli.statistics.interval import Interval, interval
-from cae_cli.treatment.arm import RISES, Arm, Result, Step, burden, reproduced
+from cae_cli.treatment.arm import Arm, Step, reproduced
+from cae_cli.treatment.result import MIN_GAIN, Result, problems
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of treatment.json
 
 
 @dataclass(frozen=True)
 class Short:
-    """A short training that chose between fixes.
+    """A short training that compares fixes.
 
     Attributes:
-        overrides: what was changed; () for the run itself.
-        step: before which it was made, from 1.
-        score: meaningfulness after so few steps; NaN if it diverged.
-        gain: beyond the run itself, cut as short; NaN if it diverged.
+        overrides: the change; () for the run itself.
+        step: the number of the fix that it helps to choose, from 1.
+        score: meaningfulness after a few steps; NaN if the training diverged.
+        gain: over the run itself, trained as short; NaN if the training diverged.
     """
 
     overrides: tuple[str, ...]
@@ -40,15 +37,15 @@ class Short:
 
 
 @dataclass(frozen=True)
-class Casebook:
-    """A treatment that is over, or was cut short.
+class Record:
+    """All results of a treatment.
 
     Attributes:
-        command: words of the command.
+        command: the whole command.
         treatment: the arm of the fixes.
-        random control: the arm beside it; None if there was none.
+        control: the arm of the random controls, or None.
         shorts: short trainings.
-        cut: why it ended early ("interrupted", "…"), else "".
+        cut: why the treatment ended early, else "".
     """
 
     command: tuple[str, ...]
@@ -59,9 +56,10 @@ class Casebook:
 
     @property
     def outcome(self) -> str:
-        """What became of the run: cured, better or none."""
-        kept = any(step.kept for step in self.treatment.steps)
-        return "cured" if kept and self.treatment.is_cured else "better" if kept else "none"
+        """Fixed, better or none."""
+        if not self.changes:
+            return "none"
+        return "fixed" if self.treatment.is_fixed else "better"
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -69,71 +67,78 @@ class Casebook:
         return tuple(o for step in self.treatment.steps if step.kept for o in step.overrides)
 
     @property
-    def rise(self) -> Interval:
-        """By how much the score rose, over seeds."""
-        return _rise(self.treatment)
+    def gain(self) -> Interval:
+        """Gain in score over seeds."""
+        return _difference(self.treatment.base, self.treatment.before)
 
     @property
     def advantage(self) -> Interval | None:
-        """By how much the score rose more than with the random control, over seeds; None without one."""
+        """Gain in score beyond that of the random controls, over seeds; None without a control."""
         if self.control is None or not self.control.steps:
             return None
-        return interval(
-            [a.score - b.score for a, b in zip(self.treatment.base, self.control.base, strict=True)]
-        )
+        return _difference(self.treatment.base, self.control.base)
 
     @property
     def reproduce(self) -> str:
-        """The command that makes the best run again."""
+        """The command that repeats the best run."""
         return reproduced(self.treatment.words, self.treatment.seeds[0])
 
     def verdict(self) -> str:
-        """What came of it, in one line."""
-        arm, trained = self.treatment, bool(self.treatment.steps)
+        """The outcome in one line."""
+        arm = self.treatment
         scores = f"score {_mean(arm.before, 'score'):.2f} → {_mean(arm.base, 'score'):.2f}"
         changed = " ".join(self.changes)
-        if self.outcome == "cured":
-            said = f"cured by {changed}: {scores}"
+        if self.outcome == "fixed":
+            text = f"fixed by {changed}: {scores}"
         elif self.outcome == "better":
-            said = f"better by {changed}, not healthy yet: {scores}; still {problem(arm.base)}"
-        elif trained:
-            said = "no fix helped"
+            text = f"improved by {changed}, not healthy yet: {scores}; remaining: {problem(arm.base)}"
+        elif arm.steps:
+            text = "no fix helped"
         else:
-            said = "nothing was tried"
-        if trained:
-            said += self._beside_control()
-        return f"{self.cut}; so far: {said}" if self.cut else said
+            text = self._best_short()
+        if arm.steps:
+            text += self._compared_with_control()
+        return f"{self.cut}; so far: {text}" if self.cut else text
 
-    def _beside_control(self) -> str:
-        """What random changes came to, in words."""
+    def _best_short(self) -> str:
+        """The most helpful short training."""
+        if not self.shorts:
+            return "nothing was tried"
+        best = max(self.shorts, key=lambda short: (not math.isnan(short.gain), short.gain))
+        if not best.overrides or not best.gain > MIN_GAIN:
+            return "no change helps in short trainings"
+        return f"{' '.join(best.overrides)} helps most in short trainings: score +{best.gain:.2f}"
+
+    def _compared_with_control(self) -> str:
+        """The comparison with the random controls."""
         if self.control is None:
             return ""
         by = self.advantage
         if by is None:
-            return "; no random change could be tried beside it"
+            return "; no fitting random change was found"
         steps = self.control.steps
         tried = "a random change" if len(steps) == 1 else f"{len(steps)} random changes"
         margin = f" ± {by.margin:.2f}" if math.isfinite(by.margin) else ""
         score = _mean(self.control.base, "score")
-        if self.control.is_cured:
-            return f"; but {tried} cured it too (score {score:.2f}): this may be chance"
+        if self.control.is_fixed:
+            return f"; but {tried} fixed it too (score {score:.2f}), so this may be chance"
         if self.outcome == "none":
             if any(step.kept for step in steps):
-                return f"; {tried} did better than any (score {score:.2f})"
-            return f", and {tried} did not either"
-        if by.value > RISES:
-            return f", {by.value:.2f}{margin} more than {tried} ({score:.2f})"
-        if burden(self.treatment.base) < burden(self.control.base):
-            return f"; {tried} left more wrong (score {score:.2f})"
-        return f", no more than {tried} ({score:.2f}, {by.value:+.2f}{margin}): this may be chance"
+                return f"; {tried} helped more (score {score:.2f})"
+            return f", and {tried} did not help either"
+        if by.value > MIN_GAIN:
+            return f", {by.value:.2f}{margin} more than with {tried} ({score:.2f})"
+        if problems(self.treatment.base) < problems(self.control.base):
+            return f"; {tried} left more problems (score {score:.2f})"
+        return f", no more than with {tried} ({score:.2f}, {by.value:+.2f}{margin}): this may be chance"
 
     def rows(self) -> list[Row]:
-        """The table: before, after each step, and after each of the random control."""
+        """The rows of the table: before, after each fix, and after each random control."""
         rows = [_row("before", "", "", self.treatment.before, ())]
-        for name, arm in (("step", self.treatment), ("random control", self.control)):
+        for name, arm in (("fix", self.treatment), ("random control", self.control)):
             base = self.treatment.before
             for step in arm.steps if arm else ():
-                kept = "kept" if step.kept else "no"
+                kept = "yes" if step.kept else "no"
                 rows.append(
                     _row(f"{name} {step.number}", " ".join(step.overrides), kept, step.results, base)
                 )
@@ -141,7 +146,7 @@ class Casebook:
         return rows
 
     def pictured(self) -> dict[str, Result]:
-        """The trainings to be drawn beside each other, by title; of several seeds the first."""
+        """The runs of the picture by title, with the first seed."""
         found = {"before": self.treatment.before[0]}
         for name, arm in (("after", self.treatment), ("control", self.control)):
             if arm and (step := _shown(arm)):
@@ -153,7 +158,7 @@ class Casebook:
         """treatment.json.
 
         Args:
-            seconds: that it took.
+            seconds: duration of the treatment.
         """
         arms = {"treatment": self.treatment, "control": self.control}
         return {
@@ -164,12 +169,12 @@ class Casebook:
             "cut": self.cut or None,
             "verdict": self.verdict(),
             "changes": list(self.changes),
-            "rise": self.rise,
+            "gain": self.gain,
             "advantage": self.advantage,
             "reproduce": self.reproduce,
             "seeds": list(self.treatment.seeds),
             "seconds": round(seconds, 1),
-            "before": [_told(result) for result in self.treatment.before],
+            "before": [_plain_result(result) for result in self.treatment.before],
             "short": self.shorts,
             "arms": {name: _arm(arm) for name, arm in arms.items() if arm},
         }
@@ -185,7 +190,7 @@ class Casebook:
 
 
 def experiment(words: Sequence[str], comments: Sequence[str]) -> str:
-    """Overrides of ``cae train`` as an experiment file, which composes to the same config.
+    """Overrides of ``cae train`` as an experiment file that composes to the same config.
 
     Args:
         words: the overrides.
@@ -206,8 +211,7 @@ def experiment(words: Sequence[str], comments: Sequence[str]) -> str:
         for part in path:
             node = node.setdefault(part, {})
         node[last] = value
-    # A model may bring a regularization, which a word for it overrides: as on the command line, and
-    # whatever their order.
+    # As on the command line, an override for the regularization wins over that of a model, in any order.
     parts = ["# @package _global_", *(f"# {line}" for text in comments for line in text.splitlines())]
     for content in ({"defaults": defaults} if defaults else {}, values):
         if content:
@@ -216,7 +220,7 @@ def experiment(words: Sequence[str], comments: Sequence[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What Hydra's parser made of a value, without the quotes that it remembers."""
+    """A value from Hydra's parser without its quotes."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -226,12 +230,13 @@ def _plain(value: Any) -> Any:
     return str(getattr(value, "text", value))
 
 
-def _rise(arm: Arm) -> Interval:
-    return interval([a.score - b.score for a, b in zip(arm.base, arm.before, strict=True)])
+def _difference(a: Sequence[Result], b: Sequence[Result]) -> Interval:
+    """Difference of scores, paired by seed."""
+    return interval([x.score - y.score for x, y in zip(a, b, strict=True)])
 
 
 def _shown(arm: Arm) -> Step | None:
-    """The step that stands for an arm: the last one kept, else the first."""
+    """The step of an arm to draw: the last one kept, else the first."""
     kept = [step for step in arm.steps if step.kept]
     return kept[-1] if kept else next(iter(arm.steps), None)
 
@@ -251,18 +256,18 @@ def _figures(result: Result) -> dict[str, float]:
 
 
 def problem(results: Sequence[Result]) -> str:
-    """What is wrong, in a few words; of several seeds with the first that is sick."""
-    sick = next((result for result in results if not result.healthy), None)
-    if sick is None:
+    """The main problem in a few words; of several seeds, that of the first faulty run."""
+    faulty = next((result for result in results if not result.healthy), None)
+    if faulty is None:
         return "healthy"
     few = f"{sum(r.healthy for r in results)}/{len(results)} healthy: " if len(results) > 1 else ""
-    if sick.diagnosis is None:
-        return f"{few}no result: {sick.reason}"
-    if sick.causes:
-        return f"{few}{sick.causes[0].code} {sick.causes[0].problem}"
-    if sick.failing:
-        return f"{few}no finding, but {', '.join(sick.failing)}"
-    return f"{few}cannot tell"
+    if faulty.diagnosis is None:
+        return f"{few}no result: {faulty.reason}"
+    if faulty.causes:
+        return f"{few}{faulty.causes[0].code} {faulty.causes[0].problem}"
+    if faulty.failing:
+        return f"{few}no finding, but {', '.join(faulty.failing)}"
+    return f"{few}undecided"
 
 
 def _row(name: str, change: str, kept: str, results: Sequence[Result], base: Sequence[Result]) -> Row:
@@ -281,12 +286,12 @@ def _row(name: str, change: str, kept: str, results: Sequence[Result], base: Seq
     )
 
 
-def _told(result: Result) -> Mapping[str, Any]:
-    """A result as treatment.json has it."""
+def _plain_result(result: Result) -> Mapping[str, Any]:
+    """A result in treatment.json."""
     return {
         "run": result.run.folder,
         "healthy": result.healthy,
-        "burden": result.burden,
+        "problems": result.problems,
         "reason": result.reason or None,
         "verdict": result.diagnosis.verdict if result.diagnosis else None,
         "causes": [finding.code for finding in result.causes],
@@ -300,12 +305,12 @@ def _arm(arm: Arm) -> Mapping[str, Any]:
         {
             "number": step.number,
             "overrides": step.overrides,
-            "why": step.why,
-            "code": step.code,
+            "why": step.proposal.why,
+            "code": step.proposal.code,
             "command": [reproduced(step.words, seed) for seed in arm.seeds],
             "kept": step.kept,
-            "results": [_told(result) for result in step.results],
+            "results": [_plain_result(result) for result in step.results],
         }
         for step in arm.steps
     ]
-    return {"cured": arm.is_cured, "first_cured": arm.first_cured, "steps": steps}
+    return {"fixed": arm.is_fixed, "first_fixed": arm.first_fixed, "steps": steps}

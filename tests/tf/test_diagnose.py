@@ -202,24 +202,31 @@ def test_another_range_is_noticed_and_can_be_said(saved):
     assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]
 
 
-def test_short_trainings_find_what_helps_and_the_control_what_random_filters_are_worth(cae, tmp_path):
+def test_short_trainings_find_what_helps_and_a_frozen_encoder_what_random_filters_are_worth(
+    cae, tmp_path
+):
     done = cae(
         "train", "data=digits", "data.train=512", "training.epochs=8", "optimizer=adadelta",
         "optimizer.learning_rate=0.0001",
     )  # fmt: skip
     # as a sweep would call it
     folder = (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
-    probed = cae("diagnose", str(folder), "--probe", "--frozen-encoder", "rules.CAE401.enabled=false")
-    assert probed.code == 0, probed.err
-    trials = json.loads((folder / "trials.json").read_text())["trials"]
-    assert trials[0]["overrides"] == [] and len(trials) > 3
-    helped = [t for t in trials if t["gain"] and t["gain"] > 0.05]
-    assert ["optimizer.learning_rate=1"] in [t["overrides"] for t in helped]
+    diagnosed = cae("diagnose", str(folder), "--frozen-encoder", "rules.CAE401.enabled=false")
+    assert diagnosed.code == 0, diagnosed.err
     summary = json.loads((folder / "summary.json").read_text())
-    assert "helps" in summary["verdict"]
     assert summary["diagnosis"]["disabled"] == ["CAE401"]
     assert summary["metrics"]["frozen"] is not None
-    assert "frozen random encoder" in probed.out
-    # Judged again, what was tried is still there, and the rule looks again.
-    again = cae("report", str(folder))
-    assert "Short trainings" in again.out and "disabled" not in again.out
+    assert "frozen random encoder" in diagnosed.out
+    # A report shows the stored diagnosis; a new diagnosis applies the rule again.
+    reported = cae("report", str(folder))
+    assert "CAE401" in reported.out.partition("disabled")[2]
+    assert reported.out.startswith((folder / "summary.txt").read_text().rstrip())
+    assert "disabled" not in cae("diagnose", str(folder)).out
+
+    treated = cae("treat", str(folder), "--short")
+    assert treated.code == 0, treated.err
+    record = json.loads((tmp_path / treated.folder / "treatment.json").read_text())
+    shorts = record["short"]
+    assert shorts[0]["overrides"] == [] and len(shorts) > 3
+    helped = [short["overrides"] for short in shorts if short["gain"] and short["gain"] > 0.05]
+    assert ["optimizer.learning_rate=1"] in helped and "helps most" in record["verdict"]

@@ -1,4 +1,4 @@
-"""A sick run is treated for real, beside a random control; a signal keeps what there is."""
+"""A faulty run is treated for real, beside a random control; a signal keeps what there is."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from cae_cli import cli
 from cae_cli.runs.folder import Run
 from cae_cli.runs.registry import find
 from cae_cli.sweep import SweepFolder
-from cae_cli.treatment.arm import result
+from cae_cli.treatment.result import result
 from tests.conftest import environment
 from tests.tf.alike import differences
 
@@ -29,8 +29,8 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def sick(tmp_path_factory):
-    home = tmp_path_factory.mktemp("sick")
+def faulty(tmp_path_factory):
+    home = tmp_path_factory.mktemp("faulty")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         assert cli.run(["train", *WORDS]) == 0
@@ -38,8 +38,8 @@ def sick(tmp_path_factory):
 
 
 @pytest.fixture
-def here(sick, tmp_path, monkeypatch):
-    shutil.copytree(sick / "runs", tmp_path / "runs")
+def here(faulty, tmp_path, monkeypatch):
+    shutil.copytree(faulty / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,27 +48,27 @@ def state(folder):
     return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_sick_run_is_cured_and_the_experiment_makes_the_cured_run_again(here, capfd):
+def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, capfd):
     run = find("last")
     assert "CAE206" in result(run).codes
     before = state(run.folder)
-    assert cli.run(["treat", "last", "--rounds", "1"]) == 0
+    assert cli.run(["treat", "last", "--max-fixes", "1"]) == 0
     assert state(run.folder) == before
     out = capfd.readouterr().out
     folder = here / out.splitlines()[-1]
     told = json.loads((folder / "treatment.json").read_text())
-    assert told["outcome"] == "cured" and told["arms"]["treatment"]["first_cured"], out
-    assert "cured by regularization.l2.strength=" in out
-    assert len(told["arms"]["control"]["steps"]) == 1 and told["before"][0]["burden"] > 1
+    assert told["outcome"] == "fixed" and told["arms"]["treatment"]["first_fixed"], out
+    assert "fixed by regularization.l2.strength=" in out
+    assert len(told["arms"]["control"]["steps"]) == 1 and told["before"][0]["problems"] > 1
     assert (folder / "treatment.png").stat().st_size > 10_000
-    cured = Run(folder / "treatment_1_s0")
-    assert result(cured).healthy and SweepFolder(folder).read().status == "ok"
+    fixed = Run(folder / "treatment_1_s0")
+    assert result(fixed).healthy and SweepFolder(folder).read().status == "ok"
 
-    words = ["-cd", str(folder), "experiment=cured", "hydra.run.dir=again"]
+    words = ["-cd", str(folder), "experiment=fixed", "hydra.run.dir=again"]
     assert cli.run(["train", *words]) == 0
     again = Run(here / "again")
-    assert again.setup()["config"] == cured.setup()["config"]
-    assert set(differences(cured.folder, again.folder)) <= {"summary.txt"}  # names the command
+    assert again.setup()["config"] == fixed.setup()["config"]
+    assert set(differences(fixed.folder, again.folder)) <= {"summary.txt"}  # names the command
 
 
 def test_a_signal_ends_it_with_what_there_is(here):

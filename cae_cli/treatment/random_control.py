@@ -1,7 +1,7 @@
-"""Random changes of the same kind as a fix: what a treatment has to be better than.
+"""Random changes of the same kind as a fix: what a fix has to be better than.
 
-Whatever is trained again may come out better: by chance, or because anything else would have helped
-too. So beside a fix stands a change of as many options that nobody thought about.
+A run that is trained again may come out better by chance, or because any other change would have
+helped as well. So each fix is compared with a random change of as many options.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from cae_cli.diagnosis.finding import Fix, Safety
 from cae_cli.errors import UserError
 from cae_cli.options import Range, key_of
 
-# What may be changed. Not how long is trained, nor the number of images, nor a seed: a random control has the
-# budget of the run.
+# Groups that may change. Duration, number of images and seed stay: a random control has the budget of
+# the run.
 CHANGED = ("model", "loss", "regularization", "augmentation", "optimizer", "schedule")
-OF_DATA = ("scale", "noise")
+DATA_KEYS = ("scale", "noise")
 
-FACTOR = 100.0  # a number without ends moves within this factor of what it was
-# Whole numbers are sizes of networks and windows, whose cost grows with them faster than they do.
+FACTOR = 100.0  # a number without bounds changes by at most this factor
+# Whole numbers are sizes of networks and windows, whose cost grows faster than linearly.
 WHOLE_FACTOR = 4.0
-FROM_NOTHING = (1e-4, 1.0)  # where the option was 0 or null
-WHOLE_FROM_NOTHING = (1.0, 16.0)
-TRIES = 200
+FROM_ZERO = (1e-4, 1.0)  # the range of a number that was 0 or null
+WHOLE_FROM_ZERO = (1.0, 16.0)
+MAX_DRAWS = 200
 
 
 @dataclass(frozen=True)
 class _Option:
-    """An option that may be changed: its key, type, range, and the value it has."""
+    """An option that may change: its key, type, range and current value."""
 
     key: str
     type: Any
@@ -47,44 +47,44 @@ class _Option:
 
 @dataclass(frozen=True)
 class RandomControl:
-    """Proposes random changes.
+    """Draws random changes.
 
     Attributes:
-        seed: what is drawn is a pure function of it, of the place, and of the run that is changed.
+        seed: a change is a pure function of the seed, the step and the run that is changed.
     """
 
     seed: int
 
-    def beside(
+    def draw(
         self,
-        overrides: Sequence[str],
+        fix: Sequence[str],
         words: Sequence[str],
-        place: int,
+        step: int,
         checked: Callable[[Sequence[str]], Config],
         known: Sequence[Config] = (),
     ) -> tuple[str, ...] | None:
         """A random change of as many options as a fix changes, and of the same kinds.
 
-        Of a choice (``loss=bce``) another choice is the same kind, of a value
-        (``optimizer.learning_rate=.1``) another value; keys are drawn evenly among those of a kind.
+        A choice of an option (``loss=bce``) is matched by another choice, a value
+        (``optimizer.learning_rate=0.1``) by another value. All keys of a kind are equally likely.
 
         Args:
-            overrides: of the fix.
+            fix: its overrides.
             words: the overrides of the run that is changed.
-            place: of the step, from 1; another one draws others.
-            checked: makes a checked config of words.
-            known: configs that were tried, and are not to be tried again.
+            step: number of the step, from 1; each step has its own draw.
+            checked: composes a config from overrides and checks it.
+            known: configs that were tried, and are not drawn again.
 
         Returns:
-            Overrides; None if nothing that fits was found.
+            Overrides; None if no fitting change was found.
         """
-        rng = np.random.default_rng((self.seed, place))
+        rng = np.random.default_rng((self.seed, step))
         now = checked(words)
         choices, options = _choices(), _options(now)
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             keys: set[str] = set()
             drawn: list[str] = []
-            for override in overrides:
+            for override in fix:
                 is_choice = key_of(override) in GROUPS
                 if is_choice:
                     group = str(rng.choice([g for g in choices if g not in keys]))
@@ -96,7 +96,7 @@ class RandomControl:
                     keys.add(option.key)
                     drawn.append(f"{option.key}={_text(_value(option, rng))}")
             try:
-                changed = checked(treated(words, drawn))
+                changed = checked(with_changes(words, drawn))
                 experiment.check_early(changed)
             except UserError:
                 continue  # options that do not fit together
@@ -105,22 +105,21 @@ class RandomControl:
         return None
 
 
-def treated(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
-    """The words of a run with overrides; what they replace is left out."""
-    command = Fix(tuple(overrides), "", Safety.SAFE).command(words)
-    return tuple(shlex.split(command))
+def with_changes(words: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
+    """The overrides of a run with changes; those that the changes replace are left out."""
+    return tuple(shlex.split(Fix(tuple(changes), "", Safety.SAFE).command(words)))
 
 
 def _choices() -> dict[str, list[str]]:
-    """The names that may stand behind each group."""
+    """The options of each group that may change."""
     sources = compose.Sources()
     return {group: sorted(sources.options(group)) for group in CHANGED}
 
 
 def _another(group: str, names: Sequence[str], now: Config, rng: np.random.Generator) -> str:
-    """Another option of a group; of one that holds several, one more or one less."""
+    """Another option of a group; a group of several gains or loses one."""
     if group not in SEVERAL:
-        return str(rng.choice(names))  # what it is already changes nothing, and is drawn again
+        return str(rng.choice(names))  # the current one is rejected later, and drawn again
     had = list(getattr(now, group))
     name = str(rng.choice(names))
     if name not in SEVERAL[group]:  # none
@@ -130,7 +129,7 @@ def _another(group: str, names: Sequence[str], now: Config, rng: np.random.Gener
 
 
 def _options(now: Config) -> list[_Option]:
-    """The options that may be changed, as the config has them."""
+    """The options that may change, with their current values."""
     parts = [(group, getattr(now, group)) for group in CHANGED if group not in SEVERAL]
     for group in SEVERAL:
         parts += [(f"{group}.{name}", part) for name, part in getattr(now, group).items()]
@@ -138,20 +137,20 @@ def _options(now: Config) -> list[_Option]:
     for path, part in [*parts, ("data", now.data)]:
         hints = typing.get_type_hints(type(part))
         for field in fields(part):
-            if path == "data" and field.name not in OF_DATA:
+            if path == "data" and field.name not in DATA_KEYS:
                 continue
-            if _is_idle(f"{path}.{field.name}", now):
+            if _has_no_effect(f"{path}.{field.name}", now):
                 continue
             limits: Range = field.metadata["range"]
             if hints[field.name] is str and not limits.choices:
-                continue  # text that stands for nothing known
+                continue  # free text
             value = getattr(part, field.name)
             found.append(_Option(f"{path}.{field.name}", _inner(hints[field.name]), limits, value))
     return found
 
 
-def _is_idle(key: str, now: Config) -> bool:
-    """Whether an option does nothing beside the others: such a random control would be too easily beaten."""
+def _has_no_effect(key: str, now: Config) -> bool:
+    """Whether an option has no effect in this config, which would make the control too weak."""
     if key == "augmentation.target":
         a = now.augmentation
         return not (a.rotation or a.shift or a.zoom or a.flip)
@@ -161,7 +160,7 @@ def _is_idle(key: str, now: Config) -> bool:
 
 
 def _inner(hint: Any) -> Any:
-    """A type without its null."""
+    """A type without None."""
     arguments = [a for a in typing.get_args(hint) if a is not type(None)]
     return hint if typing.get_origin(hint) is list or not arguments else arguments[0]
 
@@ -178,7 +177,7 @@ def _value(option: _Option, rng: np.random.Generator) -> Any:
         least = int(limits.least or 0)
         powers = rng.integers(-2, 3, size=len(option.value))
         return [max(least, round(n * 2.0**p)) for n, p in zip(option.value, powers, strict=True)]
-    low, high = _ends(limits)
+    low, high = _bounds(limits)
     is_whole = option.type is int
     if math.isfinite(low) and math.isfinite(high):
         drawn = float(rng.uniform(low, high))
@@ -186,7 +185,7 @@ def _value(option: _Option, rng: np.random.Generator) -> Any:
         factor = WHOLE_FACTOR if is_whole else FACTOR
         drawn = _log_uniform(option.value / factor, option.value * factor, rng)
     else:
-        drawn = _log_uniform(*(WHOLE_FROM_NOTHING if is_whole else FROM_NOTHING), rng)
+        drawn = _log_uniform(*(WHOLE_FROM_ZERO if is_whole else FROM_ZERO), rng)
     drawn = min(max(drawn, low), high)
     if not is_whole:
         return float(f"{drawn:.3g}")
@@ -194,8 +193,8 @@ def _value(option: _Option, rng: np.random.Generator) -> Any:
     return whole + 1 if limits.odd and whole % 2 == 0 else whole
 
 
-def _ends(limits: Range) -> tuple[float, float]:
-    """The least and the most that a number may be; what it must be above or below counts as an end."""
+def _bounds(limits: Range) -> tuple[float, float]:
+    """The bounds of a number, open or closed."""
     lows = [end for end in (limits.least, limits.above) if end is not None]
     highs = [end for end in (limits.most, limits.below) if end is not None]
     return max(lows, default=-math.inf), min(highs, default=math.inf)
