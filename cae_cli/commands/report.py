@@ -32,13 +32,14 @@ def main(args: list[str]) -> int:
             hint="cae report last",
         )
     run = open_run(flags.names[0], flags.runs)
-    with reading(run), terminal.Screen().doing("drawing …"):
-        figures.draw(run, frozen=run.frozen_encoder())
     if not run.summary_file.exists():
         raise UserError(
             "the run has no diagnosis", where=run.folder, hint=f"diagnose it: cae diagnose {run.folder}"
         )
-    run.summary()  # refuses files of another version
+    with reading(run), terminal.Screen().doing("drawing …"):
+        stored = run.summary()["diagnosis"]["thresholds"]
+        thresholds = {code: float(value) for code, value in stored.items()}
+        figures.draw(run, frozen=run.frozen_encoder(), thresholds=thresholds)
     lines = run.read_summary_text().splitlines()
     terminal.show([line(printable(text), whole=True) for text in lines])
     terminal.show([terminal.folder(run.folder)])
