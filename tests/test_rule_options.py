@@ -90,6 +90,9 @@ def test_a_threshold_of_ones_own_changes_what_fires():
     assert fired(dead, "rules.CAE401.threshold=null") == ["CAE401"]
     found = diagnose(fewer, config("rules.CAE401.threshold=.3")).findings[0]
     assert found.evidence[0].threshold == 0.3
+    changed = diagnose(fewer, config("rules.CAE401.threshold=.3", "rules.CAE302.enabled=false"))
+    assert changed.thresholds["CAE401"] == 0.3 and changed.thresholds["CAE301"] == 0.05
+    assert "CAE302" not in changed.thresholds and "CAE001" not in changed.thresholds
     assert next(rule.threshold for rule in RULES if rule.code == "CAE401") == 0.4  # as it was
 
 
@@ -166,13 +169,12 @@ from cae_cli.diagnosis import RULES, Evidence, Rule, Severity
 
 @RULES.add
 class TooBright(Rule):
-    """The output is brighter than this person likes."""
+    """It hurts the eyes."""
 
     code = "MINE01"
     problem = "the output is too bright"
     severity = Severity.WARNING
     measured = "mean of all output pixels"
-    why = "It hurts the eyes."
     threshold = 0.9
     source = "taste"
 

@@ -35,7 +35,7 @@ class RuleOptions:
 
 
 class Rule:
-    """One problem: how it is measured, why it matters and how to fix it.
+    """One problem: how it is measured and how to fix it. The docstring states why it matters.
 
     A rule is entered with ``@RULES.add``. Which rules it explains or resembles is part of `causes`; a
     rule outside this package declares it here.
@@ -46,13 +46,17 @@ class Rule:
     severity: ClassVar[Severity]
     when: ClassVar[When] = When.AFTER
     measured: ClassVar[str]  # the quantity that is compared with the threshold
-    why: ClassVar[str]  # why the problem matters
     threshold: float  # its default; rules.CODE.threshold changes it
     source: ClassVar[str]  # the measurements that the threshold comes from
     picture: ClassVar[str | None] = None  # a file in the run folder
     references: ClassVar[tuple[str, ...]] = ()
     consequences: tuple[str, ...] = ()  # codes of the findings that follow from this one
     alternatives: tuple[str, ...] = ()  # codes of other causes that look alike
+
+    @property
+    def why(self) -> str:
+        """Why the problem matters."""
+        return " ".join((self.__doc__ or "").split())
 
     def check(self, case: Case) -> Finding | Skipped | None:
         """The finding of this rule, None if there is none, `Skipped` if the rule cannot be checked."""
@@ -64,7 +68,8 @@ class Rule:
             ("severity", self.severity.value),
             ("needs", self.when.value),
             ("measures", self.measured),
-            ("threshold", f"{self.threshold:g}. {self.source}"),
+            ("threshold", f"{self.threshold:g}"),
+            ("source", self.source),
             ("why it matters", self.why),
         ]
         if self.alternatives:

@@ -1,1 +1,1 @@
-"""Measures: pure functions, arrays in, numbers or one frozen dataclass out. NumPy only."""
+"""Pure functions with NumPy only: arrays in, numbers or one frozen dataclass out."""

@@ -1,4 +1,4 @@
-"""What a training loop was really fed: its inputs and targets, after every step that prepares them."""
+"""The batches that a training received, after loading, scaling and augmentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROUNDING = 1e-20
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Inputs x and targets t as they reached the loss, in the units of the pixels.
+    """Inputs x and targets t of the first steps, in the units of the pixels.
 
     Attributes:
         input_low, input_high: range of the inputs.
@@ -23,12 +23,11 @@ class BatchStatistics:
         image_std: standard deviation within an input, mean over images; 0 for flat images.
         variance: variance over the targets, mean over pixels; 0 if all are the same image.
         distinct: share of inputs that differ from every earlier one, above 0 to 1.
-        pair: mean (x_i - t_i)² / mean (x_i - t_(i+1))²; 0 if targets are the inputs, about 1 if
-            they are those of other images. NaN if the denominator is 0.
-        correlation: of neighbouring pixels of the inputs, -1 to 1: about 0 for white noise, .86 on
-            Fashion-MNIST; see `neighbour_correlation`.
-        difference_correlation: the same of x - t: about 0 where the input is the target with white
-            noise on it, as denoising wants it; NaN where they are equal.
+        pair: mean (x_i - t_i)² / mean (x_i - t_(i+1))²; 0 if targets are the inputs, about 1 if they are
+            those of other images, NaN if the denominator is 0.
+        correlation: `neighbour_correlation` of x: about 0 for white noise, 0.86 on Fashion-MNIST.
+        difference_correlation: the same of x - t: about 0 for white noise on the input, as in denoising;
+            NaN where they are equal.
     """
 
     input_low: float
@@ -44,7 +43,7 @@ class BatchStatistics:
 
 
 def batches(inputs: Array, targets: Array) -> BatchStatistics:
-    """Measures what was fed.
+    """Measures inputs and targets.
 
     Args:
         inputs: (n, h, w, c).
@@ -67,16 +66,10 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
 
 
 def neighbour_correlation(images: Array) -> float:
-    """Lag-1 autocorrelation: Pearson correlation of neighbours, mean of vertical and horizontal ones.
+    """Lag-1 autocorrelation of images (n, h, w, c): mean of that of vertical and horizontal neighbours.
 
-    Pairs are pooled over images and channels after each channel of each image lost its own mean,
-    so that neither a spread of brightness nor a tint looks like structure.
-
-    Args:
-        images: (n, h, w, c).
-
-    Returns:
-        -1 to 1; NaN for flat images and for sides of one pixel.
+    Pearson correlation of all pairs after each channel of each image lost its own mean, so that neither
+    brightness nor a tint counts as structure. -1 to 1; NaN for flat images and sides of one pixel.
     """
     images64 = images.astype(np.float64)
     centred = images64 - images64.mean(axis=(1, 2), keepdims=True)

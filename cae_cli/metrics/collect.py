@@ -1,4 +1,4 @@
-"""Everything that is measured of one run, put together."""
+"""All metrics of one run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cae_cli.metrics.spikes import LossSpike, loss_spike
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
-# A filter whose removal raises the error by less than this share of what is explained does nothing.
+# A filter is prunable if its removal raises the error by less than this share of what is explained.
 PRUNABLE = 0.001
 
 
@@ -39,12 +39,12 @@ class Layer:
         filters: how many it has.
         kernel: (k, k, inputs) of one filter.
         maps: which of its maps are inactive.
-        inactive_at: inactive share of its maps after some steps of the training, by step.
-        duplicates: maps that repeat another one.
-        weight change: how far training moved its kernel; NaN where nobody knows where it began.
+        inactive_at: share of inactive maps after some steps of the training, by step.
+        duplicates: number of maps that duplicate another one.
+        weight_change: `metrics.filters.weight_change`; NaN where the initial kernel is unknown.
         structure: `metrics.filters.structure` of its kernel.
-        p_value: of that structure among re-initialised filters from the layer's initializer.
-        prunable: share of the filters whose removal changes next to nothing, of those looked at.
+        p_value: of that structure among kernels that the initializer drew again.
+        prunable: share of the measured filters whose removal changes almost nothing.
     """
 
     name: str
@@ -61,12 +61,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Labels:
-    """Accuracy of a linear classifier on the latent code; NaN where there are no labels.
-
-    Attributes:
-        trained: of the trained encoder.
-        initial: of the same encoder before training.
-    """
+    """`metrics.labels.probe_accuracy` of the encoder after and before training; NaN without labels."""
 
     trained: float
     initial: float
@@ -74,12 +69,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the rules judge.
+    """What the rules check.
 
     Attributes:
-        batches: what the first steps of the training were fed; None where nobody watched.
-        frozen: explained variance of the same network trained with its encoder frozen as it was
-            drawn; None where that was not tried.
+        batches: None where the training was not recorded.
+        frozen: explained variance of the same network trained with its initial encoder; None where that
+            was not trained.
     """
 
     quality: Quality
@@ -104,22 +99,22 @@ def measure(
     *,
     frozen: float | None = None,
 ) -> Metrics:
-    """Measures a run.
+    """Computes the metrics of a run.
 
     Args:
-        arrays: what `cae_cli.introspection.probe` and `cae_cli.training.recorder` recorded.
-        epochs: columns of metrics.csv; empty for a model whose training nobody watched.
+        arrays: of `introspection.probe` and `training.recorder`.
+        epochs: columns of metrics.csv; empty for a model whose training was not recorded.
         training: training.json.
-        frozen: explained variance of the control with a frozen encoder, if there is one.
+        frozen: see `Metrics`.
     """
     names = [key.removeprefix("kernel/") for key in arrays if key.startswith("kernel/")]
-    answers = perturbation(
+    tests = perturbation(
         mse=arrays["mse"],
         mean_mse=arrays["mean_mse"],
         train_mean_mse=arrays["train_mean_mse"],
-        **_below("perturbation/", arrays),
+        **_group("perturbation/", arrays),
     )
-    reached = quality(
+    reconstruction = quality(
         mse=arrays["mse"],
         ssim=arrays["ssim"],
         mean_mse=arrays["mean_mse"],
@@ -132,23 +127,23 @@ def measure(
     )
     layers = tuple(_layer(name, arrays) for name in names)
     return Metrics(
-        quality=reached,
-        perturbation=answers,
+        quality=reconstruction,
+        perturbation=tests,
         layers=layers,
         dynamics=_dynamics(arrays, epochs, training),
         loss_spike=loss_spike(arrays.get("dynamics/losses", np.zeros(0))),
         network=network(training["network"]),
-        dataset=_gathered(DatasetStatistics, _below("dataset/", arrays)),
-        spectrum=_gathered(Spectrum, _below("spectrum/", arrays)),
-        latent=_gathered(LatentUse, _below("latent/", arrays)),
+        dataset=_numbers(DatasetStatistics, _group("dataset/", arrays)),
+        spectrum=_numbers(Spectrum, _group("spectrum/", arrays)),
+        latent=_numbers(LatentUse, _group("latent/", arrays)),
         labels=Labels(*(float(arrays.get(f"labels/{k}", math.nan)) for k in ("trained", "initial"))),
-        batches=_gathered(BatchStatistics, batches) if (batches := _below("batches/", arrays)) else None,
+        batches=_numbers(BatchStatistics, batches) if (batches := _group("batches/", arrays)) else None,
         frozen=frozen,
         score=score(
-            explained=reached.explained_variance,
+            explained=reconstruction.explained_variance,
             base=0.0 if frozen is None else frozen,
-            latent_swap=answers.latent_swap,
-            pixel_copy=answers.pixel_copy,
+            latent_swap=tests.latent_swap,
+            pixel_copy=tests.pixel_copy,
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
     )
@@ -181,31 +176,31 @@ def _layer(name: str, arrays: Arrays) -> Layer:
     utility = arrays.get(f"utility/{name}", np.zeros(0))
     known = utility[np.isfinite(utility)]
     stds, image_stds = (arrays.get(f"look_{kind}/{name}") for kind in ("std", "image_std"))
-    looks: dict[int, float] = {}
+    inactive_at: dict[int, float] = {}
     if stds is not None and image_stds is not None:
         steps = arrays["dynamics/look_steps"]
         for step, std, image_std in zip(steps, stds, image_stds, strict=True):
-            looks[int(step)] = map_health(std, image_std).inactive_share
-    found = structure(kernel)
+            inactive_at[int(step)] = map_health(std, image_std).inactive_share
+    statistic = structure(kernel)
     return Layer(
         name=name,
         filters=kernel.shape[3],
         kernel=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),
         maps=map_health(arrays[f"map_std/{name}"], arrays[f"map_image_std/{name}"]),
-        inactive_at=looks,
+        inactive_at=inactive_at,
         duplicates=int(arrays[f"map_duplicates/{name}"]),
         weight_change=math.nan if initial is None else weight_change(kernel, initial),
-        structure=found,
-        p_value=p_value(found, arrays.get(f"null/{name}", np.zeros(0, np.float32))),
+        structure=statistic,
+        p_value=p_value(statistic, arrays.get(f"null/{name}", np.zeros(0, np.float32))),
         prunable=float((known < PRUNABLE).mean()) if len(known) else math.nan,
     )
 
 
-def _below(prefix: str, arrays: Arrays) -> dict[str, Any]:
+def _group(prefix: str, arrays: Arrays) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def _gathered(cls: type[T], arrays: Arrays) -> T:
-    """A dataclass of numbers from arrays of one number each."""
+def _numbers(cls: type[T], arrays: Arrays) -> T:
+    """A dataclass of numbers, from arrays of one number each."""
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     return cls(**{name: arrays[name].item() for name in names})

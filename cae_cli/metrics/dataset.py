@@ -1,4 +1,4 @@
-"""What the images are like, before any network sees them."""
+"""Statistics of the images, which need no network."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from cae_cli.metrics.batches import batches
 
 Array = NDArray[np.float32]
 
-SAMPLED = 4096  # images that are looked at, at most
-MOST_VALUES = 2**23  # pixels of them, at most
+SAMPLED = 4096  # most images that are measured
+MOST_VALUES = 2**23  # most pixels of them
 
 
 def sample_size(shape: tuple[int, ...]) -> int:
-    """How many images of a shape are looked at, so that large ones fit into memory."""
+    """How many images of a shape are measured, so that large ones fit into memory."""
     return int(np.clip(MOST_VALUES // int(np.prod(shape)), 16, SAMPLED))
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """The images as they are handed to the training.
+    """The images as the training receives them.
 
     Attributes:
-        train: number of training images.
-        held_out: number of images that are measured.
+        train, held_out: number of training images and of held-out images.
         low, high: smallest and largest value.
-        black: explained variance of a black image, 1 - E[t²]/V: 0 would mean that black is as good
-            an answer as the mean image. -1.4 for Fashion-MNIST, -.6 for MNIST, -.3 for Omniglot.
+        black: explained variance of a black image, 1 - E[t²]/V; 0 if black is as good as the mean image.
+            -1.4 for Fashion-MNIST, -0.6 for MNIST, -0.3 for Omniglot.
         variance: V, mean over pixels of the variance over images.
         image_std: mean standard deviation within an image.
         flat: share of images without any contrast.
         distinct: share of training images that differ from every earlier one.
         repeated: share of held-out images that are among the training images.
-        correlation: lag-1 autocorrelation within images, see `metrics.batches.Fed`.
+        correlation: `metrics.batches.neighbour_correlation` of the training images.
     """
 
     train: int
@@ -53,15 +52,9 @@ class DatasetStatistics:
 
 
 def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
-    """Share of held-out images that equal a training image to the bit, 0 to 1.
-
-    Args:
-        train: (n, h, w, c), all of them.
-        held_out: (m, h, w, c), of the same type.
-    """
-    wanted = [_digest(image) for image in held_out]
-    found = {_digest(image) for image in train} & set(wanted)
-    return float(np.mean([digest in found for digest in wanted]))
+    """Share of held-out images (m, h, w, c) that are identical to one of the training images, 0 to 1."""
+    known = {_digest(image) for image in train}
+    return float(np.mean([_digest(image) in known for image in held_out]))
 
 
 def dataset(
@@ -71,13 +64,13 @@ def dataset(
     counts: tuple[int, int] | None = None,
     repeated: float | None = None,
 ) -> DatasetStatistics:
-    """Looks at images of each part.
+    """Measures images of each part.
 
     Args:
-        train: (n, h, w, c), at most `surveyed` are needed.
+        train: (n, h, w, c); `sample_size` of them are enough.
         held_out: (m, h, w, c).
-        counts: how many there are in all; None: as many as are given.
-        repeated: `repeats` of all of them; None: of those that are given.
+        counts: number of all training and held-out images; None: n and m.
+        repeated: `repeats` of all images; None: of the given ones.
     """
     whole = counts or (len(train), len(held_out))
     as_batches = batches(train, train)

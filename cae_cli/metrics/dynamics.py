@@ -1,4 +1,4 @@
-"""How a training went: sizes of steps, parts of the loss, and how much it still falls."""
+"""Training dynamics: sizes of steps, parts of the loss, and how much it still falls."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-SMALLEST_RATIO = 1e-12  # a kernel that did not move, or so little that float32 does not show it
-FIRST_LOSSES = 5  # steps over which the share of the penalty is taken
+SMALLEST_RATIO = 1e-12  # of a kernel that did not change in float32
+FIRST_LOSSES = 5  # steps for the share of the penalty
 
 
 @dataclass(frozen=True)
 class TrainingDynamics:
-    """How the training went; NaN or None where nobody watched.
+    """The course of a training; NaN or None where it was not recorded.
 
     Attributes:
-        steps: of the optimizer, in whole epochs; None: unknown.
+        steps: of the optimizer, in complete epochs; None: unknown.
         first_val_loss: before training.
         last_val_loss: of the epoch whose weights were measured.
-        reported_loss: the loss that the training reported for the held-out images it watched.
-        recomputed_loss: the same loss computed anew, by its definition.
+        reported_loss: the loss that the training reported for held-out images.
+        recomputed_loss: the same loss by its definition.
         diverged_at: the step whose loss or gradient was not finite, or None.
-        early_update: median over kernels and the first eight steps of the update ratio. -2.1 to
-            -1.8 in healthy networks with Adam at .001, -1.3 at .01 and healthy.
-        early_peak: median over kernels of the largest update ratio of the first eight steps: what one
-            torn step shows, even if the next ones find no gradient any more.
+        early_update: median of `update_ratio` over kernels and the first eight steps. Healthy with Adam:
+            -2.1 to -1.8 at 0.001, -1.3 at 0.01.
+        early_peak: median over kernels of the largest of the first eight: one step that is too large
+            shows here, even if no gradient is left afterwards.
         last_update: median over kernels at the first step of the last epoch.
-        penalty_share: penalty over the whole loss in the first five steps. Its share at the end says
-            nothing: the weights that it fell on are gone.
-        slope: share of the whole fall of the loss that its last quarter brought.
-        gradient_ratio: mean gradient norm of the first kernel over that of the last, in the last
-            epoch.
+        penalty_share: penalty over the whole loss in the first five steps. Later, the weights it fell on
+            are gone.
+        slope: share of the whole fall of the loss in its last quarter.
+        gradient_ratio: mean gradient norm of the first kernel over that of the last, in the last epoch.
     """
 
     steps: int | None
@@ -55,15 +54,8 @@ class TrainingDynamics:
 def update_ratio(before: Array, after: Array) -> float:
     """Size of a step relative to the kernel: log10(mean |after - before| / mean |before|).
 
-    Around -3 to -1.8 for steps that teach without tearing (after Karpathy's rule of thumb of -3);
-    above -1.2 a step changes a fifteenth of every weight.
-
-    Args:
-        before: the kernel before the step, any shape.
-        after: after it.
-
-    Returns:
-        At least -12, which also stands for a kernel that did not move.
+    Healthy: -3 (Karpathy's rule of thumb) to -1.8. At -1.2 a step changes a fifteenth of every weight.
+    At least -12, which also stands for a kernel that did not change. Kernels have any shape.
     """
     size = float(np.abs(before).mean())
     moved = float(np.abs(after - before).mean())
@@ -82,17 +74,7 @@ def dynamics(
     reported_loss: float = float("nan"),
     recomputed_loss: float = float("nan"),
 ) -> TrainingDynamics:
-    """Sums up what `cae_cli.training.recorder` wrote down.
-
-    Args:
-        arrays: with the recorder's ``dynamics/...``, as far as they are there.
-        steps: as in `Course`, like all that follow.
-        first_val_loss: before training.
-        last_val_loss: of the epoch whose weights were measured.
-        diverged_at: a step, or None.
-        reported_loss: by the training.
-        recomputed_loss: by its definition.
-    """
+    """Summarises the ``dynamics/...`` arrays of `training.recorder`; for the rest see the class."""
     empty = np.zeros((0, 0), np.float32)
     gradients = arrays.get("dynamics/gradients", empty)
     updates = arrays.get("dynamics/updates", empty)
@@ -114,28 +96,18 @@ def dynamics(
 
 
 def penalty_share(losses: NDArray[Any]) -> float:
-    """Penalty over the whole loss in the first steps, 0 to 1.
-
-    Args:
-        losses: (s, 2) data loss and penalty of each step.
-    """
+    """Penalty over the whole loss in the first steps, 0 to 1, from (s, 2) data losses and penalties."""
     data, penalty = losses[:FIRST_LOSSES].sum(axis=0, dtype=np.float64) if len(losses) else (0, 0)
     whole = abs(data) + penalty
     return float(penalty / whole) if whole else float("nan")
 
 
 def slope(losses: NDArray[Any]) -> float:
-    """Fall of the loss from its third to its fourth quarter, as a share of its whole fall.
+    """Fall of the losses (s,) from their third to their fourth quarter, as a share of the whole fall.
 
-    The whole fall runs from the first of 64 parts to the last quarter, so that a loss with a floor
-    (cross-entropy of grey images) and one without are measured alike.
-
-    Args:
-        losses: (s,) in order; fewer than eight give NaN.
-
-    Returns:
-        About .01 in healthy runs of 1,024 steps, .02 to .03 after 200, .29 for a straight line. NaN
-        if the loss did not fall.
+    The whole fall runs from the first of 64 parts to the last quarter, so losses with and without a
+    floor are comparable. About 0.01 in healthy runs of 1,024 steps, 0.02 to 0.03 after 200, 0.29 for a
+    straight line; NaN for fewer than eight losses, or if they did not fall.
     """
     quarter = len(losses) // 4
     if quarter < 2:

@@ -1,4 +1,4 @@
-"""Filters: how far training moved them, and whether they look different from random ones."""
+"""Filters: how far training changed them, and whether they differ from random ones."""
 
 from __future__ import annotations
 
@@ -9,44 +9,29 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# A statistic that varies less over re-initialised filters, relative to its size, is the same for all of them: the
-# singular values of an orthogonal initialisation, for instance.
-NO_SPREAD = 1e-9
-# Below this share of the mean square, what is left of a variance is rounding (double precision).
-ROUNDING = 1e-20
+NO_SPREAD = 1e-9  # relative; a statistic that varies less (orthogonal initialisers) is constant
+ROUNDING = 1e-20  # of the mean square: what is left of a variance below it is rounding
 
 
 def weight_change(kernel: Array, initial: Array) -> float:
-    """How far a layer's kernel moved, relative to where it began: |W - W0| / |W0|.
+    """How far training changed a kernel of any shape, relative to its start: |W - W0| / |W0|.
 
-    0 for a frozen layer; .5 to 1.1 in healthy networks trained for eight epochs of 4,096 images;
-    above 5 after a burst of too large steps.
-
-    Args:
-        kernel: after training, any shape.
-        initial: the same before training.
-
-    Returns:
-        At least 0; infinite if the kernel began at zero and moved.
+    0 for a frozen layer, 0.5 to 1.1 in healthy networks after eight epochs of 4,096 images, above 5
+    after steps that are far too large; infinite if the kernel began at zero and changed.
     """
-    # Of weights that burst, the squares are beyond float32.
+    # Float64, because the squares of exploded weights exceed float32.
     moved = float(np.linalg.norm(kernel.astype(np.float64) - initial))
     began = float(np.linalg.norm(initial))
     return moved / began if began else (float("inf") if moved else 0.0)
 
 
 def morans_i(kernel: Array) -> float:
-    """Spatial autocorrelation of a layer's filters: how alike neighbouring weights are.
+    """Spatial autocorrelation of the slices of a kernel (k, k, inputs, filters).
 
-    Moran's I (Moran, "Notes on continuous stochastic phenomena", Biometrika 37, 1950) with the four
-    rook neighbours: mean product of neighbours over mean square, after each slice lost its own mean.
-
-    Args:
-        kernel: (k, k, inputs, filters); its k x k slices are pooled.
-
-    Returns:
-        -1 to about 1: 1 / (1 - k * k) is expected of white noise (-.125 for 3 x 3), more of smooth
-        filters, less of alternating ones. NaN for 1 x 1 kernels and flat slices.
+    Moran's I (Moran, "Notes on continuous stochastic phenomena", Biometrika 37, 1950) with the four rook
+    neighbours: mean product of neighbours over mean square, after each slice lost its own mean. -1 to
+    about 1: white noise has 1 / (1 - k * k) (-0.125 for 3 x 3), smooth filters more, alternating ones
+    less. NaN for 1 x 1 kernels and flat slices.
     """
     rows, columns = kernel.shape[:2]
     kernel64 = kernel.astype(np.float64)
@@ -60,14 +45,10 @@ def morans_i(kernel: Array) -> float:
 
 
 def singular_entropy(kernel: Array) -> float:
-    """How evenly a layer's filters span their space: entropy of the normalised singular values.
+    """How evenly filters span their space: normalised entropy of the normalised singular values.
 
-    Args:
-        kernel: (k, k, inputs, filters), read as the matrix (k * k * inputs, filters).
-
-    Returns:
-        0 if all filters are multiples of one, 1 if they are orthogonal and equally strong: the
-        entropy is divided by the logarithm of the number of singular values. NaN for one filter.
+    Of a kernel (k, k, inputs, filters) as the matrix (k * k * inputs, filters). 0 if all filters are
+    multiples of one, 1 if they are orthogonal and equally strong; NaN for one filter.
     """
     matrix = kernel.reshape(-1, kernel.shape[3])
     if min(matrix.shape) < 2 or not np.isfinite(matrix).all() or not matrix.any():
@@ -78,18 +59,11 @@ def singular_entropy(kernel: Array) -> float:
 
 
 def p_value(observed: float, null: NDArray[np.floating[Any]]) -> float:
-    """Two-sided Monte-Carlo p-value: how rarely a re-initialised filter is as extreme as what was observed.
+    """Two-sided Monte-Carlo p-value of a statistic among (m,) ``null`` values, of re-initialised layers.
 
-    min(1, 2 min(1 + #(null >= observed), 1 + #(null <= observed)) / (1 + m)); the observed value
-    counts as one of the draws. Davison, Hinkley, "Bootstrap methods and their application", 1997,
-    section 4.2.
-
-    Args:
-        observed: a statistic.
-        null: (m,) the same statistic of re-initialised filters.
-
-    Returns:
-        2 / (1 + m) to 1; NaN if anything is not finite, or all re-initialised filters have the same value.
+    min(1, 2 min(1 + #(null >= observed), 1 + #(null <= observed)) / (1 + m)); Davison, Hinkley,
+    "Bootstrap methods and their application", 1997, section 4.2. 2 / (1 + m) to 1; NaN if a value is not
+    finite, or all of ``null`` are equal.
     """
     if not len(null) or not np.isfinite(observed) or not np.isfinite(null).all():
         return float("nan")
@@ -100,13 +74,10 @@ def p_value(observed: float, null: NDArray[np.floating[Any]]) -> float:
 
 
 def structure(kernel: Array) -> float:
-    """The statistic by which a layer is compared with re-initialised filters from its initializer.
+    """The statistic that compares a kernel (k, k, inputs, filters) with re-initialised ones.
 
-    `morans_i`, or `singular_entropy` where kernels have no neighbours (1 x 1). A layer that differs
-    from its re-initialised filters has been shaped by training; one that does not may be useful all the same.
-
-    Args:
-        kernel: (k, k, inputs, filters).
+    `morans_i`, or `singular_entropy` for 1 x 1 kernels. A layer that does not differ from its
+    initializer may be useful all the same.
     """
     point = kernel.shape[0] == kernel.shape[1] == 1
     return singular_entropy(kernel) if point else morans_i(kernel)

@@ -1,4 +1,4 @@
-"""What a latent code says about labels that training never saw."""
+"""A linear probe: labels, which training does not use, predicted from latent codes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-RIDGE = 1.0  # factor of the sum of squared weights, that of scikit-learn's RidgeClassifier
+RIDGE = 1.0  # penalty on squared weights, as in scikit-learn's RidgeClassifier
 
 
 def probe_accuracy(
     train_latents: Array, train_labels: Labels | None, latents: Array, labels: Labels | None
 ) -> float:
-    """Accuracy of a linear classifier of codes: ridge regression on standardised values.
+    """Accuracy of a linear classifier of latent codes: ridge regression on standardised values.
 
-    For information, not a measure of health: a trained encoder is often no better here than the
-    same encoder with random weights.
+    No criterion of health: a trained encoder is often no better than the same with random weights.
 
-    Args:
-        train_latents: (m, ...) to fit the classifier on.
-        train_labels: (m,), or None.
-        latents: (n, ...) to score it on.
-        labels: (n,), or None.
-
-    Returns:
-        0 to 1; NaN without labels, with fewer than two classes, or if a latent code is not finite.
+    Fitted on (m, ...) training codes and (m,) labels, scored on (n, ...) and (n,): 0 to 1; NaN without
+    labels, with fewer than two classes, or if a latent code is not finite.
     """
     if train_labels is None or labels is None or not len(labels) or len(np.unique(train_labels)) < 2:
         return float("nan")

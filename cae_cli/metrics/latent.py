@@ -1,4 +1,4 @@
-"""The latent code: how many of its values a network uses."""
+"""The latent code: how many of its values are in use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ ROUNDING = 1e-6  # eigenvalues below this share of the largest are rounding (sin
 
 @dataclass(frozen=True)
 class LatentUse:
-    """Use of a latent code of d values by n images; NaN for one image or a code that never changes.
+    """Use of a latent code of d values by n images; NaN for one image or a constant code.
 
-    Both dimensions are of the covariance, so neither exceeds min(d, n - 1): compare them only
-    between codes of as many images.
+    The dimensions are those of the covariance, at most min(d, n - 1): compare them only for equal n.
 
     Attributes:
         values: d.
-        effective_rank: exp(entropy of the normalised eigenvalues), 1 to d. Roy, Vetterli, "The
-            effective rank", EUSIPCO 2007.
-        participation: (sum of the eigenvalues)² / sum of their squares, 1 to d; less than the
-            effective rank, because small eigenvalues count less.
-        dead: share of values whose standard deviation over images is below 1 % of the median
-            value's, or below 1e-5; 0 to 1.
+        effective_rank: exp(entropy of the normalised eigenvalues), 1 to d. Roy, Vetterli, "The effective
+            rank", EUSIPCO 2007.
+        participation: (sum of the eigenvalues)² / sum of their squares, 1 to the effective rank.
+        dead: share of values whose standard deviation over images is below 1 % of the median value's, or
+            below 1e-5; 0 to 1.
     """
 
     values: int
@@ -38,19 +36,14 @@ class LatentUse:
 
 
 def latent_use(latents: Array) -> LatentUse:
-    """Measures how many values of the latent code are used.
-
-    Args:
-        latents: (n, ...), one code per image.
-    """
+    """Measures latent codes (n, ...), one per image."""
     n = len(latents)
     flat = latents.reshape(n, -1)  # (n, d)
     values = flat.shape[1]
     unknown = float("nan")
     if n < 2 or not np.isfinite(flat).all():
         return LatentUse(values, unknown, unknown, unknown)
-    # Codes of a network that diverged are finite and yet too large to be squared: neither shares nor
-    # ranks depend on the scale.
+    # Latent codes of a diverged network may be too large to be squared; no result depends on the scale.
     scale = max(1.0, float(np.abs(flat).max()))
     flat = (flat / scale).astype(np.float32)
     centred = flat - flat.mean(axis=0, dtype=np.float64).astype(np.float32)

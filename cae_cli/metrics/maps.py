@@ -1,4 +1,4 @@
-"""Feature maps: which of them say anything about the image."""
+"""Feature maps: which of them depend on the image."""
 
 from __future__ import annotations
 
@@ -12,29 +12,23 @@ Array = NDArray[np.float32]
 # A map is inactive if its spread is below this share of the median map of its layer, or below this.
 INACTIVE_SHARE = 0.01
 INACTIVE_SPREAD = 1e-5
-# Maps that correlate more strongly than this, with either sign, say the same: what one has left to
-# explain beside the other is 1 - .98² = 4 % of its variance.
-DUPLICATE = 0.98
-# Below this share of the mean square, what is left of a variance is rounding (double precision).
-ROUNDING = 1e-12
+DUPLICATE = 0.98  # absolute correlation; 1 - 0.98² = 4 % of the variance are then its own
+ROUNDING = 1e-12  # of the mean square: what is left of a variance below it is rounding
 
 
 class ChannelSpread:
-    """Spread of each channel of a layer, from batches of its maps, without keeping the maps.
-
-    Sums are kept per position, (h, w, c), and products of channels over all, (c, c), in double
-    precision.
+    """Spread of each channel of a layer, from batches of its maps, which are not kept.
 
     Args:
-        with_products: whether `correlation` will be asked for.
+        with_products: whether `correlation` is needed.
     """
 
     def __init__(self, *, with_products: bool = True) -> None:
         self.with_products = with_products
         self.count = 0
-        self.total: NDArray[np.float64] | None = None
-        self.total_square: NDArray[np.float64] | None = None
-        self.products: NDArray[np.float64] | None = None
+        self.total: NDArray[np.float64] | None = None  # (h, w, c)
+        self.total_square: NDArray[np.float64] | None = None  # (h, w, c)
+        self.products: NDArray[np.float64] | None = None  # (c, c)
 
     def add(self, maps: Array) -> None:
         """Adds maps of some images, (n, h, w, c)."""
@@ -99,9 +93,9 @@ class MapHealth:
     """Maps of a layer.
 
     Attributes:
-        inactive: (c,) True for maps that say nothing about the image.
-        dead: how many are flat, inside an image and over images.
-        constant: how many have a pattern, but the same one for every image.
+        inactive: (c,) True for maps that do not depend on the image.
+        dead: number of maps that are flat, within and over images.
+        constant: number of maps with a pattern that is the same for every image.
     """
 
     inactive: NDArray[np.bool_]
@@ -115,18 +109,14 @@ class MapHealth:
 
 
 def map_health(std: Array, image_std: Array) -> MapHealth:
-    """Which maps of a layer are inactive.
+    """Which maps of a layer are inactive; healthy networks have at most a quarter in their worst layer.
 
-    A map is dead if its standard deviation over held-out images and positions is below 1 % of the
-    layer's median map, or below 1e-5; it is constant if only its spread over images is. Healthy
-    networks on Fashion-MNIST have at most a quarter of inactive maps in their worst layer.
+    A map is dead if its standard deviation over images and positions is below 1 % of that of the layer's
+    median map, or below 1e-5; it is constant if only its spread over images is.
 
     Args:
         std: (c,) spread over images and positions.
         image_std: (c,) spread over images.
-
-    Returns:
-        Counts, and which maps are inactive.
     """
     limit = max(INACTIVE_SPREAD, INACTIVE_SHARE * float(np.median(std)))
     dead = std < limit
@@ -135,18 +125,14 @@ def map_health(std: Array, image_std: Array) -> MapHealth:
 
 
 def duplicates(correlation: Array, inactive: NDArray[np.bool_], limit: float = DUPLICATE) -> int:
-    """How many maps repeat an earlier one.
+    """How many maps duplicate an earlier one, 0 to c - 1.
 
-    Maps are taken in order; one is a duplicate if it correlates with a map kept so far, and is then
-    not kept itself, so that a chain of ever less similar maps is not one map.
+    A duplicate is not compared with later maps, so a chain of ever less similar maps is not one map.
 
     Args:
         correlation: (c, c) of the maps.
-        inactive: (c,) maps to leave out: they repeat nothing, they say nothing.
+        inactive: (c,) maps to leave out.
         limit: of the absolute correlation.
-
-    Returns:
-        0 to c - 1.
     """
     alive = np.flatnonzero(~inactive)
     kept: list[int] = []

@@ -1,4 +1,4 @@
-"""What a network is made of, as far as the diagnosis asks."""
+"""What a network is made of, as far as the diagnosis needs it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Network:
-    """Facts of a network that follow from its layers, not from its weights.
+    """Facts that follow from the layers of a network, not from its weights.
 
     Attributes:
         image_shape: (h, w, c).
-        latent_shape: of an image's code, (h', w', channels) or (values,).
+        latent_shape: of the latent code of an image, (h', w', channels) or (values,).
         output_activation: of the last layer ("sigmoid"), None if unknown.
         hidden_activation: the most frequent one of the others, None if unknown.
         normalised: it has batch normalisation.
         skips: the image reaches the output around the latent code.
-        receptive_field: side of the square of pixels that a value of the latent code sees, at most the
-            image's; None if unknown.
+        receptive_field: side in pixels of what a latent value sees; None if unknown.
         depth: layers with kernels on the longest path.
         narrowest: fewest filters of a hidden convolution, None if there is none.
-        span: the range that the network was made for, and that images in [0, 1] are brought to.
+        span: the range of the images that the network was made for.
     """
 
     image_shape: tuple[int, ...]
@@ -50,7 +49,7 @@ class Network:
 
     @property
     def latent_grid(self) -> tuple[int, int]:
-        """Rows and columns of the latent code; of a latent code without place those of a square of its size."""
+        """Rows and columns of the latent code; of a flat one those of a square of its size."""
         if len(self.latent_shape) == 3:
             return self.latent_shape[0], self.latent_shape[1]
         side = max(1, int((self.latent_values / self.image_shape[2]) ** 0.5))
@@ -58,7 +57,7 @@ class Network:
 
 
 def network(facts: Mapping[str, Any]) -> Network:
-    """From plain facts, as training.json holds them; what is more is left out."""
+    """From plain facts, as training.json holds them; other keys are ignored."""
     values = {field.name: facts[field.name] for field in fields(Network) if field.name in facts}
     for name in ("image_shape", "latent_shape", *(["span"] if "span" in facts else [])):
         values[name] = tuple(values[name])

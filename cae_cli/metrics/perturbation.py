@@ -1,8 +1,8 @@
-"""What a network does when its input or its code is changed, and what a linear one would do.
+"""Perturbation tests: what a network does when its input or its latent code is changed.
 
-These measures tell a network that describes images from one that copies pixels or ignores its code.
-They are computed on some hundred held-out images x with reconstructions f(x), codes z and decoder
-dec; V is the mean squared distance of the images from the mean training image.
+They tell a network that describes images from one that copies pixels or ignores its latent code. They
+use some hundred held-out images x with reconstructions f(x), latent codes z and decoder dec; V is the
+mean squared distance of the images from the mean training image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cae_cli.metrics.quality import explained_variance
 
 Array = NDArray[np.float32]
 
-NOISE = 0.02  # small beside the contrast of an image, large beside rounding
+NOISE = 0.02  # small compared with the contrast of an image, large compared with rounding
 MID_TONES = (0.15, 0.85)  # a saturated pixel passes no noise on, whatever the network does
 FEWEST_MID_TONES = 1000
 # A linear decoder is fitted where it is cheap and well determined.
@@ -27,28 +27,26 @@ SAMPLES_PER_FEATURE = 2
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Answers of a network to changes, and its place on the ladder; NaN where it was not measured.
+    """Results of the tests and of linear baselines; NaN where it was not measured.
 
     Attributes:
-        linear: explained variance of the best linear decoder of the image averaged over the cells
-            of the latent code's grid.
+        linear: explained variance of the linear decoder, see `linear_mse`.
         linear_train: the same for the training images it was fitted on.
-        skill score: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
-        latent_swap: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the
-            code, about 1 if its output is that of the other image.
-        pixel_copy: share of the contrast within images that is reproduced after their pixels were
-            permuted: about 0 or below for networks that describe images, near 1 for those that copy
-            anything. Relative to the contrast within images and not to V, because images that
-            differ in brightness differ in it after a permutation too.
+        skill_score: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
+        latent_swap: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the latent
+            code, about 1 if its output is the other image.
+        pixel_copy: share of the contrast within images that is reproduced after a permutation of their
+            pixels: 0 or below for networks that describe images, near 1 for those that copy anything.
+            Not relative to V, because a permutation keeps differences in brightness.
         grey: explained variance of a flat image of the right mean grey.
         noise_gain: share of small noise that passes to the output; 1 for the identity.
         zero_latent: explained variance with a latent code of zeros.
-        mean_latent: explained variance with the mean code in the place of each image's own.
-        repeat: mean (f(x) - f(x) again)² / 2V: above 0 for codes that are drawn at random.
+        mean_latent: explained variance with the mean latent code for every image.
+        repeat: mean (f(x) - f(x) again)² / 2V: above 0 for latent codes that are drawn at random.
         training_mode: explained variance with batch normalisation as in training, minus that of the
             finished network: above 0 if its running averages do not fit.
-        projection: explained variance of the best linear autoencoder with a latent code of the same size
-            (principal components).
+        projection: explained variance of the best linear autoencoder of the same size (principal
+            components).
     """
 
     linear: float
@@ -83,21 +81,20 @@ def perturbation(
     training_mode_mse: Array,
     projection_mse: Array,
 ) -> Perturbation:
-    """Sums up what `cae_cli.introspection.probe` recorded of each image.
+    """Summarises what `introspection.probe` recorded of n held-out images.
 
-    All arguments are (n,), but those of training images, which are (m,), and
-    ``training_mode_mse``, which may be of fewer images. ``mse`` and ``mean_mse`` may
-    be of more held-out images: the first n are those that the others are of.
+    All arguments are (n,), but those of training images are (m,), ``training_mode_mse`` may be of fewer
+    images, and ``mse`` and ``mean_mse`` of more, of which the first n are used.
     """
     n = len(linear_mse)
     mse, mean_mse = mse[:n], mean_mse[:n]
-    reached, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
+    explained, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
     variance = float(mean_mse.mean())
     return Perturbation(
         linear=linear,
         linear_train=explained_variance(linear_train_mse, train_mean_mse),
-        skill_score=(reached - linear) / (1 - linear) if linear < 1 else float("nan"),
+        skill_score=(explained - linear) / (1 - linear) if linear < 1 else float("nan"),
         # One image has no other's code.
         latent_swap=float(latent_swap_change.mean()) / (2 * variance)
         if variance and n > 1
@@ -144,8 +141,8 @@ def cell_means(images: Array, grid: tuple[int, int]) -> Array:
 def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -> list[Array]:
     """Error of the best linear decoder of the images averaged over the cells of a grid.
 
-    What can be had without learning: the encoder is a fixed average, the decoder the least-squares
-    solution on the training images.
+    A baseline without learned filters: a fixed average and the least-squares decoder of the training
+    images.
 
     Args:
         train: (m, h, w, c).
@@ -153,8 +150,8 @@ def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -
         grid: (rows, columns) of the latent code.
 
     Returns:
-        (n,) mean squared error of each image of each set; NaN where the images are too large or
-        the training images too few for a solution that means something.
+        (n,) mean squared error of each image of each set; NaN where the images are too large or the
+        training images too few.
     """
     pixels = int(np.prod(train.shape[1:]))
     grid = min(grid[0], train.shape[1]), min(grid[1], train.shape[2])
@@ -188,9 +185,9 @@ def noise_response(
         signs: the noise, +1 and -1.
 
     Returns:
-        The sum of (noisy output - output) * sign over the pixels between the `MID_TONES` of each
-        image, (n,), and the number of such pixels, (n,). The sum of the first divided by `NOISE`
-        times the sum of the second is the gain.
+        The sum of (noisy output - output) * sign over the pixels between the `MID_TONES` of each image,
+        (n,), and the number of such pixels, (n,). The gain is the sum of the first over `NOISE` times
+        that of the second.
     """
     mid = (images > MID_TONES[0]) & (images < MID_TONES[1])
     response = ((noisy_outputs - outputs) * signs * mid).sum(axis=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""What the best linear autoencoder would do with a latent code of as many values."""
+"""The best linear autoencoder with as many latent values: principal components."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[A
     """Error of the best linear autoencoder with a latent code of ``dims`` values.
 
     That is the projection on the first principal components of the training images (Baldi, Hornik,
-    "Neural networks and principal component analysis", Neural Networks 2(1), 1989), with the mean
-    training image added back. Time grows with the cube of min(m, pixels): 2,000 images are plenty.
+    "Neural networks and principal component analysis", Neural Networks 2(1), 1989). Time grows with the
+    cube of min(m, pixels): 2,000 images are enough.
 
     Args:
         train: (m, h, w, c).

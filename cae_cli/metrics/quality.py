@@ -1,4 +1,4 @@
-"""Quality of reconstructions: yardsticks that do not depend on the loss that was trained."""
+"""Quality of reconstructions, independent of the loss that was trained."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ MSE_FLOOR = 1e-10  # 100 dB: an image reproduced exactly has no finite PSNR
 
 
 def psnr(mse: Array) -> Array:
-    """Peak signal-to-noise ratio of images in [0, 1], in decibel: -10 log10(MSE), at most 100.
-
-    Args:
-        mse: (n,) mean squared error of each image.
-    """
+    """Peak signal-to-noise ratio of images in [0, 1] in decibel: -10 log10(MSE), at most 100."""
     return np.asarray(-10 * np.log10(np.maximum(mse, MSE_FLOOR)), np.float32)
 
 
 def explained_variance(mse: Array, mean_mse: Array) -> float:
-    """Share of the variance around the mean training image that a reconstruction explains.
+    """Share of the variance around the mean training image that reconstructions explain.
 
-    EV = 1 - MSE / V, V = mean squared distance of the images from the mean training image. 1 is
-    perfect, 0 is what the mean image itself reaches, negative is worse. Close to 1 for networks
-    that copy, whatever their filters.
+    EV = 1 - MSE / V, V = mean squared distance of the images from the mean training image. 1 is perfect,
+    0 is the mean image, negative is worse. Close to 1 for networks that copy, whatever their filters.
 
     Args:
         mse: (n,) mean squared error of each reconstruction.
@@ -42,8 +37,7 @@ class Mean:
 
     Attributes:
         value: the mean.
-        margin: half the width of its 95 % confidence interval (1.96 standard errors); NaN for one
-            image, whose spread nobody knows.
+        margin: half the width of its 95 % confidence interval (1.96 standard errors); NaN for one image.
     """
 
     value: float
@@ -51,11 +45,7 @@ class Mean:
 
 
 def mean_of(values: Array) -> Mean:
-    """Mean over images and its 95 % confidence interval.
-
-    Args:
-        values: (n,) one number per image.
-    """
+    """Mean and 95 % confidence interval of (n,) values, one per image."""
     values64 = np.asarray(values, np.float64)
     spread = values64.std(ddof=1) if len(values64) > 1 else float("nan")
     return Mean(float(values64.mean()), float(1.96 * spread / np.sqrt(len(values64))))
@@ -63,7 +53,7 @@ def mean_of(values: Array) -> Mean:
 
 @dataclass(frozen=True)
 class Quality:
-    """Reconstruction of held-out images, beside what needs no network.
+    """Reconstruction of held-out images, and baselines that need no network.
 
     Attributes:
         images: how many were measured.
@@ -101,7 +91,7 @@ def quality(
     output_variance: float,
     output_mean: float,
 ) -> Quality:
-    """Sums up the yardsticks of each image; arguments as `cae_cli.introspection.probe` writes them."""
+    """Summarises the errors of each image; arguments as `introspection.probe` records them."""
     variance = float(np.mean(mean_mse, dtype=np.float64))
     return Quality(
         images=len(mse),

@@ -1,4 +1,4 @@
-"""One number for how meaningful filters are, with its parts shown."""
+"""One number for how meaningful filters are, and its factors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Score:
-    """A score of meaningfulness, and what it is the product of; all 0 to 1, NaN if not measured.
+    """A score of meaningfulness and its factors; all 0 to 1, NaN if not measured.
 
-    Blind to memorising: the gap to the training images is to be shown beside it. It is harsh on
-    networks trained for SSIM, which trade squared error for it.
+    Memorising does not lower it, and it is low for networks trained for SSIM, which trade squared error.
 
     Attributes:
         value: learned x used x alive x selective.
-        learned: share of what the anchor leaves unexplained that the network explains. The anchor is
-            the same network with a frozen encoder where that was tried, else the mean image.
+        learned: share of what the baseline leaves unexplained that the network explains. The baseline is
+            the same network with a frozen encoder where that was trained, else the mean image.
         used: how far the output follows the latent code.
         alive: one minus the share of inactive maps in the worst layer.
         selective: one minus the share of scrambled pixels that are copied.
@@ -32,12 +31,12 @@ class Score:
 def score(
     *, explained: float, base: float, latent_swap: float, pixel_copy: float, inactive: float
 ) -> Score:
-    """Puts the score together.
+    """Computes the score.
 
     Args:
         explained: explained variance of held-out images.
-        base: that of the anchor, below 1.
-        latent_swap: see `metrics.perturbation.Causal`.
+        base: that of the baseline, below 1.
+        latent_swap: see `metrics.perturbation.Perturbation`.
         pixel_copy: the same.
         inactive: share of inactive maps in the worst layer.
     """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# The window and the constants of the 2004 paper: the yardstick, whatever a loss is set to.
+# The window and the constants of the 2004 paper, for the metric, whatever the options of a loss.
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 
 # Wang, Simoncelli, Bovik, "Multiscale structural similarity", Asilomar 2003, finest scale first.

@@ -1,9 +1,8 @@
 """Fine detail of reconstructions: how much is left, how much of it is right, and what was added.
 
-Blur has two causes. A code that does not know where an edge lies can only answer with the mean of
-what it takes for possible: that blur is the least-squares optimum, and no decoder trained with
-squared error avoids it. A decoder may also draw less sharply than its code would allow. `sharpening gain`
-tells the two apart.
+Blur has two causes. If the latent code does not determine where an edge lies, the least-squares optimum
+is the mean of all possible edges. A decoder may also draw less sharply than its latent code allows. The
+sharpening gain tells the two apart.
 """
 
 from __future__ import annotations
@@ -17,28 +16,25 @@ Array = NDArray[np.float32]
 Array64 = NDArray[np.float64]
 
 FINE = 0.25  # cycles a pixel: half of the Nyquist frequency; details below four pixels
-SMALLEST_LATTICE = 8  # below, the frequencies of a grid have no neighbours of their own
+SMALLEST_LATTICE = 8  # below, the frequencies of a grid have no neighbours to compare with
 FARTHEST_NEIGHBOUR = 8
 ROUNDING = 1e-9  # share of the mean power of an error that a grid is compared with at least
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Fine detail of outputs o beside that of their targets t; NaN where there is none to compare.
+    """Fine detail of outputs o and of their targets t; NaN where there is none.
 
-    <., .> is the inner product over frequencies above .25 cycles a pixel, images and channels.
+    <., .> is the inner product over frequencies above 0.25 cycles per pixel, images and channels.
 
     Attributes:
         sharpness: variance of the Laplacian of o over that of t, interior pixels; 1 if as sharp.
         power: <o, o> / <t, t>; 1 if there is as much fine detail, right or wrong.
         coherence: <o, t>² / <o, o><t, t>, 0 to 1: share of the fine detail that is right.
-        sharpening_gain: <o, t> / <o, o>: the factor for the fine detail of o that makes the squared error
-            least. 1 is as sharp as what is known allows (errors of a least-squares optimum are
-            orthogonal to its output), above 1 more blurred than that, below 1 detail that is
-            wrong was added.
-        checkerboard: largest power of the error at periods of 2 and 4 pixels over that at the
-            frequencies beside; about 1 to 3 without a grid, given some tens of images. See
-            `checkerboard`.
+        sharpening_gain: <o, t> / <o, o>: the factor for the fine detail of o that minimises the squared
+            error. 1 for a least-squares optimum, whose errors are orthogonal to its output; above 1 the
+            output is more blurred, below 1 it has wrong detail.
+        checkerboard: see `checkerboard`; about 1 to 3 without a pattern, given some tens of images.
     """
 
     sharpness: float
@@ -49,14 +45,10 @@ class Spectrum:
 
 
 def spectrum(targets: Array, outputs: Array) -> Spectrum:
-    """Compares the fine detail of outputs with that of their targets.
+    """Compares the fine detail of outputs with that of their targets, both (n, h, w, c).
 
-    Images are weighted with a Hann window before the Fourier transform: without it, the jump
-    between opposite borders is power at all frequencies of both, and a blurred image seems sharp.
-
-    Args:
-        targets: (n, h, w, c).
-        outputs: the same shape.
+    Images are weighted with a Hann window before the Fourier transform: without it, the jump between
+    opposite borders is power at all frequencies, and a blurred image seems sharp.
     """
     n, h, w, c = targets.shape
     window = np.outer(np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1])
@@ -88,19 +80,12 @@ def spectrum(targets: Array, outputs: Array) -> Spectrum:
 
 
 def checkerboard(targets: Array, outputs: Array) -> float:
-    """How far errors have a pattern that repeats every 2 or 4 pixels, as strided layers draw it.
+    """Whether errors have a pattern that repeats every 2 or 4 pixels, as strided layers draw it.
 
-    The power spectrum of the errors, mean over images and channels, is read at the frequencies
-    (i/4, j/4), which the sides cropped to multiples of 4 hit exactly: no window. Each is divided by
-    the larger of two medians, over the frequencies beside it in its row and in its column:
-    straight edges and image borders fill a whole row or column of the spectrum, a grid does not.
-
-    Args:
-        targets: (n, h, w, c).
-        outputs: the same shape.
-
-    Returns:
-        The largest of the 15 ratios, at least 0; NaN for sides below 8 and outputs without error.
+    The power spectrum of the errors of images (n, h, w, c) at the frequencies (i/4, j/4), which sides
+    cropped to multiples of 4 hit exactly. Each is divided by the larger of two medians, of neighbouring
+    frequencies in its row and in its column: straight edges fill a whole row or column, a pattern does
+    not. The largest of the 15 ratios; NaN for sides below 8 and outputs without error.
     """
     n, h, w, c = targets.shape
     if min(h, w) < SMALLEST_LATTICE:
@@ -116,19 +101,19 @@ def checkerboard(targets: Array, outputs: Array) -> float:
     floor = ROUNDING * float(power.mean())
     if not floor > 0 or not np.isfinite(floor):
         return float("nan")
-    beside_rows, beside_columns = _beside(h), _beside(w)
+    near_rows, near_columns = _near(h), _near(w)
     largest = 0.0
     for i in range(0, h, h // 4):
         for j in range(0, w, w // 4):
-            row = float(np.median(power[i, (j + beside_columns) % w]))
-            column = float(np.median(power[(i + beside_rows) % h, j]))
+            row = float(np.median(power[i, (j + near_columns) % w]))
+            column = float(np.median(power[(i + near_rows) % h, j]))
             if i or j:
                 largest = max(largest, float(power[i, j]) / max(row, column, floor))
     return largest
 
 
-def _beside(side: int) -> NDArray[np.intp]:
-    """Offsets to the frequencies beside one of a grid, at most half way to the next of the grid."""
+def _near(side: int) -> NDArray[np.intp]:
+    """Offsets to neighbouring frequencies, at most half way to the next multiple of a quarter."""
     reach = min(side // 8, FARTHEST_NEIGHBOUR)
     return np.array([k for k in range(-reach, reach + 1) if k])
 
@@ -136,8 +121,8 @@ def _beside(side: int) -> NDArray[np.intp]:
 def _laplacian(x: Array64) -> Array64:
     """(m, c, h, w) to (m, c, h - 2, w - 2): sum of the four neighbours minus four times the pixel."""
     middle = x[:, :, 1:-1, 1:-1]
-    beside = x[:, :, 1:-1, :-2] + x[:, :, 1:-1, 2:]
-    return np.asarray(x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1] + beside - 4 * middle)
+    sides = x[:, :, 1:-1, :-2] + x[:, :, 1:-1, 2:]
+    return np.asarray(x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1] + sides - 4 * middle)
 
 
 def _ratio(a: float, b: float) -> float:

@@ -1,4 +1,4 @@
-"""Whether a training lost again what it had gained: what a rate does that is too high only later."""
+"""Loss spikes: whether a training lost again what it had gained."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 4  # losses that are averaged: one batch is easier than another
-NOISE = 3.0  # times the usual change from loss to loss: a smaller fall may be none
+NOISE = 3.0  # times the median change from loss to loss: a smaller fall may be noise
 
 
 @dataclass(frozen=True)
 class LossSpike:
-    """The worst relapse of a training.
+    """The largest loss spike of a training.
 
     Attributes:
-        share: of what had been gained until then that was lost again; 1: all of it. NaN where nothing
-            was gained, or nobody watched.
-        at: share of the training that was over when all was lost for the first time, 0 to 1; where
-            that never happened, when most was.
+        share: of the fall of the loss until then that was lost again; 1: all of it. NaN where the loss
+            did not fall, or was not recorded.
+        at: share of the training until all was lost for the first time, else until most was; 0 to 1.
     """
 
     share: float
@@ -34,15 +33,11 @@ def loss_spike(losses: NDArray[Any]) -> LossSpike:
     """The largest rise of the loss above its lowest value so far, over its fall until then.
 
     max over t of (l(t) - m(t)) / (l(0) - m(t)), m(t) = min of l up to t, where that fall is more than
-    `NOISE` times the median change from one loss to the next; l are means of `WINDOW` losses. Losses
-    with a floor (cross-entropy of grey images) and without are measured alike.
+    `NOISE` times the median change from one loss to the next; l are means of `WINDOW` losses. Healthy
+    trainings may lose all of the little that they gained in their first steps.
 
     Args:
-        losses: (s,) data losses in order.
-
-    Returns:
-        `NOWHERE` if there are too few, one is not finite, or the loss never fell by so much. Healthy
-        trainings may lose all of the little that they gained in their first steps.
+        losses: (s,) data losses in order. Too few, one that is not finite or no fall give `NOWHERE`.
     """
     values = np.asarray(losses, np.float64)
     if len(values) < 2 * WINDOW or not np.isfinite(values).all():

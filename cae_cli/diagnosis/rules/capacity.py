@@ -38,14 +38,11 @@ class _Capacity(Rule):
 
 @RULES.add
 class PointKernels(_Capacity):
-    """Filters that see one pixel."""
+    """A 1x1 kernel weighs channels and sees no neighbours: it cannot become an edge or a texture."""
 
     code = "CAE601"
     problem = "the filters see single pixels"
     measured = "largest side of a hidden kernel, where the result is poor"
-    why = (
-        "A 1x1 kernel weighs channels and sees no neighbours, so it cannot become an edge or a texture."
-    )
     threshold = 1
     source = "On Fashion-MNIST kernels of 1 reach a skill score of -0.87, kernels of 3 one of 0.25."
 
@@ -68,15 +65,11 @@ class PointKernels(_Capacity):
 
 @RULES.add
 class TightLatent(_Capacity):
-    """The latent code has too few values."""
+    """The best linear autoencoder of this size fails as well: with any filters, too little fits."""
 
     code = "CAE602"
     problem = "the latent code is too small"
-    measured = (
-        "explained variance of as many principal components as the latent code has values, where the "
-        "network explains less than the threshold too"
-    )
-    why = "The best linear autoencoder of this size fails as well: with any filters, too little fits."
+    measured = "explained variance of as many principal components, where the network explains less too"
     threshold = 0.75
     source = "The 392 values of the reference network give 0.99 on Fashion-MNIST; 8 values give 0.7."
 
@@ -113,12 +106,11 @@ class TightLatent(_Capacity):
 
 @RULES.add
 class Narrow(_Capacity):
-    """A layer with a handful of filters."""
+    """All information passes this layer, and a few maps cannot carry it, least of all if one dies."""
 
     code = "CAE603"
     problem = "the network is too narrow"
     measured = "fewest filters of a hidden layer, where the result is poor"
-    why = "All information passes this layer, and a few maps cannot carry it, least of all if one dies."
     threshold = 3
     source = "On Fashion-MNIST one filter gives -0.48 after 200 steps, a wider layer 0.80."
 
@@ -146,17 +138,15 @@ class Narrow(_Capacity):
 
 @RULES.add
 class Shallow(_Capacity):
-    """A latent value sees too little of the image to describe it."""
+    """A latent value that sees a few pixels represents these pixels.
+
+    Describing parts of objects takes a larger view.
+    """
 
     code = "CAE604"
     problem = "the network is too shallow"
     measured = (
-        "side of the receptive field of a latent value over that of the image, where more than 0.1 of "
-        "scrambled pixels are copied"
-    )
-    why = (
-        "A latent value that sees a few pixels represents these pixels; describing parts of objects "
-        "takes a larger view."
+        "receptive field over the side of the image, where more than 0.1 of scrambled pixels is copied"
     )
     threshold = 0.2
     source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."
@@ -186,12 +176,11 @@ class Shallow(_Capacity):
 
 @RULES.add
 class TooDeep(_Capacity):
-    """More layers than the training could reach."""
+    """Signals and gradients fade over many plain layers: the first filters learn last, or never."""
 
     code = "CAE605"
     problem = "the network is too deep for this training"
     measured = "layers with kernels on the longest path, where the result is poor"
-    why = "Signals and gradients fade over many plain layers: the first filters learn last, or never."
     threshold = 14
     source = "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
 

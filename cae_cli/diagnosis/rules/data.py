@@ -28,19 +28,18 @@ CLEAN = "It is 0 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photograp
 
 @RULES.add
 class Repeats(Rule):
-    """The images hardly differ from one another."""
+    """A network reproduces a handful of images perfectly without describing anything.
+
+    Held-out images are reproduced as well, and every other figure looks excellent.
+    """
 
     code = "CAE101"
     problem = "most images are repeats of a few"
     severity = Severity.ERROR
     when = When.ALWAYS
     measured = (
-        "share of images that differ from every earlier one; besides, the variance over images "
-        "relative to the contrast within them"
-    )
-    why = (
-        "A network reproduces a handful of images perfectly, held-out ones too, without describing "
-        "anything. Every other figure then looks excellent."
+        "share of images that differ from every earlier one, or variance over images over contrast "
+        "within"
     )
     threshold = 0.5
     source = "It is 1 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs."
@@ -75,17 +74,16 @@ class Repeats(Rule):
 
 @RULES.add
 class RangeMismatch(Rule):
-    """The images have values that the output cannot have."""
+    """On images from 0 to 255 a sigmoid output, which ends at 1, saturates in the first steps.
+
+    The output stays white, whatever the filters compute.
+    """
 
     code = "CAE102"
     problem = "the output cannot reach the values of the images"
     severity = Severity.ERROR
     when = When.ALWAYS
     measured = "how far the values of the images exceed the range of the output activation"
-    why = (
-        "A sigmoid ends at 1: on images from 0 to 255 it saturates in the first steps and the output "
-        "stays white, whatever the filters compute."
-    )
     threshold = 0.05
     source = "It is 0 where images and outputs have the same range, and 254 for images from 0 to 255."
 
@@ -110,24 +108,21 @@ class RangeMismatch(Rule):
 
 @RULES.add
 class TargetMismatch(Rule):
-    """The target is not the image that went in."""
+    """The network cannot predict a target that shows something else than the input.
+
+    Shuffled pairs and transforms of the input alone (ImageDataGenerator.flow(x, x)) give a blur or the
+    mean image.
+    """
 
     code = "CAE103"
     problem = "the target is not the input's image"
     severity = Severity.ERROR
     measured = (
-        "squared difference of input and target in the first batches, over that of an input and another "
-        "image's target; white noise, as denoising adds it, does not count"
-    )
-    why = (
-        "With shuffled pairs, or with transforms of the input alone (ImageDataGenerator.flow(x, x)), "
-        "the target shows something that the input does not. The best output is then a blur or the "
-        "mean image."
+        "squared difference of input and target in the first batches, over that of two images; white "
+        "noise, as denoising adds it, does not count"
     )
     threshold = 0.1
-    source = (
-        "It is 0 for reconstruction, 1 for shuffled pairs, 0.3 to 0.7 for transforms of the input alone."
-    )
+    source = "0 for reconstruction, 1 for shuffled pairs, 0.3 to 0.7 for transforms of the input alone."
     most_noise = 0.2  # correlation of neighbours in the difference; 0.6 to 0.9 for pairs of images
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -194,47 +189,40 @@ class _Noise(Rule):
 
 @RULES.add
 class PureNoise(_Noise):
-    """The images have no structure to learn."""
+    """Noise has no structure that a latent code could represent.
+
+    Filters trained on it look structured all the same.
+    """
 
     code = "CAE104"
     problem = "the images are noise"
     severity = Severity.ERROR
-    why = (
-        "Noise has no structure that a latent code could represent. Filters trained on it look "
-        "structured all the same."
-    )
     threshold = 0.1
     source = (
-        "White noise has 0, Fashion-MNIST 0.85, glyphs 0.85, photographs 0.89, MNIST 0.80, Omniglot "
-        "0.65."
+        "White noise has 0, photographs 0.89, Fashion-MNIST and glyphs 0.85, MNIST 0.80, Omniglot 0.65."
     )
 
 
 @RULES.add
 class NoisyImages(_Noise):
-    """Noise makes up much of the images."""
+    """Most of the error is unpredictable noise: filters fit it and the output blurs."""
 
     code = "CAE105"
     problem = "the images are noisy"
     severity = Severity.WARNING
-    why = (
-        "Most of the error is then noise, which cannot be predicted: filters fit it and the output "
-        "blurs."
-    )
     threshold = 0.5
     source = "As in CAE104; Fashion-MNIST with clipped noise of standard deviation 0.3 has 0.47."
 
 
 @RULES.add
 class HeldOutRepeats(Rule):
-    """Held-out images were trained on."""
+    """Memorising these images and describing them give the same figures."""
 
     code = "CAE106"
     problem = "held-out images are among the training images"
     severity = Severity.WARNING
     when = When.ALWAYS
     measured = "share of held-out images that are identical to a training image"
-    why = "Memorising these images and describing them give the same figures."
     threshold = 0.1
     source = CLEAN
 
@@ -257,17 +245,16 @@ class HeldOutRepeats(Rule):
 
 @RULES.add
 class FlatImages(Rule):
-    """Images of one colour."""
+    """Truncated files, masks and empty pages are read as images of one colour.
+
+    They are easy to reproduce and make every mean over images look better.
+    """
 
     code = "CAE107"
     problem = "many images are flat"
     severity = Severity.WARNING
     when = When.ALWAYS
     measured = "share of training images without any contrast"
-    why = (
-        "Truncated files, masks and empty pages are read as images of one colour. They are easy to "
-        "reproduce and make every mean over images look better."
-    )
     threshold = 0.1
     source = CLEAN
 

@@ -22,22 +22,20 @@ class _Risk(Rule):
 
 @RULES.add
 class DarkImages(_Risk):
-    """Squared error and a sigmoid on dark images tend to end in a black output."""
+    """Where black is nearly as good an answer as the mean image, the network reaches black first.
+
+    The saturated sigmoid then passes no gradient that could lead away from it.
+    """
 
     code = "CAE001"
     problem = "dark images may drive the output to black"
     measured = (
-        "explained variance of a black image, for a sigmoid output with ReLU and a loss whose gradient "
-        "vanishes where the sigmoid saturates"
-    )
-    why = (
-        "Where black is nearly as good an answer as the mean image, the network reaches black first. "
-        "The saturated sigmoid then passes no gradient that could lead away from it."
+        "explained variance of a black image, for ReLU, a sigmoid output and a loss that it saturates"
     )
     threshold = -1.0
     source = (
-        "The reference network collapsed on MNIST (-0.66, 4 of 4 seeds) and Omniglot (-0.32, 4 of 4), "
-        "and never on Fashion-MNIST (-1.38)."
+        "The reference network collapsed at -0.66 (MNIST) and -0.32 (Omniglot) with 4 of 4 seeds each, "
+        "never at -1.38 (Fashion-MNIST)."
     )
 
     def check(self, case: Case) -> Finding | None:
@@ -65,18 +63,17 @@ class DarkImages(_Risk):
 
 @RULES.add
 class UnusualRate(_Risk):
-    """The learning rate is far from where the optimizer works."""
+    """Adadelta at 0.001, the default of Keras, hardly changes a weight in ten epochs.
+
+    Adam at 0.1 changes weights so much that filters die.
+    """
 
     code = "CAE002"
     problem = "the learning rate is unusual for this optimizer"
     measured = "log10 of the learning rate over the usual learning rate of the optimizer"
-    why = (
-        "Adadelta at 0.001, the default of Keras, hardly changes a weight in ten epochs. Adam at 0.1 "
-        "changes weights so much that filters die."
-    )
     threshold = 1.5
     source = (
-        "On Fashion-MNIST, Adam is healthy at 0.01 (1), kills filters at 0.1 (2), and stays poor at "
+        "On Fashion-MNIST, Adam is healthy at 0.01 (1), kills filters at 0.1 (2) and stays poor at "
         "0.00001 (-2)."
     )
 
@@ -97,13 +94,12 @@ class UnusualRate(_Risk):
 
 @RULES.add
 class TooLittleToTell(_Risk):
-    """Too few steps or held-out images for a verdict."""
+    """The training will run, but most rules will be skipped."""
 
     code = "CAE003"
     problem = "there are too few steps or images for a verdict"
     severity = Severity.NOTE
-    measured = f"number of planned steps; besides, at least {FEWEST_IMAGES} held-out images are needed"
-    why = "The training will run, but most rules will be skipped."
+    measured = f"planned steps; at least {FEWEST_IMAGES} held-out images are needed too"
     threshold = FEWEST_STEPS
     source = "Collapsed outputs and dead maps show by step 128; shares need 16 images."
 
@@ -137,16 +133,15 @@ class TooLittleToTell(_Risk):
 
 @RULES.add
 class InputOnlyAugmentation(_Risk):
-    """The input is transformed, the target is not."""
+    """ImageDataGenerator.flow(x, x) does this without a message.
+
+    The network then has to undo transforms that it cannot see, and its output blurs: explained variance
+    falls by 0.18 on Fashion-MNIST.
+    """
 
     code = "CAE004"
     problem = "augmentation changes the input and not the target"
     measured = "number of transforms that change the input only"
-    why = (
-        "ImageDataGenerator.flow(x, x) does this without a message. The network then has to undo "
-        "transforms that it cannot see, and its output blurs: explained variance falls by 0.18 on "
-        "Fashion-MNIST."
-    )
     threshold = 0
     source = "This holds by definition."
 
@@ -163,19 +158,15 @@ class InputOnlyAugmentation(_Risk):
 
 @RULES.add
 class Overcomplete(_Risk):
-    """The latent code has as many values as the image."""
+    """Such a network can copy pixels without describing anything."""
 
     code = "CAE005"
     problem = "the latent code is as large as the image"
-    measured = (
-        "values of the latent code over values of the image, where neither noise, dropout nor an "
-        "activity penalty makes copying costly"
-    )
-    why = "Such a network can copy pixels without describing anything."
+    measured = "latent values over image values, without noise, dropout or an activity penalty"
     threshold = 1.0
     source = (
-        "A latent code 16 times the image copies 0.44 of scrambled pixels; the reference network, "
-        "with half the values of the image, copies none."
+        "16 times the image copies 0.44 of scrambled pixels; the reference network, with 0.5 times, "
+        "copies none."
     )
 
     # What makes copying costly even with a large latent code.
@@ -195,16 +186,12 @@ class Overcomplete(_Risk):
 
 @RULES.add
 class SmallField(_Risk):
-    """A value of the latent code sees a small part of the image."""
+    """Filters cannot describe what they do not see: the latent code consists of edges and textures."""
 
     code = "CAE006"
     problem = "a value of the latent code sees little of the image"
     severity = Severity.NOTE
     measured = "side of the receptive field of a latent value over the shorter side of the image"
-    why = (
-        "Filters cannot describe what they do not see: such a latent code consists of textures and "
-        "edges."
-    )
     threshold = 0.15
     source = "The reference network has 0.36 on 28x28 images, a single stage 0.14."
 
@@ -223,17 +210,16 @@ class SmallField(_Risk):
 
 @RULES.add
 class UnevenKernel(_Risk):
-    """The kernel of a transposed convolution is no multiple of its stride."""
+    """Pixels then receive different numbers of contributions, which can draw a checkerboard."""
 
     code = "CAE007"
     problem = "transposed convolutions overlap unevenly"
     severity = Severity.NOTE
     measured = "model.sampling_kernel modulo the stride of 2, for model.upsampling=transposed"
-    why = "Pixels then receive different numbers of contributions, which can draw a checkerboard."
     threshold = 0
     source = (
-        "This holds by definition. It is a note because a kernel of 3 with a stride of 2 left no "
-        "checkerboard on Fashion-MNIST."
+        "By definition. A note, because a kernel of 3 with a stride of 2 left no checkerboard on "
+        "Fashion-MNIST."
     )
     references = ("Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016",)
 
@@ -250,15 +236,14 @@ class UnevenKernel(_Risk):
 
 @RULES.add
 class SimilarityConstants(_Risk):
-    """The constants of SSIM belong to another range of values."""
+    """The constants of SSIM are shares of the range of the images.
+
+    Computed for 255 and used on [0, 1] they outweigh what is compared: all images seem similar.
+    """
 
     code = "CAE008"
     problem = "SSIM is set for another range of values"
-    measured = "log10 of loss.k1 and loss.k2 over the paper's constants times the range of the images"
-    why = (
-        "The constants are shares of the range. Computed for 255 and used on [0, 1] they outweigh "
-        "what is compared, and every image seems similar to every other."
-    )
+    measured = "log10 of loss.k1, loss.k2 over the paper's constants times the range of the images"
     threshold = 0.7
     source = (
         "A factor of five. The paper has k1 = 0.01 and k2 = 0.03; for a range of 255 they become 2.55 "

@@ -15,16 +15,15 @@ INF = math.inf
 
 @RULES.add
 class ValidationGap(Rule):
-    """Training images are reconstructed better than others."""
+    """Memorised images do not show what the filters do with other images."""
 
     code = "CAE501"
     problem = "training images are memorised"
     severity = Severity.WARNING
     measured = (
-        "explained variance of training images minus that of held-out images, beyond the same "
-        "difference of a linear decoder and beyond the margin of error"
+        "explained variance of training minus held-out images, beyond that of a linear decoder and the "
+        "margin of error"
     )
-    why = "Memorised images do not show what the filters do with other images."
     threshold = 0.04
     least_explained = LITTLE_EXPLAINED
     source = "Healthy runs have 0.002 to 0.013; 16 training images give 0.06 to 0.08."
@@ -33,10 +32,9 @@ class ValidationGap(Rule):
         q = case.metrics.quality
         if case.too_early:
             return self.skipped(case.too_early)
-        # Held-out images may be harder than the training images (other photographs): what a linear
-        # decoder, which cannot memorise, loses on them too does not count. Few held-out images give an
-        # uncertain mean: only what is beyond its margin counts. A network that explains almost nothing of
-        # the training images has not memorised them either.
+        # What a linear decoder, which cannot memorise, loses on held-out images too does not count: they
+        # may be harder (other photographs). Nor does a gap within the margin of error, nor that of a
+        # network that explains almost nothing of the training images.
         gap = q.train_explained_variance - q.explained_variance
         perturbation = case.metrics.perturbation
         harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
@@ -68,18 +66,16 @@ class ValidationGap(Rule):
 
 @RULES.add
 class LatentBypassed(Rule):
-    """The decoder does not need the latent code."""
+    """Skip connections lead the image around the latent code, which then represents nothing.
+
+    The reconstruction is excellent all the same.
+    """
 
     code = "CAE502"
     problem = "the decoder bypasses the latent code"
     severity = Severity.ERROR
     measured = (
-        "latent swap: change of the output when the latent code of another image is decoded, over 2V, "
-        "where more than half of the variance is explained"
-    )
-    why = (
-        "Skip connections lead the image around the latent code to the output: the reconstruction is "
-        "excellent and the latent code represents nothing."
+        "latent swap: change of the output with another image's latent code, over 2V (EV above 0.5)"
     )
     threshold = 0.1
     source = "Healthy runs have 0.70 to 1.06; skip connections at full resolution give 0."
@@ -109,24 +105,22 @@ class LatentBypassed(Rule):
 
 @RULES.add
 class PassThrough(Rule):
-    """The network copies whatever comes in."""
+    """Scrambled pixels have nothing in common with the training images.
+
+    A network that reproduces them copies pixels instead of describing what is in the image.
+    """
 
     code = "CAE503"
     problem = "the network copies its input"
     severity = Severity.WARNING
     measured = (
-        "pixel copy: share of the contrast within images that is reproduced after a permutation of "
-        "their pixels"
-    )
-    why = (
-        "Scrambled pixels have nothing in common with the training images. A network that reproduces "
-        "them copies pixels instead of describing what is in the image."
+        "pixel copy: share of the contrast within images that is reproduced after permuting their pixels"
     )
     threshold = 0.25
     source = (
         "Healthy runs have -0.26 to 0.15, one stage with a latent code 16 times the image 0.38, the "
         "identity 1. A latent code of more than three times the image is no bottleneck: there 0.1 "
-        "counts, and the widest healthy one has 2 times."
+        "counts."
     )
     no_bottleneck = 3.0  # values of the latent code over those of an image
     lower = 0.4  # of the threshold, without a bottleneck

@@ -10,13 +10,12 @@ from cae_cli.diagnosis.finding import Evidence, Finding, Severity, Skipped
 
 @RULES.add
 class InactiveMaps(Rule):
-    """Filters whose maps do not depend on the image."""
+    """A filter whose map does not depend on the image has learned nothing and passes nothing on."""
 
     code = "CAE401"
     problem = "filters are dead"
     severity = Severity.WARNING
     measured = "share of maps in the worst layer that are flat, or the same for every image"
-    why = "A filter whose map does not depend on the image has learned nothing and passes nothing on."
     threshold = MANY_INACTIVE
     source = "Healthy runs have 0 to 0.25 in their worst layer (Fashion-MNIST, 23 runs)."
     picture = "training_dynamics.png"
@@ -45,16 +44,17 @@ class InactiveMaps(Rule):
 
 @RULES.add
 class DuplicateMaps(Rule):
-    """Filters whose maps repeat those of another filter."""
+    """Duplicates cost as much as other filters and add nothing.
+
+    An L2 penalty makes more of them.
+    """
 
     code = "CAE402"
     problem = "filters are duplicates of one another"
     severity = Severity.NOTE
     measured = (
-        "share of maps in the worst hidden layer whose absolute correlation with an earlier map is "
-        "above 0.98"
+        "share of maps of the worst hidden layer that correlate with an earlier one by more than 0.98"
     )
-    why = "Duplicates cost as much as other filters and add nothing. An L2 penalty makes more of them."
     threshold = 0.3
     source = "Healthy runs have 0 to 0.2 in their worst layer; a dense latent code of 32 left 0.44."
 

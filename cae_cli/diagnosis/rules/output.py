@@ -14,17 +14,16 @@ INF = math.inf
 
 @RULES.add
 class OutputCollapsed(Rule):
-    """Every image gives the same output."""
+    """An output that contains nothing of its input leaves the latent code nothing to represent.
+
+    A plain network with squared error and a sigmoid ends like this on dark images: it reaches black
+    first, and the saturated sigmoid passes no gradient that could lead away from it.
+    """
 
     code = "CAE301"
     problem = "the output is the same for every image"
     severity = Severity.ERROR
     measured = "variance of the output over held-out images, relative to that of the images"
-    why = (
-        "Such an output contains nothing of its input, so neither does the latent code. The plain "
-        "network with squared error and a sigmoid ends like this on dark images: it reaches black "
-        "first, and a saturated sigmoid passes no gradient that could lead away from it."
-    )
     threshold = 0.05
     source = "Collapsed runs on MNIST and Omniglot have 0 (8 of 8), healthy runs more than 0.7."
     picture = "reconstructions.png"
@@ -61,13 +60,12 @@ class OutputCollapsed(Rule):
 
 @RULES.add
 class NoBetterThanMean(Rule):
-    """The mean training image would do as well."""
+    """A network that explains nothing of what tells images apart has no meaningful filters."""
 
     code = "CAE302"
     problem = "the reconstruction is no better than the mean image"
     severity = Severity.ERROR
     measured = "explained variance of held-out images: 1 - MSE / MSE of the mean training image"
-    why = "A network that explains nothing of what tells images apart has no meaningful filters."
     threshold = LITTLE_EXPLAINED
     source = "Healthy runs explain 0.79 to 0.87 on Fashion-MNIST; the mean image explains 0."
     picture = "reconstructions.png"
@@ -88,24 +86,20 @@ class NoBetterThanMean(Rule):
 
 @RULES.add
 class WorseThanLinear(Rule):
-    """A fixed average and a linear decoder would do better."""
+    """The linear decoder needs no filters at all.
+
+    A worse network makes less of its latent code than an average would.
+    """
 
     code = "CAE303"
     problem = "the reconstruction is worse than a linear one"
     severity = Severity.NOTE
-    measured = (
-        "skill score: explained variance on a scale from 0, the best linear decoder of the image "
-        "averaged over the cells of the latent grid, to 1, a perfect reconstruction"
-    )
-    why = (
-        "The linear decoder needs no filters at all. A worse network makes less of its latent code "
-        "than an average would."
-    )
+    measured = "skill score: explained variance on a scale from 0, the linear decoder, to 1, perfect"
     threshold = POOR_SKILL
     picture = "baselines.png"
     source = (
-        "Healthy runs have -0.01 to 0.38 on Fashion-MNIST (23 runs). It is a note because patches of "
-        "photographs, where an average is hard to beat, have -0.22 to -0.11 after 1,220 steps."
+        "Healthy runs have -0.01 to 0.38 on Fashion-MNIST (23 runs). A note, because healthy runs on "
+        "patches of photographs, where an average is hard to beat, have -0.22 to -0.11."
     )
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -130,19 +124,18 @@ class WorseThanLinear(Rule):
 
 @RULES.add
 class Blur(Rule):
-    """The output is more blurred than the latent code requires."""
+    """Above a gain of 1 the network knows fine detail and does not draw it.
+
+    Dropout, a penalty, noise or too few steps cause that. Detail that the latent code does not represent
+    is missing too, but leaves the gain at 1.
+    """
 
     code = "CAE304"
     problem = "the output is more blurred than the bottleneck explains"
     severity = Severity.NOTE
     measured = (
-        "sharpening gain: the factor for the fine detail of the output (above 0.25 cycles per pixel) "
-        "that minimises the squared error"
-    )
-    why = (
-        "Detail that the latent code does not represent is missing from the output, and the gain is "
-        "then 1. Above 1 the network knows detail and does not draw it, because of dropout, a "
-        "penalty, noise or too few steps."
+        "sharpening gain: the factor for fine detail (above 0.25 cycles per pixel) that minimises the "
+        "error"
     )
     threshold = 1.5
     source = (
@@ -176,13 +169,12 @@ class Blur(Rule):
 
 @RULES.add
 class Checkerboard(Rule):
-    """The error repeats every two or four pixels."""
+    """Such a pattern comes from transposed convolutions or upsampling, not from the images."""
 
     code = "CAE305"
     problem = "the output has a checkerboard pattern"
     severity = Severity.NOTE
     measured = "power of the error at periods of 2 and 4 pixels, over that of neighbouring frequencies"
-    why = "Such a pattern comes from transposed convolutions or upsampling, not from the images."
     threshold = 8.0
     source = "Healthy networks have 1 to 4, with transposed convolutions of any kernel too."
     picture = "reconstructions.png"

@@ -19,17 +19,11 @@ class _FirstSteps(Rule):
 
 @RULES.add
 class DeadAtBirth(_FirstSteps):
-    """Filters were inactive before the first step, and stayed so."""
+    """A filter whose map is zero for every image gets no gradient, so it never changes."""
 
     code = "CAE205"
     problem = "filters were dead before the first step"
-    measured = (
-        "share of inactive maps of the worst hidden layer, the smaller of that before and after training"
-    )
-    why = (
-        "A filter whose map is zero for every image gets no gradient, so training cannot change what "
-        "the initializer gave it."
-    )
+    measured = "inactive maps of the worst hidden layer: the smaller share of before and after training"
     threshold = MANY_INACTIVE
     source = "Healthy runs have 0 to 0.25 in their worst layer at any time."
 
@@ -63,15 +57,14 @@ class DeadAtBirth(_FirstSteps):
 
 @RULES.add
 class PenaltyTooStrong(_FirstSteps):
-    """The penalty outweighs the images."""
+    """The optimizer shrinks weights or latent codes instead of learning from images.
+
+    The share at the end of training tells nothing: the weights are gone by then.
+    """
 
     code = "CAE206"
     problem = "the penalty outweighs the reconstruction"
     measured = "share of the penalties in the loss of the first five steps"
-    why = (
-        "The optimizer then shrinks weights or latent codes instead of learning from images. The "
-        "share at the end of training tells nothing: the weights are gone by then."
-    )
     threshold = 0.5
     source = "Healthy runs have 0 to 0.16, with an L2 penalty of 0.001 too."
     # Shares that fixes aim at. An inactive map costs nothing, so a penalty on maps kills them earlier.
@@ -111,16 +104,15 @@ class PenaltyTooStrong(_FirstSteps):
 
 @RULES.add
 class RateTooHigh(_FirstSteps):
-    """The steps are so large that filters die or the result is poor."""
+    """Such steps move filters to where no image activates them, and no gradient brings them back."""
 
     code = "CAE207"
     problem = "the learning rate is too high"
     measured = (
         "largest update ratio of the first eight steps, log10(mean |change| / mean |weight|), median "
-        "over kernels, where maps died or the result is poor; besides, whether the loss rose by all "
-        "it had fallen while maps died"
+        "over kernels, where maps died or the result is poor; also a loss that rose by all its fall "
+        "while maps died"
     )
-    why = "Such steps move filters to where no image activates them, and no gradient brings them back."
     threshold = -0.7
     source = (
         "Healthy runs have -2.5 to -1.8 with Adam at 0.001 and -1.03 at 0.01; at 0.1, where filters "
@@ -180,15 +172,11 @@ class RateTooHigh(_FirstSteps):
 
 @RULES.add
 class RateTooLow(_FirstSteps):
-    """The steps are too small to get anywhere."""
+    """The weights are still close to where the initializer put them."""
 
     code = "CAE208"
     problem = "the learning rate is too low"
-    measured = (
-        "median update ratio of the first eight steps, log10(mean |change| / mean |weight|), where the "
-        "result is poor"
-    )
-    why = "The weights are still close to where the initializer put them."
+    measured = "median update ratio (log10) of the first eight steps, where the result is poor"
     threshold = -3.5
     source = "Healthy runs have -2.1 to -1.8; Adam at 0.00001 has -4."
 

@@ -14,13 +14,12 @@ INF = math.inf
 
 @RULES.add
 class Diverged(Rule):
-    """Loss or gradient became NaN or infinite."""
+    """Training stopped there; the weights are those of the last good step."""
 
     code = "CAE201"
     problem = "the training diverged"
     severity = Severity.ERROR
     measured = "the first step whose loss or gradient norm is not a finite number"
-    why = "Training stopped there; the weights are those of the last good step."
     threshold = 0
     source = "This holds by definition."
     picture = "curves.png"
@@ -38,16 +37,14 @@ class Diverged(Rule):
 
 @RULES.add
 class NotLearning(Rule):
-    """The validation loss did not fall."""
+    """The filters are those of the initializer."""
 
     code = "CAE202"
     problem = "nothing was learned"
     severity = Severity.ERROR
     measured = (
-        "fall of the validation loss as a share of its value before training, where less than 0.1 of "
-        "the variance is explained"
+        "fall of the validation loss over its start, where less than 0.1 of the variance is explained"
     )
-    why = "The filters are those of the initializer."
     threshold = 0.01
     source = "Healthy runs of the reference network lose more than half in their first epoch."
     picture = "curves.png"
@@ -80,17 +77,16 @@ class NotLearning(Rule):
 
 @RULES.add
 class OutputActivation(Rule):
-    """The last activation ties the channels of a pixel together."""
+    """With softmax the channels of a pixel sum to 1.
+
+    A single channel is then 1 for any input, and no gradient passes.
+    """
 
     code = "CAE203"
     problem = "the output activation cannot produce an image"
     severity = Severity.ERROR
     when = When.ALWAYS
     measured = "whether the last activation is a softmax over the channels of each pixel"
-    why = (
-        "With softmax the channels of a pixel sum to 1. A single channel is then 1 for any input, and "
-        "no gradient passes."
-    )
     threshold = 0
     source = "This holds by definition."
 
@@ -113,23 +109,21 @@ class OutputActivation(Rule):
 
 @RULES.add
 class ReportedLoss(Rule):
-    """The reported loss is not the loss of its name."""
+    """SSIM with max_val=255 on images in [0, 1] is near 1 for any output.
+
+    The loss looks excellent and passes almost no gradient.
+    """
 
     code = "CAE204"
     problem = "the loss was computed with the wrong range"
     severity = Severity.WARNING
     measured = (
-        "difference between the reported loss and the same loss computed from its definition; where "
-        "that is impossible, the constant k2 over the contrast of the images"
-    )
-    why = (
-        "SSIM with max_val=255 on images in [0, 1] is near 1 for any output: the loss looks excellent "
-        "and passes almost no gradient."
+        "reported loss minus the same loss by its definition; where there is none, k2 over the contrast"
+        " of the images"
     )
     threshold = 0.15
     source = (
-        "The two agree within 0.06 in healthy runs with any window; the constants of 255 give 0.3 to "
-        "0.9."
+        "They agree within 0.06 in healthy runs with any window; the constants of 255 give 0.3 to 0.9."
     )
     references = ("Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004",)
     outweighed = 1.0  # k2 over the contrast of the images; the paper's 0.03 gives 0.1 to 0.2
@@ -180,16 +174,15 @@ class ReportedLoss(Rule):
 
 @RULES.add
 class EncoderFrozen(Rule):
-    """Some layers did not change while others did."""
+    """Their filters are those of the initializer, whatever the reconstruction looks like.
+
+    A decoder explains 0.74 on Fashion-MNIST from random filters.
+    """
 
     code = "CAE209"
     problem = "layers were never trained"
     severity = Severity.WARNING
     measured = "smallest weight change of a convolution, where another one changed"
-    why = (
-        "Their filters are those of the initializer, whatever the reconstruction looks like: a decoder "
-        "explains 0.74 on Fashion-MNIST from random filters."
-    )
     threshold = 1e-6
     source = "Healthy layers change by 0.55 to 1.03 of their weights, frozen layers by 0."
 
@@ -221,19 +214,15 @@ class EncoderFrozen(Rule):
 
 @RULES.add
 class ModeMismatch(Rule):
-    """Batch normalisation computes something else after training than in it."""
+    """The running averages, which the finished network uses, are still near where they began.
+
+    Too few steps, or a momentum too near 1, cause that.
+    """
 
     code = "CAE210"
     problem = "the running averages of batch normalisation do not fit"
     severity = Severity.ERROR
-    measured = (
-        "explained variance with the batch statistics that training uses, minus that with the running "
-        "averages that the finished network uses"
-    )
-    why = (
-        "After too few steps, or with a momentum too near 1, the running averages are still where "
-        "they began."
-    )
+    measured = "explained variance with the statistics of the batch minus that with the running averages"
     threshold = 0.1
     source = "Healthy networks with batch normalisation differ by less than 0.03, with batches of 2 too."
 
@@ -265,22 +254,20 @@ class ModeMismatch(Rule):
 
 @RULES.add
 class UnderTrained(Rule):
-    """The loss was still falling fast when training ended."""
+    """The loss was still falling fast: more steps alone may be enough."""
 
     code = "CAE211"
     problem = "training ended too early"
     severity = Severity.WARNING
     measured = (
-        "share of the whole fall of the loss that its last quarter contributed; the threshold holds "
-        "for short runs with a poor result, twice the threshold for one of the two, five times the "
-        "threshold alone"
+        "share of the fall of the loss in its last quarter: above the threshold for a short run with a "
+        "poor result, twice it for either, five times it alone"
     )
-    why = "The loss was still falling fast: more steps alone may be enough."
     threshold = 0.016
     source = (
-        "Runs of 200 steps have 0.018 to 0.032, healthy runs of 1,024 steps 0.004 to 0.031. Where a "
-        "run has 768 steps a healthy network is better than a linear decoder; on MNIST it is after "
-        "150. More than 0.08 no healthy run has (batches of two: 0.06)."
+        "Runs of 200 steps have 0.018 to 0.032, healthy runs of 1,024 steps 0.004 to 0.031, no healthy "
+        "run more than 0.08. A healthy network passes the linear decoder within 768 steps, on MNIST "
+        "within 150."
     )
     either, alone = 2.0, 5.0  # times the threshold
     picture = "curves.png"
