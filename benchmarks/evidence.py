@@ -19,7 +19,7 @@ from cae_cli import experiment
 from cae_cli.runs.folder import Run
 from cae_cli.statistics.interval import interval
 from cae_cli.sweep import batch
-from cae_cli.sweep.batch import Wanted
+from cae_cli.sweep.batch import BatchRun
 from cae_cli.system import signals
 
 BASE = [
@@ -110,7 +110,7 @@ def main() -> None:
         signals.raised(),
         batch.opened(out, ["benchmarks.evidence"], pictures=False) as trained,
     ):
-        runs = trained.train([Wanted(folder, overrides) for folder, (_, overrides) in wanted.items()])
+        runs = trained.train([BatchRun(folder, overrides) for folder, (_, overrides) in wanted.items()])
         for run, (name, _) in zip(runs, wanted.values(), strict=True):
             for key, value in measured(run, data / "photos").items():
                 values[name].setdefault(key, []).append(value)

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
-from cae_cli.runs.folder import Run, surroundings
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.folder import Run
 
 COMMANDS = (
     ["--version"],

@@ -31,7 +31,8 @@ from cae_cli.model.build import build
 from cae_cli.model.plan import plan
 from cae_cli.report import figures, summary, terminal
 from cae_cli.report.sections import Part
-from cae_cli.runs.folder import Run, surroundings
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.folder import Run
 from cae_cli.system import signals
 from cae_cli.training import backend
 from cae_cli.training.facts import facts
@@ -74,7 +75,7 @@ def run(
     folder: Run,
     *,
     choices: Mapping[str, Any] | None = None,
-    again: bool = False,
+    resume: bool = False,
     pictures: bool = True,
 ) -> Outcome:
     """Trains an autoencoder and reports what it learned.
@@ -84,7 +85,7 @@ def run(
         command: arguments of the command line that led to it.
         folder: of the run.
         choices: the chosen option of each config group; None keeps those of a run that is resumed.
-        again: the run resumes from its last checkpoint.
+        resume: the run resumes from its last checkpoint.
         pictures: draw them.
 
     Returns:
@@ -96,19 +97,19 @@ def run(
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen()
-    with folder.running(again=again), backend.one_blas_thread():
-        before = folder.setup() if again else surroundings()
+    with folder.running(resume=resume), backend.one_blas_thread():
+        before = folder.setup() if resume else surroundings()
         setup = {**before, "command": list(command), "config": plain(config)}
         if choices is not None:
             setup["choices"] = dict(choices)
-        if not again:
+        if not resume:
             folder.write_setup(setup)  # enough to start the run again
         with backend.quiet(folder.log), screen.doing("reading images …"):
             images = load_images(config)
             statistics = dataset_statistics(images)
         risks = forecast(config, images, statistics)
         setup |= {"data": describe(images), "forecast": risks}
-        if again:
+        if resume:
             _check_same_images(before, setup)
         folder.write_setup(setup)
         screen.warn(risks)

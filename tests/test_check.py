@@ -7,7 +7,7 @@ import pytest
 
 from cae_cli import cli
 from cae_cli.diagnosis import RULES
-from cae_cli.runs.folder import SCHEMA_VERSION
+from cae_cli.runs.json_files import SCHEMA_VERSION
 from tests.test_cli import loaded_after
 
 

@@ -28,7 +28,8 @@ from benchmarks.faults.scoring import FixTrial, Verdict
 from cae_cli import cli, data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import Run, plain
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import plain
 from cae_cli.statistics.interval import wilson
 from cae_cli.sweep import batch
 from cae_cli.treatment.result import result_of

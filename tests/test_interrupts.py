@@ -29,7 +29,7 @@ def test_an_error_that_a_library_makes_of_a_signal_is_the_signals(tmp_path):
         call_back()
     assert caught.value.exit_code == 143
     assert Run(tmp_path).status()["status"] == "interrupted"
-    with pytest.raises(ValueError, match="real"), Run(tmp_path).running(again=True):
+    with pytest.raises(ValueError, match="real"), Run(tmp_path).running(resume=True):
         raise ValueError("a real one")
     assert Run(tmp_path).status()["status"] == "failed"
 

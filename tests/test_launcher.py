@@ -14,8 +14,8 @@ from cae_cli.config import compose
 from cae_cli.config.compose import checked
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import fingerprint, grid, launcher
-from cae_cli.sweep.fingerprint import Fingerprint, place, trained_by
+from cae_cli.sweep import fingerprint, grid, slots
+from cae_cli.sweep.fingerprint import Fingerprint, claim_folder, trained_by
 from cae_cli.sweep.job import job_folder
 from cae_cli.sweep.session import identity
 from cae_cli.system import signals
@@ -58,15 +58,19 @@ def test_combinations_can_be_left_out():
 @pytest.mark.parametrize(
     ("words", "complaint", "hint"),
     [
-        (["sweep.pairs=model"], "sweep.pairs needs groups of key:value", "sweep.pairs=[{model:"),
-        (["sweep.pairs=[model=l2 loss=mse]"], "sweep.pairs needs groups", "colon"),
-        (["sweep.pairs=[{model:l2},{loss:mse}]"], "every pair has the same keys", "model:baseline"),
-        (["model=l2", "sweep.pairs=[{model:l2}]"], "model is in sweep.pairs and beside it", ""),
-        (["seed=0,1", "sweep.exclude=[{sead:1}]"], "no job says sead", "did you mean seed?"),
+        (["sweep.pairs=model"], "sweep.pairs must be a list of groups", "sweep.pairs=[{model:"),
+        (["sweep.pairs=[model=l2 loss=mse]"], "sweep.pairs must be a list of groups", "colon"),
+        (["sweep.pairs=[{model:l2},{loss:mse}]"], "all pairs must have the same keys", "model:baseline"),
+        (["model=l2", "sweep.pairs=[{model:l2}]"], "model is given twice: in sweep.pairs", ""),
+        (["seed=0,1", "sweep.exclude=[{sead:1}]"], "no job sets sead", "did you mean seed?"),
         (["loss=mse,mae", "sweep.exclude=[{loss:msee}]"], "no job has loss=msee", "did you mean mse?"),
-        (["seed=0", "sweep.exclude=[{seed:0}]"], "leaves no job", ""),
-        (["hydra/sweeper=optuna", "sweep.pairs=[{seed:0}]"], "are for grids", "leave out one"),
-        (["seed=0,1", "sweep.exclude=[]", "sweep.pairs=a,b"], "sweep.pairs needs groups", ""),
+        (["seed=0", "sweep.exclude=[{seed:0}]"], "excludes every job", ""),
+        (["hydra/sweeper=optuna", "sweep.pairs=[{seed:0}]"], "need the default sweeper", "leave out"),
+        (
+            ["seed=0,1", "sweep.exclude=[]", "sweep.pairs=a,b"],
+            "sweep.pairs must be a list of groups",
+            "",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_with_the_nearest_name(words, complaint, hint):
@@ -154,37 +158,39 @@ def finished(run, status="ok", reason=None):
 
 
 def test_a_finished_job_stays_and_one_that_differs_goes_beside_it(tmp_path, mark):
-    first = place(tmp_path / "job", mark())
+    first = claim_folder(tmp_path / "job", mark())
     assert not first.finished and first.note is None
     finished(first.run)
-    assert place(tmp_path / "job", mark()).finished
-    assert place(tmp_path / "job", mark("optimized_metric=val/psnr")).finished  # changes no result
-    second = place(tmp_path / "job", mark("seed=3"))
+    assert claim_folder(tmp_path / "job", mark()).finished
+    assert claim_folder(
+        tmp_path / "job", mark("optimized_metric=val/psnr")
+    ).finished  # changes no result
+    second = claim_folder(tmp_path / "job", mark("seed=3"))
     assert second.run.folder.name == "job-2" and not second.finished
     assert second.note == "the options have changed since job"
     finished(second.run)
-    assert place(tmp_path / "job", mark("seed=3")).run.folder.name == "job-2"
-    assert place(tmp_path / "job", mark()).run.folder.name == "job"
+    assert claim_folder(tmp_path / "job", mark("seed=3")).run.folder.name == "job-2"
+    assert claim_folder(tmp_path / "job", mark()).run.folder.name == "job"
     os.utime("x.npy", ns=(1, 1))
-    third = place(tmp_path / "job", mark())
-    assert third.run.folder.name == "job-3" and "the files of the data have changed" in third.note
-    code = place(tmp_path / "job", replace(mark(), code="other"))
+    third = claim_folder(tmp_path / "job", mark())
+    assert third.run.folder.name == "job-3" and "the data files have changed" in third.note
+    code = claim_folder(tmp_path / "job", replace(mark(), code="other"))
     assert code.run.folder.name == "job-4" and code.note == "the code has changed since job-3"
 
 
 def test_what_failed_is_set_aside_and_what_was_cut_short_is_left(tmp_path, mark):
-    run = place(tmp_path / "job", mark()).run
+    run = claim_folder(tmp_path / "job", mark()).run
     run.write_setup({"config": compose_config(mark), "command": []})
     finished(run, "failed", "it was so")
-    again = place(tmp_path / "job", mark())
+    again = claim_folder(tmp_path / "job", mark())
     assert again.run.folder == run.folder and not again.run.status()
     assert Run(tmp_path / "job.failed-1").status()["reason"] == "it was so"
     again.run.write_setup({"config": compose_config(mark), "command": []})
     finished(again.run, "interrupted", "by a signal")
-    kept = place(tmp_path / "job", mark())
+    kept = claim_folder(tmp_path / "job", mark())
     assert kept.run.status()["status"] == "interrupted" and kept.run.is_set_up()
     finished(kept.run, "failed", "once more")
-    place(tmp_path / "job", mark())
+    claim_folder(tmp_path / "job", mark())
     assert Run(tmp_path / "job.failed-2").status()["reason"] == "once more"
 
 
@@ -195,20 +201,22 @@ def compose_config(_):
 
 
 def test_a_job_that_was_trained_for_longer_by_hand_is_another_one(tmp_path, mark):
-    run = place(tmp_path / "job", mark()).run
+    run = claim_folder(tmp_path / "job", mark()).run
     longer = compose_config(mark)
     longer["training"]["epochs"] += 1
     run.write_setup({"config": longer, "command": []})
     finished(run)
-    assert place(tmp_path / "job", mark()).run.folder.name == "job-2"
-    assert place(tmp_path / "job", mark(f"training.epochs={longer['training']['epochs']}")).finished
+    assert claim_folder(tmp_path / "job", mark()).run.folder.name == "job-2"
+    assert claim_folder(
+        tmp_path / "job", mark(f"training.epochs={longer['training']['epochs']}")
+    ).finished
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, mark):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "mine.txt").write_text("mine")
-    found = place(tmp_path / "job", mark())
-    assert found.run.folder.name == "job-2" and "job holds something else" in found.note
+    found = claim_folder(tmp_path / "job", mark())
+    assert found.run.folder.name == "job-2" and "something else is in job" in found.note
     assert (tmp_path / "job" / "mine.txt").read_text() == "mine"
 
 
@@ -241,27 +249,27 @@ def cores(monkeypatch):
 
 def test_cores_are_divided_among_jobs(cores):
     cores(2, 3, 5, 8)
-    assert [slot.cores for slot in launcher.slots_for(2, 9, [])] == [(2, 5), (3, 8)]
-    assert [slot.cores for slot in launcher.slots_for(6, 9, [])] == [(2,), (3,), (5,), (8,), (2,), (3,)]
-    assert [slot.cores for slot in launcher.slots_for(1, 9, [])] == [()]  # all of them
-    assert len(launcher.slots_for(4, 3, [])) == 3 and len(launcher.slots_for(None, 9, [])) <= 4
+    assert [slot.cores for slot in slots.slots_for(2, 9, [])] == [(2, 5), (3, 8)]
+    assert [slot.cores for slot in slots.slots_for(6, 9, [])] == [(2,), (3,), (5,), (8,), (2,), (3,)]
+    assert [slot.cores for slot in slots.slots_for(1, 9, [])] == [()]  # all of them
+    assert len(slots.slots_for(4, 3, [])) == 3 and len(slots.slots_for(None, 9, [])) <= 4
 
 
 def test_a_gpu_has_one_job_unless_more_are_asked_for(cores):
     cores(0, 1)
-    assert [slot.gpu for slot in launcher.slots_for(None, 9, ["0", "1", "2"])] == ["0", "1", "2"]
-    assert [slot.gpu for slot in launcher.slots_for(4, 9, ["0", "1"])] == ["0", "1", "0", "1"]
+    assert [slot.gpu for slot in slots.slots_for(None, 9, ["0", "1", "2"])] == ["0", "1", "2"]
+    assert [slot.gpu for slot in slots.slots_for(4, 9, ["0", "1"])] == ["0", "1", "0", "1"]
 
 
 def test_gpus_are_found_without_tensorflow(tmp_path):
     driver = tmp_path / "gpus"
-    assert launcher.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, driver) == []
+    assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, driver) == []
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (driver / name).mkdir(parents=True)
-    assert launcher.visible_gpus({}, driver) == ["0", "1"]
+    assert slots.visible_gpus({}, driver) == ["0", "1"]
     for value, found in (("1", ["1"]), ("", []), ("-1", []), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"]),
                          ("0,-1,1", ["0"])):  # fmt: skip
-        assert launcher.visible_gpus({"CUDA_VISIBLE_DEVICES": value}, driver) == found
+        assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": value}, driver) == found
 
 
 def test_fewer_cores_leave_batches_and_threads_what_they_are(cores, monkeypatch):
@@ -302,21 +310,21 @@ def test_what_a_training_imports_is_what_its_fingerprint_reads():
 
 def test_a_training_is_kept_when_only_the_verdict_may_differ(tmp_path):
     def mark(*words):
-        return Fingerprint.of(compose.checked(words)[1], judged=False)
+        return Fingerprint.of(compose.checked(words)[1], verdict=False)
 
-    first = place(tmp_path / "job", mark(), judged=False)
+    first = claim_folder(tmp_path / "job", mark(), verdict=False)
     first.run.set_status("ok")
     same = mark("rules.CAE401.threshold=.5", "task_name=other", "tags=[a]")
-    assert place(tmp_path / "job", same, judged=False).finished
-    assert not place(tmp_path / "job", mark("seed=1"), judged=False).finished
+    assert claim_folder(tmp_path / "job", same, verdict=False).finished
+    assert not claim_folder(tmp_path / "job", mark("seed=1"), verdict=False).finished
     assert Fingerprint.of(compose.checked([])[1]) != mark()
 
 
 def test_a_training_that_diverged_is_finished_where_only_the_training_counts(tmp_path):
     config = compose.checked([])[1]
     for judged in (True, False):
-        mark = Fingerprint.of(config, judged=judged)
-        run = place(tmp_path / str(judged), mark, judged=judged).run
+        mark = Fingerprint.of(config, verdict=judged)
+        run = claim_folder(tmp_path / str(judged), mark, verdict=judged).run
         run.write_training({"diverged_at": 3})
         run.set_status("failed", "the training diverged")
-        assert place(tmp_path / str(judged), mark, judged=judged).finished is not judged
+        assert claim_folder(tmp_path / str(judged), mark, verdict=judged).finished is not judged

@@ -21,7 +21,8 @@ from PIL import Image
 from cae_cli import cli
 from cae_cli.errors import UserError
 from cae_cli.runs import query
-from cae_cli.runs.folder import SCHEMA_VERSION, Run
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import SCHEMA_VERSION
 from cae_cli.runs.registry import Registry, find, flat, split
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from tests.conftest import environment
@@ -155,7 +156,7 @@ def test_a_run_is_found_by_every_word_for_it(here, word, folder):
         ("6", "no run is called '6'", "there are 5 runs below runs"),
         ("0", "no run is called '0'", ""),
         ("last-5", "last-5: there are 5 runs", "cae runs ls"),
-        ("runs", "the folder holds 5 runs, and is none itself", "cae runs ls --runs runs"),
+        ("runs", "the folder holds 5 runs and is not a run itself", "cae runs ls --runs runs"),
         (f"runs/{SWEEP}", "the folder holds 2 runs", ""),
         ("zzzz", "no run is called 'zzzz'", ""),
         ("", "no run is called ''", ""),
@@ -483,7 +484,7 @@ def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, ca
     assert "older version of cae" in line and line.endswith(f"train it again: cae rerun runs/{OLDEST}")
     assert cli.run(["rerun", "aaaa", "--cfg", "job"]) == 0
     changed(run.status_file, host=f"not-{socket.gethostname()}", status="running")
-    assert removed("aaaa") == 2 and "the run is still at work" in capsys.readouterr().err
+    assert removed("aaaa") == 2 and "the run is still running" in capsys.readouterr().err
 
 
 def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):
@@ -598,7 +599,7 @@ def test_a_run_that_is_at_work_on_another_machine_is_not_removed(here, capsys):
     run.set_status("running")
     changed(run.status_file, host=f"not-{socket.gethostname()}")
     assert removed("aaaa") == 2 and run.folder.exists()
-    assert "the run is still at work" in capsys.readouterr().err
+    assert "the run is still running" in capsys.readouterr().err
 
 
 def test_a_link_is_not_followed_to_remove_what_it_leads_to(here, capsys):

@@ -10,7 +10,8 @@ from cae_cli.config.compose import Sources, checked
 from cae_cli.config.overrides import overrides_of
 from cae_cli.config.schema import GROUPS, plain
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import SCHEMA_VERSION, Run
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import SCHEMA_VERSION
 from cae_cli.runs.registry import flat
 
 SECRET = "canary-5b1e"

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.runs.folder import Run, plain, surroundings
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import plain
 from cae_cli.system.files import UNFINISHED, atomic, claim, is_in_use, writing
 from tests.conftest import environment
 
@@ -197,7 +199,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from cae_cli.runs.folder import Run
-with Run(Path(sys.argv[1])).running(again=True):
+with Run(Path(sys.argv[1])).running(resume=True):
     print("at work", flush=True)
     time.sleep(60)
 """
@@ -220,7 +222,7 @@ def test_two_processes_are_never_in_one_run(tmp_path):
     with another_process_in(tmp_path):
         assert Run(tmp_path).status()["status"] == "running" and is_in_use(tmp_path)
         with pytest.raises(UserError, match="another process is at work"):
-            Run(tmp_path).running(again=True).__enter__()
+            Run(tmp_path).running(resume=True).__enter__()
         assert Run(tmp_path).status()["status"] == "running"
 
 
@@ -231,7 +233,7 @@ def test_what_a_killed_process_leaves_keeps_nobody_out(tmp_path):
         status = Run(tmp_path).status()
         assert status["status"] == "interrupted" and "killed" in status["reason"]
         assert json.loads((tmp_path / "status.json").read_text())["status"] == "running"
-    with Run(tmp_path).running(again=True):
+    with Run(tmp_path).running(resume=True):
         assert Run(tmp_path).status()["status"] == "running"
     assert Run(tmp_path).status()["status"] == "ok"
 
@@ -268,7 +270,7 @@ def test_what_was_half_written_is_cleared_away(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     half = tmp_path / "checkpoints" / f"{UNFINISHED}abc.npz"
     half.write_bytes(b"PK")
-    with Run(tmp_path).running(again=True):
+    with Run(tmp_path).running(resume=True):
         assert not half.exists()
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"status.json", "train.log"}
 

@@ -22,7 +22,7 @@ from cae_cli.report import terminal
 from cae_cli.report.figures import contact
 from cae_cli.report.sections import shortened
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import PlannedJob, SweepFile, SweepFolder, Target
+from cae_cli.runs.sweep_folder import Objective, PlannedJob, SweepFile, SweepFolder
 from cae_cli.system import files
 from tests.summaries import write_summary
 
@@ -139,7 +139,7 @@ def table(folder, kind):
 
 def test_a_sweep_is_read_as_it_was_written(tmp_path):
     jobs = (PlannedJob("loss=mse", ("loss=mse",)), PlannedJob("loss=mae", ("loss=mae",)))
-    file = SweepFile(("cae", "train", "-m"), ("loss",), "ok", Target("val/psnr", "max"), jobs)
+    file = SweepFile(("cae", "train", "-m"), ("loss",), "ok", Objective("val/psnr", "max"), jobs)
     SweepFolder(tmp_path).write(file)
     assert SweepFolder(tmp_path).read() == file
 
@@ -367,10 +367,10 @@ def test_of_many_values_the_best_are_shown(tmp_path):
     ("target", "first", "said"),
     [
         (None, "mse", "ranked by PSNR"),
-        (Target("val/ssim", "max"), "ssim", "ranked by SSIM"),
-        (Target("meaningful", "max"), "mse", "ranked by meaningful"),
-        (Target("val/psnr", "min"), "ssim", "ranked by PSNR"),
-        (Target("val/loss", "min"), "mse", "val/loss does not mean the same for all jobs"),
+        (Objective("val/ssim", "max"), "ssim", "ranked by SSIM"),
+        (Objective("meaningful", "max"), "mse", "ranked by meaningful"),
+        (Objective("val/psnr", "min"), "ssim", "ranked by PSNR"),
+        (Objective("val/loss", "min"), "mse", "val/loss cannot be compared between losses"),
     ],
 )
 def test_the_metric_is_psnr_unless_the_sweep_is_made_for_another(grid, target, first, said):
@@ -417,7 +417,7 @@ DAMAGE = {
     "no status": (lambda j: (j / "status.json").unlink(), "not started", ""),
     "empty": (lambda j: [f.unlink() for f in j.iterdir()], "not started", ""),
     "gone": (shutil.rmtree, "not started", ""),
-    "a file": (in_its_place, "unreadable", "there is a file in the place of its folder"),
+    "a file": (in_its_place, "unreadable", "a file has the name of its folder"),
     "newer": (replaced("summary.json", schema=99), "unreadable", "newer version"),
     "older": (replaced("summary.json", schema=1), "unreadable", "older version"),
     "list": (written("summary.json", "[1, 2]"), "unreadable", "not a file of cae"),
@@ -434,7 +434,7 @@ DAMAGE = {
         "unreadable",
         "not a file of cae",
     ),
-    "data of another kind": (replaced("run.json", data=7), "unreadable", "does not say what images"),
+    "data of another kind": (replaced("run.json", data=7), "unreadable", "does not describe the images"),
 }
 
 
@@ -522,7 +522,7 @@ def test_failed_and_interrupted_jobs_say_why_and_count_for_nothing(tmp_path):
     assert "5 jobs, 4 not finished" in text
     assert "failed seed=1: the training diverged" in text
     assert "interrupted seed=2: interrupted by signal 15" in text
-    assert "interrupted seed=3: its process ended without a word" in text
+    assert "interrupted seed=3: its process ended without reporting" in text
     assert "not started seed=4" in text
     [row] = table(tmp_path / "s", "configuration")
     assert (float(row["psnr"]), row["seeds"], row["status"]) == (20.0, "1", "1 of 5 ok")

@@ -188,8 +188,8 @@ def test_the_first_fix_of_the_first_cause_comes_first_and_ends_it_if_it_works():
     one = arm([made(FAULTY, PENALTY)])
     first = diagnose(FAULTY, PENALTY).causes[0]
     [wanted] = one.wanted()
-    assert wanted.name == "a_1_s0" and wanted.words[-1] == "seed=0"
-    assert wanted.words[:-1] == (*OVERRIDES[:2], *first.fixes[0].overrides)
+    assert wanted.name == "a_1_s0" and wanted.overrides[-1] == "seed=0"
+    assert wanted.overrides[:-1] == (*OVERRIDES[:2], *first.fixes[0].overrides)
     assert one.wanted() == [wanted] and not one.is_over
     one.take_results([made(healthy())])
     assert one.is_fixed and one.first_fixed and one.is_over and one.wanted() == []
@@ -203,7 +203,7 @@ def test_what_does_not_help_is_left_and_the_next_fix_is_tried_on_the_old_base():
     one = arm([made(FAULTY, PENALTY)])
     tried = []
     while wanted := one.wanted():
-        tried.append(wanted[0].words)
+        tried.append(wanted[0].overrides)
         one.take_results([made(WORSE, PENALTY)])
     proposed = [p.overrides for p in diagnose(FAULTY, PENALTY).causes[0].fixes]
     assert [step.overrides for step in one.steps] == proposed and len(set(tried)) == len(tried)
@@ -218,7 +218,7 @@ def test_what_helps_is_the_base_of_the_next_step_even_if_problems_remain():
     assert one.steps[0].kept
     [wanted] = one.wanted()
     # The weaker penalty stands, and what is proposed next goes on top.
-    assert wanted.words[:-1] == with_changes(one.steps[0].words, one.tried[1])
+    assert wanted.overrides[:-1] == with_changes(one.steps[0].words, one.tried[1])
     assert one.tried[1] == ("regularization=none",)
 
 
@@ -255,7 +255,7 @@ def test_several_seeds_are_trained_each_and_judged_by_their_mean():
     one = arm([made(FAULTY, PENALTY), made(WORSE, PENALTY)], seeds=(3, 4))
     wanted = one.wanted()
     assert [w.name for w in wanted] == ["a_1_s3", "a_1_s4"]
-    assert [w.words[-1] for w in wanted] == ["seed=3", "seed=4"]
+    assert [w.overrides[-1] for w in wanted] == ["seed=3", "seed=4"]
     one.take_results([made(healthy()), made(FAULTY, PENALTY)])
     assert one.steps[0].kept and not one.first_fixed and not one.is_fixed and one.trainings == 2
     assert one.wanted()
@@ -403,7 +403,7 @@ class Trainings:
         return runs
 
     def result(self, run):
-        words = next((one.words for one in self.trained if one.name == run.folder.name), ())
+        words = next((one.overrides for one in self.trained if one.name == run.folder.name), ())
         keys = [run.folder.name, *words, run.folder.name.partition("_")[0]]
         metrics = next((self.results[key] for key in keys if key in self.results), self.default)
         if metrics is None or not run.folder.exists():
@@ -537,7 +537,7 @@ def test_short_trainings_choose_where_the_run_is_long(trainings, capsys):
     assert cli.run(["treat", "last"]) == 0
     names = [one.name for one in trainings.trained]
     assert names == ["short_1_0", "short_1_1", "short_1_2", "treatment_1_s3", "control_1_s3"]
-    assert batch.checked(trainings.trained[0].words).training.steps == 200
+    assert batch.checked(trainings.trained[0].overrides).training.steps == 200
     assert content(trainings)["changes"] == ["optimizer.clip_norm=1"]
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
@@ -554,7 +554,7 @@ def test_short_only_trains_all_candidates_for_a_few_steps_and_names_the_best(tra
     trainings.results["short_1_3"] = with_dynamics(diverged_at=3)
     assert cli.run(["treat", "last", "--short"]) == 0
     assert [one.name for one in trainings.trained] == [f"short_1_{i}" for i in range(7)]
-    configs = [batch.checked(one.words) for one in trainings.trained]
+    configs = [batch.checked(one.overrides) for one in trainings.trained]
     assert {config.training.steps for config in configs} == {200} and len(set(map(str, configs))) == 7
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]

@@ -26,7 +26,7 @@ from cae_cli.data.archives import Npz
 from cae_cli.data.split import split
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
-from cae_cli.runs.folder import plain
+from cae_cli.runs.json_files import plain
 from cae_cli.system.files import atomic, writing
 
 Array = NDArray[np.float32]

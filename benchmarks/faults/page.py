@@ -26,7 +26,7 @@ from benchmarks.faults.report import (
 )
 from benchmarks.faults.scoring import rate_of
 from cae_cli.diagnosis import RULES
-from cae_cli.runs.folder import read_json
+from cae_cli.runs.json_files import read_json
 from cae_cli.system.files import atomic, make, writing
 
 PAGE = Path(__file__).parents[2] / "docs" / "fault_benchmark.md"

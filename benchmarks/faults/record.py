@@ -15,8 +15,8 @@ from benchmarks.faults import tools
 from benchmarks.faults.benchmark import Results
 from benchmarks.faults.scoring import FixTrial, Scores, ShortScores, Verdict, diagnosis_scores, scores
 from cae_cli import __version__
-from cae_cli.runs.folder import SCHEMA_VERSION as RUN_VERSION
-from cae_cli.runs.folder import read_json
+from cae_cli.runs.json_files import SCHEMA_VERSION as RUN_VERSION
+from cae_cli.runs.json_files import read_json
 
 SCHEMA_VERSION = 2
 RECORDED = Path(__file__).with_name("results.json")  # the published run of the test part

@@ -12,7 +12,8 @@ from benchmarks.faults.benchmark import Results
 from benchmarks.faults.record import SCHEMA_VERSION, Record
 from benchmarks.faults.scoring import Rate, Scores, ShortScores
 from cae_cli.report.sections import Column, Part, Table, line
-from cae_cli.runs.folder import plain, surroundings, write_json
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.json_files import plain, write_json
 from cae_cli.system.files import writing
 
 FIRST_FIX, ANY_FIX, BY_CHANCE = 0.85, 0.95, 0.25  # goals for the share of fixed trainings

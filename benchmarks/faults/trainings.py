@@ -16,7 +16,7 @@ from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.runs.folder import Run
-from cae_cli.sweep.batch import Wanted
+from cae_cli.sweep.batch import BatchRun
 from cae_cli.treatment.result import Result, result
 
 
@@ -28,9 +28,9 @@ class Prepared:
     overrides: tuple[str, ...]
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> BatchRun:
         """The training as a run of a batch."""
-        return Wanted(self.training.name, (*self.overrides, f"seed={self.training.seed}"))
+        return BatchRun(self.training.name, (*self.overrides, f"seed={self.training.seed}"))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cae_cli import experiment
 from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.report import summary, terminal
-from cae_cli.runs.folder import SCHEMA_VERSION, plain
+from cae_cli.runs.json_files import SCHEMA_VERSION, plain
 
 HELP = f"""\
 usage: cae check [group=option …] [key=value …]

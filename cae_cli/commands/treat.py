@@ -19,7 +19,8 @@ from cae_cli.report import numbers, summary, terminal
 from cae_cli.report.sections import Column, Command, Part, Table, line
 from cae_cli.report.treatment import treatment as table
 from cae_cli.runs import registry
-from cae_cli.runs.folder import Run, plain, read_json
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import plain, read_json
 from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep import batch
 from cae_cli.system import signals
@@ -92,7 +93,7 @@ def main(args: list[str]) -> int:
             if not first:
                 _show_advice(before, flags)
                 return 0
-            _announce(plan, plan.cost(first[0].words))
+            _announce(plan, plan.cost(first[0].overrides))
         return _treat(plan, ["cae", "treat", *args], flags)
 
 

@@ -20,7 +20,8 @@ from cae_cli.config.trust import Trust
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
-from cae_cli.runs.folder import Run, read_any_version
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import read_any_version
 from cae_cli.runs.registry import flat
 
 _ABSENT = object()

@@ -19,7 +19,8 @@ from cae_cli.errors import UserError
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report import terminal
-from cae_cli.runs.folder import Run, surroundings
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.folder import Run
 from cae_cli.system.files import writing
 from cae_cli.training import backend
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cae_cli.errors import UserError
 from cae_cli.runs import registry
-from cae_cli.runs.folder import Run, read_any_version
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import read_any_version
 from cae_cli.system.files import writing
 
 

@@ -1,4 +1,4 @@
-"""Which runs: the words behind ``cae runs ls``, and the order of a table.
+"""Filters of ``cae runs ls``, and the order of a table.
 
 status=ok  tag=best  since=2d  loss=ssim  loss.window>7  psnr>20  photos
 """
@@ -17,8 +17,8 @@ from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import flat
 from cae_cli.statistics.ranking import RANKING_METRICS
 
-# What is asked of a run beside the keys of its config; `Entry.figures` has the numbers.
-WORDS: dict[str, Callable[[Entry], str]] = {
+# Properties of a run that a filter may name, besides metrics and the keys of its config.
+PROPERTIES: dict[str, Callable[[Entry], str]] = {
     "status": lambda entry: entry.status,
     "task": lambda entry: entry.task,
     "id": lambda entry: entry.id,
@@ -37,13 +37,13 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A word that a run has to meet: ``loss.window>7``, or a piece of text.
+    """A filter: ``loss.window>7``, or a piece of text.
 
     Attributes:
         word: as typed.
-        key: what is asked; empty for a piece of text that stands anywhere in what is shown.
+        key: what is compared; empty for a piece of text that is searched in all that is shown.
         sign: one of = != < > <= >=.
-        value: behind it.
+        value: what it is compared with.
     """
 
     word: str
@@ -53,10 +53,10 @@ class Condition:
 
     @classmethod
     def of(cls, word: str) -> Condition:
-        """Reads a word.
+        """Parses a filter.
 
         Raises:
-            UserError: a number or a time is needed and is not there.
+            UserError: the value must be a number or a time, and is not.
         """
         match = re.fullmatch(r"([\w./@-]+?)\s*(!=|<=|>=|=|<|>)\s*(.*)", word, re.DOTALL)
         if not match:
@@ -73,7 +73,7 @@ class Condition:
         return self
 
     def holds(self, entry: Entry) -> bool:
-        """Whether a run meets it."""
+        """Whether a run matches."""
         if not self.key:
             shown = (entry.id, entry.name, entry.task, entry.status, entry.reason, entry.verdict)
             return any(self.value in text for text in (*shown, *entry.command, *entry.tags))
@@ -84,14 +84,14 @@ class Condition:
         values = list(self._values(entry))
         if self.sign in _SIGNS:
             numbers = (n for v in values if (n := _as_number(v)) is not None)
-            wanted = _as_number(self.value)
-            return wanted is not None and any(_SIGNS[self.sign](n, wanted) for n in numbers)
+            limit = _as_number(self.value)
+            return limit is not None and any(_SIGNS[self.sign](n, limit) for n in numbers)
         return any(_same(v, self.value) for v in values) == (self.sign == "=")
 
     def _values(self, entry: Entry) -> Iterable[Any]:
-        """What the run has at the key: several where options are chosen together."""
-        if self.key in WORDS:
-            return [WORDS[self.key](entry)]
+        """The values of the run at the key; several where several options are chosen."""
+        if self.key in PROPERTIES:
+            return [PROPERTIES[self.key](entry)]
         name = self.key.removeprefix("val/")
         if name in FIGURES:
             return [entry.figures[name]] if name in entry.figures else []
@@ -116,10 +116,10 @@ def _chosen(entry: Entry, group: str) -> list[Any]:
 
 
 def select(entries: Sequence[Entry], conditions: Sequence[Condition]) -> list[Entry]:
-    """The runs that meet all conditions.
+    """The runs that match all filters.
 
     Raises:
-        UserError: no run has what a condition asks for.
+        UserError: no run has the key of a filter.
     """
     for condition in conditions:
         _check_known(condition.key, condition.word, entries)
@@ -127,7 +127,7 @@ def select(entries: Sequence[Entry], conditions: Sequence[Condition]) -> list[En
 
 
 def ordered(entries: Sequence[Entry], metric: str) -> list[Entry]:
-    """The runs by a metric, the best first, those without it last.
+    """The runs sorted by a metric, best first, those without it last.
 
     Raises:
         UserError: there is no such metric.
@@ -155,10 +155,14 @@ def checked_metric(metric: str) -> str:
 
 
 def _check_known(key: str, word: str, entries: Sequence[Entry]) -> None:
-    """A key that no run has is a typo."""
-    if key in ("", "since", "tag", "tags", *WORDS) or key.removeprefix("val/") in FIGURES or not entries:
+    """Raises for a key that no run has, which is most likely a typo."""
+    if (
+        key in ("", "since", "tag", "tags", *PROPERTIES)
+        or key.removeprefix("val/") in FIGURES
+        or not entries
+    ):
         return
-    known = {"since", "tag", *WORDS, *FIGURES}
+    known = {"since", "tag", *PROPERTIES, *FIGURES}
     for entry in entries:
         leaves = flat(entry.config)
         groups = {leaf.rpartition(".")[0] for leaf in leaves} - {""}
@@ -169,16 +173,16 @@ def _check_known(key: str, word: str, entries: Sequence[Entry]) -> None:
 
 
 def _close(key: str, known: set[str]) -> str:
-    """The nearest key, else those without a dot."""
+    """A hint with the nearest key, or all keys without a dot."""
     hint = did_you_mean(key, known)
     return hint if hint.startswith("did") else did_you_mean(key, {k for k in known if "." not in k})
 
 
 def _since(condition: Condition) -> datetime:
-    """``2d`` back from now, or a date.
+    """The time that ``2d`` before now or a date means.
 
     Raises:
-        UserError: neither.
+        UserError: the value is neither.
     """
     now = datetime.now().astimezone()
     span = re.fullmatch(r"(\d{1,6})([mhdw])", condition.value)
@@ -206,7 +210,7 @@ def _as_number(value: Any) -> float | None:
 
 
 def _same(value: Any, text: str) -> bool:
-    """Whether a value of a config is what was typed: numbers as numbers, lists as YAML has them."""
+    """Whether a value of a config equals the typed one: numbers as numbers, lists as in YAML."""
     number, typed = _as_number(value), _as_number(text)
     if number is not None and typed is not None and not isinstance(value, str):
         return number == typed

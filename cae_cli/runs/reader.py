@@ -1,7 +1,7 @@
-"""What the files of a run folder say: the one reader that tolerates whatever lies there.
+"""The one tolerant reader of run folders.
 
-A file that is damaged, foreign or of another version of cae is a problem of that run. It is kept with its
-reason, and what the file would say is missing.
+If a file is damaged, foreign or of another version of cae, its values are missing and the reason is
+kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import OlderVersion, Run, foreign, read_versioned
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import OlderVersion, foreign, read_versioned
 from cae_cli.runs.sweep_folder import STATUSES, SweepFolder
 
 # The name of a folder that `system.files.claim` made.
@@ -37,12 +38,12 @@ SEVERITIES = ("error", "warning", "note")
 
 
 class Entry:
-    """A run as its files describe it. Each file is read when it is first needed.
+    """A run as its files describe it; each file is read when it is first needed.
 
     Args:
         folder: of the run.
-        root: the folder below which it was found; None: the one that it is in.
-        number: of the run in the order in which all of them began, from 1; 0 if it has none.
+        root: the folder that its name is relative to; None for its parent.
+        number: position of the run in the order of all runs, from 1; 0 if it has none.
     """
 
     def __init__(self, folder: Path, root: Path | None = None, number: int = 0) -> None:
@@ -91,19 +92,19 @@ class Entry:
         needed = [self.run.status_file]
         if self.status == "ok":
             needed += [self.run.setup_file, self.run.summary_file]
-        found = dict(self._errors)
+        errors = dict(self._errors)
         for file in needed:
             if not os.path.lexists(file):
-                found[file.name] = UserError(f"{file.name} is missing", where=self.folder)
+                errors[file.name] = UserError(f"{file.name} is missing", where=self.folder)
         if self._state and self.status == "unknown":
-            found[self.run.status_file.name] = foreign(self.run.status_file)
-        return found
+            errors[self.run.status_file.name] = foreign(self.run.status_file)
+        return errors
 
     @property
     def problems(self) -> list[UserError]:
-        """What is wrong with its files; that they are of an older version is said once."""
-        found = {e.hint if isinstance(e, OlderVersion) else name: e for name, e in self.errors.items()}
-        return list(found.values())
+        """What is wrong with its files; an older version is reported once."""
+        unique = {e.hint if isinstance(e, OlderVersion) else n: e for n, e in self.errors.items()}
+        return list(unique.values())
 
     @property
     def warnings(self) -> list[str]:
@@ -113,11 +114,11 @@ class Entry:
             for e in self.problems
         ]
 
-    # -- what they say -----------------------------------------------------------------------------
+    # -- the run ------------------------------------------------------------------------------------
 
     @cached_property
     def begun(self) -> datetime:
-        """When it was begun; resuming it does not change that."""
+        """When the run began; resuming it does not change that."""
         stamp = STAMP.fullmatch(self.folder.name)
         named = f"{stamp[1]}T{stamp[2]}:{stamp[3]}:{stamp[4]}" if stamp else None
         for text in (self.setup.get("time"), named):
@@ -132,12 +133,12 @@ class Entry:
 
     @property
     def started(self) -> datetime | None:
-        """When its process started, the last one of a run that was resumed."""
+        """When its process started; the last process of a run that was resumed."""
         return _moment(self._state.get("started"))
 
     @property
     def status(self) -> str:
-        """Running, ok, failed or interrupted; "unknown" if no file says so."""
+        """Running, ok, failed or interrupted; "unknown" without a readable status."""
         status = self._state.get("status")
         return status if isinstance(status, str) and status in STATUSES else "unknown"
 
@@ -154,7 +155,7 @@ class Entry:
 
     @property
     def command(self) -> list[str]:
-        """Words of the command line that made it, none for a model that was trained elsewhere."""
+        """The command that made it, [] for a model that was trained elsewhere."""
         return [str(word) for word in _list(self.setup.get("command"))]
 
     @property
@@ -189,7 +190,7 @@ class Entry:
 
     @property
     def held_out(self) -> tuple[str, str]:
-        """Fingerprint of its images, and which part of them was measured; empty where not known."""
+        """Fingerprint of its images and the name of the measured part; "" where not known."""
         return str(self.data.get("fingerprint") or ""), str(self._summary.get("held_out") or "")
 
     # -- diagnosis ---------------------------------------------------------------------------------
@@ -207,17 +208,17 @@ class Entry:
 
     @property
     def _first(self) -> dict[str, Any]:
-        """The finding named first, notes apart."""
+        """The first finding that is not a note."""
         return next((f for f in self.findings if f["severity"] != "note"), {})
 
     @property
     def code(self) -> str:
-        """Code of the finding named first, or nothing."""
+        """Code of the first finding, or nothing."""
         return str(self._first.get("code") or "")
 
     @property
     def problem(self) -> str:
-        """The diagnosis in a few words; of a run without one, why there is none."""
+        """The diagnosis in a few words, or why there is none."""
         diagnosis = _dict(self._summary.get("diagnosis"))
         if not diagnosis:
             return self.reason
@@ -249,13 +250,13 @@ class Entry:
         filters = sum(finite(layer.get("filters")) or 0 for layer in self.layers)
         duplicates = sum(finite(layer.get("duplicates")) or 0 for layer in self.layers)
         prunable = [p for layer in self.layers if (p := finite(layer.get("prunable"))) is not None]
-        found = {name: self.metric(*keys) for name, keys in IN_SUMMARY.items()} | {
+        figures = {name: self.metric(*keys) for name, keys in IN_SUMMARY.items()} | {
             "inactive": sum(map(bool, inactive)) / len(inactive) if inactive else None,
             "duplicates": duplicates / filters if filters else None,
             "prunable": sum(prunable) / len(prunable) if prunable else None,
             "seconds": self.seconds,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in figures.items() if value is not None}
 
     @property
     def val_loss(self) -> float | None:
@@ -269,7 +270,7 @@ class Entry:
             return None
 
     def trained(self) -> tuple[int, float | None]:
-        """Epochs that are trained so far, and the training loss of the last one; read anew each time."""
+        """The number of trained epochs and the last training loss; not cached."""
         try:
             columns = self.run.read_metrics()
             return int(columns["epoch"][-1]), finite(float(columns["train/loss"][-1]))
@@ -280,13 +281,13 @@ class Entry:
 
     @cached_property
     def id(self) -> str:
-        """The short name: the four letters of its folder, of a job with those of its sweep before."""
+        """The short name: the four letters of its folder, after those of its sweep for a job."""
         own = short_name(self.folder)
         return f"{short_name(self.folder.parent)}/{own}" if is_sweep(self.folder.parent) else own
 
     @cached_property
     def names(self) -> set[str]:
-        """What it may be called."""
+        """All names that it can be found by."""
         own, above = ({path.name, short_name(path)} for path in (self.folder, self.folder.parent))
         return {self.name, *own, *(f"{a}/{name}" for a in above for name in own)}
 
@@ -297,7 +298,7 @@ def is_run(folder: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at a path, which may be any text."""
+    """Whether a path exists, which may be any text."""
     try:
         return os.path.lexists(path)
     except ValueError:  # a NUL byte
@@ -310,7 +311,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def short_name(folder: Path) -> str:
-    """The four letters of a folder that `system.files.claim` made; other names are what they are."""
+    """The four letters of a folder that `system.files.claim` made, else the whole name."""
     stamp = STAMP.fullmatch(folder.name)
     return stamp[5] if stamp else folder.name
 

@@ -1,7 +1,6 @@
-"""The runs there are: found in plain files, listed in the order in which they began, named by a word.
+"""Finds runs in plain files: in the order in which they began, or by a name.
 
-There is no database. Every call looks at the folders; the files of a run are read when they are asked
-for, and one that cannot be read is a problem of that run and of no other.
+There is no database. Every call lists the folders, and the files of a run are read when they are needed.
 """
 
 from __future__ import annotations
@@ -15,23 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import UserError, nearest
-from cae_cli.runs.folder import Run, read_json
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import read_json
 from cae_cli.runs.reader import STAMP, Entry, exists, is_run, is_sweep, short_name
 from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.system.files import at_work, is_in_use, typed
 
 ROOT = Path("runs")
-DEEPEST = 12  # folders below the root that are looked into
-SHOWN = 6  # candidates that an error names
+DEEPEST = 12  # levels of folders below the root
+SHOWN = 6  # candidates in an error
 
-REMOVING = ".removing-"  # how the name of a folder begins that is on its way out
+REMOVING = ".removing-"  # prefix of a folder that is being removed
 
 
 class Registry:
     """The runs below a folder.
 
     Args:
-        root: the folder; None: runs/ below the current one, which need not be there.
+        root: the folder; None for runs/ in the current folder, which need not exist.
 
     Raises:
         UserError: no such folder.
@@ -48,25 +48,23 @@ class Registry:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """All of them, the one that was begun first first; each has the number of its place."""
-        found = sorted(self._folders, key=lambda e: (e.begun, e.name))
-        for number, entry in enumerate(found, 1):
+        """All runs, oldest first, with their numbers."""
+        entries = sorted(self._folders, key=lambda e: (e.begun, e.name))
+        for number, entry in enumerate(entries, 1):
             entry.number = number
-        return found
+        return entries
 
     @property
     def sweeps(self) -> dict[Path, list[Entry]]:
         """The folders of sweeps and their jobs."""
-        found: dict[Path, list[Entry]] = {}
+        sweeps: dict[Path, list[Entry]] = {}
         for entry in self.entries:
             if is_sweep(entry.folder.parent):
-                found.setdefault(entry.folder.parent, []).append(entry)
-        return found
+                sweeps.setdefault(entry.folder.parent, []).append(entry)
+        return sweeps
 
     def find(self, word: str) -> Run:
-        """The run that a word names.
-
-        A folder with a run in it comes first, then a name or a number, then the beginning of a name.
+        """The run that an argument names: a folder, then a name or number, then the beginning of a name.
 
         Args:
             word: a path; an id or its beginning; a number of `entries`; ``last``, ``last-1``.
@@ -77,25 +75,25 @@ class Registry:
         path = typed(word)
         if word and is_run(path):
             return Run(path)
-        found = self._called(word)
-        if len(found) == 1:
-            return found[0].run
-        if found:
-            raise self._ambiguous(word, found)
+        matches = self._matches(word)
+        if len(matches) == 1:
+            return matches[0].run
+        if matches:
+            raise self._ambiguous(word, matches)
         if word and _is_folder(path):
             jobs = sum(1 for _ in runs_in(path))
             if jobs:
                 count = f"{jobs} run{'' if jobs == 1 else 's'}"
                 raise UserError(
-                    f"the folder holds {count}, and is none itself",
+                    f"the folder holds {count} and is not a run itself",
                     where=path,
                     hint=f"name one of them: cae runs ls --runs {path}",
                 )
-            return Run(path)  # what is missing there is said by who reads it
+            return Run(path)  # its reader reports what is missing
         raise self._unknown(word)
 
     def entry(self, run: Run) -> Entry:
-        """What the files of a run say; its number is 0 if it is not below the root."""
+        """The entry of a run; its number is 0 if it is not below the root."""
         real = run.folder.resolve()
         for entry in self.entries:
             if entry.folder.name == real.name and entry.folder.resolve() == real:
@@ -104,25 +102,25 @@ class Registry:
         return Entry(folder, folder.parent)
 
     def find_sweep(self, word: str) -> Path | None:
-        """The folder of the sweep that a word names in full, None if it names none."""
+        """The folder of the sweep that an argument names in full, or None."""
         path = typed(word)
         if word and _is_folder(path) and not is_run(path) and any(runs_in(path)):
             return path
-        found = [f for f in self.sweeps if word in (f.name, short_name(f))]
-        return found[0] if len(found) == 1 else None
+        matches = [f for f in self.sweeps if word in (f.name, short_name(f))]
+        return matches[0] if len(matches) == 1 else None
 
     def jobs(self, sweep: Path) -> list[Entry]:
         """The runs of a sweep's folder, in the order of sweep.json where there is one."""
         real = sweep.resolve()
-        found = [e for e in self.entries if e.folder.parent.resolve() == real]
-        found = found or [Entry(folder, sweep) for folder in runs_in(sweep)]
+        jobs = [e for e in self.entries if e.folder.parent.resolve() == real]
+        jobs = jobs or [Entry(folder, sweep) for folder in runs_in(sweep)]
         folder = SweepFolder(sweep)
         if folder.is_written():
             order = {job.folder: i for i, job in enumerate(folder.read().jobs)}
-            found.sort(key=lambda e: order.get(e.folder.name, len(order)))
-        return found
+            jobs.sort(key=lambda e: order.get(e.folder.name, len(order)))
+        return jobs
 
-    def _called(self, word: str) -> list[Entry]:
+    def _matches(self, word: str) -> list[Entry]:
         last = re.fullmatch(r"last(?:-(\d{1,9}))?", word)
         if last:
             back = int(last[1] or 0)
@@ -141,13 +139,13 @@ class Registry:
         count = len(self._folders)
         return f"there {'is' if count == 1 else 'are'} {count or 'no'} run{'' if count == 1 else 's'}"
 
-    def _ambiguous(self, word: str, found: Sequence[Entry]) -> UserError:
+    def _ambiguous(self, word: str, matches: Sequence[Entry]) -> UserError:
         numbered = {id(entry): entry for entry in self.entries}  # numbers are given
-        newest = sorted(found, key=lambda e: -numbered[id(e)].number)
+        newest = sorted(matches, key=lambda e: -numbered[id(e)].number)
         names = [f"{e.id} (number {e.number})" for e in newest[:SHOWN]]
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
         return UserError(
-            f"{word!r} may be one of {len(found)} runs",
+            f"{word!r} may be one of {len(matches)} runs",
             where=self.root,
             hint=f"name one of {', '.join(names)}{more}",
         )
@@ -164,11 +162,11 @@ class Registry:
 
 
 def find(word: str, root: Path | None = None) -> Run:
-    """The run that a word of the command line names; see `Registry.find`.
+    """The run that an argument of the command line names; see `Registry.find`.
 
     Args:
         word: a path, an id or its beginning, a number, ``last``.
-        root: where it is looked for, see `Registry`.
+        root: see `Registry`.
 
     Raises:
         UserError: there is none, or more than one.
@@ -179,16 +177,16 @@ def find(word: str, root: Path | None = None) -> Run:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words that name runs, and overrides.
+    """Separates arguments that name runs from overrides.
 
-    The folder of a sweep's job has the job's overrides in its name: what is a path that exists, and
-    in the first place an id like ``k3fa/loss=mse``, names a run.
+    The folder of a job has overrides in its name. An existing path therefore names a run, and so does an
+    id like ``k3fa/loss=mse`` as the first argument.
     """
     runs = []
-    for place, word in enumerate(words):
+    for i, word in enumerate(words):
         before, equals, _ = word.partition("=")
-        is_id = place == 0 and "/" in before and not re.match(r"[+~]*/?hydra/", before)
-        is_plain = not equals and not word.startswith("~")  # ~key takes a key away
+        is_id = i == 0 and "/" in before and not re.match(r"[+~]*/?hydra/", before)
+        is_plain = not equals and not word.startswith("~")  # ~key deletes a key
         if is_plain or is_id or exists(typed(word)):
             runs.append(word)
     return runs, [word for word in words if word not in runs]
@@ -197,10 +195,10 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def split_one(
     words: Sequence[str], command: str, hint: str, what: str = "one run"
 ) -> tuple[str, list[str]]:
-    """The one word that names a run, and the overrides, of a command that takes one.
+    """`split` for a command that takes one run: its name, and the overrides.
 
     Raises:
-        UserError: there is none, or more than one; ``what`` says what is wanted.
+        UserError: no run is named, or several; ``what`` says what is needed.
     """
     runs, overrides = split(words)
     if len(runs) != 1:
@@ -212,29 +210,29 @@ def flat(tree: Any, key: str = "") -> dict[str, Any]:
     """The values of a config by their dotted paths; lists are values."""
     if not isinstance(tree, Mapping):
         return {key: tree}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, inner in tree.items():
-        found |= flat(inner, f"{key}.{name}" if key else str(name))
-    return found
+        leaves |= flat(inner, f"{key}.{name}" if key else str(name))
+    return leaves
 
 
 def remove(folder: Path) -> None:
     """Removes the folder of a run, or of a sweep with all its jobs.
 
-    It takes another name first, so that nobody ever finds half a run. Links are removed, and what
-    they lead to is not.
+    The folder is renamed first, so that half a run is never found. Links are removed, not their
+    targets.
 
     Args:
-        folder: as `check_removable` let it pass.
+        folder: one that `check_removable` accepts.
 
     Raises:
-        UserError: a process has begun to work in it meanwhile; it cannot be removed.
+        UserError: a process has started to use it meanwhile, or it cannot be removed.
     """
     with at_work(folder):
         path = folder.resolve()
         leaving = path.with_name(f"{REMOVING}{path.name}")
         try:
-            shutil.rmtree(leaving, ignore_errors=True)  # of a removal that was cut short
+            shutil.rmtree(leaving, ignore_errors=True)  # left by an interrupted removal
             path.rename(leaving)
             shutil.rmtree(leaving)
         except OSError as error:
@@ -245,25 +243,21 @@ def remove(folder: Path) -> None:
 
 
 def check_removable(folder: Path, *, sweep: bool = False) -> None:
-    """Whether a folder may go.
+    """Checks that a folder can be removed safely.
 
     Args:
         folder: of a run, or of a sweep.
-        sweep: it is to be a sweep's.
+        sweep: whether it must be that of a sweep.
 
     Raises:
-        UserError: it is a link, none of ours, the current folder, or in use.
+        UserError: it is a link, not a folder of cae, the current folder, or in use.
     """
     if folder.is_symlink():
-        raise UserError(
-            "a link is not followed to remove what it leads to", where=folder, hint=f"rm {folder}"
-        )
+        raise UserError("a link is not followed to remove its target", where=folder, hint=f"rm {folder}")
     runs = list(runs_in(folder)) if sweep else [folder]
     for run in runs:
         if not _is_ours(run):
-            raise UserError(
-                "not the folder of a run of cae", where=run, hint="what is not a run is not removed"
-            )
+            raise UserError("not the folder of a run of cae", where=run, hint="only runs are removed")
     if sweep and not is_sweep(folder):
         raise UserError(
             f"not the folder of a sweep, though it holds {len(runs)} run{'' if len(runs) == 1 else 's'}",
@@ -276,24 +270,24 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         if held.is_dir() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")
     for run in runs:
-        if Entry(run, run.parent).status == "running":  # on another machine, which is believed
-            raise UserError("the run is still at work", where=run, hint="status.json says where")
+        if Entry(run, run.parent).status == "running":  # on another machine
+            raise UserError("the run is still running", where=run, hint="status.json names the machine")
 
 
 # -- folders ---------------------------------------------------------------------------------------
 
 
 def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """The folders of runs at or below a folder; what is inside a run is part of it.
+    """The folders of runs at or below a folder, but not inside a run.
 
-    Links below the root are not followed: a run is found once, and inside the root.
+    Links below the root are not followed, so that each run is found once.
     """
     if is_run(folder):
         yield folder
         return
     try:
-        with os.scandir(folder) as found:
-            inner = [e.name for e in found if e.is_dir(follow_symlinks=False)]
+        with os.scandir(folder) as children:
+            inner = [e.name for e in children if e.is_dir(follow_symlinks=False)]
     except OSError:
         return
     for name in sorted(inner):
@@ -302,7 +296,7 @@ def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether the files of a run are ours; of one that is damaged, whether its name is."""
+    """Whether cae wrote the files of a run, or at least the name of its folder."""
     run = Run(folder)
     for path in (run.setup_file, run.status_file):
         try:

@@ -1,4 +1,4 @@
-"""The folder of a sweep: the only file that knows its file names, and what sweep.json holds."""
+"""The folder of a sweep: the only module that knows its file names and the content of sweep.json."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cae_cli.errors import UserError
-from cae_cli.runs.folder import read_json, write_json
+from cae_cli.runs.json_files import foreign, read_versioned, write_json
 from cae_cli.system.files import writing
 
 SCHEMA_VERSION = 1  # of sweep.json, leaderboard.json and effects.json
@@ -19,11 +18,11 @@ GOALS = ("max", "min")
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job that the sweep has, begun or not.
+    """A job of a sweep, started or not.
 
     Attributes:
-        folder: name of its folder in that of the sweep.
-        overrides: what it is called with beyond what all jobs share.
+        folder: name of its folder within that of the sweep.
+        overrides: the values of the swept keys.
     """
 
     folder: str
@@ -31,11 +30,11 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
-class Target:
-    """What the sweep is made for.
+class Objective:
+    """The metric that a sweep optimizes.
 
     Attributes:
-        name: of a measure, ``val/psnr``.
+        name: ``val/psnr``.
         goal: max or min.
     """
 
@@ -45,20 +44,20 @@ class Target:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """sweep.json: what was asked for.
+    """The content of sweep.json.
 
     Attributes:
-        command: words of ``cae train -m …``.
+        command: the arguments of ``cae train -m …``.
         swept: keys that have several values, in the order of the command line.
         status: running, ok, failed or interrupted.
-        optimized_metric: None unless a sweeper looks for the best of it.
+        optimized_metric: None without one.
         jobs: in the order of the grid.
     """
 
     command: tuple[str, ...]
     swept: tuple[str, ...]
     status: str
-    optimized_metric: Target | None
+    optimized_metric: Objective | None
     jobs: tuple[PlannedJob, ...]
 
 
@@ -82,7 +81,7 @@ class SweepFolder:
         return self.folder / planned.folder
 
     def is_written(self) -> bool:
-        """Whether there is a sweep.json, whole or not."""
+        """Whether there is a sweep.json, readable or not."""
         return self.file.exists()
 
     def write(self, content: SweepFile) -> None:
@@ -100,29 +99,17 @@ class SweepFolder:
         Raises:
             UserError: it is missing, damaged, of a newer version, or names folders elsewhere.
         """
-        content = read_json(self.file)
-        schema = content.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA_VERSION:
-            raise UserError(
-                f"{self.file.name} was written by a newer version of cae",
-                where=self.file,
-                hint="update cae",
-            )
         try:
-            if schema != SCHEMA_VERSION:
-                raise ValueError
-            return _parsed(content)
+            return _parsed(read_versioned(self.file, SCHEMA_VERSION))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.file.name} is not a file of cae", where=self.file, hint="is it a sweep's?"
-            ) from error
+            raise foreign(self.file) from error
 
 
 def _parsed(content: Mapping[str, Any]) -> SweepFile:
-    """The file of a sweep; raises KeyError, TypeError or ValueError for anything else."""
-    target = content["optimized_metric"]
-    if target is not None:
-        target = Target(_text(target["name"]), _one_of(GOALS, target["goal"]))
+    """The content of sweep.json; raises KeyError, TypeError or ValueError for anything else."""
+    objective = content["optimized_metric"]
+    if objective is not None:
+        objective = Objective(_text(objective["name"]), _one_of(GOALS, objective["goal"]))
     jobs = tuple(
         PlannedJob(_folder_name(job["folder"]), _texts(job["overrides"])) for job in content["jobs"]
     )
@@ -132,28 +119,28 @@ def _parsed(content: Mapping[str, Any]) -> SweepFile:
         command=_texts(content["command"]),
         swept=_texts(content["swept"]),
         status=_one_of(STATUSES, content["status"]),
-        optimized_metric=target,
+        optimized_metric=objective,
         jobs=jobs,
     )
 
 
 def _folder_name(value: Any) -> str:
-    """A name that is no way out of the sweep's folder."""
+    """A name that stays within the folder of the sweep."""
     name = _text(value)
     if name != Path(name).name or not name.strip(".") or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a folder")
+        raise ValueError(f"{name!r} is not the name of a folder")
     return name
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
+        raise TypeError(f"{value!r} is not a list")
     return tuple(map(_text, value))
 
 

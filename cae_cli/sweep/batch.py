@@ -1,7 +1,7 @@
-"""Many runs at once that are no grid: each with words and a name of its own.
+"""Runs in one folder that are not a grid: each has its own overrides and name.
 
-They go through the launcher of sweeps, so a crash costs one run, all cores are used, and what is
-finished is not trained again.
+They run like the jobs of a sweep: a crash costs one run, all cores are used, and finished runs are not
+trained again.
 """
 
 from __future__ import annotations
@@ -26,128 +26,125 @@ from cae_cli.config.trust import Trust, is_hydras
 from cae_cli.errors import UserError
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
-from cae_cli.runs.sweep_folder import PlannedJob
-from cae_cli.sweep import SweepFile, SweepFolder, launcher
+from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from cae_cli.sweep.job import Task
+from cae_cli.sweep.launcher import prepare
+from cae_cli.sweep.pool import PreparedJob, Work, run_jobs, serving
 from cae_cli.system.files import at_work
 
-# Words of a batch come from files: of a run, of a case.
-THEIRS = compose.Sources(trust=Trust(words=False))
+# The overrides of a batch come from files, which are not trusted.
+UNTRUSTED = compose.Sources(trust=Trust(words=False))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A run that is wanted.
+class BatchRun:
+    """A run of a batch.
 
     Attributes:
         name: of its folder.
-        words: all overrides behind ``cae train``.
+        overrides: all that follows ``cae train``.
     """
 
     name: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
 
 class Batch:
     """Runs in one folder; made by `opened`.
 
     Args:
-        folder: theirs.
-        options: of the launcher.
-        pictures: are drawn, and verdicts are part of what is kept: then a run is done again when a rule
-            has changed. Otherwise it is when what trains has.
+        folder: of the runs.
+        n_jobs: how many runs at once; None for as many as are fastest.
+        pictures: draw pictures. Without pictures only the training counts as the result of a run: it is
+            trained again only if the code that trains has changed.
     """
 
-    def __init__(self, folder: SweepFolder, options: launcher.Options, *, pictures: bool) -> None:
-        self.folder = folder
-        self._options = options
+    def __init__(self, folder: SweepFolder, *, n_jobs: int | None, pictures: bool) -> None:
+        self.folder, self._n_jobs = folder, n_jobs
         version.setbase("1.3")
         JobRuntime.instance().set("name", "train")
         loader: ConfigLoaderImpl = compose.loader_of(compose.Sources())
         master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-        with read_write(master.hydra):  # from these Hydra composes each job
+        with read_write(master.hydra):  # Hydra composes every job from these overrides
             master.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder.folder)}")
         context = HydraContext(loader, Callbacks())
-        self._work = launcher.Work(context, Task(pictures=pictures), master)
+        self._work = Work(context, Task(pictures=pictures), master)
         self._trained = 0
 
-    def train(self, wanted: Sequence[Wanted]) -> list[Run]:
-        """Trains what is not finished yet.
+    def train(self, runs: Sequence[BatchRun]) -> list[Run]:
+        """Trains the runs that are not finished yet.
 
         Args:
-            wanted: no two of one name.
+            runs: each with another name.
 
         Returns:
-            Their runs, in order. One may have failed: its status says so.
+            The run folders, in the same order. The status says which runs failed.
 
         Raises:
-            UserError: the words of one are wrong; nothing is trained then.
+            UserError: the overrides of a run are wrong; nothing is trained then.
             Interrupted: by a signal, after all runs have ended.
         """
-        with Screen().doing(f"checking {len(wanted)} run{'' if len(wanted) == 1 else 's'} …"):
-            jobs = [self._prepared(one, number) for number, one in enumerate(wanted, self._trained)]
+        with Screen().doing(f"checking {len(runs)} run{'' if len(runs) == 1 else 's'} …"):
+            jobs = [self._prepare(run, number) for number, run in enumerate(runs, self._trained)]
         self._trained += len(jobs)
         content = self.folder.read()
-        known = dict.fromkeys([*content.jobs, *(PlannedJob(one.name, ()) for one in jobs)])
-        self.folder.write(replace(content, jobs=tuple(known)))
-        launcher.run(self._options, self._work, self.folder, jobs)
-        return [one.run for one in jobs]
+        planned = dict.fromkeys([*content.jobs, *(PlannedJob(job.name, ()) for job in jobs)])
+        self.folder.write(replace(content, jobs=tuple(planned)))
+        run_jobs(self._work, self.folder, jobs, n_jobs=self._n_jobs, timeout=None)
+        return [job.run for job in jobs]
 
-    def _prepared(self, wanted: Wanted, number: int) -> launcher.Job:
-        _check(wanted)
-        with compose.errors_in_words(wanted.words, THEIRS):
-            words = tuple(compose.with_new_keys(wanted.words))
-            return launcher.prepared(self._work, self.folder.folder, words, number, wanted.name)
+    def _prepare(self, run: BatchRun, number: int) -> PreparedJob:
+        for override in compose.parsed(run.overrides):
+            if is_hydras(override):
+                raise UserError(
+                    f"{override.input_line}: a run of a batch cannot set options of Hydra",
+                    where=run.name,
+                )
+        with compose.errors_in_words(run.overrides, UNTRUSTED):
+            overrides = tuple(compose.with_new_keys(run.overrides))
+            return prepare(self._work, self.folder.folder, overrides, number, run.name)
 
 
-def checked(words: Sequence[str]) -> Config:
-    """The config of a run's words, which are not trusted.
+def checked(overrides: Sequence[str]) -> Config:
+    """The config of overrides that are not trusted.
 
-    The same words are composed once: a treatment asks for them again and again, and composing takes a
+    Each config is composed once, because a treatment asks for the same one often and composing takes a
     quarter of a second.
 
     Raises:
-        UserError: they are wrong.
+        UserError: the overrides are wrong.
     """
-    return _composed(tuple(words))
+    return _composed(tuple(overrides))
 
 
 @functools.lru_cache(4096)
-def _composed(words: tuple[str, ...]) -> Config:
-    return compose.checked(words, THEIRS)[1]
-
-
-def _check(wanted: Wanted) -> None:
-    for override in compose.parsed(wanted.words):
-        if is_hydras(override):
-            raise UserError(
-                f"{override.input_line}: a run of a batch says nothing of Hydra", where=wanted.name
-            )
+def _composed(overrides: tuple[str, ...]) -> Config:
+    return compose.checked(overrides, UNTRUSTED)[1]
 
 
 @contextmanager
 def opened(
     folder: Path, command: Sequence[str], *, n_jobs: int | None = None, pictures: bool = True
 ) -> Iterator[Batch]:
-    """In the block runs can be trained in a folder, and nobody else is at work there.
+    """Opens a folder in which runs can be trained; no other process can use it meanwhile.
 
     Args:
-        folder: that exists; of an earlier batch, or empty.
-        command: words of the command that this is a part of.
-        n_jobs: at once; None: as many as are fastest.
+        folder: an existing folder, empty or of an earlier batch.
+        command: the command that trains the batch, for sweep.json.
+        n_jobs: see `Batch`.
         pictures: see `Batch`.
 
     Raises:
-        UserError: somebody is at work there.
+        UserError: another process uses the folder.
     """
-    place = SweepFolder(folder)
+    sweep = SweepFolder(folder)
     with at_work(folder):
-        before = place.read().jobs if place.is_written() else ()
-        place.write(SweepFile(tuple(command), (), "running", None, before))
+        before = sweep.read().jobs if sweep.is_written() else ()
+        sweep.write(SweepFile(tuple(command), (), "running", None, before))
         status = "interrupted"
         try:
-            with launcher.serving(place, early=True):
-                yield Batch(place, launcher.Options(n_jobs=n_jobs, timeout=None), pictures=pictures)
+            with serving(sweep, early=True):
+                yield Batch(sweep, n_jobs=n_jobs, pictures=pictures)
             status = "ok"
         finally:
-            place.write(replace(place.read(), status=status))
+            sweep.write(replace(sweep.read(), status=status))

@@ -1,7 +1,8 @@
-"""What a job's result depends on, and the folder that it therefore gets.
+"""What the result of a job depends on, and the folder that the job gets.
 
-The same options, images and code give the same bits. A job that is finished with these is not run
-again; one that was cut short goes on; one whose fingerprint differs gets a folder beside the old one.
+The same options, images and code give bit-identical results. A job that finished with the same
+fingerprint is not run again, an interrupted one is resumed, and one with another fingerprint gets a new
+folder next to the old one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from cae_cli.config import schema as config
 from cae_cli.config.schema import Config
 from cae_cli.data import DataOptions
 from cae_cli.errors import UserError
-from cae_cli.runs.folder import Run, plain, read_json, surroundings, write_json
+from cae_cli.runs.environment import surroundings
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import plain, read_json, write_json
 from cae_cli.system.files import make, writing
 
 FILE = "fingerprint.json"
@@ -33,8 +36,8 @@ class Fingerprint:
 
     Attributes:
         config: the checked options.
-        data: names, sizes and times of the files with the images.
-        code: versions of other packages, and the text of this one.
+        data: names, sizes and modification times of the image files.
+        code: the source text of this package, and the versions of the packages it uses.
     """
 
     config: str
@@ -42,77 +45,73 @@ class Fingerprint:
     code: str
 
     @classmethod
-    def of(cls, options: Config, *, judged: bool = True) -> Fingerprint:
-        """The fingerprint that a run with these options would have now.
+    def of(cls, options: Config, *, verdict: bool = True) -> Fingerprint:
+        """The fingerprint of a run with these options, images and code.
 
         Args:
             options: of the run.
-            judged: the verdict is part of the result; otherwise only what the training gives.
+            verdict: whether the verdict is part of the result. If not, only the code that trains counts.
         """
-        content = _options(config.plain(options), judged=judged)
-        return cls(content, _hash(_signature(options.data)), _code(judged))
+        content = _options(config.plain(options), verdict=verdict)
+        return cls(content, _hash(_signature(options.data)), _code(verdict))
 
     @classmethod
-    def read(cls, run: Run, *, judged: bool = True) -> Fingerprint | None:
-        """What `write` wrote; None where there is nothing that can be read.
+    def read(cls, run: Run, *, verdict: bool = True) -> Fingerprint | None:
+        """What `write` wrote, None if it cannot be read.
 
-        The options are those of the run itself where it got so far: ``cae resume`` may have trained
-        it for longer.
+        The options are those in run.json where there is one: ``cae resume`` may have trained the run for
+        longer.
         """
         try:
             content = read_json(run.folder / FILE)
             known = cls(**{f.name: str(content[f.name]) for f in fields(cls)})
             if not run.is_set_up():
                 return known
-            return replace(known, config=_options(run.setup()["config"], judged=judged))
+            return replace(known, config=_options(run.setup()["config"], verdict=verdict))
         except (UserError, KeyError):
             return None
 
     def write(self, run: Run) -> None:
-        """Writes it beside the run."""
+        """Writes it into the run's folder."""
         with writing(run.folder):
             write_json(run.folder / FILE, {"schema": SCHEMA_VERSION, **asdict(self)})
 
     def change(self, now: Fingerprint) -> str:
-        """What is not what it was, in words."""
-        words = {
-            "config": "the options have",
-            "data": "the files of the data have",
-            "code": "the code has",
-        }
-        changed = [words[f.name] for f in fields(self) if getattr(self, f.name) != getattr(now, f.name)]
-        return f"{' and '.join(changed)} changed"
+        """What differs between two fingerprints, as a sentence."""
+        names = {"config": "the options", "data": "the data files", "code": "the code"}
+        changed = [names[f.name] for f in fields(self) if getattr(self, f.name) != getattr(now, f.name)]
+        verb = "has" if changed == [names["code"]] else "have"
+        return f"{' and '.join(changed)} {verb} changed"
 
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _options(content: Mapping[str, Any], *, judged: bool) -> str:
-    """A hash of a config without what changes no result."""
-    idle = ("optimized_metric",) if judged else ("optimized_metric", "rules", "tags", "task_name")
+def _options(content: Mapping[str, Any], *, verdict: bool) -> str:
+    """A hash of a config without the options that change no result."""
+    idle = ("optimized_metric",) if verdict else ("optimized_metric", "rules", "tags", "task_name")
     return _hash({key: value for key, value in content.items() if key not in idle})
 
 
 @functools.lru_cache(256)
 def _signature(data: DataOptions) -> str:
-    """Of thousands of files once for all jobs of a sweep."""
+    """The signature of the data files, computed once for all jobs of a sweep."""
     return data.signature()
 
 
-# What trains and records, left of the run folder; with all that these import.
+# The modules that train and record; all that these import counts as well.
 TRAINS = ("training.fit", "training.backend", "introspection.probe", "model.build", "data")
 
 
 @functools.cache
-def _code(judged: bool) -> str:
-    """A hash of the code: of all of this package, or of what trains.
+def _code(verdict: bool) -> str:
+    """A hash of the source text of this package, or of the part that trains.
 
-    Its text and not the commit: an edit that is not committed counts, a commit that edits nothing
-    does not.
+    The git commit does not matter: an edit that is not committed counts.
     """
     package = Path(__file__).parents[1]
-    files = package.rglob("*.py") if judged else trained_by()
+    files = package.rglob("*.py") if verdict else trained_by()
     texts = {
         file.relative_to(package).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
@@ -121,10 +120,10 @@ def _code(judged: bool) -> str:
 
 
 def trained_by() -> set[Path]:
-    """The files of this package that a training depends on, found by their imports."""
+    """The files of this package that a training depends on, by following imports."""
     package = Path(__file__).parents[1]
     waiting = [f"{package.name}.{name}" for name in TRAINS]
-    found = {package / "experiment.py"}  # its own text: it imports what judges, too
+    found = {package / "experiment.py"}  # only its own text, because it imports the diagnosis too
     while waiting:
         module = waiting.pop()
         file = _file(module)
@@ -152,14 +151,14 @@ def _file(module: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job goes.
+class JobFolder:
+    """The folder that a job gets.
 
     Attributes:
-        run: its folder.
+        run: the run folder.
         finished: the result is there already.
-        busy: another process is at work there.
-        note: why it is not the folder that was there, or None.
+        busy: another process is at work in it.
+        note: why it is not the first folder of that name, or None.
     """
 
     run: Run
@@ -168,16 +167,17 @@ class Place:
     note: str | None = None
 
 
-def place(folder: Path, fingerprint: Fingerprint, *, judged: bool = True) -> Place:
+def claim_folder(folder: Path, fingerprint: Fingerprint, *, verdict: bool = True) -> JobFolder:
     """Finds or makes the folder of a job.
 
-    What failed is set aside and begins again; a run that was cut short is left as it is, to go on.
+    The folder of a failed job is renamed and the job starts again; that of an interrupted job is kept,
+    to be resumed.
 
     Args:
-        folder: the one to have; with -2, -3 … behind it where there is another job's result.
+        folder: the folder to use; -2, -3 … is appended while it holds the result of another job.
         fingerprint: of the job.
-        judged: as it was made with. If only the training counts, one that diverged is finished: it would
-            diverge again.
+        verdict: as for `Fingerprint.of`. If only the training counts, one that diverged is
+            finished, because it would diverge again.
 
     Raises:
         UserError: the folder cannot be made.
@@ -187,39 +187,35 @@ def place(folder: Path, fingerprint: Fingerprint, *, judged: bool = True) -> Pla
     while True:
         run = Run(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
         if make(run.folder):
-            break
-        known = Fingerprint.read(run, judged=judged)
+            fingerprint.write(run)
+            return JobFolder(run, note=note)
+        known = Fingerprint.read(run, verdict=verdict)
         if known == fingerprint:
-            return _known(run, fingerprint, note, judged=judged)
-        if known is None:
-            note = f"{run.folder.name} holds something else"
-        else:
-            note = f"{known.change(fingerprint)} since {run.folder.name}"
+            return _existing(run, fingerprint, note, verdict=verdict)
+        changed = known.change(fingerprint) + " since" if known else "something else is in"
+        note = f"{changed} {run.folder.name}"
         number += 1
-    fingerprint.write(run)
-    return Place(run, note=note)
 
 
-def _known(run: Run, fingerprint: Fingerprint, note: str | None, *, judged: bool) -> Place:
+def _existing(run: Run, fingerprint: Fingerprint, note: str | None, *, verdict: bool) -> JobFolder:
     try:
         status = run.status().get("status")
     except UserError:
         status = "failed"
-    if status == "failed" and not judged and run.has_ended():
-        return Place(run, finished=True, note=note)
-    if status in ("ok", "running"):
-        return Place(run, finished=status == "ok", busy=status == "running", note=note)
+    finished = status == "ok" or (status == "failed" and not verdict and run.has_ended())
+    if finished or status == "running":
+        return JobFolder(run, finished=finished, busy=not finished, note=note)
     if status == "failed":
         set_aside(run)
-    elif status and not run.is_set_up():  # nothing happened that is worth a folder
+    elif status and not run.is_set_up():  # interrupted before there was anything to resume
         shutil.rmtree(run.folder)
     if make(run.folder):
         fingerprint.write(run)
-    return Place(run, note=note)
+    return JobFolder(run, note=note)
 
 
 def set_aside(run: Run) -> Path:
-    """Renames the folder of a run that failed; its new name."""
+    """Renames the folder of a failed run, and returns its new path."""
     number = 1
     while (other := run.folder.with_name(f"{run.folder.name}.failed-{number}")).exists():
         number += 1

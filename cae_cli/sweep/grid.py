@@ -1,10 +1,10 @@
-"""Which jobs a sweep has: every combination, of values in pairs too, but for those left out.
+"""The jobs of a sweep: every combination of values and pairs, except for the excluded ones.
 
     cae train -m 'sweep.pairs=[{model:baseline,loss:mse},{model:l2,loss:ssim}]' seed=range(0,3)
     cae train -m model=baseline,l2 loss=mse,ssim 'sweep.exclude=[{model:l2,loss:mse}]'
 
-Both are lists of groups of overrides, in the grammar of Hydra. Hydra's own sweeper knows neither:
-`words` gives them to a sweeper that does.
+Both are lists of groups of overrides in the grammar of Hydra. Hydra's own sweeper supports neither;
+`taken_out` passes them to the sweeper of this package.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Grid:
     """What a sweep has beyond the combinations of single keys.
 
     Attributes:
-        pairs: overrides that belong together, by key; every job has those of one pair.
-        excluded: no job has all overrides of one of these.
+        pairs: values that belong together, by key; every job has the values of one pair.
+        excluded: combinations that no job may have.
     """
 
     pairs: tuple[Mapping[str, str], ...] = ()
@@ -39,16 +39,16 @@ class Grid:
 
     @classmethod
     def of(cls, pairs: object, excluded: object) -> Grid:
-        """From what Hydra's parser makes of ``[{key:value,…},…]``.
+        """From ``[{key:value,…},…]`` as Hydra parses it.
 
         Raises:
-            UserError: it makes something else of it, or pairs have different keys.
+            UserError: it is something else, or pairs have different keys.
         """
         grid = cls(_groups(PAIRS, pairs), _groups(EXCLUDE, excluded))
         for pair in grid.pairs:
             if pair.keys() != grid.pairs[0].keys():
                 raise UserError(
-                    f"{PAIRS}: every pair has the same keys, got {', '.join(grid.pairs[0])} and "
+                    f"{PAIRS}: all pairs must have the same keys, got {', '.join(grid.pairs[0])} and "
                     f"{', '.join(pair)}",
                     where="command line",
                     hint=f"'{PAIRS}={EXAMPLE}'",
@@ -57,11 +57,11 @@ class Grid:
 
     @property
     def keys(self) -> list[str]:
-        """The keys that pairs have."""
+        """The keys of the pairs."""
         return list(self.pairs[0]) if self.pairs else []
 
     def jobs(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The jobs, each with every pair, without those that are left out."""
+        """Each job with each pair, without the excluded ones."""
         pairs = [[f"{key}={value}" for key, value in pair.items()] for pair in self.pairs] or [[]]
         paired = [[*job, *pair] for pair in pairs for job in jobs]
         return [job for job in paired if not self._leaves_out(job)]
@@ -69,74 +69,76 @@ class Grid:
     def _leaves_out(self, job: Iterable[str]) -> bool:
         if not self.excluded:
             return False
-        said = {key_of(word): _value(word) for word in job}
-        return any(said.items() >= group.items() for group in self.excluded)
+        values = {key_of(word): _value(word) for word in job}
+        return any(values.items() >= group.items() for group in self.excluded)
 
     def check(self, overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
-        """Looks at the whole.
+        """Checks the grid as a whole.
 
         Args:
-            overrides: the others of the command line.
-            jobs: of these alone, none left out.
+            overrides: the other overrides of the command line.
+            jobs: the jobs of these overrides alone.
 
         Raises:
-            UserError: a key is given twice; what is to be left out is not there, or is everything.
+            UserError: a key is given twice, or an exclusion matches no job or all of them.
         """
         given = {key_of(word) for word in overrides}
         for key in self.keys:
             if key in given:
-                raise UserError(f"{key} is in {PAIRS} and beside it", where="command line")
-        said: dict[str, dict[str, None]] = {}
+                raise UserError(
+                    f"{key} is given twice: in {PAIRS} and as an override", where="command line"
+                )
+        known: dict[str, dict[str, None]] = {}
         for job in Grid(self.pairs).jobs(jobs):
             for word in job:
-                said.setdefault(key_of(word), {})[_value(word)] = None
+                known.setdefault(key_of(word), {})[_value(word)] = None
         for group in self.excluded:
             for key, value in group.items():
                 where = f"command line: {EXCLUDE}"
-                if key not in said:
+                if key not in known:
                     raise UserError(
-                        f"{EXCLUDE}: no job says {key}", where=where, hint=did_you_mean(key, said)
+                        f"{EXCLUDE}: no job sets {key}", where=where, hint=did_you_mean(key, known)
                     )
-                if value not in said[key]:
+                if value not in known[key]:
                     raise UserError(
                         f"{EXCLUDE}: no job has {key}={value}",
                         where=where,
-                        hint=did_you_mean(value, said[key], f"the values of {key} are"),
+                        hint=did_you_mean(value, known[key], f"the values of {key} are"),
                     )
         if not self.jobs(jobs):
-            raise UserError(f"{EXCLUDE} leaves no job", where="command line")
+            raise UserError(f"{EXCLUDE} excludes every job", where="command line")
 
 
 def taken_out(words: Sequence[str]) -> tuple[list[str], Grid, list[str]]:
-    """Takes what is ours out of a command line.
+    """Separates `sweep.pairs` and `sweep.exclude` from the overrides of a command line.
 
     Returns:
-        The other overrides; what ours say; and that in words which Hydra understands.
+        The other overrides; the grid; and the overrides that set it in Hydra.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: one of the two cannot be parsed.
     """
-    said: dict[str, object] = {PAIRS: [], EXCLUDE: []}
+    given: dict[str, object] = {PAIRS: [], EXCLUDE: []}
     others, hydras = [], []
     for word in words:
         key = key_of(word)
-        if key not in said:
+        if key not in given:
             others.append(word)
             continue
         try:
             override = OverridesParser.create().parse_override(word)
-            said[key] = override.value()
+            given[key] = override.value()
         except Exception as error:  # of Hydra and of ANTLR
             raise _unreadable(key, word) from error
         if override.is_sweep_override():
             raise _unreadable(key, word)
         hydras.append(f"hydra.sweeper.{key.removeprefix('sweep.')}={word.partition('=')[2]}")
-    grid = Grid.of(said[PAIRS], said[EXCLUDE])
+    grid = Grid.of(given[PAIRS], given[EXCLUDE])
     if hydras and any(key_of(word) == "hydra/sweeper" for word in others):
         raise UserError(
-            f"{PAIRS} and {EXCLUDE} are for grids, and hydra/sweeper chooses something else",
+            f"{PAIRS} and {EXCLUDE} need the default sweeper, but hydra/sweeper is set",
             where="command line",
-            hint="leave out one of them",
+            hint="leave out hydra/sweeper, or pairs and exclusions",
         )
     return others, grid, ["hydra/sweeper=grid", *hydras] if hydras else []
 
@@ -163,7 +165,7 @@ def _value(word: str) -> str:
 
 def _unreadable(key: str, word: str) -> UserError:
     return UserError(
-        f"{key} needs groups of key:value in a list",
+        f"{key} must be a list of groups of key:value",
         where=f"command line: {word}",
-        hint=f"in quotes, and with a colon in the place of each =: '{key}={EXAMPLE}'",
+        hint=f"use quotes, and a colon instead of each =: '{key}={EXAMPLE}'",
     )

@@ -1,4 +1,4 @@
-"""One run as Hydra calls it: by itself, or as a job of a sweep or a batch."""
+"""One run as Hydra calls it: a single run, or a job of a sweep or a batch."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class Task:
             screen.say(f"job {context.job.num}: {' '.join(context.overrides.task)}")
         try:
             # Only the process launcher gives a job the folder of an interrupted one.
-            again = is_sweep and folder.status().get("status") == "interrupted" and folder.is_set_up()
+            resume = is_sweep and folder.status().get("status") == "interrupted" and folder.is_set_up()
             outcome = experiment.run(
                 parse(node),
                 _command(context),
                 folder,
                 choices=_choices(context),
-                again=again,
+                resume=resume,
                 pictures=self.pictures,
             )
         except Exception as error:
@@ -108,7 +108,7 @@ def wants_errors(hydra: Any) -> bool:
 
 
 def _command(context: Any) -> list[str]:
-    """The words that make a job again by itself."""
+    """The command that repeats a job as a single run."""
     words = ["cae", "train"]
     for source in context.runtime.config_sources:
         if source.provider == "command-line":
@@ -126,12 +126,12 @@ def _choices(context: Any) -> dict[str, Any]:
 
 
 def job_folder(overrides: str) -> str:
-    """Name of a job's folder: what was swept, in at most some 70 characters.
+    """The name of a job's folder: its swept values, in at most 67 characters.
 
-    The same values have the same folder, however many others there are.
+    The same values have the same folder, however many other jobs there are.
     """
     slug = re.sub(r"[^\w=.,+-]+", "-", overrides).strip("-.")
-    if slug != overrides or len(slug) > 60:  # two that differ must not be called the same
+    if slug != overrides or len(slug) > 60:  # different values must not get the same name
         slug = f"{slug[:60]}_{hashlib.sha256(overrides.encode()).hexdigest()[:6]}"
     return slug if overrides else "job"
 
@@ -141,13 +141,13 @@ OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
 def unforeseen(error: Exception, run: Run) -> RunFailed:
-    """What to say of an error that nobody foresaw."""
+    """Turns an unexpected error into one with a hint."""
     name = type(error).__name__
     message = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
         failure = RunFailed(
             f"not enough memory: {message}",
-            hint="fewer or smaller images, a smaller training.batch_size, or a smaller model",
+            hint="use fewer or smaller images, a smaller training.batch_size or a smaller model",
         )
     else:
         failure = RunFailed(f"{name}: {message}", hint=f"the traceback is in {run.log}")

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, read from their folders: whatever lies there, a job is told, never a crash."""
+"""The jobs of a sweep, read from their folders; a damaged folder is a status, never an error."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from cae_cli.runs.reader import Entry, finite, is_run
 from cae_cli.runs.sweep_folder import PlannedJob
 from cae_cli.statistics.ranking import RANKING_METRICS
 
-SEEDS = ("seed", "data.seed")  # keys whose values are draws of the same configuration
+SEEDS = ("seed", "data.seed")  # keys that repeat the same configuration
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The images that a job was measured on, as far as its files tell them apart.
+    """The images that a job was measured on.
 
     Attributes:
         name: test or validation.
-        count: how many.
-        shape: of one.
-        black: mean squared error of a black image in their place: a number of the images alone.
-        fingerprint: of all images of the run, those for training too.
+        count: how many images.
+        shape: (h, w, c) of each.
+        black: mean squared error of a black image, which depends on the images alone.
+        fingerprint: of all images of the run, including those for training.
     """
 
     name: str
@@ -38,10 +38,10 @@ class HeldOut:
     fingerprint: str
 
     def is_same(self, other: HeldOut) -> bool:
-        """Whether both are the same images, whatever the two runs were trained on."""
+        """Whether both are the same images, even if the runs were trained on different ones."""
         if (self.name, self.count, self.shape) != (other.name, other.count, other.shape):
             return False
-        # Another machine adds up in another order.
+        # Sums differ slightly between machines.
         return self.fingerprint == other.fingerprint or math.isclose(
             self.black, other.black, rel_tol=1e-7
         )
@@ -49,18 +49,18 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Job:
-    """One job.
+    """A job.
 
     Attributes:
         folder: its run folder.
-        values: of the swept keys, as they were typed; "" for a key that it does not name.
+        values: the swept keys and their values as typed; "" for a key that the job does not set.
         status: not started, running, ok, failed, interrupted or unreadable.
-        problem: what the diagnosis names first, else why there is none.
-        code: of the finding named first, else "".
-        figures: metrics by name, as far as they were measured; {} unless the job is ok.
+        problem: the first problem of the diagnosis, or why there is no diagnosis.
+        code: of the first finding, or "".
+        figures: the metrics that were measured, by name; empty unless the job is ok.
         held_out: the images they were measured on; None unless the job is ok.
-        layer: name of the first convolution, else "".
-        seconds: from start to end, else None.
+        layer: name of the first convolution, or "".
+        seconds: from start to end; None unless it ended.
         severities: of its findings.
     """
 
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """The name of its folder."""
         return self.folder.name
 
 
@@ -142,7 +142,7 @@ def read_job(folder: Path, planned: PlannedJob, swept: Sequence[str]) -> Job:
     overrides = _overrides(planned.overrides)
     entry, values = Entry(path), {key: overrides.get(key, "") for key in swept}
     if path.exists() and not path.is_dir():
-        return Job(path, values, "unreadable", "there is a file in the place of its folder")
+        return Job(path, values, "unreadable", "a file has the name of its folder")
     if not os.path.lexists(entry.run.status_file):
         return Job(path, values, "not started")
     needed = ("status.json", "summary.json", "run.json") if entry.status == "ok" else ("status.json",)
@@ -175,7 +175,7 @@ def _held_out(entry: Entry) -> HeldOut:
     """The images that were measured.
 
     Raises:
-        UserError: the files do not say it.
+        UserError: the files do not describe them.
     """
     black, count = entry.metric("quality", "black_mse"), entry.metric("quality", "images")
     fingerprint, name = entry.held_out
@@ -183,5 +183,5 @@ def _held_out(entry: Entry) -> HeldOut:
     if black is None or count is None or not name:
         raise UserError("summary.json is not a file of cae")
     if not fingerprint or not isinstance(shape, list):
-        raise UserError("run.json does not say what images there were")
+        raise UserError("run.json does not describe the images")
     return HeldOut(name, int(count), tuple(int(finite(n) or 0) for n in shape), black, fingerprint)

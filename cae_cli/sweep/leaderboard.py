@@ -1,4 +1,4 @@
-"""The leaderboard of a sweep: its jobs put together, their seeds averaged, as figures and as files."""
+"""The leaderboard of a sweep: configurations averaged over their seeds, ranked, shown and written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cae_cli.errors import printable
 from cae_cli.report import leaderboard as report
 from cae_cli.report.sections import Part
-from cae_cli.runs.folder import write_json
-from cae_cli.runs.sweep_folder import SCHEMA_VERSION, SweepFolder, Target
+from cae_cli.runs.json_files import write_json
+from cae_cli.runs.sweep_folder import SCHEMA_VERSION, Objective, SweepFolder
 from cae_cli.statistics.effects import Effects, effects
 from cae_cli.statistics.interval import Interval, interval
 from cae_cli.statistics.ranking import RANKING_METRICS, RankingMetric, Standing, ranked
@@ -25,34 +25,34 @@ from cae_cli.sweep.jobs import SEEDS, HeldOut, Job
 from cae_cli.system.files import atomic
 
 DEFAULT_METRIC = "psnr"
-EXPLAINED = ("psnr", "ssim", "meaningful")  # metrics whose differences are explained
+EXPLAINED = ("psnr", "ssim", "meaningful")  # metrics for which effects are estimated
 ALIASES = {"explained_variance": "explained", "score": "meaningful"}
 
 
-def ranking_metric_of(target: Target | None) -> tuple[RankingMetric, str]:
-    """What to rank by, and what is to be said of that.
+def ranking_metric_of(objective: Objective | None) -> tuple[RankingMetric, str]:
+    """The metric to rank by, and a note if it is not the optimized one.
 
     Args:
-        target: what the sweep is made for, if anything.
+        objective: of the sweep, None without one.
     """
-    if target is None:
+    if objective is None:
         return RANKING_METRICS[DEFAULT_METRIC], ""
-    name = target.name.rpartition("/")[2]
+    name = objective.name.rpartition("/")[2]
     found = RANKING_METRICS.get(ALIASES.get(name, name))
     if found is None:
         return RANKING_METRICS[DEFAULT_METRIC], (
-            f"{printable(target.name)} does not mean the same for all jobs: "
+            f"{printable(objective.name)} cannot be compared between losses: "
             f"ranked by {RANKING_METRICS[DEFAULT_METRIC].title}"
         )
-    return replace(found, rises=target.goal == "max"), ""
+    return replace(found, rises=objective.goal == "max"), ""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Jobs that differ in nothing but the seed.
+    """Jobs that differ only in the seed.
 
     Attributes:
-        values: of the swept keys but the seeds.
+        values: the swept keys, without seeds, and their values.
         jobs: one for each seed.
         standing: its rank.
         figures: metrics over its seeds, by name.
@@ -65,13 +65,13 @@ class Configuration:
 
     @property
     def finding(self) -> str:
-        """What was found in most of its jobs: a code, or a word."""
-        found = [job.code or job.problem for job in self.jobs if job.status == "ok"]
-        return Counter(found).most_common(1)[0][0] if found else ""
+        """The most common first finding of its jobs: a code, or a few words."""
+        problems = Counter(job.code or job.problem for job in self.jobs if job.status == "ok")
+        return problems.most_common(1)[0][0] if problems else ""
 
 
-class Board:
-    """The jobs of a sweep in order, and what its keys change.
+class Leaderboard:
+    """The ranked jobs of a sweep, and the effects of its keys.
 
     Args:
         jobs: of the sweep, in the order of its grid.
@@ -87,9 +87,9 @@ class Board:
         self._figures = {  # (n,) each, NaN where there is none
             name: np.array([job.figures.get(name, math.nan) for job in jobs]) for name in RANKING_METRICS
         }
-        self._seeds = _latents(tuple(job.values[k] for k in swept if k in SEEDS) for job in jobs)
+        self._seeds = _numbered(tuple(job.values[k] for k in swept if k in SEEDS) for job in jobs)
         self._images = _images(jobs)
-        own = _latents(tuple(job.values[key] for key in self.keys) for job in jobs)
+        own = _numbered(tuple(job.values[key] for key in self.keys) for job in jobs)
         self.configurations = tuple(
             self._configuration(standing, own)
             for standing in ranked(
@@ -116,12 +116,12 @@ class Board:
         return Configuration({k: jobs[0].values[k] for k in self.keys}, jobs, standing, figures)
 
     def _keys(self) -> tuple[dict[str, NDArray[np.intp]], dict[str, tuple[str, ...]]]:
-        """Codes and values of the keys that change; those that always change together are one."""
-        found: dict[str, NDArray[np.intp]] = {}
+        """Codes and values of the keys that change; keys that always change together are one."""
+        by_key: dict[str, NDArray[np.intp]] = {}
         values: dict[str, tuple[str, ...]] = {}
         together: dict[bytes, list[str]] = {}
         for key in self.keys:
-            codes = _latents(job.values[key] for job in self.jobs)
+            codes = _numbered(job.values[key] for job in self.jobs)
             if len(set(codes.tolist())) > 1:
                 together.setdefault(codes.tobytes(), []).append(key)
         for coded, keys in together.items():
@@ -129,8 +129,8 @@ class Board:
             name = ",".join(keys)
             first = [int(np.flatnonzero(codes == c)[0]) for c in range(int(codes.max()) + 1)]
             values[name] = tuple(",".join(self.jobs[i].values[k] for k in keys) for i in first)
-            found[name] = codes
-        return found, values
+            by_key[name] = codes
+        return by_key, values
 
     def _effects(self) -> dict[str, Effects]:
         names = dict.fromkeys([self.metric.name, *EXPLAINED])
@@ -141,7 +141,7 @@ class Board:
     # -- shown -------------------------------------------------------------------------------------
 
     def shown(self) -> list[Part]:
-        """What is shown on the screen."""
+        """The leaderboard for the screen."""
         rows = [
             report.Row(
                 standing=c.standing,
@@ -163,7 +163,7 @@ class Board:
         ]
 
     def _measured_on(self) -> list[str]:
-        """What each group of places was measured on."""
+        """The images that each group was measured on."""
         count = max((c.standing.group for c in self.configurations), default=-1) + 1
         kinds: list[list[HeldOut]] = [[] for _ in range(count)]
         for c in self.configurations:
@@ -172,7 +172,7 @@ class Board:
                 known = kinds[c.standing.group]
                 if held_out is not None and not any(map(held_out.is_same, known)):
                     known.append(held_out)
-        return [_words(own) for own in kinds]
+        return [_described(own) for own in kinds]
 
     def in_order(self) -> list[Job]:
         """All jobs, those of the best configuration first."""
@@ -185,7 +185,7 @@ class Board:
 
         Args:
             folder: of the sweep.
-            notes: what is to be said of all of it.
+            notes: on the sweep as a whole.
 
         Raises:
             OSError: they cannot be written.
@@ -301,8 +301,8 @@ def _cell(value: float) -> str:
     return f"{value:.10g}" if math.isfinite(value) else ""
 
 
-def _latents(values: Iterable[Hashable]) -> NDArray[np.intp]:
-    """(n,) a number for each value, in the order in which they come."""
+def _numbered(values: Iterable[Hashable]) -> NDArray[np.intp]:
+    """(n,) a number for each value, in the order of first appearance."""
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(value, len(known)) for value in values], np.intp)
 
@@ -322,13 +322,13 @@ def _images(jobs: Sequence[Job]) -> NDArray[np.intp]:
 
 
 def short(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key, if no other one ends alike."""
+    """The last part of a key, if it is unique."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
 
-def _words(kinds: Sequence[HeldOut]) -> str:
-    """What images these are."""
+def _described(kinds: Sequence[HeldOut]) -> str:
+    """The images as text."""
     if not kinds:
         return "no images"
     parts = []

@@ -22,8 +22,8 @@ from cae_cli.config.schema import METRICS, Config
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
-from cae_cli.runs.sweep_folder import SweepFile, SweepFolder, Target
-from cae_cli.sweep import Sweep, grid, launcher
+from cae_cli.runs.sweep_folder import Objective, SweepFile, SweepFolder
+from cae_cli.sweep import Sweep, grid, launcher, pool
 from cae_cli.sweep.hydra_app import call_hydra, check_empty, own_folder
 from cae_cli.sweep.job import Task, wants_errors
 from cae_cli.sweep.jobs import unplanned
@@ -69,7 +69,7 @@ class SweepSession:
         self.swept = (*compose.swept_keys(composed), *own.keys)
         self.target = None
         if config.optimized_metric is not None:
-            self.target = Target(config.optimized_metric, METRICS[config.optimized_metric])
+            self.target = Objective(config.optimized_metric, METRICS[config.optimized_metric])
         self.has_our_launcher = launcher.is_chosen(self.node)
         self._job_count = len(jobs)
         self._extra += [*self._job_names(composed), *self._search_overrides()]
@@ -148,7 +148,7 @@ class SweepSession:
                 self._train(folder, early=before is None or before.status != "ok")
                 if self._has_succeeded(sweep.read(folder.folder)):
                     status = "ok"
-                    (folder.folder / launcher.SERVER_LOG).unlink(missing_ok=True)
+                    (folder.folder / pool.SERVER_LOG).unlink(missing_ok=True)
             except Interrupted:
                 status = "interrupted"
                 raise
@@ -170,7 +170,7 @@ class SweepSession:
             # New Python processes would import modules from the current folder, whoever made it.
             os.environ["PYTHONSAFEPATH"] = "1"
         ours = self.has_our_launcher
-        with launcher.serving(folder, early=early) if ours else contextlib.nullcontext():
+        with pool.serving(folder, early=early) if ours else contextlib.nullcontext():
             call_hydra(
                 self.task,
                 self.overrides,

@@ -18,7 +18,7 @@ from cae_cli.diagnosis import Finding, Fix, Safety
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
-from cae_cli.sweep.batch import Wanted
+from cae_cli.sweep.batch import BatchRun
 from cae_cli.treatment.random_control import RandomControl, with_changes
 from cae_cli.treatment.result import Result, is_better, result
 
@@ -142,7 +142,7 @@ class Arm:
         changes = [step.overrides for step in self.steps]
         return [*changes, self._next[0].overrides] if self._next else changes
 
-    def wanted(self) -> list[Wanted]:
+    def wanted(self) -> list[BatchRun]:
         """The trainings of the next step, one for each seed; [] if the arm is over.
 
         They stay the same until their results are taken.
@@ -153,7 +153,9 @@ class Arm:
         if self._next is None:
             return []
         number, words = len(self.steps) + 1, self._next[1]
-        return [Wanted(f"{self.name}_{number}_s{seed}", (*words, f"seed={seed}")) for seed in self.seeds]
+        return [
+            BatchRun(f"{self.name}_{number}_s{seed}", (*words, f"seed={seed}")) for seed in self.seeds
+        ]
 
     def _chosen(self) -> tuple[Proposal, tuple[str, ...]] | None:
         """The first proposal that fits the run and was not tried, and the overrides with it."""

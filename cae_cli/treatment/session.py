@@ -14,9 +14,10 @@ from cae_cli.report import figures, terminal
 from cae_cli.report.figures.treatment import Panel
 from cae_cli.report.figures.treatment import treatment as picture
 from cae_cli.report.numbers import duration
-from cae_cli.runs.folder import Run, write_json
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import write_json
 from cae_cli.sweep import batch
-from cae_cli.sweep.batch import Batch, Wanted
+from cae_cli.sweep.batch import Batch, BatchRun
 from cae_cli.system.files import atomic, writing
 from cae_cli.treatment.arm import Arm, Fixes, Proposer, RandomControls
 from cae_cli.treatment.random_control import RandomControl, with_changes
@@ -96,19 +97,19 @@ class Plan:
         others = (self.max_fixes - 1) * self.trainings * max(1.0, cost) * self.seconds
         return min(self.first(cost) + others, self.budget)
 
-    def lasts(self, wanted: Sequence[Wanted]) -> bool:
+    def lasts(self, wanted: Sequence[BatchRun]) -> bool:
         """Whether the budget is enough for these trainings."""
         seconds, trained = self.spent
         pace = seconds / trained if trained else self.seconds
-        needed = pace * sum(self.cost(one.words) for one in wanted)
+        needed = pace * sum(self.cost(one.overrides) for one in wanted)
         return time.monotonic() - self.began + needed <= self.budget
 
-    def train(self, runner: Batch, wanted: Sequence[Wanted]) -> list[Run]:
+    def train(self, runner: Batch, wanted: Sequence[BatchRun]) -> list[Run]:
         """Trains, and keeps the time."""
         began = time.monotonic()
         runs = runner.train(wanted)
         seconds, trained = self.spent
-        cost = sum(self.cost(one.words) for one in wanted)
+        cost = sum(self.cost(one.overrides) for one in wanted)
         self.spent = seconds + time.monotonic() - began, trained + cost
         return runs
 
@@ -192,7 +193,7 @@ class Session:
         if not others:
             return
         self._screen.say(f"the run itself with {len(others)} more seed{'s' * (len(others) > 1)}")
-        wanted = [Wanted(f"before_s{seed}", (*plan.words, f"seed={seed}")) for seed in others]
+        wanted = [BatchRun(f"before_s{seed}", (*plan.words, f"seed={seed}")) for seed in others]
         self._start([plan.before, *map(result, plan.train(runner, wanted))])
 
     def _choose(self, runner: Batch) -> None:
@@ -212,7 +213,7 @@ class Session:
         step, seed = len(arm.steps) + 1, f"seed={arm.seeds[0]}"
         all_changes = [(), *changes]
         wanted = [
-            Wanted(f"short_{step}_{i}", (*with_changes(with_changes(arm.words, change), SHORT), seed))
+            BatchRun(f"short_{step}_{i}", (*with_changes(with_changes(arm.words, change), SHORT), seed))
             for i, change in enumerate(all_changes)
         ]
         if not self.plan.lasts(wanted):

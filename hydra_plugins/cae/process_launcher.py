@@ -50,12 +50,12 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Runs jobs; the result of one that failed is NaN."""
-        from cae_cli.sweep import launcher  # not on the way to every command
+        from cae_cli.sweep import launcher, pool  # not on the way to every command
 
         return launcher.launch(
             launcher.Options(n_jobs=self.n_jobs, timeout=self.timeout),
             # `cae train` gives Hydra a `Task`.
-            launcher.Work(self.hydra_context, self.task_function, self.config),  # type: ignore[arg-type]
+            pool.Work(self.hydra_context, self.task_function, self.config),  # type: ignore[arg-type]
             job_overrides,
             initial_job_idx,
         )

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.tf
 
 SMALL = ("data=digits", "data.train=256", "training.epochs=2")
 WANTED = [
-    batch.Wanted("well.s1", (*SMALL, "seed=1")),
-    batch.Wanted("torn", (*SMALL, "optimizer.learning_rate=1e20")),
+    batch.BatchRun("well.s1", (*SMALL, "seed=1")),
+    batch.BatchRun("torn", (*SMALL, "optimizer.learning_rate=1e20")),
 ]
 
 
@@ -45,13 +45,13 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("hydra.run.dir=elsewhere", "says nothing of Hydra"),
+        ("hydra.run.dir=elsewhere", "cannot set options of Hydra"),
         ("optimizer.learning_rat=1", "is not an option"),
         ("task_name=${oc.env:HOME}", "only the command line may read"),
     ],
 )
 def test_words_of_a_batch_are_not_trusted(tmp_path, word, said):
     with batch.opened(tmp_path, ["cae", "clinic"]) as made, pytest.raises(UserError) as caught:
-        made.train([batch.Wanted("one", (word,))])
+        made.train([batch.BatchRun("one", (word,))])
     assert said in caught.value.what
     assert not (tmp_path / "one").exists()

@@ -104,5 +104,5 @@ def test_a_folder_that_becomes_read_only_ends_a_run_with_one_line(tmp_path):
     assert line == "error: cannot write the run: permission denied" and "Traceback" not in error
     whole_files(folder)
     status = Run(folder).status()  # its own word could not be written: that its process is gone shows
-    assert status["status"] == "interrupted" and "process ended without a word" in status["reason"]
+    assert status["status"] == "interrupted" and "process ended without reporting" in status["reason"]
     assert len(Run(folder).read_metrics()["epoch"]) >= 2 and Run(folder).checkpoint() is not None

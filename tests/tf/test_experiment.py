@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_cli.runs.folder import SCHEMA_VERSION, Run
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import SCHEMA_VERSION
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import SweepFolder
+from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.sweep.fingerprint import FILE
 from cae_cli.sweep.job import value_of
-from cae_cli.sweep.launcher import JOB_LOG
+from cae_cli.sweep.pool import JOB_LOG
 from tests.conftest import called, environment
 from tests.tf.alike import differences
 
@@ -236,8 +236,8 @@ def test_a_job_that_takes_too_long_is_ended_and_no_module_of_the_current_folder_
     for module in ("keras", "multiprocessing", "matplotlib", "cae_cli", "hydra_plugins"):
         (tmp_path / f"{module}.py").write_text(f"open('canary_{module}', 'w').close()\n")
     code, _, err = swept(tmp_path, *LONG, "seed=0", "hydra.launcher.timeout=4", "hydra.sweep.dir=sweep")
-    assert code == 1 and "it took longer than hydra.launcher.timeout=4" in err
+    assert code == 1 and "it exceeded hydra.launcher.timeout=4 s" in err
     job = tmp_path / "sweep" / "job"
-    assert status(job) == ("interrupted", "it took longer than hydra.launcher.timeout=4")
+    assert status(job) == ("interrupted", "it exceeded hydra.launcher.timeout=4 s")
     assert json.loads((job / FILE).read_text())["config"]
     assert not list(tmp_path.glob("canary*"))

@@ -13,7 +13,7 @@ import pytest
 from cae_cli import cli
 from cae_cli.runs.folder import Run
 from cae_cli.runs.registry import find
-from cae_cli.sweep import SweepFolder
+from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.treatment.result import result
 from tests.conftest import environment
 from tests.tf.alike import differences

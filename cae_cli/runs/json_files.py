@@ -1,0 +1,119 @@
+"""JSON files of runs and sweeps: written atomically, read with their schema checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cae_cli.errors import UserError
+from cae_cli.system.files import atomic
+
+# Of the JSON files and arrays of a run. Increase it when older files would be misread.
+SCHEMA_VERSION = 3
+
+MAX_SIZE = 2**26  # bytes of a text file of a run
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file atomically; see `plain` for what it may hold."""
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    if any("\ud800" <= c <= "\udfff" for c in text):  # in file names that are not UTF-8
+        text = json.dumps(plain(content), indent=2, allow_nan=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, whatever its schema.
+
+    Raises:
+        UserError: it is missing, damaged or foreign.
+    """
+    try:
+        if not path.is_file():  # a pipe would block
+            raise FileNotFoundError
+        if path.stat().st_size > MAX_SIZE:
+            raise UserError(
+                f"{path.name} is larger than any file of cae", where=path, hint="is it a run's?"
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path.name} is missing", where=path.parent, hint="is this the folder of a run?"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path.name} is not valid JSON", where=path, hint="the file is damaged or incomplete"
+        ) from error
+    if not isinstance(content, dict):
+        raise foreign(path)
+    return content
+
+
+class OlderVersion(UserError):
+    """A file was written by an older version of cae."""
+
+
+def read_versioned(path: Path, schema: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """What `write_json` wrote with this schema.
+
+    Raises:
+        OlderVersion: its schema is an older one.
+        UserError: it is missing, damaged, foreign or of a newer version.
+    """
+    content = read_json(path)
+    version = content.get("schema")
+    if not isinstance(version, int):
+        raise foreign(path)
+    if version > schema:
+        raise UserError(
+            f"{path.name} was written by a newer version of cae", where=path, hint="update cae"
+        )
+    if version < schema:
+        raise OlderVersion(
+            f"{path.name} was written by an older version of cae",
+            where=path,
+            hint=f"train it again: {shlex.join(['cae', 'rerun', str(path.parent)])}",
+        )
+    return content
+
+
+def read_any_version(path: Path) -> dict[str, Any]:
+    """What `read_versioned` reads, and files of an older version as well."""
+    try:
+        return read_versioned(path)
+    except OlderVersion:
+        return read_json(path)
+
+
+def foreign(path: Path) -> UserError:
+    """The error for a file that cae did not write."""
+    return UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and containers as JSON can hold them; NaN becomes None, other objects text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)

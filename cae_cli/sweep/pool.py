@@ -1,0 +1,331 @@
+"""The processes of a sweep's jobs: every job has a fresh one, so that a crash costs one job.
+
+Processes are forked from a server that has imported Keras and started no threads; with a GPU each starts
+from scratch. A job sends nothing back: its result is its run folder, its output is job.log there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobRuntime, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from cae_cli import sweep
+from cae_cli.config import loader
+from cae_cli.diagnosis.catalogue import load_rules
+from cae_cli.errors import Interrupted, RunFailed, UserError
+from cae_cli.report.progress import Progress, Running
+from cae_cli.runs.folder import Run
+from cae_cli.runs.sweep_folder import SweepFolder
+from cae_cli.sweep.fingerprint import JobFolder
+from cae_cli.sweep.job import Task
+from cae_cli.sweep.slots import Slot, slots_for, visible_gpus
+from cae_cli.system import signals
+from cae_cli.system.files import at_work, is_in_use
+from cae_cli.training import backend
+
+GRACE = 5.0  # seconds between the signal that asks a job to end and SIGKILL
+TICK = 0.5  # seconds between two checks of the jobs
+PRELOADED = ["keras", "cae_cli.sweep.job", "matplotlib.figure", "sklearn.datasets"]
+JOB_LOG = "job.log"
+SERVER_LOG = "launcher.log"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all jobs have in common, as Hydra gives it to launchers."""
+
+    context: HydraContext
+    task: Task
+    config: DictConfig
+
+
+@dataclass
+class PreparedJob:
+    """A job that can be started.
+
+    Attributes:
+        overrides: its overrides beyond those of all jobs.
+        config: the composed config, with the node ``hydra``.
+        place: its folder, and whether it has to run at all.
+        epochs: of its training.
+        slot: where it runs.
+        process: None before its start.
+        began: when its process was started, by `time.monotonic`.
+        late: it exceeded the timeout and was asked to end.
+    """
+
+    overrides: tuple[str, ...]
+    config: DictConfig
+    place: JobFolder
+    epochs: int
+    slot: Slot = field(default_factory=Slot)
+    process: Any = None
+    began: float = 0.0
+    late: bool = False
+
+    @property
+    def run(self) -> Run:
+        """Its files."""
+        return self.place.run
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.run.folder.name
+
+
+def run_jobs(
+    work: Work,
+    folder: SweepFolder,
+    jobs: Sequence[PreparedJob],
+    *,
+    n_jobs: int | None,
+    timeout: float | None,
+) -> None:
+    """Runs the jobs that are not finished yet, and shows the progress.
+
+    Args:
+        work: what they have in common.
+        folder: the sweep's.
+        jobs: each in another folder.
+        n_jobs: how many at once; None for as many as are fastest.
+        timeout: seconds that a job may take; None for no limit.
+
+    Raises:
+        Interrupted: by a signal, after all jobs have ended.
+    """
+    todo = [job for job in jobs if not job.place.finished]
+    slots = slots_for(n_jobs, len(todo), visible_gpus())
+    progress = Progress(len(jobs), len(slots))
+    for job in jobs:
+        if job.place.note:
+            progress.say(f"{job.name}: trained in a new folder: {job.place.note}")
+    progress.skipped(len(jobs) - len(todo))
+    if todo:
+        with progress.shown():
+            _Pool(work, folder, slots, progress, timeout).run(todo)
+
+
+class _Pool:
+    """The processes of a sweep's jobs."""
+
+    def __init__(
+        self,
+        work: Work,
+        folder: SweepFolder,
+        slots: Sequence[Slot],
+        progress: Progress,
+        timeout: float | None,
+    ) -> None:
+        self.work, self.folder, self.progress, self.timeout = work, folder, progress, timeout
+        self.free = deque(slots)
+        self.running: list[PreparedJob] = []
+        self.log = folder.folder / SERVER_LOG
+        self.context: Any = multiprocessing.get_context("forkserver" if _forks() else "spawn")
+
+    def run(self, jobs: Sequence[PreparedJob]) -> None:
+        """Runs jobs and leaves no process behind.
+
+        Raises:
+            Interrupted: by a signal.
+        """
+        waiting = deque(jobs)
+        number: int = signal.SIGTERM
+        try:
+            while waiting or self.running:
+                while waiting and self.free:
+                    self._start(waiting.popleft())
+                sentinels = [job.process.sentinel for job in self.running]
+                multiprocessing.connection.wait(sentinels, TICK)
+                signals.check()
+                for job in [job for job in self.running if job.process.exitcode is not None]:
+                    self._end(job)
+                    # After the last job the caller does it.
+                    if self.work.task.pictures and (waiting or self.running):
+                        self._rebuild()
+                self._stop_the_late()
+                self.progress.update(
+                    [Running(j.name, j.epochs, j.began, j.run.folder) for j in self.running],
+                    len(waiting),
+                )
+        except Interrupted as error:
+            number = error.signal
+            raise
+        finally:
+            self._stop(number)
+
+    def _start(self, job: PreparedJob) -> None:
+        job.slot = self.free.popleft()
+        loader = self.work.context.config_loader
+        job.process = self.context.Process(
+            target=_work,
+            args=(job.slot, job.run.folder, self.work.task, job.config, loader),
+            name=job.name,
+            daemon=True,
+        )
+        with backend.quiet(self.log):  # output of the server, and of a job before it opens its log
+            try:
+                job.process.start()  # waits until the server has imported Keras
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                raise RunFailed(
+                    "the server that jobs are forked from has died", hint=f"see {self.log}"
+                ) from error
+        job.began = time.monotonic()
+        self.running.append(job)
+        self.progress.started(job.name)
+
+    def _end(self, job: PreparedJob) -> None:
+        job.process.join()
+        self.running.remove(job)
+        self.free.append(job.slot)
+        _record_end(job, self.timeout)
+        try:
+            status = job.run.status()
+        except UserError as error:
+            status = {"reason": error.what}
+        what = str(status.get("status") or "failed")
+        if what != "ok":
+            what += f": {status.get('reason') or f'see {job.run.folder / JOB_LOG}'}"
+        self.progress.ended(job.name, time.monotonic() - job.began, what, ok=what == "ok")
+        job.process.close()
+
+    def _rebuild(self) -> None:
+        try:
+            sweep.rebuild(self.folder.folder)
+        except Exception as error:  # the jobs matter more than their table
+            self.progress.say(f"the leaderboard cannot be written: {error}")
+
+    def _stop_the_late(self) -> None:
+        """Ends jobs that exceeded the timeout."""
+        if self.timeout is None:
+            return
+        for job in self.running:
+            over = time.monotonic() - job.began - self.timeout
+            if over > GRACE and job.late:
+                job.process.kill()
+            elif over > 0 and not job.late:
+                job.late = True
+                job.process.terminate()
+
+    def _stop(self, number: int) -> None:
+        """Passes a signal on to all jobs, and kills those that do not end within `GRACE`.
+
+        A second signal to this process ends the wait.
+        """
+        try:
+            for job in self.running:
+                if job.process.is_alive():
+                    os.kill(job.process.pid, number)
+            deadline = time.monotonic() + GRACE
+            for job in self.running:
+                job.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for job in self.running:
+                job.process.kill()
+            for job in self.running:
+                job.process.join()
+
+
+def _forks() -> bool:
+    """Whether jobs are forked from a server; with a GPU they would share its context."""
+    return "forkserver" in multiprocessing.get_all_start_methods() and not visible_gpus()
+
+
+@contextlib.contextmanager
+def serving(folder: SweepFolder, *, early: bool) -> Iterator[None]:
+    """Keeps the server that jobs are forked from for the length of the block.
+
+    Args:
+        folder: of the sweep.
+        early: start the server now, so that it imports Keras while jobs are checked; otherwise the first
+            job starts it.
+    """
+    try:
+        if _forks():
+            forkserver.set_forkserver_preload(PRELOADED)
+            if early:
+                with backend.quiet(folder.folder / SERVER_LOG):
+                    forkserver.ensure_running()
+        yield
+    finally:
+        server: Any = forkserver._forkserver
+        if server._forkserver_pid is not None:  # Python would end it only when its imports are done
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()
+
+
+def _record_end(job: PreparedJob, timeout: float | None) -> None:
+    """Writes the status of a job whose process could not do so itself."""
+    run, code = job.run, job.process.exitcode
+    with contextlib.suppress(UserError):
+        status = run.status().get("status")
+        if job.place.busy or status in ("ok", "failed", "running") or is_in_use(run.folder):
+            return
+        if job.late:
+            with at_work(run.folder):
+                run.set_status("interrupted", f"it exceeded hydra.launcher.timeout={timeout:g} s")
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            memory = " (out of memory?)" if -code == signal.SIGKILL else ""
+            with at_work(run.folder):
+                run.set_status("failed", f"killed by {name}{memory}")
+        elif status != "interrupted" or code < 128:
+            with at_work(run.folder):
+                run.set_status("failed", f"its process ended with exit code {code}; see {JOB_LOG}")
+
+
+def _work(slot: Slot, folder: Path, task: Task, config: DictConfig, configs: Any) -> None:
+    """The process of one job."""
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    log = os.open(folder / JOB_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    if slot.cores:
+        backend.keep_to(slot.cores)
+    try:
+        with signals.raised(once=True):
+            version.setbase("1.3")
+            setup_globals()
+            loader.adopt(configs)
+            JobRuntime.instance().set("name", config.hydra.job.name)
+            if task.rules is not None:
+                load_rules(task.rules)
+            run_job(
+                task_function=task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=HydraContext(config_loader=configs, callbacks=Callbacks()),
+            )
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+
+
+def _end_with_the_sweep() -> None:
+    """Kills this process when that of the sweep is gone, because nothing would end it later."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
