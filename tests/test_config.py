@@ -17,6 +17,7 @@ from cae_cli.config.compose import (
     with_sweeper_params,
 )
 from cae_cli.config.schema import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, plain
+from cae_cli.config.trust import Trust
 from cae_cli.errors import UserError
 from cae_cli.model.regularization import L1, L2, BatchNorm
 from cae_cli.training.losses import StructuralSimilarity
@@ -259,5 +260,6 @@ def test_sweeps_set_by_a_config_are_checked_too(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nhydra: {sweeper: {params: {loss: 'mse,ssim', seed: '1,2'}}}\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    overrides = with_sweeper_params(["experiment=mine", "seed=5"], Sources(folders=(tmp_path,)))
+    sources = Sources(folders=(tmp_path,), trust=Trust(files=True))
+    overrides = with_sweeper_params(["experiment=mine", "seed=5"], sources)
     assert count(overrides) == 2 and ["loss=ssim", "experiment=mine", "seed=5"] in jobs(overrides)

@@ -23,7 +23,7 @@ from benchmarks.faults.case import (
     joined,
 )
 from benchmarks.faults.corruption import check_name
-from cae_cli.config.untangle import untangled
+from cae_cli.config.trust import check_yaml
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import OptionError, build, key_of
@@ -271,7 +271,7 @@ class _Strict(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _tree(file: Path) -> dict[Any, Any]:
-    untangled(file, str(file))
+    check_yaml(file, str(file))
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_Strict)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date

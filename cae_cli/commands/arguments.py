@@ -91,12 +91,11 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
     Raises:
         UserError: a flag is unknown or not allowed.
     """
-    from hydra._internal.utils import get_args_parser
-
+    from cae_cli.config.hydra_internals import flags_parser
     from cae_cli.diagnosis import Severity
     from cae_cli.diagnosis.catalogue import load_rules
 
-    parser = get_args_parser()
+    parser = flags_parser()
     parser.allow_abbrev = False
     own: dict[str, dict[str, Any]] = {
         "verbose": {"action": "store_true"},
@@ -188,7 +187,7 @@ def sources(flags: argparse.Namespace) -> Sources:
         folders.append(folder)
     trust = Trust(words=False)
     if flags.trusted:
-        trust = Trust.in_words(flags.overrides, files=flags.trust_configs)
+        trust = Trust(files=flags.trust_configs)
     return Sources(flags.config_name or "config", tuple(folders), trust)
 
 

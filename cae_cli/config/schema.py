@@ -111,10 +111,11 @@ def parse(node: DictConfig) -> Config:
     groups = (*ONE, *VARIANTS, *SEVERAL)
     # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
     elsewhere = (*groups, *DEVIATIONS, "rules", "hydra")
-    keys = [str(key) for key in node if key not in elsewhere]
-    said = OmegaConf.masked_copy(node, keys)
-    # Runs of before there was such a key go on without it.
-    general = build(General, OmegaConf.merge({"optimized_metric": None}, said), "")
+    # Runs of older versions have no optimized_metric.
+    given: dict[str, Any] = {"optimized_metric": None}
+    for key in (str(key) for key in node if key not in elsewhere):
+        given[key] = "???" if OmegaConf.is_missing(node, key) else node[key]
+    general = build(General, given, "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
         raise OptionError(
             "task_name",

@@ -1,239 +1,278 @@
-"""Who may say what in a config: the person on the command line, a stranger in a file.
+"""What a config file may contain, and what is refused from anyone.
 
-A file says what to train, and nothing else. It runs nothing, writes nowhere but below the current
-folder, and learns nothing of the environment, wherever it lies: `loader` sees to it.
+A config file says what to train. It may not set options of Hydra, call a resolver such as
+``${oc.env:HOME}``, or contain YAML beyond plain values, unless it is part of cae or the user adds
+``--trust-configs``. `hydra_internals` calls the checks of this module.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import yaml  # type: ignore[import-untyped]
+from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cae_cli.errors import UserError
 
 FLAG = "--trust-configs"
+_TRUST_HINT = f"set it on the command line or, if you trust the file, add {FLAG}"
 
 MOST_LETTERS = 50_000  # of an override: Hydra's parser takes seconds for more
 
+# Limits of a YAML file, larger than any config that a person writes.
+MOST_BYTES = 256 * 1024
+MOST_NODES = 20_000
+DEEPEST = 50
+# Tags of plain values, which need not be written.
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class Refused(UserError):
-    """Something that a config file, or anybody, may not do."""
+    """Something that is not allowed in a config file, or from anyone."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom to believe.
+    """Which config files and overrides are trusted.
 
     Attributes:
-        files: config files may read the environment and set Hydra's own keys (``--trust-configs``).
-        words: the overrides were typed by a person; false where they come from a run's folder.
-        environment: the variables that the person named on the command line.
+        files: config files may call resolvers and set options of Hydra (``--trust-configs``).
+        words: the user typed the overrides; false where they come from the folder of a run.
     """
 
     files: bool = False
     words: bool = True
-    environment: frozenset[str] = frozenset()
-
-    @classmethod
-    def in_words(cls, overrides: Sequence[str], *, files: bool = False) -> Trust:
-        """The trust in what a person typed: it may read the variables that it names."""
-        names = re.findall(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)", " ".join(overrides))
-        return cls(files=files, environment=frozenset(names))
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that OmegaConf or Hydra put theirs around."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+# -- command line ----------------------------------------------------------------------------------
 
 
-def refusal(error: BaseException) -> Refused | None:
-    """What was refused, behind an error."""
-    return next((cause for cause in causes(error) if isinstance(cause, Refused)), None)
-
-
-def readable(words: Sequence[str]) -> None:
-    """Looks at words of a command line before Hydra parses them and writes them into files.
+def readable(arguments: Sequence[str]) -> None:
+    """Checks arguments before Hydra parses them and writes them to files.
 
     Raises:
-        UserError: one is no text, or endless.
+        UserError: one is not UTF-8 text, or too long.
     """
-    for word in words:
-        if len(word) > MOST_LETTERS:
+    for argument in arguments:
+        if len(argument) > MOST_LETTERS:
             raise UserError(
-                f"an override has {len(word):,} characters, more than {MOST_LETTERS:,}",
-                where=f"command line: {word[:40]}…",
-                hint="long lists belong into a file: cae train -cd FOLDER",
+                f"an override has {len(argument):,} characters, more than {MOST_LETTERS:,}",
+                where=f"command line: {argument[:40]}…",
+                hint="write long lists in a config file: cae train -cd FOLDER",
             )
         try:
-            word.encode()
+            argument.encode()
         except UnicodeEncodeError:
             raise UserError(
-                "not text in UTF-8, which the files of a run are written in",
-                where=f"command line: {word.encode(errors='backslashreplace').decode()}",
-                hint="a file or folder with such a name has to be renamed",
+                "not text in UTF-8, the encoding of all files of a run",
+                where=f"command line: {argument.encode(errors='backslashreplace').decode()}",
+                hint="rename the file or folder",
             ) from None
 
 
-# -- what a file may say of Hydra ------------------------------------------------------------------
-
-OUR_FOLDER = "runs/${task_name}"  # `config.parse` checks task_name
-_OUR_SUBDIR = "${job_folder:${hydra.job.override_dirname}}"
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, int | float)
-
-
-def is_name(value: Any) -> bool:
-    """Whether something is one plain part of a path, a hidden one at most."""
-    return isinstance(value, str) and bool(re.fullmatch(r"\.?[\w-][\w.-]*", value))
-
-
-def _is_subdir(value: Any) -> bool:
-    """A plain name with the job's number in it, or the one that configs/config.yaml gives."""
-    name = r"[\w.,=+-]*\$\{hydra[.:]job\.num\}[\w.,=+-]*"
-    return value == _OUR_SUBDIR or bool(re.fullmatch(name, str(value)))
-
-
-def _is_plain(value: Any) -> bool:
-    """Words or numbers, or a list of them, that stand for nothing but themselves."""
-    return all(
-        _is_number(item) or (isinstance(item, str) and "${" not in item)
-        for item in (value if isinstance(value, list) else [value])
-    )
-
-
-def _are_params(params: Any) -> bool:
-    """Overrides of a sweep, none of them for Hydra itself."""
-    if params is not None and not isinstance(params, dict):
-        return False
-    for key, value in (params or {}).items():
-        try:
-            [override] = OverridesParser.create().parse_overrides([f"{key}=1"])
-        except HydraException:
-            return False
-        if is_hydras(override) or not _is_plain(value):
-            return False
-    return True
-
-
-# Everything that is not here is for the command line. Numbers run nothing: what a launcher or a sweeper
-# is built with may be set as long as it is a number.
-_ALLOWED: tuple[tuple[str, Callable[[Any], bool]], ...] = (
-    (r"(run|sweep)\.dir", lambda value: isinstance(value, str)),  # and see `Loader._check_folders`
-    (r"sweep\.subdir", _is_subdir),
-    (r"output_subdir", lambda value: value is None or is_name(value)),
-    (r"job\.name", is_name),
-    (r"job\.chdir", lambda value: not value),
-    (r"job\.config\.override_dirname\.(kv|item)_sep", lambda value: value in ("=", ",", "_", "-", "+")),
-    (r"job\.config\.override_dirname\.exclude_keys", _is_plain),
-    (r"verbose", _is_plain),
-    (r"(hydra_)?help\.\w+", lambda value: isinstance(value, str)),
-    (r"(launcher|sweeper)\.\w+(\.\w+)?", _is_number),
-    (r"sweeper\.direction", lambda value: set(_listed(value)) <= {"minimize", "maximize"}),
-    (r"sweeper\.params", _are_params),
-)
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(item) for item in (value if isinstance(value, list) else [value])]
-
-
-def forbidden(node: Any) -> Iterator[str]:
-    """The keys below ``hydra`` that a file may not set to what it does.
-
-    Args:
-        node: what the file says below ``hydra``, not resolved.
-    """
-    for key, value in _said(node):
-        if not any(re.fullmatch(name, key) and is_fine(value) for name, is_fine in _ALLOWED):
-            yield f"hydra.{key}".rstrip(".")
-
-
-def _said(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and key != "sweeper.params":
-        for name, inner in node.items():
-            yield from _said(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, node
-
-
-def is_below(folder: str) -> bool:
-    """Whether a folder is below the current one; runs/ may be a link to a larger disk."""
-    here = Path.cwd().resolve()
-    try:
-        path = (here / folder).resolve()
-    except ValueError:  # a NUL byte
-        return False
-    is_inside = any(path.is_relative_to(base) for base in (here, (here / "runs").resolve()))
-    return is_inside and not Path(folder).is_absolute()
-
-
 def is_hydras(override: Override) -> bool:
-    """Whether an override sets something of Hydra's own."""
+    """Whether an override sets an option of Hydra itself."""
     names = (override.key_or_group, override.package or "")
     return any(re.match(r"/*hydra(\W|$)", name) for name in names)
 
 
-# -- what nobody may say ---------------------------------------------------------------------------
+def check_untrusted(override: Override) -> None:
+    """Checks an override that comes from the folder of a run.
 
-# What Hydra's plugins are built of, besides themselves.
-_TARGETS = frozenset(
+    Raises:
+        Refused: it sets an option of Hydra, or calls a resolver.
+    """
+    text = override.input_line or ""
+    if is_hydras(override) or _calls(text.replace("\\", "")):
+        raise Refused(
+            f"{text}: only the command line may set options of Hydra or call resolvers",
+            hint="start the run again with cae train",
+        )
+
+
+def _calls(text: Any) -> bool:
+    """Whether text may call a resolver, such as ``${oc.env:HOME}`` or ``${${name}:HOME}``."""
+    return isinstance(text, str) and ":" in text.partition("${")[2]
+
+
+# -- config files ----------------------------------------------------------------------------------
+
+
+def check_yaml(file: Path, name: str) -> None:
+    """Checks the text of a YAML file, without constructing anything from it.
+
+    Args:
+        file: an existing path.
+        name: how messages call it.
+
+    Raises:
+        UserError: not a file, too large, not UTF-8, or YAML other than plain text, numbers, lists and
+            mappings: tags, anchors and aliases are refused. Names the file and the line.
+    """
+    if not file.is_file():  # reading a pipe or a device may never end
+        raise UserError("a config must be a file", where=name)
+    with file.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"the config is larger than {MOST_BYTES // 1024} kB", where=name)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError("the config is not text in UTF-8", where=f"{name}:{line}") from None
+    try:
+        depth = 0
+        for number, event in enumerate(yaml.parse(text, Loader=_Parser)):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            tag = getattr(event, "tag", None)
+            complaint = hint = None
+            if anchor := getattr(event, "anchor", None):
+                complaint = f"the anchor or alias {anchor} is refused"
+                hint = "write the value out, or refer to a key: ${group.key}"
+            elif tag not in (None, "!") and tag not in _TAGS:
+                complaint = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')} is refused"
+                hint = "a config holds text, numbers, lists and mappings; no tag is needed"
+            elif depth > DEEPEST:
+                complaint = f"nested deeper than {DEEPEST}"
+            elif number > MOST_NODES:
+                complaint = f"more than {MOST_NODES:,} values"
+            if complaint:
+                where = f"{name}:{event.start_mark.line + 1}"
+                raise UserError(f"not valid as a config: {complaint}", where=where, hint=hint)
+    except yaml.YAMLError as error:
+        raise yaml_error(error, name) from error
+
+
+def yaml_error(error: Exception, name: str | None = None) -> UserError:
+    """The message for an error of the YAML reader."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"{name or mark.name}:{mark.line + 1}" if mark else name
+    return UserError(f"not valid YAML: {problem}", where=where)
+
+
+def check_content(config: ConfigResult, name: str, *, trusted: bool) -> None:
+    """Checks a config file that Hydra has read.
+
+    Args:
+        config: its content, its defaults list and its header.
+        name: how messages call the file.
+        trusted: the user added ``--trust-configs``.
+
+    Raises:
+        Refused: it sets an option of Hydra, or calls a resolver.
+    """
+    content: Any = OmegaConf.to_container(config.config, resolve=False)
+    hydras = content.get("hydra") if isinstance(content, dict) else None
+    if isinstance(hydras, dict) and "mode" in hydras:
+        raise Refused(
+            "hydra.mode must not be set in a config file", where=name, hint="cae train -m runs a sweep"
+        )
+    if trusted:
+        return
+    if isinstance(content, dict) and "hydra" in content:
+        keys = list(hydras) if isinstance(hydras, dict) else []
+        _refuse_hydras(", ".join(f"hydra.{key}" for key in keys) or "hydra", name)
+    _check_package((config.header or {}).get("package"), name)
+    for default in config.defaults_list or ():
+        _check_default(default, name)
+    for above, key, value in _items(content):
+        if _calls(value):
+            path = f"{above}.{key}".lstrip(".")
+            raise Refused(
+                f"{path}: a config file must not call a resolver, got {value[:60]!r}",
+                where=name,
+                hint=f"use ${{key}} for the value of another key, or {_TRUST_HINT}",
+            )
+
+
+def _refuse_hydras(key: str, name: str) -> None:
+    raise Refused(f"{key}: a config file must not set options of Hydra", where=name, hint=_TRUST_HINT)
+
+
+def _check_package(package: str | None, name: str) -> None:
+    if "${" in (package or "") or re.search(r"(^|\.)hydra(\W|$)", package or ""):
+        _refuse_hydras(f"@{package}", name)
+
+
+def _check_default(default: InputDefault, name: str) -> None:
+    """An entry of a defaults list may choose options, also a launcher, and compute nothing."""
+    _check_package(default.package, name)
+    group, values = "", [str(getattr(default, "path", None))]
+    if isinstance(default, GroupDefault):
+        group = (default.group or "").strip("/")
+        values = [
+            str(v) for v in (default.value if isinstance(default.value, list) else [default.value])
+        ]
+    for text in (group, *values):
+        if _calls(text):
+            raise Refused(
+                f"defaults: {text} calls a resolver; only ${{group}} is allowed in a defaults list",
+                where=name,
+                hint="write the name of the option",
+            )
+    is_path = isinstance(default, ConfigDefault) and re.search(r"(^|/)hydra/", values[0])
+    if is_path or re.search(r"(^|/)hydra(/|$)", group):
+        # hydra_debug writes a file into the current folder
+        safe = r"default|disabled|none|stdout" if group.endswith("_logging") else r"\w+"
+        if is_path or not all(re.fullmatch(safe, value) for value in values):
+            _refuse_hydras(group or values[0], name)
+
+
+# -- the composed config ---------------------------------------------------------------------------
+
+# The classes that options of Hydra's plugins name, besides the plugins themselves.
+_CLASSES = frozenset(
     f"optuna.{name}"
     for name in (
         *(f"samplers.{kind}Sampler" for kind in ("TPE", "Random", "CmaEs", "NSGAII", "MOTPE", "Grid")),
         *(f"pruners.{kind}Pruner" for kind in ("Median", "Nop", "Percentile", "Hyperband")),
     )
 )
-_LOGGING = {
-    "class": {"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler"},
-    "()": {"colorlog.ColoredFormatter"},  # of Hydra's plugin for coloured logs
-}
-_STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
 
 
-def targets(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Classes and functions that a config names and that are no plugin of Hydra, with their keys."""
-    for place, name, value in parts(tree):
-        if name == "_target_" and str(value) not in _known(place):
-            yield f"{place}.{name}".lstrip("."), value
-
-
-def _known(place: str) -> set[str] | frozenset[str]:
-    kinds: dict[str, type] = {"hydra.launcher": Launcher, "hydra.sweeper": Sweeper}
-    if place in kinds:
-        plugins = Plugins.instance().discover(kinds[place])
-        return {f"{plugin.__module__}.{plugin.__name__}" for plugin in plugins}
-    return _TARGETS if place in ("hydra.sweeper.sampler", "hydra.sweeper.pruner") else frozenset()
-
-
-def factories(logging: Any) -> Iterator[tuple[str, Any]]:
-    """What ``logging`` would import or call and Hydra does not bring along, with its keys.
+def violations(node: DictConfig) -> Iterator[tuple[str, str]]:
+    """What nobody may set, also on the command line: keys, and what is wrong with each.
 
     Args:
-        logging: what ``logging.config.dictConfig`` is to be given.
+        node: the composed config, with the node of Hydra.
     """
-    for place, name, value in parts(logging):
-        is_code = name in _LOGGING and str(value) not in _LOGGING[name]
-        is_link = isinstance(value, str) and re.match(r"\w+://", value) and value not in _STREAMS
-        if is_code or is_link or name == ".":
-            yield f"{place}.{name}".lstrip("."), value
+    for key in ("hydra.callbacks", "hydra.job.env_copy", "hydra.job.env_set"):
+        if OmegaConf.select(node, key):
+            yield key, "may run anything and is refused"
+    for above, key, value in _items(OmegaConf.to_container(node, resolve=False)):
+        if key == "_target_" and str(value) not in _classes(above):
+            yield f"{above}.{key}".lstrip("."), f"may run anything and is refused: {value}"
+    for key in ("hydra.job.name", "hydra.output_subdir"):  # become parts of paths
+        value = OmegaConf.select(node, key)
+        is_name = isinstance(value, str) and re.fullmatch(r"\.?[\w-][\w.-]*", value)
+        if not is_name and not (value is None and key == "hydra.output_subdir"):
+            yield key, f"must be a plain name, got {value!r}"
 
 
-def parts(node: Any, key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """All keys of a tree: below what, which, and its value."""
+def _classes(key: str) -> Iterable[str]:
+    kinds: dict[str, type] = {"hydra.launcher": Launcher, "hydra.sweeper": Sweeper}
+    if key in kinds:
+        plugins = Plugins.instance().discover(kinds[key])
+        return [f"{plugin.__module__}.{plugin.__name__}" for plugin in plugins]
+    return _CLASSES if key in ("hydra.sweeper.sampler", "hydra.sweeper.pruner") else ()
+
+
+def _items(node: Any, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """All items of a tree: the key of the node, the name in it, the value."""
     items: Any = ()
     if isinstance(node, dict):
         items = node.items()
@@ -241,4 +280,27 @@ def parts(node: Any, key: str = "") -> Iterator[tuple[str, str, Any]]:
         items = enumerate(node)
     for name, inner in items:
         yield key, str(name), inner
-        yield from parts(inner, f"{key}.{name}" if key else str(name))
+        yield from _items(inner, f"{key}.{name}" if key else str(name))
+
+
+def check_subdir(node: DictConfig, number: int) -> None:
+    """Checks that the folder of a sweep's job is inside the folder of the sweep.
+
+    Args:
+        node: the job's composed config; gets the job's number.
+        number: of the job.
+
+    Raises:
+        Refused: it is not.
+    """
+    with open_dict(node):
+        node.hydra.job.num = number
+        node.hydra.job.id = str(number)
+    subdir = str(OmegaConf.select(node, "hydra.sweep.subdir"))
+    path = Path(os.path.normpath(subdir))
+    if not subdir.strip() or path.is_absolute() or path.parts[:1] in ((), ("..",)):
+        raise Refused(
+            f"hydra.sweep.subdir must be inside the folder of the sweep, got {subdir!r}",
+            where=f"job {number}",
+            hint="remove hydra.sweep.subdir",
+        )

@@ -12,14 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra import version
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.utils import JobRuntime
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 from omegaconf import read_write
 
-from cae_cli.config import compose
+from cae_cli.config import compose, hydra_internals
 from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import Config
 from cae_cli.config.trust import Trust, is_hydras
@@ -61,13 +57,11 @@ class Batch:
 
     def __init__(self, folder: SweepFolder, *, n_jobs: int | None, pictures: bool) -> None:
         self.folder, self._n_jobs = folder, n_jobs
-        version.setbase("1.3")
-        JobRuntime.instance().set("name", "train")
-        loader: ConfigLoaderImpl = compose.loader_of(compose.Sources())
+        loader = hydra_internals.loader_of(compose.Sources())
         master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         with read_write(master.hydra):  # Hydra composes every job from these overrides
             master.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder.folder)}")
-        context = HydraContext(loader, Callbacks())
+        context = hydra_internals.context_of(loader)
         self._work = Work(context, Task(pictures=pictures), master)
         self._trained = 0
 
@@ -101,8 +95,7 @@ class Batch:
                     where=run.name,
                 )
         with compose.errors_in_words(run.overrides, UNTRUSTED):
-            overrides = tuple(compose.with_new_keys(run.overrides))
-            return prepare(self._work, self.folder.folder, overrides, number, run.name)
+            return prepare(self._work, self.folder.folder, run.overrides, number, run.name)
 
 
 def checked(overrides: Sequence[str]) -> Config:

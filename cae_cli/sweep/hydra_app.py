@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cae_cli.config import compose, loader
+from cae_cli.config import compose, hydra_internals
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
 from cae_cli.sweep.job import Task
@@ -39,13 +39,13 @@ def call_hydra(
     """
     folders = [word for folder in sources.folders for word in ("--config-dir", str(folder))]
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["cae", *folders, *compose.with_new_keys([*flags, *overrides]), *extra]
+    sys.argv = ["cae", *folders, *flags, *overrides, *extra]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     main = hydra.main(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
     try:
-        with compose.errors_in_words(overrides, sources), loader.guarding(sources.trust):
+        with compose.errors_in_words(overrides, sources), hydra_internals.guarding(sources.trust):
             main(task)()
     finally:
         sys.argv = argv

@@ -13,7 +13,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cae_cli import experiment
-from cae_cli.config import compose
 from cae_cli.config.schema import parse
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.experiment import Outcome
@@ -115,7 +114,7 @@ def _command(context: Any) -> list[str]:
             words += ["-cd", source.path]
     if context.job.config_name != "config":
         words += ["-cn", context.job.config_name]
-    return [*words, *map(compose.as_typed, context.overrides.task)]
+    return [*words, *context.overrides.task]
 
 
 def _choices(context: Any) -> dict[str, Any]:

@@ -21,14 +21,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.callbacks import Callbacks
-from hydra.core.utils import JobRuntime, run_job, setup_globals
+from hydra.core.utils import JobRuntime, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from cae_cli import sweep
-from cae_cli.config import loader
+from cae_cli.config import hydra_internals
 from cae_cli.diagnosis.catalogue import load_rules
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.report.progress import Progress, Running
@@ -306,9 +304,7 @@ def _work(slot: Slot, folder: Path, task: Task, config: DictConfig, configs: Any
         backend.keep_to(slot.cores)
     try:
         with signals.raised(once=True):
-            version.setbase("1.3")
-            setup_globals()
-            loader.adopt(configs)
+            context = hydra_internals.context_of(configs)
             JobRuntime.instance().set("name", config.hydra.job.name)
             if task.rules is not None:
                 load_rules(task.rules)
@@ -317,7 +313,7 @@ def _work(slot: Slot, folder: Path, task: Task, config: DictConfig, configs: Any
                 config=config,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
-                hydra_context=HydraContext(config_loader=configs, callbacks=Callbacks()),
+                hydra_context=context,
             )
     except Interrupted as error:
         sys.exit(error.exit_code)

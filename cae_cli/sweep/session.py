@@ -16,9 +16,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cae_cli import experiment, sweep
-from cae_cli.config import compose, loader
+from cae_cli.config import compose
 from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import METRICS, Config
+from cae_cli.config.trust import check_subdir
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.options import key_of
 from cae_cli.report import terminal
@@ -283,7 +284,7 @@ def _checked_job(
         node, config = compose.checked(overrides, sources)
         experiment.check_early(config)
         with compose.errors_in_words(overrides, sources):
-            loader.check_subdir(node, number)
+            check_subdir(node, number)
             launcher.check(node)
     except UserError as error:
         error.where = error.where or f"job: {' '.join(overrides)}"

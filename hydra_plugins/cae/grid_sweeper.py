@@ -5,9 +5,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
+
+from cae_cli.config.hydra_internals import BasicSweeper, BasicSweeperConf
 
 
 @dataclass

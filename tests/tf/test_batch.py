@@ -47,7 +47,7 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
     [
         ("hydra.run.dir=elsewhere", "cannot set options of Hydra"),
         ("optimizer.learning_rat=1", "is not an option"),
-        ("task_name=${oc.env:HOME}", "only the command line may read"),
+        ("task_name=${oc.env:HOME}", "only the command line may"),
     ],
 )
 def test_words_of_a_batch_are_not_trusted(tmp_path, word, said):
