@@ -256,7 +256,8 @@ class Loader(ConfigLoaderImpl):
     def _changed_logging(self, node: DictConfig) -> Iterator[tuple[str, str]]:
         """Loggers can import and call anything, so they are those of an installed package."""
         tree: Any = OmegaConf.to_container(node, resolve=False)
-        assert (repo := self._repo) is not None
+        repo = self._repo
+        assert repo is not None
         for name in ("job_logging", "hydra_logging"):
             option = f"hydra/{name}/{node.hydra.runtime.choices.get(f'hydra/{name}')}"
             config = repo.load_config(option)
