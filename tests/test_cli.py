@@ -75,6 +75,7 @@ def test_help_lists_every_command(cae):
 def test_every_command_has_help(cae, command):
     done = cae(command, "--help")
     assert done.code == 0 and done.out.startswith(f"usage: cae {command}")
+    assert max(map(len, done.out.splitlines())) <= 80
     assert cae("help", command).out == done.out
 
 

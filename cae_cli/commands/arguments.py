@@ -25,7 +25,7 @@ DIAGNOSIS_HELP = """\
   --verbose               show every number, and every finding in full
   --fail-on LEVEL         exit with code 1 if a finding is at least this severe:
                           error, warning or note
-  --rules FILE            load your own rules from a Python file (it is executed)
+  --rules FILE            load your own rules from a Python file, executing it
 """
 TRUST_HELP = """\
   --trust-configs         let config files read environment variables and set

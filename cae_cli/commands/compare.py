@@ -33,8 +33,7 @@ machine and metrics.
                           {", ".join(query.FIGURES[4:])}
   --top N                 show only the first N
   --csv                   print all digits as CSV, for other programs
-  --picture FILE.png      write a picture of the same images reconstructed by each
-                          run
+  --picture FILE.png      draw the same images as reconstructed by each run
   --exit-code             exit with code 1 if the two runs differ in anything
 
 SWEEP is the folder of a sweep, or its four-letter id.

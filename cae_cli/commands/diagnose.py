@@ -32,9 +32,11 @@ usage: cae diagnose RUN [rules.CODE.threshold=…] [rules.CODE.enabled=false]
        cae diagnose MODEL.keras data=npz data.path=x.npz [key=value …]
 
 Applies the rules of the diagnosis again to a finished run, from its files, and
-writes a new summary.json and summary.txt. Or diagnoses a Keras autoencoder that
-was trained elsewhere, on images of your choice; rules that need the history of
-the training are skipped.
+writes a new summary.json and summary.txt. To draw pictures with the new
+thresholds, use cae report RUN.
+
+Or diagnoses a Keras autoencoder that was trained elsewhere, on images of your
+choice. Rules that need the history of the training are skipped.
 
 for a run:
   --frozen-encoder        first train the same network with a frozen random
@@ -42,14 +44,14 @@ for a run:
                           explained beyond this baseline.
 
 for a model:
-  --latent LAYER          the layer whose output is the latent code; needed only if
-                          it is not found
-  --custom FILE           a Python file that defines the model's own layer classes
-                          (it is executed)
-  --unsafe                also open a file that contains code (Lambda layers), and
-                          execute that code with all your permissions
-  --range=LOW,HIGH        the range of pixel values that the model was trained on;
-                          the default is 0,1
+  --latent LAYER          the layer whose output is the latent code, if it is
+                          not detected
+  --custom FILE           a Python file with the model's own layer classes,
+                          which is executed
+  --unsafe                also open a file that contains code (Lambda layers),
+                          executing it with all your permissions
+  --range=LOW,HIGH        the range of pixel values that the model was trained
+                          on; the default is 0,1
 
 for both:
 {arguments.DIAGNOSIS_HELP}{arguments.TRUST_HELP}\

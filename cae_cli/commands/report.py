@@ -11,8 +11,8 @@ from cae_cli.runs.opening import open_run, reading
 HELP = f"""\
 usage: cae report RUN
 
-Draws the pictures of a finished run again, and prints its diagnosis as stored in
-summary.txt. Nothing is computed anew: cae diagnose RUN applies the rules again.
+Draws the pictures of a finished run again, and prints its stored diagnosis
+(summary.txt). To apply the rules again, use cae diagnose RUN.
 
 {RUN_HELP}
 flags:

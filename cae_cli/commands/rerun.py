@@ -15,18 +15,18 @@ from cae_cli.runs.opening import check_trained, open_run
 HELP = f"""\
 usage: cae rerun RUN [group=option …] [key=value …]
 
-Trains with the config of a run again, as a new run. Overrides change that config
-as they change the defaults in cae train. An option that is chosen anew, such as
-loss=ssim, brings its own values; those of the old option are dropped. Without
-overrides, results are bit-identical on the same machine.
+Trains with the config of a run again, as a new run. Overrides change that
+config as they change the defaults in cae train. An option that is chosen anew,
+such as loss=ssim, brings its own values; those of the old option are dropped.
+Without overrides, results are bit-identical on the same machine.
 
 For a run of an older version, keys that are no longer options are dropped, and
-new keys get today's defaults; both are printed. Configs added with -cd and -cn
+new keys get their defaults; both are printed. Configs added with -cd and -cn
 are part of the old config. The folder (hydra.run.dir) is not reused.
 
   cae rerun last seed=1
   cae rerun d3tg loss=ssim training.epochs=40
-  cae rerun d3tg -m seed=0,1,2        a sweep; all flags of cae train are allowed
+  cae rerun d3tg -m seed=0,1,2        a sweep; accepts all flags of cae train
   cae rerun d3tg --cfg job            print the config and stop
 
 {arguments.RUN_HELP}

@@ -31,9 +31,10 @@ Resumes a run that was interrupted or killed, from the end of its last complete
 epoch. On the same machine with the same packages the results are bit-identical
 to those of an uninterrupted run.
 
-  training.epochs=N       train for N epochs in total; also extends a finished run
+  training.epochs=N       train for N epochs in total; extends a finished run
   training.steps=N        train for N steps in total
-  training.early_stopping=N    another patience, if the run has early stopping
+  training.early_stopping=N
+                          change the patience, if the run has early stopping
   rules.CODE.threshold=…  options of rules, as in cae train
 
 {arguments.RUN_HELP}

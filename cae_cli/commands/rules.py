@@ -13,11 +13,12 @@ from cae_cli.errors import UserError, did_you_mean
 HELP = """\
 usage: cae rules [CODE]
 
-Lists the rules of the diagnosis. With a CODE, such as CAE301, explains one rule:
-what it measures, its threshold and where that comes from, and why it matters.
+Lists the rules of the diagnosis. With a CODE, such as CAE301, explains one
+rule: what it measures, its threshold and where that comes from, and why it
+matters.
 
 flags:
-  --rules FILE            load your own rules from a Python file (it is executed)
+  --rules FILE            load your own rules from a Python file, executing it
 """
 
 

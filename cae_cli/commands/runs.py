@@ -26,8 +26,9 @@ usage: cae runs ls [filter …]
        cae runs tag RUN [tag …] [-tag …]
        cae runs rm RUN … [--yes]
 
-ls lists the runs below runs/, including the jobs of sweeps, the newest last. The
-numbers stay the same until a run is removed. All filters must match (quote < and >):
+ls lists the runs below runs/, including the jobs of sweeps, the newest last.
+The numbers stay the same until a run is removed. All filters must match (quote
+< and >):
   status=ok               ok, failed, interrupted or running
   task=train  tag=best    the folder below runs/; a tag
   since=2d                started since: 30m, 12h, 2d, 1w, 2026-01-31

@@ -14,7 +14,7 @@ HELP = (
 usage: cae train [-m] [group=option …] [key=value …]
 
 Composes a config, trains a convolutional autoencoder, and diagnoses whether its
-filters are meaningful. The new folder below runs/ holds the results: the diagnosis,
+filters are meaningful. A new folder below runs/ holds the results: diagnosis,
 metrics, weights, and pictures of filters, feature maps and reconstructions.
 
 config groups (cae options GROUP describes their options):
@@ -32,12 +32,13 @@ sweeps:
                           one run for each combination
   cae train -m 'sweep.pairs=[{{model:baseline,loss:mse}},{{model:l2,loss:ssim}}]'
                           only these combinations
-  cae train -m model=baseline,l2 loss=mse,ssim 'sweep.exclude=[{{model:l2,loss:mse}}]'
+  cae train -m model=baseline,l2 loss=mse,ssim \\
+                      'sweep.exclude=[{{model:l2,loss:mse}}]'
                           all combinations except these
 
 flags:
-  -m, --multirun          run a sweep: a key may have several values, such as a,b or
-                          range(0,5). Run the same command to resume the sweep.
+  -m, --multirun          run a sweep: a key may have several values, such as
+                          a,b or range(0,5); run the same command to resume it
   -c, --cfg job           print the composed config and stop (also: hydra, all)
   -cd, --config-dir DIR   also search DIR, a folder with the layout of configs/
   -cn, --config-name N    use another primary config
@@ -65,6 +66,7 @@ def _groups(sources: Sources) -> str:
     width = max(map(len, GROUPS))
     lines = []
     for group, what in GROUPS.items():
-        names = textwrap.wrap(", ".join(sources.options(group)), 76 - width)
-        lines += [f"  {group:<{width}}  {what}", *(f"  {'':<{width}}  {line}" for line in names)]
+        names = ", ".join(sources.options(group))
+        first, *rest = [line for text in (what, names) for line in textwrap.wrap(text, 76 - width)]
+        lines += [f"  {group:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in rest)]
     return "\n".join(lines)

@@ -34,21 +34,21 @@ HELP = f"""\
 usage: cae treat RUN [--max-fixes 3] [--budget 10m] [--seeds 3]
        cae treat RUN --short
 
-Tests the fixes that the diagnosis proposes: trains the run again with a fix, and
-with a random change of the same kind (random control). A fix that helps is kept,
-and the next one is tried on top of it, until the run is healthy. The run itself
-is not changed. The new folder below runs/treat/ holds all trainings, a table
-(treatment.json), a picture (treatment.png), and an experiment file of the best
-run if a fix helped.
+Tests the fixes that the diagnosis proposes: trains the run again with a fix,
+and with a random change of the same kind (random control). A fix that helps is
+kept, and the next one is tried on top of it, until the run is healthy. The run
+itself is not changed. A new folder below runs/treat/ holds all trainings, a
+table (treatment.json), a picture (treatment.png), and an experiment file of the
+best run if a fix helped.
 
-  --max-fixes N           try at most N fixes, one after the other; the default is 3
-  --budget TIME           start no fix that would take longer than TIME in total:
-                          90s, 10m, 2h
+  --max-fixes N           try at most N fixes, one after the other; default 3
+  --budget TIME           start no fix that would exceed TIME in total: 90s,
+                          10m, 2h
   --seeds N               train each with N seeds, including the run itself, and
                           print confidence intervals
   --no-control            train no random controls, which halves the time
-  --short                 only compare changes in trainings of {SHORT_STEPS} steps each: up to
-                          {MAX_CANDIDATES} fixes, including common ones
+  --short                 only compare up to {MAX_CANDIDATES} fixes, including common ones, in
+                          trainings of {SHORT_STEPS} steps each
   --json                  print the content of treatment.json
 {RUNS_HELP}
 The exit code is 1 if a training could not be run, else 0 for any outcome.
