@@ -47,5 +47,5 @@ def picture(
 
 
 def same_images(parts: Sequence[NDArray[Any]]) -> bool:
-    """Whether the example images of runs are the same, to the bit."""
+    """Whether the example images of runs are bit-identical."""
     return all(part.shape == parts[0].shape and np.array_equal(part, parts[0]) for part in parts)

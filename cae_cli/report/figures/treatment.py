@@ -44,7 +44,7 @@ class Panel:
 
 
 def treatment(panels: list[Panel]) -> Figure:
-    """Reconstructions, first filters and the ladder of a few runs, one in each column.
+    """Reconstructions, first filters and the baselines of a few runs, one in each column.
 
     Args:
         panels: the runs, the one before first.
