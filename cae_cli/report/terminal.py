@@ -43,7 +43,7 @@ def show_error(error: UserError | RunFailed) -> None:
 
 
 class Screen:
-    """The talk of one run: what it is doing, the progress bar, or lines where there is no terminal."""
+    """Messages and progress of a run: a progress bar on a terminal, else a line for each event."""
 
     def __init__(self) -> None:
         self.console = talk()
@@ -57,7 +57,7 @@ class Screen:
         self._done = 0
 
     def say(self, text: str) -> None:
-        """A line of talk."""
+        """Prints a message."""
         self.console.print(escape(printable(text)), soft_wrap=True)
 
     def warn(self, forecast: Diagnosis) -> None:
@@ -72,7 +72,7 @@ class Screen:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """A spinner, or a line, while something takes time."""
+        """Shows a spinner, or prints a line, while the block runs."""
         if self.live:
             with self.console.status(escape(what)):
                 yield
@@ -82,13 +82,13 @@ class Screen:
 
     @contextmanager
     def training(self, epochs: int, images: int, batch: int, done: int = 0) -> Iterator[None]:
-        """The progress of a training.
+        """Shows the progress of a training while the block runs.
 
         Args:
-            epochs: to be trained.
-            images: of an epoch.
-            batch: images of a step.
-            done: epochs that an earlier process has trained.
+            epochs: number of epochs.
+            images: number of images in an epoch.
+            batch: number of images in a step.
+            done: epochs that an earlier process trained.
         """
         self._epochs, self._count, self._batch, self._done = epochs, images, batch, done
         self._began = self._epoch_began = time.perf_counter()
@@ -101,7 +101,7 @@ class Screen:
             TextColumn("{task.fields[losses]}"),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            TextColumn("remaining"),
             console=self.console,
             transient=True,
         ) as progress:
@@ -119,11 +119,11 @@ class Screen:
                 self._progress = None
 
     def steps(self, epoch: int, step: int, loss: float) -> None:
-        """Some steps were made.
+        """Updates the progress bar.
 
         Args:
             epoch: from 1.
-            step: of this epoch.
+            step: within this epoch.
             loss: of the last step.
         """
         if self._progress is None:
@@ -139,7 +139,7 @@ class Screen:
         )
 
     def epoch(self, row: Mapping[str, float], images: int) -> None:
-        """An epoch was finished; ``row`` as in metrics.csv."""
+        """Prints the result of an epoch; ``row`` as in metrics.csv."""
         number = int(row["epoch"])
         seconds = time.perf_counter() - self._epoch_began
         self._epoch_began += seconds
@@ -152,7 +152,7 @@ class Screen:
             f"val {row['val/loss']:.4f}  {row['val/psnr']:.2f} dB  "
             f"SSIM {row['val/ssim']:.3f}  {speed:,.0f} images/s"
         )
-        self.say(line if self.live else f"{line}  {duration(left)} left")
+        self.say(line if self.live else f"{line}  {duration(left)} remaining")
 
 
 def show(parts: Sequence[Part]) -> None:

@@ -21,11 +21,11 @@ class Row:
         change: its overrides.
         kept: "yes", "no", or "" for the run before.
         verdict: what is wrong, in a few words.
-        healthy: whether it is, for every seed.
+        healthy: whether it is healthy with every seed.
         figures: score, explained variance and skill score, over seeds.
         failing: names of the criteria that fail.
-        cleared: codes of causes that the change took away.
-        new: codes of causes that it brought.
+        cleared: codes of causes that the change removed.
+        new: codes of causes that it introduced.
     """
 
     name: str
@@ -51,7 +51,7 @@ def treatment(rows: Sequence[Row]) -> Table:
             Column("verdict", [row.verdict for row in rows], cut=True),
             Column("score", [_number(row, "score") for row in rows], right=True, starred=best),
             Column("explained", [_number(row, "explained") for row in rows], right=True),
-            Column("skill_score", [_number(row, "skill_score") for row in rows], right=True),
+            Column("skill score", [_number(row, "skill_score") for row in rows], right=True),
             Column("fails", [", ".join(row.failing) for row in rows], cut=True, spare=1),
             Column("cleared", [" ".join(row.cleared) for row in rows], cut=True, spare=1),
             Column("new", [" ".join(row.new) for row in rows], cut=True, spare=1),

@@ -72,7 +72,19 @@ def baselines(run: RunData) -> Figure | None:
     from matplotlib.figure import Figure
 
     arrays = run.arrays
-    baselines = _explained(arrays, run.frozen)
+    baselines = {
+        "black image": explained(arrays, "black_mse"),
+        "flat image with the\nmean grey of each image": explained(arrays, "perturbation/grey_mse"),
+        "mean training image": explained(arrays, "mean_mse"),
+        "linear decoder of the image\nat the latent resolution": explained(
+            arrays, "perturbation/linear_mse"
+        ),
+        "same network with a\nfrozen random encoder": math.nan if run.frozen is None else run.frozen,
+        THIS: explained(arrays, "mse"),
+        "principal components,\nas many as latent values": explained(
+            arrays, "perturbation/projection_mse"
+        ),
+    }
     trained = math.nan
     if {"train_mse", "train_mean_mse"} <= arrays.keys():
         trained = explained_variance(arrays["train_mse"], arrays["train_mean_mse"])
@@ -88,9 +100,7 @@ def baselines(run: RunData) -> Figure | None:
     for row, (name, tick) in enumerate(zip(names, axes.get_yticklabels(), strict=True)):
         value = baselines[name]
         colour, weight = (OWN, "bold") if name == THIS else (OTHERS, "normal")
-        axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.62, color=colour)
-        if value < left:  # cut, with an arrow
-            axes.plot(left, row, marker="<", markersize=9, color=colour)
+        bar(axes, row, value, left, colour)
         axes.text(1.06, row, _number(value), va="center", fontsize=8, fontweight=weight)
         tick.set_fontweight(weight)
     if not math.isnan(trained):
@@ -115,24 +125,19 @@ def baselines(run: RunData) -> Figure | None:
     return chart
 
 
-def _explained(arrays: Arrays, frozen: float | None) -> dict[str, float]:
-    """Explained variance of held-out images by model; NaN where it is unknown."""
+def explained(arrays: Arrays, key: str) -> float:
+    """Explained variance of held-out images with the errors in an array; NaN where it is unknown."""
+    if key not in arrays or "mean_mse" not in arrays:
+        return math.nan
+    mse = arrays[key]  # (k,) of the first of the held-out images
+    return explained_variance(mse, arrays["mean_mse"][: len(mse)])
 
-    def reached(key: str) -> float:
-        if key not in arrays:
-            return math.nan
-        mse = arrays[key]  # (k,) of the first of the held-out images
-        return explained_variance(mse, arrays["mean_mse"][: len(mse)])
 
-    return {
-        "black image": reached("black_mse"),
-        "flat image with the\nmean grey of each image": reached("perturbation/grey_mse"),
-        "mean training image": reached("mean_mse"),
-        "linear decoder of the image\nat the latent resolution": reached("perturbation/linear_mse"),
-        "same network with a\nfrozen random encoder": math.nan if frozen is None else frozen,
-        THIS: reached("mse"),
-        "principal components,\nas many as latent values": reached("perturbation/projection_mse"),
-    }
+def bar(axes: Axes, row: int, value: float, left: float, colour: str) -> None:
+    """A bar from 0; with an arrow where it is cut at ``left``."""
+    axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.62, color=colour)
+    if value < left:
+        axes.plot(left, row, marker="<", markersize=8, color=colour)
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The picture of ``cae compare``: what several networks make of the same images."""
+"""The figure of ``cae compare --picture``: reconstructions of the same images by several runs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MOST_IMAGES = 8
 def picture(
     path: Path, images: NDArray[Any], outputs: Mapping[str, NDArray[Any]], captions: Mapping[str, str]
 ) -> None:
-    """Draws what several networks make of the same images, a row each, the images first.
+    """Draws the images, and below them the reconstructions of each run in a row.
 
     Args:
         path: of the PNG.
         images: (n, h, w, c).
         outputs: by the name of the run; the same shape.
-        captions: what stands beside a run's name.
+        captions: a second line for a run's name.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     count = min(MOST_IMAGES, len(images))
     rows = [[photo(image) for image in part[:count]] for part in (images, *outputs.values())]
@@ -36,7 +36,7 @@ def picture(
         "\n".join(filter(None, (printable(name)[:28], printable(captions.get(name, ""))[:28])))
         for name in outputs
     ]
-    drawn = grid("the same images through several networks", rows, ["input", *names])
+    drawn = grid("Reconstructions of the same images", rows, ["input", *names])
     try:
         with atomic(path) as temporary:
             drawn.save(temporary, format="png", dpi=(DPI, DPI))

@@ -1,4 +1,4 @@
-"""All jobs of a sweep on one sheet: first filters, and what each makes of the same images."""
+"""The contact sheet of a sweep: first filters and reconstructions of all jobs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_FILTERS, MOST_IMAGES = 8, 6
-MOST_JOBS = 40  # rows; a picture of more cannot be looked at
-NAME, MOST_LINES = 44, 4  # letters of a line beside a row, and lines
-WIDEST = 3 * TILE  # pixels of a tile: a panorama is made smaller
+MOST_JOBS = 40  # rows
+NAME, MOST_LINES = 44, 4  # letters of a line of a row's name, and lines
+WIDEST = 3 * TILE  # pixels of a tile; wider images are reduced
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Sheet:
     """A job.
 
     Attributes:
-        lines: its name, and what is to be said of it, a line each.
+        lines: its name and its result, a line each.
         kernel: (k, k, inputs, filters) of its first convolution, most used first; None if it has none.
         images: (n, h, w, c) held-out images; None for a job that was not measured.
-        outputs: (n, h, w, c) what it makes of them.
+        outputs: (n, h, w, c) their reconstructions.
     """
 
     lines: tuple[str, ...]
@@ -40,11 +40,11 @@ class Sheet:
 def contact(sheets: Sequence[Sheet], left_out: int = 0) -> Image.Image | None:
     """The contact sheet; None if no job has anything to show.
 
-    Jobs that were measured on the same images stand below these; others begin a block of their own.
+    Jobs stand below the images that they were measured on.
 
     Args:
         sheets: in the order of the leaderboard, at most `MOST_JOBS`.
-        left_out: jobs that it has no room for.
+        left_out: number of jobs that are not shown.
     """
     first = next((sheet.images for sheet in sheets if sheet.images is not None), None)
     if first is None:
@@ -72,8 +72,8 @@ def contact(sheets: Sequence[Sheet], left_out: int = 0) -> Image.Image | None:
         names,
         cell=0.6,
         caption="Left: filters of the first convolution, most used first, mean over their input "
-        "channels; blue negative, white 0, red positive, each job on its own scale. Right: what the job "
-        f"makes of the images above it.{more}",
+        "channels; blue negative, white 0, red positive, one scale for each job. Right: "
+        f"reconstructions of the held-out images above.{more}",
         groups=groups,
     )
 

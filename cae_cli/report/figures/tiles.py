@@ -1,6 +1,6 @@
-"""Tiles: small arrays of colours, put together as one picture with names around them.
+"""Tiles: small arrays of colours in a grid, with names around them.
 
-Pillow draws them: Matplotlib takes far longer to lay out and draw as many labels.
+Pillow draws them, because Matplotlib takes far longer for as many labels.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def photo(image: Array) -> Array:
 
 
 class Colours:
-    """A colour map with its scale, for tiles and for the legend beside them."""
+    """A colour map and its scale, for tiles and their legend."""
 
     def __init__(self, values: Sequence[Array], *, signed: bool = False) -> None:
         from matplotlib import colormaps
         from matplotlib.colors import Normalize
 
-        # Networks that diverged have values that are not finite, dead ones nothing but 0.
+        # Networks that diverged have values that are not finite, inactive ones only 0.
         finite = [v[np.isfinite(v)] for v in values]
         limit = max((float(np.abs(v).max()) for v in finite if v.size), default=0) or 1.0
         signed = signed or any(float(v.min()) < -1e-6 * limit for v in finite if v.size)
@@ -101,7 +101,7 @@ class Colours:
         return np.asarray(self.map(self.norm(shown))[..., :3], np.float32)
 
     def scale(self, height: int, label: str) -> Image.Image:
-        """The scale from its lowest colour up to its highest, with numbers and a name beside it."""
+        """The scale with its numbers and its label, the largest at the top."""
         from matplotlib.ticker import MaxNLocator
         from PIL import Image, ImageDraw
 
@@ -152,18 +152,18 @@ def grid(
     groups: Sequence[int] = (),
     beside: tuple[int, int, str] | None = None,
 ) -> Image.Image:
-    """A picture of tiles with names beside the rows and above the columns.
+    """A picture of tiles with names of rows and columns.
 
     Args:
-        title: above all.
+        title: above the tiles.
         rows: of tiles.
         row_names: one for each row, or none.
         column_names: one for each column, or none.
-        cell: inches of a tile's height.
-        caption: below all.
-        scale: colours whose scale stands to the right, and its name.
-        groups: how many rows belong together: a line stands between groups.
-        beside: the row and column of a tile, and what stands to its left.
+        cell: height of a tile in inches.
+        caption: below the tiles.
+        scale: colours whose scale is drawn at the right, and its label.
+        groups: number of rows in each group; a line separates groups.
+        beside: the row and column of a tile, and a text to its left.
     """
     from PIL import Image, ImageDraw
 
@@ -233,7 +233,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _size(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Pixels across and along that a text of some lines takes."""
+    """Width and height of a text in pixels."""
     if not text:
         return 0, 0
     _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)

@@ -1,4 +1,4 @@
-"""The picture of a treatment: before, after, and beside them a random change."""
+"""The figure of a treatment: the run before, after the fix, and after a random control."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.errors import printable
-from cae_cli.metrics.quality import explained_variance
-from cae_cli.report.figures.charts import OTHERS, OWN, WORST
+from cae_cli.report.figures.charts import OTHERS, OWN, WORST, bar, explained
 from cae_cli.report.figures.tiles import DPI, Array, Colours, mosaic, photo
 
 if TYPE_CHECKING:
@@ -23,17 +22,18 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, NDArray[Any]]
 
 MOST_IMAGES, FILTERS = 6, (2, 8)
+BASELINES = {"network": "mse", "linear decoder": "perturbation/linear_mse", "mean image": "mean_mse"}
 LETTERS = 38  # of a line above a column
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A column of the picture.
+    """A column of the figure.
 
     Attributes:
-        title: what was done.
+        title: what was changed.
         verdict: what is wrong, in a few words.
-        healthy: whether nothing is.
+        healthy: whether nothing is wrong.
         arrays: of the run; None if there are none.
     """
 
@@ -44,7 +44,7 @@ class Panel:
 
 
 def treatment(panels: list[Panel]) -> Figure:
-    """Reconstructions, first filters and the baselines of a few runs, one in each column.
+    """Reconstructions, first filters and baselines of a few runs, one in each column.
 
     Args:
         panels: the runs, the one before first.
@@ -55,7 +55,10 @@ def treatment(panels: list[Panel]) -> Figure:
     axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=[1.1, 0.75, 0.9])
     # Networks that diverged have infinite errors, whose sums are not numbers.
     with np.errstate(all="ignore"):
-        baselines_of = [_baselines(panel.arrays) for panel in panels]
+        baselines_of = [
+            {name: explained(panel.arrays or {}, key) for name, key in BASELINES.items()}
+            for panel in panels
+        ]
     left = max(
         WORST, min((v for own in baselines_of for v in own.values() if math.isfinite(v)), default=0)
     )
@@ -74,19 +77,19 @@ def treatment(panels: list[Panel]) -> Figure:
         _bars(axes[2, column], baselines, min(left, 0.0), named=column == 0)
     labels = (
         "held-out images,\nreconstructions",
-        "filters of the\nfirst layer\n(each its scale)",
+        "filters of the\nfirst layer\n(own scales)",
         "explained\nvariance",
     )
     for row, label in enumerate(labels):
         axes[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", labelpad=8)
     figure.set_layout_engine("constrained", wspace=0.06, hspace=0.04)
-    beside = "" if len(panels) < 3 else ", and after a random change"
-    figure.suptitle(f"The run before its treatment and after it{beside}", fontsize=10)
+    control = "" if len(panels) < 3 else ", and after a random control"
+    figure.suptitle(f"Before and after the fix{control}", fontsize=10)
     return figure
 
 
 def _tiles(axes: Axes, tiles: Array | None) -> None:
-    """Tiles in a panel, or words where there are none."""
+    """Tiles in a panel, or a note where there are none."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -97,7 +100,7 @@ def _tiles(axes: Axes, tiles: Array | None) -> None:
 
 
 def _reconstructions(arrays: Arrays | None) -> Array | None:
-    """Images above what the network makes of them."""
+    """Images above their reconstructions."""
     if arrays is None or not {"example_images", "example_outputs"} <= arrays.keys():
         return None
     pair = (arrays["example_images"], arrays["example_outputs"])
@@ -117,32 +120,16 @@ def _filters(arrays: Arrays | None) -> Array | None:
     return mosaic([tiles[start : start + columns] for start in range(0, len(tiles), columns)])
 
 
-def _baselines(arrays: Arrays | None) -> dict[str, float]:
-    """Explained variance by what explains it, the network first; NaN where it is not known."""
-    baselines = {"network": "mse", "linear decoder": "perturbation/linear_mse", "mean image": "mean_mse"}
-
-    def reached(key: str) -> float:
-        if arrays is None or key not in arrays or "mean_mse" not in arrays:
-            return math.nan
-        mse = arrays[key]  # (k,) of the first of the held-out images
-        return explained_variance(mse, arrays["mean_mse"][: len(mse)])
-
-    return {name: reached(key) for name, key in baselines.items()}
-
-
 def _bars(axes: Axes, baselines: Mapping[str, float], left: float, *, named: bool) -> None:
-    """Bars from the mean image at 0 to 1; what is worse than all others is cut, its number is not."""
+    """Bars from 0, the mean image, to 1; very bad ones are cut, their numbers are not."""
     names = list(baselines)[::-1]
     for row, name in enumerate(names):
         value = baselines[name]
-        colour = OWN if name == "network" else OTHERS
-        axes.barh(row, 0.0 if math.isnan(value) else max(value, left), height=0.6, color=colour)
-        if value < left:
-            axes.plot(left, row, marker="<", markersize=7, color=colour)
-        said = "unknown" if math.isnan(value) else f"{value:.2f}" if value > -100 else f"{value:.0e}"
-        said = "not finite" if math.isinf(value) else said
-        place = max(0.0, value) if math.isfinite(value) else 0.0
-        axes.text(place + 0.03, row, said, va="center", fontsize=7.5)
+        bar(axes, row, value, left, OWN if name == "network" else OTHERS)
+        label = "unknown" if math.isnan(value) else f"{value:.2f}" if value > -100 else f"{value:.0e}"
+        label = "not finite" if math.isinf(value) else label
+        end = max(0.0, value) if math.isfinite(value) else 0.0
+        axes.text(end + 0.03, row, label, va="center", fontsize=7.5)
     axes.set_yticks(range(len(names)), names if named else [""] * len(names), fontsize=7.5)
     axes.set_xlim(left - 0.05, 1.2)
     axes.set_xticks([tick for tick in (-1.5, -1, -0.5, 0, 0.5, 1) if tick >= left])
