@@ -38,7 +38,7 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
     began = well.status()["started"], torn.status()["started"]
     capfd.readouterr()
     train()
-    assert "2 jobs of 2 finished already" in capfd.readouterr().err
+    assert "2 jobs of 2 already finished" in capfd.readouterr().err
     assert (well.status()["started"], torn.status()["started"]) == began
 
 

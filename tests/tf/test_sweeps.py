@@ -134,7 +134,7 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
     # The same command again, without the job that takes long.
     before = (well / "metrics.csv").stat().st_mtime_ns
     code, _, err = swept(tmp_path, *words, "sweep.exclude=[{training.epochs:3000}]")
-    assert code == 1 and "1 job of 3 finished already" in err
+    assert code == 1 and "1 job of 3 already finished" in err
     assert (well / "metrics.csv").stat().st_mtime_ns == before
     for folder, again in ((large, True), (fast, True), (killed, False)):
         assert status(folder)[0] == "failed"
@@ -204,12 +204,12 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_and_a_grown_one_skips_what_is_d
 
     stamps = {path: path.stat().st_mtime_ns for name in names for path in (folder / name).rglob("*")}
     code, out, err = swept(here, *SMALL, "loss=mae", "seed=range(1,5)")
-    assert code == 0 and "2 jobs of 4 finished already" in err, err
+    assert code == 0 and "2 jobs of 4 already finished" in err, err
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     jobs = [row for row in table(folder) if row["row"] == "job"]
     assert len(SweepFolder(folder).read().jobs) == len(jobs) == 4
     code, out, err = swept(here, *SMALL, "loss=mae", "seed=range(1,5)")
-    assert code == 0 and "4 jobs of 4 finished already" in err and "4 jobs" in out
+    assert code == 0 and "4 jobs of 4 already finished" in err and "4 jobs" in out
     assert [path.name for path in here.glob("runs/train/*")] == [folder.name]
 
 
