@@ -122,7 +122,8 @@ def test_a_random_control_is_the_same_for_a_seed_and_a_step_and_another_for_othe
 
 @pytest.mark.parametrize(
     "overrides",
-    [("loss=bce",), ("optimizer.learning_rate=.1",), ("model.filters=[64,32]", "model.latent_channels=8"),
+    [("loss=bce",), ("optimizer.learning_rate=.1",),
+     ("model.filters=[64,32]", "model.latent_channels=8"),
      ("regularization=[l2,batchnorm]", "loss.k1=.01")],
 )  # fmt: skip
 def test_a_random_control_has_as_many_overrides_of_the_same_kinds_and_changes_the_run(overrides):
@@ -195,7 +196,10 @@ def test_the_first_fix_of_the_first_cause_comes_first_and_ends_it_if_it_works():
     assert one.is_fixed and one.first_fixed and one.is_over and one.wanted() == []
     [step] = one.steps
     assert (
-        step.kept and step.proposal.code == "CAE206" and one.words == step.words and one.trainings == 1
+        step.kept
+        and step.proposal.code == "CAE206"
+        and one.overrides == step.overrides
+        and one.trainings == 1
     )
 
 
@@ -206,8 +210,8 @@ def test_what_does_not_help_is_left_and_the_next_fix_is_tried_on_the_old_base():
         tried.append(wanted[0].overrides)
         one.take_results([made(WORSE, PENALTY)])
     proposed = [p.overrides for p in diagnose(FAULTY, PENALTY).causes[0].fixes]
-    assert [step.overrides for step in one.steps] == proposed and len(set(tried)) == len(tried)
-    assert not any(step.kept for step in one.steps) and one.words == OVERRIDES
+    assert [step.change for step in one.steps] == proposed and len(set(tried)) == len(tried)
+    assert not any(step.kept for step in one.steps) and one.overrides == OVERRIDES
     assert one.is_over and not one.is_fixed and not one.first_fixed
 
 
@@ -218,7 +222,7 @@ def test_what_helps_is_the_base_of_the_next_step_even_if_problems_remain():
     assert one.steps[0].kept
     [wanted] = one.wanted()
     # The weaker penalty stands, and what is proposed next goes on top.
-    assert wanted.overrides[:-1] == with_changes(one.steps[0].words, one.tried[1])
+    assert wanted.overrides[:-1] == with_changes(one.steps[0].overrides, one.tried[1])
     assert one.tried[1] == ("regularization=none",)
 
 
@@ -290,8 +294,8 @@ def test_a_random_control_goes_beside_every_step_and_no_further():
         steps += 1
     assert steps == len(first.steps) == len(other.steps) == 2 and other.is_over
     for step, control in zip(first.steps, other.steps, strict=True):
-        assert len(step.overrides) == len(control.overrides)
-        assert control.proposal.code is None and control.overrides != step.overrides
+        assert len(step.change) == len(control.change)
+        assert control.proposal.code is None and control.change != step.change
 
 
 def test_short_trainings_choose_between_the_fixes_of_the_first_cause():

@@ -163,4 +163,4 @@ def _described(step: Step) -> str:
     """The overrides of a step and their result."""
     [result] = step.results
     outcome = "healthy" if result.healthy else ", ".join([*sorted(result.codes), *result.failing])
-    return f"{' '.join(step.overrides)} → {outcome or result.reason or 'undecided'}"
+    return f"{' '.join(step.change)} → {outcome or result.reason or 'undecided'}"

@@ -63,70 +63,70 @@ def main(args: list[str]) -> int:
         return 0
     by = query.checked_metric(flags.by) if flags.by else None
     registry = Registry(flags.runs)
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for name in flags.names:
         sweep = registry.find_sweep(name)
         if sweep is not None:
-            found += registry.jobs(sweep)
+            entries += registry.jobs(sweep)
             by = by or "psnr"
         else:
-            found.append(registry.entry(registry.find(name)))
-    found = list({entry.folder.resolve(): entry for entry in found}.values())
-    if len(found) < 2:
+            entries.append(registry.entry(registry.find(name)))
+    entries = list({entry.folder.resolve(): entry for entry in entries}.values())
+    if len(entries) < 2:
         raise UserError(
-            f"expected two runs or a sweep, got {len(found)} run{'' if len(found) == 1 else 's'}",
+            f"expected two runs or a sweep, got {len(entries)} run{'' if len(entries) == 1 else 's'}",
             where="command line: cae compare",
             hint="cae compare last-1 last",
         )
     if flags.exit_code:
-        _check_pair(found)
-    differences = _differences(found) if len(flags.names) == 2 else None
+        _check_pair(entries)
+    differences = _differences(entries) if len(flags.names) == 2 else None
     if by:
-        found = query.ordered(found, by)
-    found = found[: flags.top]
-    differs = _differing(found)
-    losses = [entry.val_loss for entry in found]
+        entries = query.ordered(entries, by)
+    entries = entries[: flags.top]
+    differs = _differing(entries)
+    losses = [entry.val_loss for entry in entries]
     if flags.csv:
-        print(_csv(found, differs, losses), end="")
+        print(_csv(entries, differs, losses), end="")
     else:
-        terminal.show(_compared(found, differs, losses))
+        terminal.show(_compared(entries, differs, losses))
         if differences is not None:
             terminal.show(["", *comparison.differences(differences, ABSENT)])
     screen = terminal.Screen()
     if differences is not None and not any(differences.values()):
         screen.say(f"no difference in {', '.join(differences)}")
-    for entry in found:
+    for entry in entries:
         for warning in entry.warnings:
             screen.say(f"! {entry.id}: {warning}")
     if flags.picture is not None:
-        _draw(flags.picture, found, differs)
+        _draw(flags.picture, entries, differs)
         screen.say(f"drawn: {flags.picture}")
     return int(flags.exit_code and any((differences or {}).values()))
 
 
-def _check_pair(found: Sequence[Entry]) -> None:
+def _check_pair(entries: Sequence[Entry]) -> None:
     """Raises UserError unless these are two runs whose files can be read."""
-    if len(found) != 2:
+    if len(entries) != 2:
         raise UserError(
-            f"--exit-code needs two runs, got {len(found)}",
+            f"--exit-code needs two runs, got {len(entries)}",
             where="command line: cae compare",
             hint="cae compare last-1 last --exit-code",
         )
-    for entry in found:
+    for entry in entries:
         if not entry.setup:
             problems = entry.problems
             raise problems[0] if problems else UserError("run.json is missing", where=entry.folder)
 
 
-def _differences(found: Sequence[Entry]) -> dict[str, dict[str, tuple[Any, Any]]] | None:
+def _differences(entries: Sequence[Entry]) -> dict[str, dict[str, tuple[Any, Any]]] | None:
     """What two runs do not share, by section and key, `ABSENT` where one of them has nothing.
 
     Returns:
         None unless there are exactly two runs that can be read.
     """
-    if len(found) != 2 or not all(entry.setup for entry in found):
+    if len(entries) != 2 or not all(entry.setup for entry in entries):
         return None
-    before, after = map(_sections, found)
+    before, after = map(_sections, entries)
     return {
         name: {
             key: (before[name].get(key, ABSENT), after[name].get(key, ABSENT))
@@ -162,9 +162,9 @@ def _short(value: Any) -> Any:
     return value[:12] if isinstance(value, str) else value
 
 
-def _differing(found: Sequence[Entry]) -> list[str]:
+def _differing(entries: Sequence[Entry]) -> list[str]:
     """The overrides of each run that not all runs share, as text."""
-    configs = [flat(entry.config) for entry in found]
+    configs = [flat(entry.config) for entry in entries]
     groups = list(dict.fromkeys(key.partition(".")[0] for config in configs for key in config))
     keys = sorted(
         dict.fromkeys(key for config in configs for key in config),
@@ -184,17 +184,17 @@ def _all_equal(values: Sequence[Any]) -> bool:
 
 
 def _compared(
-    found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]
+    entries: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]
 ) -> list[Part]:
-    notes = _notes(found)
-    same_images = len(_images(found)) <= 1
+    notes = _notes(entries)
+    same_images = len(_images(entries)) <= 1
     columns = [
-        Column("run", [entry.id for entry in found]),
+        Column("run", [entry.id for entry in entries]),
         Column("differs by", differs, cut=True),
     ]
-    if any(entry.status != "ok" for entry in found):
-        columns.append(Column("status", [entry.status for entry in found]))
-    figures = {name: [e.figures.get(name) for e in found] for name in query.RISES}
+    if any(entry.status != "ok" for entry in entries):
+        columns.append(Column("status", [entry.status for entry in entries]))
+    figures = {name: [e.figures.get(name) for e in entries] for name in query.RISES}
     for name, values in figures.items():
         metric = RANKING_METRICS.get(name)
         is_share = name in ("explained", "inactive", "duplicates", "prunable")
@@ -204,14 +204,14 @@ def _compared(
         title = "inactive" if name == "inactive" else metric.title if metric else name
         spare = int(name in ("mse", "duplicates", "prunable"))
         columns.append(Column(title, texts, right=True, starred=best, spare=spare))
-    if _same_loss(found) and same_images:
+    if _same_loss(entries) and same_images:
         texts = [numbers.number(v, 5) for v in losses]
         best = _best(losses, texts, rises=False)
         columns.append(Column("val/loss", texts, right=True, starred=best, spare=1))
-    took = [numbers.duration(entry.seconds) for entry in found]
+    took = [numbers.duration(entry.seconds) for entry in entries]
     columns += [
         Column("took", took, right=True, spare=1),
-        Column("diagnosis", [entry.problem for entry in found], cut=True),
+        Column("diagnosis", [entry.problem for entry in entries], cut=True),
     ]
     return [Table(columns), *(line(f"! {note}", whole=True) for note in notes)]
 
@@ -226,23 +226,23 @@ def _best(values: Sequence[float | None], texts: Sequence[str], *, rises: bool) 
     return frozenset(i for i in known if texts[i] in top)
 
 
-def _images(found: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+def _images(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     """The runs, grouped by the images that they were measured on."""
     groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in found:
+    for entry in entries:
         if entry.figures.keys() - {"seconds"}:
             groups.setdefault(entry.held_out, []).append(entry)
     return groups
 
 
-def _same_loss(found: Sequence[Entry]) -> bool:
-    return _all_equal([entry.config.get("loss") for entry in found])
+def _same_loss(entries: Sequence[Entry]) -> bool:
+    return _all_equal([entry.config.get("loss") for entry in entries])
 
 
-def _notes(found: Sequence[Entry]) -> list[str]:
+def _notes(entries: Sequence[Entry]) -> list[str]:
     """Notes about values that are not comparable."""
     notes = []
-    groups = _images(found)
+    groups = _images(entries)
     if len(groups) > 1:
         which = "; ".join(
             f"{fingerprint[:8] or 'unknown'}{f' ({part})' if part else ''}: "
@@ -251,8 +251,8 @@ def _notes(found: Sequence[Entry]) -> list[str]:
             for (fingerprint, part), entries in groups.items()
         )
         notes.append(f"the images differ, so the metrics are not comparable ({which})")
-    if not _same_loss(found):
-        names = dict.fromkeys(_loss(entry) for entry in found)
+    if not _same_loss(entries):
+        names = dict.fromkeys(_loss(entry) for entry in entries)
         notes.append(f"val/loss is not comparable: {', '.join(filter(None, names))}")
     return notes
 
@@ -265,7 +265,7 @@ def _loss(entry: Entry) -> str:
     return f"loss={loss.get('name')}" + (f" ({' '.join(options)})" if options else "")
 
 
-def _csv(found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]) -> str:
+def _csv(entries: Sequence[Entry], differs: Sequence[str], losses: Sequence[float | None]) -> str:
     header = ["run", "folder", "differs", "status", *query.FIGURES, "val/loss", "loss"]
     rows = [
         [
@@ -279,16 +279,16 @@ def _csv(found: Sequence[Entry], differs: Sequence[str], losses: Sequence[float 
             *entry.held_out,
             entry.verdict,
         ]
-        for entry, differ, loss in zip(found, differs, losses, strict=True)
+        for entry, differ, loss in zip(entries, differs, losses, strict=True)
     ]
     return as_csv([*header, "images", "held_out", "verdict"], rows)
 
 
-def _draw(path: Path, found: Sequence[Entry], differs: Sequence[str]) -> None:
+def _draw(path: Path, entries: Sequence[Entry], differs: Sequence[str]) -> None:
     from cae_cli.report.figures import comparison
 
     images, outputs, captions = [], {}, {}
-    for entry, differ in zip(found, differs, strict=True):
+    for entry, differ in zip(entries, differs, strict=True):
         arrays = entry.run.read_arrays(entry.run.arrays)
         try:
             pair = arrays["example_images"], arrays["example_outputs"]
@@ -298,7 +298,7 @@ def _draw(path: Path, found: Sequence[Entry], differs: Sequence[str]) -> None:
         outputs[entry.id], captions[entry.id] = pair[1], differ
         if pair[0].ndim != 4 or pair[0].shape != pair[1].shape or not comparison.same_images(images):
             raise UserError(
-                f"{entry.id} and {found[0].id} have different example images",
+                f"{entry.id} and {entries[0].id} have different example images",
                 where=entry.folder,
                 hint="leave out --picture or this run",
             )

@@ -182,7 +182,7 @@ def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
     direction = 1 if seed + flags.seeds <= 2**31 else -1
     return Plan(
         before=before,
-        words=tuple(word for word in again.overrides if not word.startswith("seed=")),
+        overrides=tuple(word for word in again.overrides if not word.startswith("seed=")),
         seeds=tuple(seed + direction * k for k in range(flags.seeds)),
         max_fixes=flags.max_fixes,
         budget=flags.budget,

@@ -1,1 +1,1 @@
-"""Tries a fix beside a random control."""
+"""Tests fixes against random changes."""

@@ -55,20 +55,20 @@ class Step:
     Attributes:
         number: from 1.
         proposal: the change.
-        words: overrides of the runs, without the seed.
+        overrides: overrides of the runs, without the seed.
         results: one for each seed.
         kept: later steps build on it.
     """
 
     number: int
     proposal: Proposal
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     results: tuple[Result, ...]
     kept: bool
 
     @property
-    def overrides(self) -> tuple[str, ...]:
-        """The change."""
+    def change(self) -> tuple[str, ...]:
+        """The overrides that were tried."""
         return self.proposal.overrides
 
 
@@ -84,7 +84,7 @@ class Arm:
 
     Args:
         name: prefix of the names of its runs.
-        words: overrides of the run; the seed is ignored.
+        overrides: overrides of the run; the seed is ignored.
         before: results of the run, one for each seed.
         seeds: each step trains one run for each.
         proposer: proposes the changes.
@@ -95,7 +95,7 @@ class Arm:
     def __init__(
         self,
         name: str,
-        words: Sequence[str],
+        overrides: Sequence[str],
         before: Sequence[Result],
         seeds: Sequence[int],
         proposer: Proposer,
@@ -104,14 +104,14 @@ class Arm:
     ) -> None:
         assert len(before) == len(seeds) > 0, "one result for each seed"
         self.name = name
-        self.words = tuple(word for word in words if key_of(word) != "seed")  # of the base
+        self.overrides = tuple(word for word in overrides if key_of(word) != "seed")  # of the base
         self.base = self.before = tuple(before)
         self.seeds = tuple(seeds)
         self.max_steps = max_steps
         self.checked = checked
         self.steps: list[Step] = []
         self.proposer = proposer
-        self.known = [checked(self.words)]  # no config is trained twice
+        self.known = [checked(self.overrides)]  # no config is trained twice
         self._next: tuple[Proposal, tuple[str, ...]] | None = None
         self._is_exhausted = False
 
@@ -139,7 +139,7 @@ class Arm:
     @property
     def tried(self) -> list[tuple[str, ...]]:
         """The changes of all steps, including the one that is wanted now."""
-        changes = [step.overrides for step in self.steps]
+        changes = [step.change for step in self.steps]
         return [*changes, self._next[0].overrides] if self._next else changes
 
     def wanted(self) -> list[BatchRun]:
@@ -152,23 +152,24 @@ class Arm:
             self._is_exhausted = self._next is None
         if self._next is None:
             return []
-        number, words = len(self.steps) + 1, self._next[1]
+        number, overrides = len(self.steps) + 1, self._next[1]
         return [
-            BatchRun(f"{self.name}_{number}_s{seed}", (*words, f"seed={seed}")) for seed in self.seeds
+            BatchRun(f"{self.name}_{number}_s{seed}", (*overrides, f"seed={seed}"))
+            for seed in self.seeds
         ]
 
     def _chosen(self) -> tuple[Proposal, tuple[str, ...]] | None:
         """The first proposal that fits the run and was not tried, and the overrides with it."""
         for proposal in self.proposer.proposals(self):
-            words = with_changes(self.words, proposal.overrides)
+            overrides = with_changes(self.overrides, proposal.overrides)
             try:
-                config = self.checked(words)
+                config = self.checked(overrides)
                 experiment.check_early(config)
             except UserError:
                 continue  # it does not fit this run
             if config not in self.known:
                 self.known.append(config)
-                return proposal, words
+                return proposal, overrides
         return None
 
     def take(self, runs: Sequence[Run]) -> None:
@@ -178,13 +179,13 @@ class Arm:
     def take_results(self, results: Sequence[Result]) -> None:
         """Takes the results of the trainings that were wanted, in their order."""
         assert self._next is not None and len(results) == len(self.seeds), "nothing else was wanted"
-        proposal, words = self._next
+        proposal, overrides = self._next
         kept = is_better(results, self.base)
-        step = Step(len(self.steps) + 1, proposal, words, tuple(results), kept)
+        step = Step(len(self.steps) + 1, proposal, overrides, tuple(results), kept)
         self.steps.append(step)
         self._next = None
         if kept:
-            self.base, self.words = step.results, step.words
+            self.base, self.overrides = step.results, step.overrides
 
 
 class Fixes:
@@ -243,7 +244,7 @@ def _trainable(arm: Arm, fixes: Iterable[Fix]) -> list[tuple[str, ...]]:
     changes: dict[tuple[str, ...], None] = {}
     for fix in fixes:
         try:
-            config = arm.checked(with_changes(arm.words, fix.overrides))
+            config = arm.checked(with_changes(arm.overrides, fix.overrides))
             experiment.check_early(config)
         except UserError:
             continue
@@ -273,11 +274,11 @@ class RandomControls:
         tried = self.other.tried
         if number > len(tried):
             return
-        drawn = self.control.draw(tried[number - 1], arm.words, number, arm.checked, arm.known)
+        drawn = self.control.draw(tried[number - 1], arm.overrides, number, arm.checked, arm.known)
         if drawn is not None:
             yield Proposal(drawn, "random")
 
 
-def reproduced(words: Sequence[str], seed: int) -> str:
+def reproduced(overrides: Sequence[str], seed: int) -> str:
     """The command that repeats a run of an arm."""
-    return shlex.join(["cae", "train", *words, f"seed={seed}"])
+    return shlex.join(["cae", "train", *overrides, f"seed={seed}"])

@@ -58,7 +58,7 @@ class RandomControl:
     def draw(
         self,
         fix: Sequence[str],
-        words: Sequence[str],
+        overrides: Sequence[str],
         step: int,
         checked: Callable[[Sequence[str]], Config],
         known: Sequence[Config] = (),
@@ -70,7 +70,7 @@ class RandomControl:
 
         Args:
             fix: its overrides.
-            words: the overrides of the run that is changed.
+            overrides: of the run that is changed.
             step: number of the step, from 1; each step has its own draw.
             checked: composes a config from overrides and checks it.
             known: configs that were tried, and are not drawn again.
@@ -79,7 +79,7 @@ class RandomControl:
             Overrides; None if no fitting change was found.
         """
         rng = np.random.default_rng((self.seed, step))
-        now = checked(words)
+        now = checked(overrides)
         choices, options = _choices(), _options(now)
         for _ in range(MAX_DRAWS):
             keys: set[str] = set()
@@ -96,7 +96,7 @@ class RandomControl:
                     keys.add(option.key)
                     drawn.append(f"{option.key}={_text(_value(option, rng))}")
             try:
-                changed = checked(with_changes(words, drawn))
+                changed = checked(with_changes(overrides, drawn))
                 experiment.check_early(changed)
             except UserError:
                 continue  # options that do not fit together
@@ -105,9 +105,9 @@ class RandomControl:
         return None
 
 
-def with_changes(words: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
+def with_changes(overrides: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
     """The overrides of a run with changes; those that the changes replace are left out."""
-    return tuple(shlex.split(Fix(tuple(changes), "", Safety.SAFE).command(words)))
+    return tuple(shlex.split(Fix(tuple(changes), "", Safety.SAFE).command(overrides)))
 
 
 def _choices() -> dict[str, list[str]]:

@@ -64,7 +64,7 @@ class Record:
     @property
     def changes(self) -> tuple[str, ...]:
         """Overrides that were kept, in order."""
-        return tuple(o for step in self.treatment.steps if step.kept for o in step.overrides)
+        return tuple(o for step in self.treatment.steps if step.kept for o in step.change)
 
     @property
     def gain(self) -> Interval:
@@ -81,7 +81,7 @@ class Record:
     @property
     def reproduce(self) -> str:
         """The command that repeats the best run."""
-        return reproduced(self.treatment.words, self.treatment.seeds[0])
+        return reproduced(self.treatment.overrides, self.treatment.seeds[0])
 
     def verdict(self) -> str:
         """The outcome in one line."""
@@ -140,7 +140,7 @@ class Record:
             for step in arm.steps if arm else ():
                 kept = "yes" if step.kept else "no"
                 rows.append(
-                    _row(f"{name} {step.number}", " ".join(step.overrides), kept, step.results, base)
+                    _row(f"{name} {step.number}", " ".join(step.change), kept, step.results, base)
                 )
                 base = step.results if step.kept else base
         return rows
@@ -150,7 +150,7 @@ class Record:
         found = {"before": self.treatment.before[0]}
         for name, arm in (("after", self.treatment), ("control", self.control)):
             if arm and (step := _shown(arm)):
-                changes = [o for s in arm.steps if s.kept for o in s.overrides] or step.overrides
+                changes = [o for s in arm.steps if s.kept for o in s.change] or step.change
                 found[f"{name}: {' '.join(changes)}"] = step.results[0]
         return found
 
@@ -183,25 +183,25 @@ class Record:
         """The best run as an experiment file.
 
         Raises:
-            UserError: a word of it cannot be read.
+            UserError: an override cannot be read.
         """
-        words = (*self.treatment.words, f"seed={self.treatment.seeds[0]}")
-        return experiment(words, [self.reproduce, self.verdict()])
+        overrides = (*self.treatment.overrides, f"seed={self.treatment.seeds[0]}")
+        return experiment(overrides, [self.reproduce, self.verdict()])
 
 
-def experiment(words: Sequence[str], comments: Sequence[str]) -> str:
+def experiment(overrides: Sequence[str], comments: Sequence[str]) -> str:
     """Overrides of ``cae train`` as an experiment file that composes to the same config.
 
     Args:
-        words: the overrides.
+        overrides: of the run.
         comments: its first lines.
 
     Raises:
-        UserError: a word cannot be read.
+        UserError: an override cannot be read.
     """
     defaults: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
-    for override in compose.parsed(words):
+    for override in compose.parsed(overrides):
         key, value = override.key_or_group, _plain(override.value())
         if key in GROUPS:
             defaults.append({f"override /{key}": value})
@@ -304,10 +304,10 @@ def _arm(arm: Arm) -> Mapping[str, Any]:
     steps = [
         {
             "number": step.number,
-            "overrides": step.overrides,
+            "overrides": step.change,
             "why": step.proposal.why,
             "code": step.proposal.code,
-            "command": [reproduced(step.words, seed) for seed in arm.seeds],
+            "command": [reproduced(step.overrides, seed) for seed in arm.seeds],
             "kept": step.kept,
             "results": [_plain_result(result) for result in step.results],
         }

@@ -38,7 +38,7 @@ class Plan:
 
     Attributes:
         before: result of the run.
-        words: its overrides, without the seed.
+        overrides: its overrides, without the seed.
         seeds: to train with, the run's own first.
         max_fixes: fixes to try at most.
         budget: seconds in total; infinite without a limit.
@@ -48,7 +48,7 @@ class Plan:
     """
 
     before: Result
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     max_fixes: int
     budget: float
@@ -59,7 +59,7 @@ class Plan:
     def arm(self, name: str, before: Sequence[Result], proposer: Proposer) -> Arm:
         """An arm that begins with the run."""
         seeds = self.seeds[: len(before)]
-        return Arm(name, self.words, before, seeds, proposer, self.max_fixes, batch.checked)
+        return Arm(name, self.overrides, before, seeds, proposer, self.max_fixes, batch.checked)
 
     @property
     def seconds(self) -> float:
@@ -76,9 +76,9 @@ class Plan:
         """Trainings for each fix."""
         return (1 + self.with_control) * len(self.seeds)
 
-    def cost(self, words: Sequence[str]) -> float:
+    def cost(self, overrides: Sequence[str]) -> float:
         """Length of a training in units of the run."""
-        own, other = batch.checked(self.words), batch.checked(words)
+        own, other = batch.checked(self.overrides), batch.checked(overrides)
         measured = self.before.metrics
         steps = measured.dynamics.steps if measured else None
         cost = other.training.epochs / own.training.epochs
@@ -137,7 +137,7 @@ class Session:
         self.control: Arm | None = None
         if plan.with_control:
             # Depends on the run: otherwise all runs with the seed 0 would get the same changes.
-            seed = zlib.crc32(" ".join((*plan.words, f"seed={plan.seeds[0]}")).encode())
+            seed = zlib.crc32(" ".join((*plan.overrides, f"seed={plan.seeds[0]}")).encode())
             controls = RandomControls(RandomControl(seed), self.treatment)
             self.control = plan.arm("control", before, controls)
 
@@ -165,8 +165,8 @@ class Session:
         self._train_other_seeds(runner)
         compared: tuple[str, ...] | None = None
         while True:
-            if compared != self.treatment.words and not self.treatment.is_over:
-                compared = self.treatment.words
+            if compared != self.treatment.overrides and not self.treatment.is_over:
+                compared = self.treatment.overrides
                 self._choose(runner)
             wanted = [one for arm in self._arms for one in arm.wanted()]
             if not wanted:
@@ -193,7 +193,7 @@ class Session:
         if not others:
             return
         self._screen.say(f"the run itself with {len(others)} more seed{'s' * (len(others) > 1)}")
-        wanted = [BatchRun(f"before_s{seed}", (*plan.words, f"seed={seed}")) for seed in others]
+        wanted = [BatchRun(f"before_s{seed}", (*plan.overrides, f"seed={seed}")) for seed in others]
         self._start([plan.before, *map(result, plan.train(runner, wanted))])
 
     def _choose(self, runner: Batch) -> None:
@@ -213,7 +213,9 @@ class Session:
         step, seed = len(arm.steps) + 1, f"seed={arm.seeds[0]}"
         all_changes = [(), *changes]
         wanted = [
-            BatchRun(f"short_{step}_{i}", (*with_changes(with_changes(arm.words, change), SHORT), seed))
+            BatchRun(
+                f"short_{step}_{i}", (*with_changes(with_changes(arm.overrides, change), SHORT), seed)
+            )
             for i, change in enumerate(all_changes)
         ]
         if not self.plan.lasts(wanted):
