@@ -1,6 +1,8 @@
 """What a person may say of rules, rules of one's own, and how sure a finding is."""
 
 import math
+import re
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,8 @@ from cae_cli.diagnosis import RULES, Severity, diagnose, forecast
 from cae_cli.diagnosis.catalogue import load_rules
 from cae_cli.diagnosis.finding import Confidence, Evidence, confidence
 from cae_cli.errors import UserError
-from tests.test_diagnosis import DEAD, healthy, known, layer, seen
+from tests.conftest import ROOT
+from tests.test_diagnosis import DEAD, changed, healthy, known, layer, seen
 
 INF = math.inf
 
@@ -212,6 +215,14 @@ def test_rules_of_ones_own_are_asked_like_any_other(tmp_path, rules):
     assert diagnose(healthy(), config("rules.MINE01.enabled=false")).disabled == ("MINE01",)
     with pytest.raises(UserError, match="rule MINE01 exists already"):
         load_rules(written(tmp_path, MINE, "again.py"))
+
+
+def test_the_rule_of_the_contributing_guide_works_from_a_file_of_its_own(tmp_path, rules):
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    blocks = [textwrap.dedent(b) for b in re.findall(r"```python\n(.*?)```", guide, re.DOTALL)]
+    rule, imports = (next(b for b in blocks if b.startswith(start)) for start in ("@RULES", "import"))
+    load_rules(written(tmp_path, imports + rule))
+    assert fired(changed("latent", dead=0.9)) == ["CAE504"] and fired(changed("latent", dead=0.3)) == []
 
 
 def test_a_file_of_rules_may_hold_dataclasses(tmp_path, rules):

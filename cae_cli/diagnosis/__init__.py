@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cae_cli.diagnosis import rules  # noqa: F401  (fills the catalogue)
+from cae_cli.diagnosis import fixes, rules  # noqa: F401  (rules fill the catalogue)
 from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, RuleOptions, When
 from cae_cli.diagnosis.causes import order
@@ -38,6 +38,7 @@ __all__ = [
     "Skipped",
     "When",
     "diagnose",
+    "fixes",
     "forecast",
 ]
 
