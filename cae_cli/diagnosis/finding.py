@@ -50,7 +50,7 @@ class Evidence:
         value: the measured value.
         threshold: the threshold that the rule used.
         healthy: the range that healthy runs show; infinite where it has no end.
-        unit: of all these numbers.
+        unit: of all these numbers; in parentheses, a remark on their scale.
     """
 
     name: str
@@ -85,10 +85,12 @@ class Evidence:
         return f"{low:.3g} to {high:.3g}" if low != high else f"{low:.3g}"
 
     def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
+        unit = f" {self.unit} (" if self.unit else " ("
+        if self.unit.startswith("("):  # a remark on the scale
+            unit = f" {self.unit[:-1]}; "
         return (
-            f"{self.name}: {self.value:.3g}{unit} "
-            f"(threshold {self.threshold:.3g}, healthy {self.healthy_text})"
+            f"{self.name}: {self.value:.3g}{unit}threshold {self.threshold:.3g}, "
+            f"healthy {self.healthy_text})"
         )
 
 
