@@ -422,7 +422,9 @@ def test_every_finding_names_its_evidence_and_a_way_out(code):
     config = {**CONFIG, "model": {**CONFIG["model"], "output_activation": "softmax"}}
     finding = diagnose(CASES[code][0], config if code == "CAE203" else CONFIG).findings[0]
     assert finding.message and (finding.fixes or finding.advice)
-    assert all(evidence.unit and evidence.unit.strip("()") in str(evidence) for evidence in finding.evidence)
+    assert all(
+        evidence.unit and evidence.unit.strip("()") in str(evidence) for evidence in finding.evidence
+    )
     assert all(evidence.value != evidence.threshold for evidence in finding.evidence)
     threshold = next(r.threshold for r in RULES if r.code == code)
     assert abs(finding.evidence[0].threshold - threshold) <= 0.5  # counts end between two numbers
