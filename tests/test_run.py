@@ -190,9 +190,9 @@ def test_a_run_of_an_older_version_is_told_how_to_be_made_again(tmp_path):
 
 @pytest.mark.parametrize("layer", ["/tmp/x", "../x", "a/b", "..", ""])
 def test_a_layers_name_is_no_way_out_of_the_folder(tmp_path, layer):
-    for path_of in (Run(tmp_path).filters, Run(tmp_path).maps):
+    for name in ("filters/{layer}.png", "maps/{layer}.png"):
         with pytest.raises(UserError, match="cannot be read"):
-            path_of(layer)
+            Run(tmp_path).figure(name, layer)
 
 
 HOLD = """

@@ -79,7 +79,7 @@ class Run:
         Raises:
             UserError: with the layer's name the file would be elsewhere.
         """
-        if layer and (layer != Path(layer).name or not layer.strip(".")):
+        if "{layer}" in name and (layer != Path(layer).name or not layer.strip(".")):
             raise _unreadable(self.arrays)
         return self.folder / name.replace("{layer}", layer)
 

@@ -108,13 +108,13 @@ def wants_errors(hydra: Any) -> bool:
 
 def _command(context: Any) -> list[str]:
     """The command that repeats a job as a single run."""
-    words = ["cae", "train"]
+    command = ["cae", "train"]
     for source in context.runtime.config_sources:
         if source.provider == "command-line":
-            words += ["-cd", source.path]
+            command += ["-cd", source.path]
     if context.job.config_name != "config":
-        words += ["-cn", context.job.config_name]
-    return [*words, *context.overrides.task]
+        command += ["-cn", context.job.config_name]
+    return [*command, *context.overrides.task]
 
 
 def _choices(context: Any) -> dict[str, Any]:

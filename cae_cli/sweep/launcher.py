@@ -108,14 +108,14 @@ def prepare(
     HydraConfig.instance().set_config(config)  # ${hydra:job.num}; makes it read-only
     options = parse(config)
     verdict = work.task.pictures
-    place = claim_folder(
+    claimed = claim_folder(
         folder / (name or str(config.hydra.sweep.subdir)),
         Fingerprint.of(options, verdict=verdict),
         verdict=verdict,
     )
     with read_write(config.hydra):
-        config.hydra.sweep.subdir = place.run.folder.name
-    return PreparedJob(overrides, config, place, options.training.epochs)
+        config.hydra.sweep.subdir = claimed.run.folder.name
+    return PreparedJob(overrides, config, claimed, options.training.epochs)
 
 
 def _plan(folder: SweepFolder, jobs: Sequence[PreparedJob], *, begins: bool) -> None:

@@ -62,7 +62,7 @@ class PreparedJob:
     Attributes:
         overrides: its overrides beyond those of all jobs.
         config: the composed config, with the node ``hydra``.
-        place: its folder, and whether it has to run at all.
+        folder: its folder, and whether it has to run at all.
         epochs: of its training.
         slot: where it runs.
         process: None before its start.
@@ -72,7 +72,7 @@ class PreparedJob:
 
     overrides: tuple[str, ...]
     config: DictConfig
-    place: JobFolder
+    folder: JobFolder
     epochs: int
     slot: Slot = field(default_factory=Slot)
     process: Any = None
@@ -82,7 +82,7 @@ class PreparedJob:
     @property
     def run(self) -> Run:
         """Its files."""
-        return self.place.run
+        return self.folder.run
 
     @property
     def name(self) -> str:
@@ -110,12 +110,12 @@ def run_jobs(
     Raises:
         Interrupted: by a signal, after all jobs have ended.
     """
-    todo = [job for job in jobs if not job.place.finished]
+    todo = [job for job in jobs if not job.folder.finished]
     slots = slots_for(n_jobs, len(todo), visible_gpus())
     progress = Progress(len(jobs), len(slots))
     for job in jobs:
-        if job.place.note:
-            progress.say(f"{job.name}: trained in a new folder: {job.place.note}")
+        if job.folder.note:
+            progress.say(f"{job.name}: trained in a new folder: {job.folder.note}")
     progress.skipped(len(jobs) - len(todo))
     if todo:
         with progress.shown():
@@ -276,7 +276,7 @@ def _record_end(job: PreparedJob, timeout: float | None) -> None:
     run, code = job.run, job.process.exitcode
     with contextlib.suppress(UserError):
         status = run.status().get("status")
-        if job.place.busy or status in ("ok", "failed", "running") or is_in_use(run.folder):
+        if job.folder.busy or status in ("ok", "failed", "running") or is_in_use(run.folder):
             return
         if job.late:
             with at_work(run.folder):
