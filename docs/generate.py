@@ -1,4 +1,4 @@
-"""Writes the generated documentation: options.md, rules.md and images/causes.svg. ``make docs``."""
+"""Writes the generated pages and images/causes.svg of the documentation. ``make docs``."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ from cae_cli.config.compose import Sources
 from cae_cli.config.schema import GROUPS, ONE, General
 from cae_cli.diagnosis import RULES
 from cae_cli.options import OptionInfo, describe
+from cae_cli.report.figures import FIGURES
+from cae_cli.report.sections import markdown
 
 CAUSES = """`cae explain CODE` shows one rule. Codes below CAE100 are risks that show before training.
 
@@ -46,6 +48,13 @@ def rules() -> str:
         parts += [f"- {name}: {text}" for name, text in rule.facts()]
         parts.append("")
     return "\n".join(parts)
+
+
+def figures() -> str:
+    """Every figure of a run."""
+    rows = [(f"`{f.file}`", f.caption) for f in sorted(FIGURES, key=lambda f: f.file)]
+    text = "A run folder has these figures. One is left out if the run lacks what it is drawn from.\n"
+    return "\n".join(["# Figures\n", NOTE, text, markdown(("file", "shows"), rows), ""])
 
 
 def causes() -> str:
@@ -93,14 +102,12 @@ def causes() -> str:
 
 
 def _table(infos: list[OptionInfo], prefix: str) -> list[str]:
-    rows = ["| key | type | range | meaning |", "|---|---|---|---|"]
-    for info in infos:
-        name = f"{prefix}.{info.name}" if prefix else info.name
-        rows.append(f"| `{name}` | {info.type} | {info.range} | {info.doc} |")
-    return [*rows, ""]
+    start = f"{prefix}." if prefix else ""
+    rows = [(f"`{start}{info.name}`", info.type, info.range, info.doc) for info in infos]
+    return [markdown(("key", "type", "range", "meaning"), rows), ""]
 
 
-PAGES = {"options.md": options, "rules.md": rules, "images/causes.svg": causes}
+PAGES = {"options.md": options, "rules.md": rules, "figures.md": figures, "images/causes.svg": causes}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

@@ -5,7 +5,7 @@ No figure is typed here: all come from `record.RECORDED` and `record.HISTORY`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.faults.report import (
 )
 from benchmarks.faults.scoring import rate_of
 from cae_cli.diagnosis import RULES
+from cae_cli.report.sections import markdown
 from cae_cli.runs.json_files import read_json
 from cae_cli.system.files import atomic, make, writing
 
@@ -71,11 +72,6 @@ def page(shown: Record, history: Mapping[str, Figures]) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-
-
 def _recorded(entries: Figures) -> str:
     """Earlier figures, one paragraph per entry."""
     parts = []
@@ -116,7 +112,7 @@ an upper bound."""
 def _goals(shown: Record, entries: Figures) -> str:
     listed = goals(shown.scores)
     missed = "; ".join(f"{g.name} ({count(g.rate)})" for g in listed if g.met is False)
-    table = _table(
+    table = markdown(
         ["figure", "count", "share (95 % interval)", "target", ""],
         [
             (g.name, count(g.rate), g.share, g.target, f"**{g.verdict}**" if g.verdict else "")
@@ -153,7 +149,7 @@ def _adjusted(shown: Record, entries: Figures) -> str:
         ("healthy: alarms", shown.unadjusted.healthy_alarms),
         ("borderline: alarms", shown.unadjusted.borderline_alarms),
     ]
-    table = _table(
+    table = markdown(
         ["figure", "count", "share (95 % interval)"], [(name, count(r), share(r)) for name, r in rows]
     )
     return f"""\
@@ -180,7 +176,7 @@ def _trainings(shown: Record) -> str:
 
 {shown.trainings} trainings of {len(shown.cases)} cases.
 
-{_table(["images", *EXPECTED], rows)}{left_out}"""
+{markdown(["images", *EXPECTED], rows)}{left_out}"""
 
 
 def _causes(shown: Record) -> str:
@@ -204,7 +200,7 @@ def _causes(shown: Record) -> str:
 case may accept several causes; the first of them represents it. *Right when named*: of all trainings
 where this cause was named first, healthy ones included, those that accept it.
 
-{_table(titles, rows)}
+{markdown(titles, rows)}
 
 ![Expected causes in rows, first-named causes in columns](images/{PICTURE})"""
 
@@ -216,7 +212,7 @@ def _confidence(shown: Record) -> str:
 
 How often the first-named cause is right, by the confidence that the diagnosis reports with it.
 
-{_table(["confidence", "right", "share (95 % interval)"], rows)}"""
+{markdown(["confidence", "right", "share (95 % interval)"], rows)}"""
 
 
 def _tools(shown: Record) -> str:
@@ -230,7 +226,7 @@ def _tools(shown: Record) -> str:
 Reimplemented checks with the published thresholds of other tools, on the same run folders. These tools
 name symptoms, so a tool counts as right if the fault can cause the symptom that it names first.
 
-{_table(titles, tool_rows(shown))}
+{markdown(titles, tool_rows(shown))}
 
 {docs}"""
 
@@ -247,7 +243,7 @@ def _ablation(shown: Record) -> str:
 
 The same trainings, diagnosed without a group of metrics.
 
-{_table(titles, rows)}"""
+{markdown(titles, rows)}"""
 
 
 def _fixes(shown: Record, entries: Figures) -> str:
@@ -267,7 +263,7 @@ def _fixes(shown: Record, entries: Figures) -> str:
     titles = ["training", "named causes", "fixes", "random control", "fixed in the end"]
     tried = (
         "The first fix was not sufficient for these trainings. After each arrow are the causes that "
-        "the diagnosis names then, and by the criteria that fail.\n\n" + _table(titles, rows)
+        "the diagnosis names then, and by the criteria that fail.\n\n" + markdown(titles, rows)
         if rows
         else "The first fix was sufficient for every training."
     )
@@ -304,12 +300,12 @@ def _wrong(shown: Record) -> str:
         for w in shown.wrong
     ]
     titles = ["training", "images", "expected", "verdict", "failing criteria"]
-    return f"## Wrong verdicts\n\n{_table(titles, rows)}"
+    return f"## Wrong verdicts\n\n{markdown(titles, rows)}"
 
 
 def _cases(shown: Record) -> str:
     rows = [(case.name, str(case.trainings), case.expected, case.reason) for case in shown.cases]
-    return f"## Cases\n\n{_table(['case', 'trainings', 'expected', 'reason'], rows)}"
+    return f"## Cases\n\n{markdown(['case', 'trainings', 'expected', 'reason'], rows)}"
 
 
 if __name__ == "__main__":

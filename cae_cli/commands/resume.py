@@ -62,7 +62,7 @@ def main(args: list[str]) -> int:
             hint=f"wait until process {run.status().get('pid')} has ended",
         )
     if status == "ok" and options == before:
-        terminal.talk().print("the run has already finished; training.epochs=N trains it for longer")
+        terminal.Screen().say("the run has already finished; training.epochs=N trains it for longer")
         with reading(run):
             outcome = experiment.diagnose(run)
     else:

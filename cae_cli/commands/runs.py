@@ -96,7 +96,7 @@ def _ls(args: list[str]) -> int:
     elif found:
         terminal.show([_listed(found)])
     elif registry.entries:
-        terminal.talk().print(f"none of {len(registry.entries):,} runs matches")
+        terminal.stderr_console().print(f"none of {len(registry.entries):,} runs matches")
     else:
         terminal.Screen().say(f"there are no runs below {registry.root}")
     _say_problems(found)

@@ -59,7 +59,7 @@ class Column:
         right: numbers, aligned to the right.
         cut: may be shortened at its end where there is no room.
         middle: rather in its middle.
-        spare: above 0 it is left out where there is no room, the largest first.
+        spare: above 0 it may be left out where there is no room, the largest first.
         starred: rows that have a star.
     """
 
@@ -133,8 +133,8 @@ def table_lines(table: Table, room: int | None = None) -> list[list[Span]]:
 
     Args:
         table: the table.
-        room: columns of the terminal. Where there are too few, spare columns are left out, of equal ones
-            the last first; then cells are shortened. None: as wide as it needs to be.
+        room: columns of the terminal. Cells are shortened to fit; where that is not enough, spare
+            columns are left out, of equal ones the last first. None: nothing is shortened.
     """
     shown = table.shown()
     texts = {id(column): _texts(column) for column in shown}

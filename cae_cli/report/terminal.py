@@ -24,14 +24,14 @@ from cae_cli.report.sections import Command, Line, Part, Section, Table, line, t
 UNWRAPPED = 100_000  # columns of what is not a terminal
 
 
-def talk() -> Console:
+def stderr_console() -> Console:
     """A console on standard error."""
     return Console(stderr=True, highlight=False)
 
 
 def show_error(error: UserError | RunFailed) -> None:
     """One ``error:`` line, where it is, one ``hint:``. Never wrapped, so that it can be copied."""
-    console = talk()
+    console = stderr_console()
     lines = [Text.assemble(("error: ", "bold red"), printable(error.what))]
     where = getattr(error, "where", None)
     if where:
@@ -46,7 +46,7 @@ class Screen:
     """Messages and progress of a run: a progress bar on a terminal, else a line for each event."""
 
     def __init__(self) -> None:
-        self.console = talk()
+        self.console = stderr_console()
         self.live = self.console.is_terminal
         self._progress: Progress | None = None
         self._task: Any = None

@@ -64,7 +64,7 @@ def curves(run: RunData) -> Figure:
 
 @figure(
     "baselines.png",
-    "Explained variance of the network beside those of simpler models.",
+    "Explained variance of the network and of simpler models.",
     *("mse", "mean_mse"),
 )
 def baselines(run: RunData) -> Figure | None:
@@ -213,7 +213,7 @@ def _short(name: str, most: int = 22) -> str:
 
 
 def _positive(values: NDArray[Any]) -> Series:
-    """Values for a logarithmic axis: NaN where they have no place on it."""
+    """Values for a logarithmic axis: NaN where they are not above 0."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 

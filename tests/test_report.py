@@ -1,0 +1,179 @@
+"""Tables and summaries on terminals of any width, in pipes and as files."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from cae_cli.diagnosis import RULES, diagnose, health
+from cae_cli.report import terminal
+from cae_cli.report.sections import Column, Command, Section, Table, as_csv, line, markdown, table_lines
+from cae_cli.report.summary import summary
+from tests.test_diagnosis import CASES, CONFIG, healthy
+
+ROWS = [("a long name of a row", "1.00", "12"), ("b", "-10.50", "3")]
+COLUMNS = [
+    Column("name", cut=True),
+    Column("value", unit="dB", right=True),
+    Column("n", right=True, spare=1),
+]
+
+
+def text_of(table, room=None):
+    return ["".join(text for text, _ in spans) for spans in table_lines(table, room)]
+
+
+# -- tables ------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_as_wide_as_its_cells_without_spaces_at_line_ends():
+    assert text_of(Table.of(COLUMNS, ROWS)) == [
+        "name                  value / dB   n",
+        "a long name of a row        1.00  12",
+        "b                         -10.50   3",
+    ]
+
+
+def test_cells_are_shortened_and_where_that_is_not_enough_spare_columns_are_left_out():
+    table = Table.of(COLUMNS, ROWS)
+    assert text_of(table, 36) == text_of(table)
+    assert text_of(table, 30)[1] == "a long name o…        1.00  12"
+    assert text_of(table, 25)[:2] == ["name           value / dB", "a long name …        1.00"]
+    for room in range(22, 60):
+        assert max(map(len, text_of(table, room))) <= room
+        assert ("n" in text_of(table, room)[0].split()) == (room >= 26)
+
+
+def test_of_spare_columns_the_largest_goes_first_and_of_equal_ones_the_last():
+    columns = [Column("a"), *(Column(f"s{n}{k}", spare=n) for k in "xy" for n in (1, 2))]
+    table = Table.of(columns, [["1"] * 5])
+    shown = [text_of(table, room)[0].split() for room in (16, 13, 9, 5, 1)]
+    assert shown == [
+        ["a", "s1x", "s2x", "s1y"],
+        ["a", "s1x", "s1y"],
+        ["a", "s1x"],
+        ["a"],
+        ["a"],
+    ]
+
+
+def test_a_row_of_healthy_ranges_is_below_the_table():
+    columns = [Column("layer"), Column("inactive", right=True, healthy="< 40%"), Column("p", right=True)]
+    assert text_of(Table.of(columns, [("one", "3", "0.02")])) == [
+        "layer    inactive     p",
+        "one             3  0.02",
+        "healthy     < 40%",
+    ]
+
+
+def test_starred_cells_keep_numbers_aligned_and_empty_columns_are_not_shown():
+    table = Table([Column("x", ["1", "22"], right=True, starred=frozenset([1])), Column("y", ["", ""])])
+    assert text_of(table) == [" x", " 1", "22*"]
+
+
+def test_wide_letters_count_twice():
+    table = Table([Column("name", ["日本語", "abcdef"]), Column("n", ["1", "2"])])
+    assert [text.index(n) for text, n in zip(text_of(table)[1:], "12", strict=True)] == [5, 8]
+
+
+def test_control_characters_are_shown_and_not_sent():
+    table = Table([Column("a\x1b[31m", ["\x1b[2J"], cut=True)])
+    assert not any("\x1b" in text for text in text_of(table)) and "\\x1b[2J" in text_of(table)[1]
+
+
+def test_markdown_and_csv_have_the_same_cells():
+    assert markdown(("a", "b"), [("x|y", "1")]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+    assert as_csv(("a", "b"), [("x,y", None), ("z", 0.1)]) == 'a,b\n"x,y",\nz,0.1\n'
+
+
+# -- results -----------------------------------------------------------------------------------------
+
+
+PARTS = [
+    "a sentence of words that is wrapped between words where the terminal is narrow",
+    line(
+        ("error ", "bold red"), "a line to copy that is never wrapped, whatever the width is", whole=True
+    ),
+    Section("Title", [Command("cae train loss=bce optimizer.learning_rate=0.001 model=wide", indent=4)]),
+    line("an indented sentence of words that is wrapped as well", indent=4),
+]
+
+
+def test_sentences_are_wrapped_and_what_is_copied_is_not():
+    lines = terminal.as_text(PARTS, 40).splitlines()
+    assert "error a line to copy that is never wrapped, whatever the width is" in lines
+    assert "    cae train loss=bce optimizer.learning_rate=0.001 model=wide" in lines
+    others = [text for text in lines if not text.startswith(("error", "    cae"))]
+    assert max(map(len, others)) <= 40 and all(text == text.rstrip() for text in lines)
+    assert [text for text in lines if text.startswith("    an")] == [
+        "    an indented sentence of words that"
+    ]
+
+
+class Tty(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("tty", "no_color", "styled"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colours_are_for_terminals_without_no_color(monkeypatch, tty, no_color, styled):
+    stream = Tty() if tty else io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    terminal.show(PARTS)
+    text = stream.getvalue()
+    assert ("\x1b[1;31m" in text) == styled
+    if not tty:
+        assert "\x1b" not in text and PARTS[0] in text.splitlines()  # a pipe wraps nothing
+
+
+def summary_of(metrics, **options):
+    verdict = diagnose(metrics, {**CONFIG, **options})
+    return verdict, summary(metrics, verdict, "test", ["cae", "train"])
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("code", [None, "CAE301", "CAE401", "CAE502", "CAE503"])
+def test_tables_of_a_summary_fit_narrow_terminals(code, width):
+    metrics = healthy() if code is None else CASES[code][0]
+    _, parts = summary_of(metrics)
+    sections = [part for part in parts if isinstance(part, Section)]
+    assert [part.title.split(" (")[0] for part in sections] == [
+        "Baselines",
+        "Layers",
+        "Perturbation tests",
+    ]
+    for part in sections:
+        assert max(map(len, terminal.as_text(part.parts, width).splitlines())) <= width
+
+
+def test_ranges_of_the_perturbation_tests_are_those_of_the_criteria_and_rules():
+    metrics = replace(
+        healthy(), perturbation=replace(healthy().perturbation, latent_swap=0.911, noise_gain=0.07)
+    )
+    _, parts = summary_of(metrics)
+    [section] = [p for p in parts if isinstance(p, Section) and p.title == "Perturbation tests"]
+    rows = {row.split("  ")[0]: row for row in terminal.as_text(section.parts, 100).splitlines()}
+    criteria = {criterion.name: criterion for criterion in health.criteria(metrics, {})}
+    copies = next(rule for rule in RULES if rule.code == "CAE503")
+    assert f"above {criteria['latent swap'].least:g}" in rows["latent swap"]
+    assert "  0.91  " in rows["latent swap"]
+    assert f"below {criteria['pixel copy'].most:g}" in rows["pixel copy"]
+    assert f"below {copies.most_noise:g}" in rows["noise gain"] and "  0.07  " in rows["noise gain"]
+
+
+def test_healthy_ranges_of_layers_are_the_thresholds_of_the_run():
+    for threshold in (0.4, 0.6):
+        _, parts = summary_of(healthy(), rules={"CAE401": {"threshold": threshold}})
+        text = terminal.as_text(parts)
+        assert f"< {threshold:.0%}" in text
+    _, parts = summary_of(healthy(), rules={"CAE401": {"enabled": False}})
+    assert "< 40%" not in terminal.as_text(parts)
