@@ -18,8 +18,7 @@ from omegaconf import read_write
 from cae_cli.config import compose, hydra_internals
 from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import Config
-from cae_cli.config.trust import Trust, is_hydras
-from cae_cli.errors import UserError
+from cae_cli.config.trust import Trust, check_untrusted
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
@@ -88,13 +87,9 @@ class Batch:
         return [job.run for job in jobs]
 
     def _prepare(self, run: BatchRun, number: int) -> PreparedJob:
-        for override in compose.parsed(run.overrides):
-            if is_hydras(override):
-                raise UserError(
-                    f"{override.input_line}: a run of a batch cannot set options of Hydra",
-                    where=run.name,
-                )
         with compose.errors_in_words(run.overrides, UNTRUSTED):
+            for override in compose.parsed(run.overrides):
+                check_untrusted(override)  # the loader of a batch trusts what Hydra passes on
             return prepare(self._work, self.folder.folder, run.overrides, number, run.name)
 
 

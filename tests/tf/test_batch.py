@@ -43,15 +43,16 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
-        ("hydra.run.dir=elsewhere", "cannot set options of Hydra"),
+        ("hydra.run.dir=elsewhere", "only the command line may set options of Hydra"),
         ("optimizer.learning_rat=1", "is not an option"),
         ("task_name=${oc.env:HOME}", "only the command line may"),
+        ("task_name=${oc.env:USER,x}", "only the command line may"),
     ],
 )
-def test_words_of_a_batch_are_not_trusted(tmp_path, word, said):
+def test_overrides_of_a_batch_are_not_trusted(tmp_path, override, message):
     with batch.opened(tmp_path, ["cae", "clinic"]) as made, pytest.raises(UserError) as caught:
-        made.train([batch.BatchRun("one", (word,))])
-    assert said in caught.value.what
+        made.train([batch.BatchRun("one", (override,))])
+    assert message in caught.value.what
     assert not (tmp_path / "one").exists()
