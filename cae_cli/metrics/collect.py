@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,17 +115,7 @@ def measure(
         train_mean_mse=arrays["train_mean_mse"],
         **_group("perturbation/", arrays),
     )
-    reconstruction = quality(
-        mse=arrays["mse"],
-        ssim=arrays["ssim"],
-        mean_mse=arrays["mean_mse"],
-        mean_ssim=arrays["mean_ssim"],
-        black_mse=arrays["black_mse"],
-        train_mse=arrays["train_mse"],
-        train_mean_mse=arrays["train_mean_mse"],
-        output_variance=float(arrays["output_variance"]),
-        output_mean=float(arrays["output_mean"]),
-    )
+    reconstruction = quality(**{name: arrays[name] for name in signature(quality).parameters})
     layers = tuple(_layer(name, arrays) for name in names)
     return Metrics(
         quality=reconstruction,

@@ -88,8 +88,8 @@ def quality(
     black_mse: Array,
     train_mse: Array,
     train_mean_mse: Array,
-    output_variance: float,
-    output_mean: float,
+    output_variance: Array | float,
+    output_mean: Array | float,
 ) -> Quality:
     """Summarises the errors of each image; arguments as `introspection.probe` records them."""
     variance = float(np.mean(mean_mse, dtype=np.float64))
@@ -104,6 +104,6 @@ def quality(
         black_mse=mean_of(black_mse).value,
         explained_variance=explained_variance(mse, mean_mse),
         train_explained_variance=explained_variance(train_mse, train_mean_mse),
-        output_variance_share=output_variance / variance if variance else float("nan"),
-        output_mean=output_mean,
+        output_variance_share=float(output_variance) / variance if variance else float("nan"),
+        output_mean=float(output_mean),
     )

@@ -61,13 +61,7 @@ class Repeats(Rule):
             return None
         return self.finding(
             f"the variance over images is {ratio:.2%} of the contrast within them",
-            Evidence(
-                "variance over images",
-                ratio,
-                self.least_variance,
-                (0.5, INF),
-                "of the contrast within images",
-            ),
+            Evidence("variance over images", ratio, self.least_variance, (0.5, INF), "of the contrast"),
             advice=advice,
         )
 
@@ -140,13 +134,7 @@ class TargetMismatch(Rule):
             message += ": the augmentation changes the input only"
         return self.finding(
             message,
-            Evidence(
-                "squared difference of input and target",
-                batches.pair,
-                self.threshold,
-                (0, 0),
-                "of that of two images",
-            ),
+            Evidence("squared difference", batches.pair, self.threshold, (0, 0), "of two images'"),
             fixes=(fixes.SAME_TARGET,) if one_sided else (),
             advice="use the image as its own target, shuffled and transformed together with it",
         )
@@ -173,13 +161,7 @@ class _Noise(Rule):
         clean = Fix(("data.noise=0",), "images without added noise", Safety.SAFE, "no added noise")
         return self.finding(
             f"neighbouring pixels have a correlation of {correlation:.2f}",
-            Evidence(
-                "correlation of neighbouring pixels",
-                correlation,
-                self.threshold,
-                (0.65, 1),
-                "(-1 to 1)",
-            ),
+            Evidence("pixel correlation", correlation, self.threshold, (0.65, 1), "(-1 to 1)"),
             fixes=(clean,) if case.option("data.noise") else (),
             advice=(
                 "average or filter the images first, or use cleaner ones: no option of the network helps"
@@ -232,13 +214,7 @@ class HeldOutRepeats(Rule):
             return None
         return self.finding(
             f"{share:.0%} of the held-out images are among the training images",
-            Evidence(
-                "held-out images that repeat",
-                share,
-                self.threshold,
-                (0, 0.001),
-                "of the held-out images",
-            ),
+            Evidence("repeated held-out images", share, self.threshold, (0, 0.001), "of these images"),
             advice="remove duplicates before the images are split",
         )
 

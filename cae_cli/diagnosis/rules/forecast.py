@@ -50,13 +50,7 @@ class DarkImages(_Risk):
             return None
         return self.finding(
             f"a black image explains {black:.2f} of the variance, the mean image 0",
-            Evidence(
-                "explained variance of a black image",
-                black,
-                self.threshold,
-                (-INF, -1.38),
-                "of the variance",
-            ),
+            Evidence("black image explains", black, self.threshold, (-INF, -1.38), "of the variance"),
             fixes=(fixes.CROSS_ENTROPY, fixes.LINEAR_OUTPUT, fixes.batchnorm(case)),
         )
 

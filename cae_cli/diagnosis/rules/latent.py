@@ -44,9 +44,7 @@ class ValidationGap(Rule):
         return self.finding(
             f"explained variance is {q.train_explained_variance:.3f} on training images and "
             f"{q.explained_variance:.3f} on held-out images",
-            Evidence(
-                "gap in explained variance", certain, self.threshold, (-0.01, 0.013), "of the variance"
-            ),
+            Evidence("gap", certain, self.threshold, (-0.01, 0.013), "of explained variance"),
             fixes=self._fixes(case),
             advice="more images",
         )

@@ -35,9 +35,7 @@ class InactiveMaps(Rule):
         return self.finding(
             f"{maps.dead + maps.constant} of {worst.filters} filters of {worst.name} are inactive "
             f"({maps.dead} dead, {maps.constant} constant){since}",
-            Evidence(
-                f"inactive maps of {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"
-            ),
+            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"),
             fixes=proposed,
         )
 

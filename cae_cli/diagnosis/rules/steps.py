@@ -41,13 +41,7 @@ class DeadAtBirth(_FirstSteps):
         return self.finding(
             f"{before:.0%} of the maps of {worst.name} were inactive before training, {after:.0%} "
             "after it",
-            Evidence(
-                f"inactive maps of {worst.name} throughout",
-                share,
-                self.threshold,
-                USUAL_INACTIVE,
-                "of its maps",
-            ),
+            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"),
             fixes=(
                 fixes.initializer("he_normal", "initial weights made for ReLU"),
                 *fixes.revive(case),
@@ -127,9 +121,7 @@ class RateTooHigh(_FirstSteps):
         update = case.metrics.dynamics.early_peak
         if not math.isfinite(update):
             return self.skipped("the first steps were not recorded")
-        inactive = Evidence(
-            "inactive maps of the worst layer", case.inactive, self.many, USUAL_INACTIVE, "of its maps"
-        )
+        inactive = Evidence("inactive", case.inactive, self.many, USUAL_INACTIVE, "of the worst layer")
         proposed = (fixes.slower(case), fixes.CLIPPED_GRADIENTS)
         if update > self.threshold and (case.inactive >= self.many or case.poor):
             return self.finding(

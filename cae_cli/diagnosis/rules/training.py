@@ -195,17 +195,16 @@ class EncoderFrozen(Rule):
         still = ", ".join(name for name, value in change.items() if value < self.threshold)
         if not still or max(change.values()) < UNCHANGED:
             return None
-        frozen = case.option("training.frozen")  # None: a script of somebody's own
+        least, frozen = (
+            min(change.values()),
+            case.option("training.frozen"),
+        )  # None: a script of somebody's own
         keras = f"trainable=True for {still}"
         thaw = Fix(("training.frozen=none",), "trains all layers", Safety.SAFE, keras)
         return self.finding(
             f"the weights of {still} did not change",
             Evidence(
-                "smallest weight change",
-                min(change.values()),
-                self.threshold,
-                (0.55, 1.03),
-                "of the initial weights",
+                "smallest weight change", least, self.threshold, (0.55, 1.03), "of initial weights"
             ),
             fixes=(fixes.batchnorm(case),) if frozen == "none" else (thaw,),
             advice="look for a gradient that is cut off" if frozen in (None, "none") else "",
