@@ -46,8 +46,9 @@ def _git() -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            # An untrusted checkout could name a program to run as its file-system monitor.
-            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
+            # An untrusted checkout could name a program to run as its file-system monitor. Without
+            # --no-optional-locks a full disk leaves a lock file in the user's repository.
+            ["git", "--no-optional-locks", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
             capture_output=True,
             text=True,
             check=True,
