@@ -1,4 +1,4 @@
-"""What a run left behind, to the bit: what two runs that ought to be the same are compared by."""
+"""What a run left behind, bit by bit: what two runs that ought to be the same are compared by."""
 
 from __future__ import annotations
 

@@ -52,7 +52,10 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
     ],
 )
 def test_overrides_of_a_batch_are_not_trusted(tmp_path, override, message):
-    with batch.opened(tmp_path, ["cae", "clinic"]) as made, pytest.raises(UserError) as caught:
+    with (
+        batch.opened(tmp_path, ["python", "-m", "benchmarks.faults"]) as made,
+        pytest.raises(UserError) as caught,
+    ):
         made.train([batch.BatchRun("one", (override,))])
     assert message in caught.value.what
     assert not (tmp_path / "one").exists()

@@ -27,7 +27,7 @@ DIGITS = ("data=digits", *SMALL)
 
 
 def digest(folder: Path) -> dict[str, bytes]:
-    """Kernels of a run, to the bit."""
+    """The bits of the kernels of a run."""
     run = Run(folder)
     arrays = run.read_arrays(run.arrays)
     return {name: array.tobytes() for name, array in arrays.items() if "kernel/" in name}
@@ -276,9 +276,9 @@ def test_the_plain_network_collapses_to_black_on_dark_digits_and_is_told_so(cae,
     assert "loss=bce" in done.out
     first = Run(tmp_path / done.folder).summary()["diagnosis"]["findings"][0]
     assert first["code"] == "CAE301"
-    cured = cae("train", *Run(tmp_path / done.folder).setup()["command"][2:], "loss=bce")
+    fixed = cae("train", *Run(tmp_path / done.folder).setup()["command"][2:], "loss=bce")
     # What is left is that one epoch is short.
-    assert "CAE301" not in cured.out and "training ended too early" in cured.out
+    assert "CAE301" not in fixed.out and "training ended too early" in fixed.out
 
 
 def test_a_network_that_sees_no_neighbours_is_worse_than_a_linear_one(cae, tmp_path):
