@@ -1,4 +1,4 @@
-"""Errors a person can use: what is wrong, where it stands, and the next step."""
+"""Errors that say what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The command line shows it and ends with exit code 2.
+    """A usage or configuration error. The command line shows it and ends with exit code 2.
 
     Args:
         what: one sentence without a full stop, names first ("loss.window must be at least 3, got 1").
-        where: a file, or the part of the command line, that holds the mistake.
-        hint: the next step.
+        where: the file, or the part of the command line, with the error.
+        hint: the next step, as an imperative.
     """
 
     def __init__(self, what: str, *, where: object = None, hint: str | None = None) -> None:
@@ -31,11 +31,11 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A run that started and could not be finished. Exit code 1.
+    """A run that started and could not finish. Exit code 1.
 
     Args:
         what: one sentence without a full stop.
-        hint: the next step.
+        hint: the next step, as an imperative.
     """
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
@@ -48,7 +48,7 @@ class RunFailed(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an Exception, so that nothing on the way swallows it.
+    """SIGINT or SIGTERM arrived. Not an Exception, so that no ``except Exception`` swallows it.
 
     Args:
         signal: the signal's number; the exit code is 128 plus it.
@@ -65,12 +65,12 @@ class Interrupted(BaseException):
 
 
 def printable(text: str) -> str:
-    """Control characters and line breaks made visible: names of files may hold anything."""
+    """Text with control characters and line breaks escaped, since file names may contain them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of ``names`` that ``name`` was most likely meant to be, or None."""
+    """The most similar of ``names``, or None."""
     names = list(names)
     by_lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
@@ -84,7 +84,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str], what: str = "the choices are") -> str:
-    """A hint for a name that does not exist: the nearest one, else all of them."""
+    """A hint for a name that does not exist: the most similar name, else all names."""
     names = sorted(names)
     close = nearest(name, names)
     if close is not None:

@@ -1,6 +1,6 @@
-"""Typed options: a stage declares its options as a dataclass, this file checks a config against it.
+"""Typed options: a stage declares its options as a dataclass, and a config is checked against it.
 
-A field says its type, its range and what it means, in one place; its value stands in ``configs/``.
+A field has the type, the range and the meaning of an option; the default value is in ``configs/``.
 Names, types and ranges are checked before TensorFlow is loaded.
 """
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class OptionError(UserError):
-    """A wrong option; ``key`` is its dotted path, so that the file it came from can be named."""
+    """A wrong option; its dotted path ``key`` lets messages name the file that sets it."""
 
     def __init__(self, key: str, complaint: str, *, hint: str | None = None) -> None:
         super().__init__(f"{key} {complaint}", hint=hint)
@@ -31,7 +31,7 @@ class OptionError(UserError):
 
 @dataclass(frozen=True)
 class Range:
-    """What an option's value may be, beyond its type. For a list it holds for every item."""
+    """The allowed values of an option, beyond its type. For a list they apply to every item."""
 
     least: float | None = None
     most: float | None = None
@@ -42,7 +42,7 @@ class Range:
     nonempty: bool = False
 
     def complaint(self, value: Any) -> str | None:
-        """Why ``value`` is out of range ("must be at least 3"), or None if it is not."""
+        """Why ``value`` is out of range ("must be at least 3"), or None."""
         if value is None:
             return None
         if isinstance(value, (list, tuple)):
@@ -90,7 +90,7 @@ def _short(number: float) -> str:
 
 
 def option(doc: str, **limits: Any) -> Any:
-    """A dataclass field that is an option; ``limits`` are the fields of `Range`."""
+    """Declares an option as a dataclass field; ``limits`` are the fields of `Range`."""
     return field(metadata={"doc": doc, "range": Range(**limits)})
 
 
@@ -115,10 +115,10 @@ def describe(cls: type) -> list[OptionInfo]:
 
 
 def type_name(hint: Any) -> str:
-    """A type in words that need no Python ("integer or null", "list of numbers")."""
-    words = {int: "integer", float: "number", str: "text", bool: "true or false"}
-    if hint in words:
-        return words[hint]
+    """The name of a type for readers who do not know Python ("integer or null", "list of numbers")."""
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    if hint in names:
+        return names[hint]
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         parts = [a for a in typing.get_args(hint) if a is not type(None)]
         return " or ".join([*map(type_name, parts), "null"])
@@ -156,7 +156,7 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
     for name, f in known.items():
         key = f"{path}.{name}" if path else name
         if name not in given or given[name] == "???":
-            raise OptionError(key, "has no value", hint=f"give it one: {key}=…")
+            raise OptionError(key, "has no value", hint=f"set it: {key}=…")
         hint = f"{name}: {f.metadata['doc']}"
         try:
             value = _convert(given[name], hints[name], key)
@@ -176,11 +176,11 @@ def key_of(override: str) -> str:
 
 
 def not_a_group(path: str, value: Any) -> OptionError:
-    """What to say where a group's options are expected and something else stands (loss: ssim)."""
+    """The error for a value where the options of a group are expected (``loss: ssim``)."""
     return OptionError(
         path,
         f"must be a group of options, got {str(value)!r}",
-        hint=f"in a file, a group's option is chosen in the defaults list: - override /{path}: …",
+        hint=f"in a file, choose an option in the defaults list: - override /{path}: …",
     )
 
 
@@ -200,13 +200,13 @@ def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
     return plain
 
 
-_WORDS = {
+_TYPES = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"
 }  # fmt: skip
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
-    """``value`` as type ``hint``; whole numbers pass for numbers, nothing else is guessed."""
+    """``value`` as type ``hint``. Integers pass as numbers; nothing else is guessed."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         if value is None:
             return None
@@ -233,11 +233,11 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a folder called 2024
     shown = "null" if value is None else repr(value)
-    raise OptionError(key, f"must be {_WORDS[hint]}, got {shown}")
+    raise OptionError(key, f"must be {_TYPES[hint]}, got {shown}")
 
 
 class Catalogue(dict[str, type[T]]):
-    """The variants of one config group by name: what may stand behind ``loss=``.
+    """The options of one config group by name, such as those of ``loss=``.
 
     Args:
         group: the config group's name.
@@ -248,7 +248,7 @@ class Catalogue(dict[str, type[T]]):
         self.group = group
 
     def add(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Decorator that enters a class under ``name``."""
+        """Decorator that registers a class under ``name``."""
 
         def enter(cls: type[T]) -> type[T]:
             if name in self:

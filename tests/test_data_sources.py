@@ -184,7 +184,7 @@ def test_labels_that_are_no_numbers_are_left_out_and_noted(tmp_path: Path) -> No
     np.savez(tmp_path / "a.npz", x_train=x, y_train=np.array(["cat"] * 9))
     pool = configured("npz", path=str(tmp_path / "a.npz")).read()
     assert pool.labels is None
-    assert "y_train left out" in pool.notes[0]
+    assert "y_train ignored" in pool.notes[0]
 
 
 def test_npy_gives_its_images(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_npz_and_npy_taken_for_each_other_are_told_apart(archive: Path, tmp_path
 def test_a_path_without_value_is_asked_for(name: str, path: str | None) -> None:
     error = refused(name, path=path)
     assert error.what == "data.path has no value"
-    assert str(error.hint).startswith("data.path=")
+    assert str(error.hint).startswith("use data.path=")
 
 
 def test_a_mistyped_path_gets_the_nearest_name(
@@ -259,7 +259,7 @@ def test_a_mistyped_path_gets_the_nearest_name(
     assert error.hint == f"did you mean {tmp_path / 'pictures'}?"
     assert "in it does not" in str(refused("npz", path=str(tmp_path / "zzzzzz")).hint)
     monkeypatch.chdir(tmp_path)
-    assert refused("npz", path="zzzzzz").hint == f"relative paths start from {tmp_path}"
+    assert refused("npz", path="zzzzzz").hint == f"relative paths start at {tmp_path}"
 
 
 def test_impossible_paths_are_mistakes_of_the_user() -> None:
@@ -270,9 +270,9 @@ def test_impossible_paths_are_mistakes_of_the_user() -> None:
 
 def test_folders_and_files_are_not_taken_for_each_other(archive: Path) -> None:
     error = refused("npz", path=str(archive.parent))
-    assert "a file is needed" in error.what
-    assert error.hint == f"data.path={archive}"
-    assert "a folder is needed" in refused("image_folder", path=str(archive)).what
+    assert "must be a file, got a folder" in error.what
+    assert error.hint == f"use data.path={archive}"
+    assert "must be a folder, got a file" in refused("image_folder", path=str(archive)).what
 
 
 def test_the_home_folder_may_be_written_as_tilde(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +481,7 @@ def test_patches_tile_the_image_and_stay_together(tmp_path: Path) -> None:
     assert pool.groups.tolist() == [0] * 6 + [1] * 2
     assert np.array_equal(pool.images[0], a[1:17, 1:17])
     assert np.array_equal(pool.images[7], b[16:])
-    assert "1 file (c.png) smaller than a patch" in pool.notes[0]
+    assert "1 file (c.png) left out: smaller than a patch" in pool.notes[0]
 
 
 def test_patches_of_resized_images(tmp_path: Path) -> None:

@@ -397,7 +397,7 @@ def test_a_path_that_never_ends_is_refused(source, tmp_path):
     for path in (tmp_path / "pipe.npz", "/dev/zero"):
         done = checked(f"data={source}", f"data.path={path}", cwd=tmp_path)
         assert done.returncode == 2
-        assert "is needed" in done.stderr
+        assert ", got a" in done.stderr
 
 
 @pytest.fixture
@@ -583,7 +583,7 @@ def test_one_folder_of_every_kind_of_file_passes(tmp_path):
 def test_single_pixels_are_explained(tmp_path):
     for i in range(5):
         save(tmp_path / f"{i}.png", grey(1, 1, seed=i))
-    assert "single pixels, 1x1" in refused("image_folder", path=str(tmp_path)).what
+    assert "single pixels (1x1)" in refused("image_folder", path=str(tmp_path)).what
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "gif", "bmp", "tif", "webp", "ppm"])
@@ -657,9 +657,9 @@ def test_zeros_without_end_are_refused_before_they_are_unpacked(tmp_path):
 def test_a_header_that_says_more_than_the_file_has_is_not_believed(dtype, tmp_path):
     head = header(dtype, (10**9, 32, 32))
     path = packed(tmp_path / "a.npz", [("x_train.npy", head + bytes(1000))])
-    assert "is cut off: x_train should have" in checked_array(path)
+    assert "is truncated: x_train should have" in checked_array(path)
     (tmp_path / "a.npy").write_bytes(head + bytes(1000))
-    assert "is cut off: the array should have" in checked_array(tmp_path / "a.npy", source="npy")
+    assert "is truncated: the array should have" in checked_array(tmp_path / "a.npy", source="npy")
 
 
 def test_a_member_whose_size_is_a_lie_is_refused(tmp_path):
@@ -673,7 +673,7 @@ def test_a_member_whose_size_is_a_lie_is_refused(tmp_path):
         at = content.find(extra, at + 8)
     path.write_bytes(content)
     said = refused("npz", path=str(path)).what
-    assert "x_train would need 1.0 TB of memory" in said or "is cut off" in said
+    assert "x_train would need 1.0 TB of memory" in said or "is truncated" in said
 
 
 def test_a_file_of_holes_is_larger_than_memory(tmp_path):
@@ -778,7 +778,7 @@ def test_members_that_are_odd_are_refused_by_name(tmp_path):
     assert refused("npz", path=str(path)).what == "data.path has x_train.npy 2 times"
     for name, way in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
         path = packed(tmp_path / f"{name}.npz", [("x_train.npy", good)], way)
-        assert "packed in an unusual way" in refused("npz", path=str(path)).what
+        assert "has an unusual compression" in refused("npz", path=str(path)).what
     path = packed(tmp_path / "locked.npz", [("x_train.npy", good)])
     content = bytearray(path.read_bytes())
     content[6] |= 1
@@ -848,7 +848,9 @@ def test_values_beyond_all_measure_are_named(scale, high, tmp_path):
 def test_whole_numbers_too_close_to_tell_apart_are_refused(tmp_path):
     x = 2**62 + np.random.default_rng(0).integers(0, 2, (20, 8, 8))
     np.save(tmp_path / "a.npy", x)
-    assert "too little" in refused("npy", path=str(tmp_path / "a.npy"), scale="minmax").what
+    assert (
+        "less than float precision" in refused("npy", path=str(tmp_path / "a.npy"), scale="minmax").what
+    )
 
 
 def test_packed_files_of_mnist_are_recognised(tmp_path):
@@ -859,7 +861,7 @@ def test_packed_files_of_mnist_are_recognised(tmp_path):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
     for source in ("npz", "npy", "mnist"):
         error = refused(source, path=str(tmp_path / "train-images-idx3-ubyte.gz"))
-        assert "packed by gzip" in error.what
+        assert "but a gzip file" in error.what
         assert "gunzip" in error.hint
         error = refused(source, path=str(tmp_path / "train-images-idx3-ubyte"))
         assert "data=mnist" in error.hint
@@ -871,7 +873,7 @@ def test_images_that_fit_only_until_they_are_scaled_end_in_one_line(tmp_path):
     path = packed(tmp_path / "a.npz", [("x_train.npy", content)], zipfile.ZIP_STORED)
     said = checked_array(path, limit=5 * 2**28)
     assert "error: the images need more memory than this machine has free" in said
-    assert "hint: fewer images" in said
+    assert "hint: use fewer images" in said
 
 
 # Memory

@@ -155,8 +155,8 @@ def test_a_disabled_rule_is_disabled_before_training_too(code):
             "threshold",
         ),
         ("rules.CAE401.enabled=1", "rules.CAE401.enabled must be true or false, got 1", "checked"),
-        ("rules.CAE401=.5", "rules.CAE401 must say what of it, got 0.5", "rules.CAE401.enabled=false"),
-        ("rules.CAE401=null", "rules.CAE401 must say what of it, got None", "threshold=…"),
+        ("rules.CAE401=.5", "rules.CAE401 must name an option, got 0.5", "rules.CAE401.enabled=false"),
+        ("rules.CAE401=null", "rules.CAE401 must name an option, got None", "threshold=…"),
     ],
 )
 def test_what_is_wrong_is_refused_with_the_next_step(word, what, hint):

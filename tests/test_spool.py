@@ -81,7 +81,7 @@ def test_a_full_disk_is_said(monkeypatch):
 
     monkeypatch.setattr(spool, "_nameless", Full)
     full = spool.Spool(0)
-    with pytest.raises(UserError, match="more room than the disk has: No space left"):
+    with pytest.raises(UserError, match="more space than the disk has: No space left"):
         full.append(grey(1)[0])
 
 

@@ -1,8 +1,7 @@
-"""The typed schema: every config group, the dataclasses behind its options, and the check of a config.
+"""The typed schema: the config groups, the dataclasses of their options, and the check of a config.
 
-A group is of one of three kinds: *one* set of options (model), *variants* that differ in their options
-and say which they are by ``name`` (loss), or *several* at once, each under its own key
-(regularization).
+A group is of one of three kinds: *one* set of options (model), *variants* with different options, whose
+``name`` says which one it is (loss), or *several* at once, each under its own key (regularization).
 """
 
 from __future__ import annotations
@@ -25,27 +24,29 @@ from cae_cli.training.losses import LOSSES, Loss
 from cae_cli.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from cae_cli.training.options import TrainingOptions
 
-# What a sweep may be made for, and whether more of it is better. All of images that were held out.
+# Metrics that a sweep may optimize, all of held-out images, and the direction.
 METRICS = {"val/psnr": "max", "val/ssim": "max", "val/mse": "min", "val/loss": "min", "explained": "max"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class General:
-    """The keys that belong to no group."""
+    """The keys without a group."""
 
     seed: int = option(
-        "of the initial weights, the order of the images, dropout, noise and augmentation",
+        "seed of the initial weights, the order of the images, dropout, noise and augmentation",
         least=0,
         most=2**31 - 1,
     )
     task_name: str = option("folder below runs/")
-    tags: list[str] = option("words to find the run by")
-    optimized_metric: str | None = option("what sweepers that search look for", choices=tuple(METRICS))
+    tags: list[str] = option("labels to find the run by")
+    optimized_metric: str | None = option(
+        "metric that a searching sweeper optimizes", choices=tuple(METRICS)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(General):
-    """A checked config: what `experiment.run` needs to know."""
+    """A checked config."""
 
     data: DataOptions
     augmentation: Augmentation
@@ -70,21 +71,21 @@ VARIANTS: dict[str, Catalogue[Any]] = {
     "schedule": SCHEDULES,
 }
 SEVERAL: dict[str, Catalogue[Any]] = {"regularization": REGULARIZERS}
-# Groups whose options are deviations of the whole config, and have no node of their own.
+# Groups whose options change keys of other groups, and have no node in the config.
 DEVIATIONS = ("experiment", "debug")
 
-# What each group is for, in the order in which people read them.
+# The groups and their meaning, in the order of the documentation.
 GROUPS = {
     "model": "the network",
     "loss": "what the training minimises",
     "regularization": "penalties, dropout, batch normalisation, noise; several: '[l2,dropout]'",
     "augmentation": "random transforms of the training images",
     "data": "the images",
-    "optimizer": "how steps are made",
-    "schedule": "how the learning rate changes",
-    "training": "how long, in what steps",
-    "experiment": "named sets of deviations",
-    "debug": "quick looks",
+    "optimizer": "the optimizer and its learning rate",
+    "schedule": "how the learning rate changes during training",
+    "training": "epochs, batch size, early stopping",
+    "experiment": "named configurations: values of many keys",
+    "debug": "short runs for a quick check",
 }
 
 
@@ -104,12 +105,12 @@ def parse(node: DictConfig) -> Config:
         if node.get(group) is not None:
             raise OptionError(
                 group,
-                "deviates from nothing: its keys went below it instead of replacing others",
-                hint=f"the first line of a file in {group}/ must be: # @package _global_",
+                "has no effect: its keys were added below it instead of replacing other keys",
+                hint=f"add this first line to the file in {group}/: # @package _global_",
             )
     parts: dict[str, Any] = {}
     groups = (*ONE, *VARIANTS, *SEVERAL)
-    # Hydra's own node holds values that exist only once a job runs, so the whole is not resolved.
+    # Hydra's node has values that exist only in a job, so the config is not resolved as a whole.
     elsewhere = (*groups, *DEVIATIONS, "rules", "hydra")
     # Runs of older versions have no optimized_metric.
     given: dict[str, Any] = {"optimized_metric": None}
@@ -120,7 +121,7 @@ def parse(node: DictConfig) -> Config:
         raise OptionError(
             "task_name",
             f"must be the name of a folder, got {general.task_name!r}",
-            hint="letters, digits, dots, dashes and underscores",
+            hint="use letters, digits, dots, dashes and underscores",
         )
     for group in groups:
         if node.get(group) is None and group not in SEVERAL:
@@ -143,35 +144,39 @@ def parse(node: DictConfig) -> Config:
 
 
 def _rules(given: Any) -> dict[str, RuleOptions]:
-    """What a person says of single rules, by code."""
+    """The options of single rules, by code."""
     if given is None:
         return {}
     if not isinstance(given, DictConfig | dict):
         raise OptionError(
             "rules",
-            f"must say which rule and what of it, got {str(given)!r}",
-            hint="rules.CAE401.threshold=… or rules.CAE401.enabled=false",
+            f"must name a rule and an option, got {str(given)!r}",
+            hint="use rules.CAE401.threshold=… or rules.CAE401.enabled=false",
         )
     codes = [rule.code for rule in RULES]
     options = {}
-    for code, said in ((str(code), given[code]) for code in given):
+    for code, given_options in ((str(code), given[code]) for code in given):
         if code not in codes:
             raise OptionError(
                 f"rules.{code}", "is not a rule", hint=f"{did_you_mean(code, codes)} (cae rules)"
             )
-        if not isinstance(said, DictConfig | dict):
+        if not isinstance(given_options, DictConfig | dict):
             raise OptionError(
                 f"rules.{code}",
-                f"must say what of it, got {said!r}",
-                hint=f"rules.{code}.threshold=… or rules.{code}.enabled=false",
+                f"must name an option, got {given_options!r}",
+                hint=f"use rules.{code}.threshold=… or rules.{code}.enabled=false",
             )
-        whole = {"threshold": None, "enabled": True, **{str(key): said[key] for key in said}}
+        whole = {
+            "threshold": None,
+            "enabled": True,
+            **{str(key): given_options[key] for key in given_options},
+        }
         options[code] = build(RuleOptions, whole, f"rules.{code}")
     return options
 
 
 def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
-    """The class of a group's node, by its ``name``."""
+    """The class of the option that a group's node has, by its ``name``."""
     if not isinstance(node, Mapping | DictConfig):
         raise not_a_group(catalogue.group, node)
     name = node.get("name")
@@ -179,7 +184,7 @@ def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
         raise OptionError(
             f"{catalogue.group}.name",
             "has no value",
-            hint=f"it says which {catalogue.group} this is: {', '.join(sorted(catalogue))}",
+            hint=f"set it to one of {', '.join(sorted(catalogue))}",
         )
     if name not in catalogue:
         raise OptionError(
@@ -191,7 +196,7 @@ def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """A checked config as plain containers, in the form that YAML gives it."""
+    """A checked config as plain containers, as in YAML."""
     content = asdict(config)
     for group, catalogue in VARIANTS.items():
         cls = type(getattr(config, group))

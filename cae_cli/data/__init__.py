@@ -1,4 +1,4 @@
-"""Sources of images -> training, validation and test arrays, the same for the same options."""
+"""Reads images from a source and splits them into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["SOURCES", "DataOptions", "Images", "Pool", "as_float", "images_at_a_
 
 
 def load(options: DataOptions) -> Images:
-    """Read, check, scale, split, add noise.
+    """Reads, checks, scales and splits images, and adds noise.
 
     Args:
         options: a source with its options.
@@ -40,7 +40,7 @@ def load(options: DataOptions) -> Images:
         raise UserError(
             "the images need more memory than this machine has free",
             where=where,
-            hint="fewer images, smaller ones (data.image_size=… for folders), or images of uint8",
+            hint="use fewer images, smaller images (data.image_size=… for folders), or uint8 images",
         ) from error
 
 
@@ -54,10 +54,10 @@ def noisy(images: Images, options: DataOptions) -> Images:
         raise UserError(
             "data.noise needs images in [0, 1], and data.scale=none leaves "
             f"{images.train.min():g} to {images.train.max():g}",
-            hint="data.scale=auto, or data.noise=0",
+            hint="use data.scale=auto or data.noise=0",
         )
 
-    def disturbed(part: NDArray[Any], name: str) -> NDArray[np.float32]:
+    def with_noise(part: NDArray[Any], name: str) -> NDArray[np.float32]:
         # Row by row: the first images get the same noise however many there are.
         noise = options.rng(f"noise {name}").standard_normal(part.shape, dtype=np.float32)
         noise *= np.float32(options.noise)
@@ -66,8 +66,8 @@ def noisy(images: Images, options: DataOptions) -> Images:
 
     return replace(
         images,
-        train=disturbed(images.train, "train"),
-        validation=disturbed(images.validation, "validation"),
-        test=None if images.test is None else disturbed(images.test, "test"),
+        train=with_noise(images.train, "train"),
+        validation=with_noise(images.validation, "validation"),
+        test=None if images.test is None else with_noise(images.test, "test"),
         notes=(*images.notes, f"Gaussian noise of {options.noise:g} added, clipped to [0, 1]"),
     )

@@ -1,4 +1,4 @@
-"""Images in NumPy's files, and the data sets that Keras downloads as such files."""
+"""Images in NumPy files, and the data sets that Keras downloads as such files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cae_cli.system import memory
 
 Array = NDArray[Any]
 
-LAYOUT = "arrays x_train, y_train, x_test, y_test; only x_train must be there"
+LAYOUT = "arrays x_train, y_train, x_test, y_test; only x_train is required"
 LARGEST_HEADER = 2**16  # bytes; of a longer one NumPy would read all that it says, up to 4 GB
 MOST_NAMED = 20  # arrays in a message
 LONGEST_NAME = 80
@@ -69,7 +69,7 @@ class Npy(DataOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class _Downloaded(DataOptions):
-    """What the data sets of Keras share."""
+    """Options of the data sets that Keras downloads."""
 
     keras_name: ClassVar[str]
 
@@ -79,7 +79,7 @@ class _Downloaded(DataOptions):
         """Both parts with their labels, uint8.
 
         Raises:
-            UserError: the file is of no use, or the download failed.
+            UserError: the file cannot be used, or the download failed.
         """
         if self.path is not None:
             return read_npz(file_at(self.path, f"{self.keras_name}.npz"), "x_train")
@@ -92,7 +92,7 @@ class _Downloaded(DataOptions):
         except Exception as error:  # of the network, the disk, the archive, the checksum
             raise UserError(
                 f"{self.keras_name} cannot be downloaded: {_first_line(error)}",
-                hint=f"data.path=<file.npz> ({LAYOUT}), or images that need no network: data=glyphs",
+                hint=f"use data.path=<file.npz> ({LAYOUT}), or data=glyphs, which needs no network",
             ) from error
         (x_train, y_train), (x_test, y_test) = parts
         notes: list[str] = []
@@ -134,8 +134,8 @@ def read_npz(path: Path, key: str) -> Pool:
 
     Args:
         path: a file that exists.
-        key: the array's name. ``x_train`` brings y_train, x_test and y_test along where they are;
-            any other name may mean anything, and comes alone.
+        key: name of the array. With ``x_train``, y_train, x_test and y_test are read too where they
+            exist; with any other name, only that array.
 
     Raises:
         UserError: no such array, a damaged file, pickled objects.
@@ -165,9 +165,9 @@ def read_npz(path: Path, key: str) -> Pool:
 
 
 class _Arrays:
-    """The arrays of an ``.npz`` file, each with a look at its size before it is read.
+    """The arrays of an ``.npz`` file; the size of each is checked before it is read.
 
-    ``np.load`` allocates what a header says, and unpacks whatever way the archive asks for.
+    ``np.load`` allocates what a header says, and unpacks with any method the archive names.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
@@ -203,7 +203,7 @@ class _Arrays:
         """An array.
 
         Raises:
-            UserError: it is encrypted, there twice, cut off, larger than memory, or made of pickles.
+            UserError: it is encrypted, repeated, truncated, pickled, or larger than memory.
         """
         member = self.members[name]
         with self._opened(member) as file:
@@ -212,22 +212,22 @@ class _Arrays:
     def _opened(self, member: zipfile.ZipInfo) -> IO[bytes]:
         name = printable(member.filename)[:LONGEST_NAME]
         if self._often[member.filename] > 1:
-            problem, hint = f"has {name} {self._often[member.filename]} times", "write it again"
+            problem, hint = f"has {name} {self._often[member.filename]} times", "write the file again"
         elif member.flag_bits & 1:
-            problem, hint = f"is encrypted: {name}", "unpack it, and write it again"
+            problem, hint = f"is encrypted: {name}", "unpack the file and write it again"
         # Python bounds what these two unpack to at once, and NumPy writes no other.
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            problem, hint = f"is packed in an unusual way: {name}", "unpack it, and write it again"
+            problem, hint = f"has an unusual compression: {name}", "unpack the file and write it again"
         else:
             return self._archive.open(member)
         raise UserError(f"data.path {problem}", where=self._path, hint=f"{hint} with np.savez")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape and dtype of an array as its header says, and where its values begin.
+    """Shape and dtype in the header of an array, and the offset of its values.
 
     Raises:
-        ValueError: there is no such header.
+        ValueError: the header is not valid.
     """
     start = io.BytesIO(file.read(LARGEST_HEADER))
     version = npy.read_magic(start)
@@ -236,7 +236,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     try:
         shape, _, dtype = read(start)
     except MemoryError as error:  # Python's parser, of brackets without end
-        raise ValueError("the header is no header") from error
+        raise ValueError("the header is not valid") from error
     return shape, dtype, start.tell()
 
 
@@ -244,7 +244,7 @@ def _array(file: IO[bytes], size: int, name: str, path: Path) -> Array:
     """An array of a file that has ``size`` bytes.
 
     Raises:
-        UserError: it is made of pickles, cut off, or larger than memory.
+        UserError: it holds pickled objects, is truncated, or larger than memory.
     """
     shape, dtype, start = _header(file)
     if dtype.hasobject:
@@ -254,24 +254,24 @@ def _array(file: IO[bytes], size: int, name: str, path: Path) -> Array:
     needed, there = math.prod(shape) * dtype.itemsize, size - start
     if needed > there:
         raise UserError(
-            f"data.path is cut off: {name} should have {memory.amount(needed)}, "
-            f"there are {memory.amount(there)}",
+            f"data.path is truncated: {name} should have {memory.amount(needed)}, "
+            f"the file has {memory.amount(there)}",
             where=path,
-            hint="the file is damaged or incomplete: copy or write it again",
+            hint="the file is damaged or incomplete; copy it or write it again",
         )
-    memory.check(needed, name, path, "fewer or smaller images, or a machine with more memory")
+    memory.check(needed, name, path, "use fewer or smaller images, or a machine with more memory")
     file.seek(0)
     return npy.read_array(file, allow_pickle=False)
 
 
 def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int64] | None:
-    """Labels (n,) from (n,) or (n, 1) whole numbers; None and a note if they are no such thing."""
+    """Labels (n,) from (n,) or (n, 1) whole numbers; None and a note for anything else."""
     if labels is None:
         return None
     if labels.dtype.kind in "biu" and labels.ndim and labels.size == len(labels):
         return labels.reshape(-1).astype(np.int64)
     found = f"{printable(str(labels.dtype))[:LONGEST_NAME]} {_short(labels.shape)}"
-    notes.append(f"{name} left out: {found} are not whole numbers (n,)")
+    notes.append(f"{name} ignored: {found} are not integers (n,)")
     return None
 
 
@@ -287,10 +287,10 @@ _KINDS = {
 
 
 def _check_kind(path: Path, wanted: str, writer: str) -> None:
-    """Goes by how the file begins, whatever its name.
+    """Checks the first bytes of a file, whatever its name.
 
     Raises:
-        UserError: it is no such file.
+        UserError: it is not a file of that kind.
     """
     try:
         with path.open("rb") as file:
@@ -304,22 +304,20 @@ def _check_kind(path: Path, wanted: str, writer: str) -> None:
         raise _pickled(path)
     what = f"data.path is not an .{wanted} file"
     if kind == "gzip":
-        raise UserError(
-            f"{what} but one packed by gzip", where=path, hint=f"{_GZIP}; of MNIST: {_MNIST}"
-        )
+        raise UserError(f"{what} but a gzip file", where=path, hint=f"{_GZIP}; for MNIST use {_MNIST}")
     if kind == "idx":
-        raise UserError(f"{what} but one of MNIST's first form", where=path, hint=_MNIST)
-    hint = f"data={kind} data.path={path}" if kind else f"write it with {writer}"
+        raise UserError(f"{what} but an IDX file of MNIST", where=path, hint=f"use {_MNIST}")
+    hint = f"use data={kind} data.path={path}" if kind else f"write it with {writer}"
     raise UserError(what, where=path, hint=hint)
 
 
 _GZIP = "unpack it with gunzip"
-_MNIST = f"data=mnist downloads it, or data.path=<file.npz> ({LAYOUT})"
+_MNIST = f"data=mnist, which downloads it, or data.path=<file.npz> ({LAYOUT})"
 
 
 def _pickled(path: Path) -> UserError:
     return UserError(
-        "data.path holds pickled objects, which are not loaded: they can run any code",
+        "data.path holds pickled objects, which are not loaded because they can run any code",
         where=path,
         hint="save images of one size as one array: np.stack(images)",
     )
@@ -327,7 +325,7 @@ def _pickled(path: Path) -> UserError:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns the many ways in which a file can be damaged into one sentence."""
+    """Reports a damaged file in one sentence."""
     try:
         yield
     except (UserError, MemoryError):
@@ -338,7 +336,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(
             f"data.path cannot be read: {_first_line(error)}",
             where=path,
-            hint="the file is damaged or incomplete: copy or write it again",
+            hint="the file is damaged or incomplete; copy it or write it again",
         ) from error
 
 

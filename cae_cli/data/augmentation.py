@@ -1,8 +1,7 @@
 """Augmentation: random affine transforms and flips of the training images.
 
-By default the target is transformed together with the input. ``target=original`` leaves it as it was:
-the popular ``ImageDataGenerator.flow(x, x)`` recipe does that silently, and trains a network that has
-to undo the transform.
+By default the target is transformed together with the input. ``target=original`` does not transform it,
+like the popular ``ImageDataGenerator.flow(x, x)`` recipe, so the network has to undo the transform.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ Tensor = Any
 class Augmentation:
     """Ranges of the random transforms, drawn anew for every image and step."""
 
-    rotation: float = option("largest angle, in degrees", least=0, most=180)
-    shift: float = option("largest shift, as a share of the side", least=0, most=1)
-    zoom: float = option("largest change of size, as a share, each axis apart", least=0, below=1)
-    flip: bool = option("mirror left to right, half of the time")
+    rotation: float = option("maximum angle, in degrees", least=0, most=180)
+    shift: float = option("maximum shift, as a share of the side", least=0, most=1)
+    zoom: float = option("maximum change of size, as a share, for each axis", least=0, below=1)
+    flip: bool = option("mirror left to right with probability 0.5")
     target: str = option(
         "same: the target is transformed with the input; original: it is not",
         choices=("same", "original"),
@@ -30,7 +29,7 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether any transform is on."""
         return bool(self.rotation or self.shift or self.zoom or self.flip)
 
     def __call__(self, images: Tensor, seed: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two small data sets that come with scikit-learn: nothing to download."""
+"""Two small data sets that are part of scikit-learn; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Digits(DataOptions):
 @SOURCES.add("patches")
 @dataclass(frozen=True, kw_only=True)
 class Patches(DataOptions):
-    """Patches of two photographs, 427x640: natural images, the classic ground for edge filters.
+    """Patches of two photographs, 427x640: natural images, the classic data for edge filters.
 
-    Neighbouring patches overlap by half. Each photograph is cut into vertical strips first, and no
-    patch lies in two of them: a strip is for training or for validation, never for both.
+    Neighbouring patches overlap by half. Each photograph is first cut into vertical strips, and each
+    strip is for training or for validation; no patch lies in two strips.
     """
 
     side: int = option("side of the patches, in pixels", least=8, most=400)
     channels: int = option("1: grey, 3: colour", choices=(1, 3))
 
     def known_shape(self) -> tuple[int, int, int]:
-        """As large as asked for."""
+        """The configured size."""
         return self.side, self.side, self.channels
 
     def read(self) -> Pool:

@@ -34,32 +34,32 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
-MOST_THREADS = 8  # each decodes a picture
+MOST_THREADS = 8  # each decodes one image
 
-# A few bytes can stand for a picture of any size. Pillow refuses more than 89 million pixels; so many
-# may be decoded side by side. At most 16 bytes a pixel are needed on the way (a palette, RGBA, a white
-# ground, both together), for photographs 8: less than two gigabytes, whatever the files are.
+# A few bytes can describe an image of any size. Pillow refuses more than 89 million pixels; so many are
+# decoded at the same time. Decoding takes up to 16 bytes per pixel (palette, RGBA, background, result),
+# for photographs 8: less than two gigabytes for any files.
 MOST_PIXELS_AT_ONCE = 10**8
-# Bytes that Pillow asks for at once. Of smaller pieces each thread would keep what it once needed.
+# Bytes of Pillow's memory blocks. With smaller blocks, each thread would keep its peak memory.
 BLOCK = 2**26
-LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a file of holes may say any size
+LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
 MOST_LOGGED = 1000  # unreadable files
 
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
     *(".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# What the extensions promise, recognised by content. Others that Pillow knows would start programs.
+# The formats of these extensions, recognised by content. Some other formats of Pillow start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class _Unreadable(Exception):
-    """Why a file gives no image, in a few words."""
+    """Why a file gives no image."""
 
 
 @dataclass
 class _Reading:
-    """What came of reading the files, in order."""
+    """The result of reading the files, in order."""
 
     images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
@@ -74,27 +74,25 @@ class _Reading:
 class ImageFolder(DataOptions):
     """Your own image files, whole or cut into patches; names of sub-folders are labels.
 
-    Photographs are turned as their EXIF data say. Transparent pixels become white. Of animations
-    the first frame is taken. 16-bit grey becomes 8-bit.
+    Images are rotated as their EXIF data say. Transparent pixels become white. Animations give their
+    first frame. All images become 8-bit; for 16-bit values use ``data=npy`` or ``data=npz``.
     """
 
-    path: str | None = option("the folder; files in its sub-folders are found too")
+    path: str | None = option("folder of the image files; sub-folders are included")
     image_size: int | None = option(
-        "resize until the shorter side has so many pixels, then take the square in the middle "
-        "(or patches of all); null: as they are",
+        "side in pixels: resize the shorter side to it, then crop the central square "
+        "(or cut patches from the whole image); null: no resizing",
         least=8,
         most=4096,
     )
     patches: int | None = option(
-        "cut each image into patches of so many pixels, side by side; null: no patches",
+        "side in pixels of the adjacent patches that each image is cut into; null: whole images",
         least=8,
         most=4096,
     )
     channels: int | None = option("1: grey, 3: colour; null: 3 if any image has colour", choices=(1, 3))
-    unreadable: float = option("largest share of files that may be unreadable", least=0, most=1)
-    follow_links: bool = option(
-        "follow links to files and folders, each file once; false: links are left out"
-    )
+    unreadable: float = option("maximum share of unreadable files", least=0, most=1)
+    follow_links: bool = option("follow links to files and folders, each file once; false: ignore links")
 
     def read(self) -> Pool:
         """Images (n, h, w) or (n, h, w, 3) uint8, one group for each file cut into patches.
@@ -107,7 +105,7 @@ class ImageFolder(DataOptions):
             raise OptionError(
                 "data.patches",
                 f"must be at most data.image_size, got {self.patches} and {self.image_size}",
-                hint=f"data.patches={self.image_size}, or a larger data.image_size",
+                hint=f"use data.patches={self.image_size}, or a larger data.image_size",
             )
         files, notes = _find(root, self.follow_links)
         reading = self._read_all(files, root)
@@ -115,12 +113,12 @@ class ImageFolder(DataOptions):
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
             small = f"{_count(reading.small, 'file')} ({_first(reading.small)})"
-            notes.append(f"{small} smaller than a patch: left out")
+            notes.append(f"{small} left out: smaller than a patch")
         if not reading.files:
             raise UserError(
                 f"no image is as large as a patch of {self.patches}x{self.patches}",
                 where=root,
-                hint="a smaller data.patches, or a larger data.image_size",
+                hint="use a smaller data.patches, or a larger data.image_size",
             )
         if reading.other is not None:
             one, other = (printable(files[k]) for k in (reading.files[0], reading.other[0]))
@@ -156,7 +154,7 @@ class ImageFolder(DataOptions):
 
         # Pillow decodes without Python's lock.
         with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-            # Pillow's remarks on odd files help nobody here; only absurdly large ones are refused.
+            # Pillow's warnings about unusual files do not help here, except that for huge images.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for start in range(0, len(files), at_once):
@@ -181,10 +179,10 @@ class ImageFolder(DataOptions):
         reading.files += [i] * len(found)
 
     def _decode(self, file: Path, room: _Room) -> Pixels:
-        """One file as (h, w), or as (h, w, 3) if it has colour or shall have it.
+        """The image of a file, (h, w) or (h, w, 3).
 
         Raises:
-            Exception: it cannot be decoded; which one, Pillow knows.
+            Exception: of any kind, by Pillow: it cannot be decoded.
         """
         from PIL import Image, ImageOps
 
@@ -193,7 +191,7 @@ class ImageFolder(DataOptions):
             raise _Unreadable("empty")
         if size > LARGEST_FILE:
             raise _Unreadable(f"too large: {memory.amount(size)}")
-        # By its name Pillow would map a file, and then takes the sides of a turned TIFF for one another.
+        # Given a path, Pillow maps the file and swaps the sides of a rotated TIFF.
         with file.open("rb") as content, Image.open(content, formats=FORMATS) as opened:
             if self.image_size:
                 # JPEG decodes at a half, quarter, eighth for a fraction of the time.
@@ -203,7 +201,7 @@ class ImageFolder(DataOptions):
                 return self._shaped(_eight_bits(opened))
 
     def _shaped(self, image: Image.Image) -> Pixels:
-        """The pixels of an image in mode L or RGB, in the size and the channels asked for."""
+        """The pixels of an image in mode L or RGB, in the configured size and channels."""
         from PIL import Image, ImageOps
 
         if self.channels == 1:
@@ -227,13 +225,13 @@ class ImageFolder(DataOptions):
             raise UserError(
                 f"none of {total} files can be read: {_first(files)}",
                 where=root,
-                hint="they are damaged, or not images",
+                hint="check whether they are damaged, or not images",
             )
         if len(files) > self.unreadable * total:
             raise UserError(
                 f"{len(files)} of {total} files cannot be read: {_first(files)}",
                 where=root,
-                hint=f"remove them, or data.unreadable={math.ceil(100 * len(files) / total) / 100}",
+                hint=f"remove them, or use data.unreadable={math.ceil(100 * len(files) / total) / 100}",
             )
         notes.append(f"{_count(files, 'unreadable file')} left out: {_first(files)}")
         for file in files[:MOST_LOGGED]:
@@ -243,7 +241,7 @@ class ImageFolder(DataOptions):
 
 
 class _Room:
-    """Lets pictures be decoded side by side while they have no more than so many pixels together."""
+    """Limits the number of pixels that are decoded at the same time."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels = self._left = pixels
@@ -251,8 +249,8 @@ class _Room:
 
     @contextlib.contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room, and keeps it for as long as the block lasts."""
-        pixels = min(pixels, self._pixels)  # alone at worst
+        """Waits until the pixels are free, and reserves them for the block."""
+        pixels = min(pixels, self._pixels)  # a larger image is decoded by itself
         with self._changed:
             self._changed.wait_for(lambda: pixels <= self._left)
             self._left -= pixels
@@ -265,7 +263,7 @@ class _Room:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be decoded, in a few words."""
+    """Why a file cannot be decoded."""
     from PIL import Image, UnidentifiedImageError
 
     text = str(error)
@@ -288,10 +286,10 @@ def _reason(error: Exception) -> str:
 
 
 class _Search:
-    """Looks for images below a folder. Names are relative to it; those that begin with a dot are hidden.
+    """Lists images below a folder, by names relative to it. Names that begin with a dot are ignored.
 
-    Nothing but files is ever opened: a pipe would never end. Without ``follow_links`` links are left
-    out. With it, each file and each folder is taken once, by the name that needs no link if it has one.
+    Only regular files are opened, because reading a pipe may never end. Without ``follow_links``, links
+    are ignored. With it, each file and folder is listed once, if possible by a name without a link.
     """
 
     def __init__(self, root: Path, follow_links: bool) -> None:
@@ -350,7 +348,7 @@ class _Search:
             self.images.append(file)
 
     def _is_new(self, name: str) -> bool:
-        if self._seen is None:  # without links there is one way to each
+        if self._seen is None:  # without links each has one name
             return True
         info = (self._root / name).stat()
         key = info.st_dev, info.st_ino
@@ -359,7 +357,7 @@ class _Search:
         return new
 
     def _leave_out(self, link: str) -> None:
-        """Counts a link, unless it leads to what is found without it."""
+        """Counts a link, unless its target is listed anyway."""
         target = (self._root / link).resolve()
         if target.is_file() and not link.lower().endswith(EXTENSIONS):
             self.others += 1
@@ -391,7 +389,7 @@ def _find(root: Path, follow_links: bool) -> tuple[list[str], list[str]]:
             where=root,
             hint=following
             if found.outside
-            else f"looked for {' '.join(EXTENSIONS)}, in sub-folders too",
+            else f"use files with one of these extensions: {' '.join(EXTENSIONS)}",
         )
     notes = [f"{what}: {count}" for _, what, count in counted if count]
     if found.outside:
@@ -403,7 +401,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """The image in mode L or RGB.
 
     Raises:
-        _Unreadable: its values cannot be brought to 0..255 without guessing.
+        _Unreadable: its values have no known range.
     """
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""Letters and digits, drawn from the fonts that come with matplotlib: nothing to download.
+"""Letters and digits drawn with the fonts of matplotlib; nothing is downloaded.
 
-Each image shows one character of one font, turned, sheared, stretched, bolder or not, in a grey on
-another grey. With ``background=dark`` the strokes are bright on exact black, as in MNIST.
+Each image shows one character of one font, randomly rotated, sheared, stretched and thickened, in one
+grey level on another. With ``background=dark`` the strokes are bright on exact black, as in MNIST.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FONTS = (
     *("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10"),
 )
 
-MANY = 60_000  # what data.train=null generates: as many as MNIST has
+MANY = 60_000  # images for data.train=null, as many as in MNIST
 _WEIGHTS = (0.0, 0.012, 0.024)  # widths added to each side of a stroke, as shares of the font size
 _ROTATION = math.radians(18)
 _SHEAR = 0.25
@@ -87,20 +87,20 @@ class Glyphs(DataOptions):
     def read(self) -> Pool:
         """Images (n, size, size) uint8, labels (n,).
 
-        An image depends on the seed and its number only, counted apart for training and for
-        validation: a larger ``train`` adds images, and moves none from one part to the other.
+        An image depends on the seed and its number only, counted separately for training and
+        validation, so a larger ``train`` adds images and moves none between the parts.
 
         Raises:
-            UserError: matplotlib's fonts are not where they should be; so many do not fit into memory.
+            UserError: a font of matplotlib is missing, or the images do not fit into memory.
         """
         if self.train is None:
             held_out = max(1, round(self.validation * MANY))
             train = MANY - held_out
         else:
-            train, held_out = self.train, self.held_out_beside(self.train)
+            train, held_out = self.train, self.validation_count(self.train)
         count = train + held_out
         needed = count * (self.size**2 + 2 * 12 * 8)  # pixels; and numbers, twice
-        memory.check(needed, f"{count:,} glyphs", f"data.train={self.train}", "a smaller data.train")
+        memory.check(needed, f"{count:,} glyphs", f"data.train={self.train}", "use a smaller data.train")
         # One row of numbers for each image, in order: (n, 12)
         draws = np.concatenate(
             [self.rng("glyphs").random((train, 12)), self.rng("held out").random((held_out, 12))]
@@ -143,7 +143,7 @@ def _masks(size: int) -> Callable[[str, str, int], Any]:
             raise UserError(
                 f"matplotlib's font {name} cannot be read",
                 where=folder,
-                hint="install matplotlib anew with pip, or use other images: data=digits",
+                hint="reinstall matplotlib with pip, or use other images: data=digits",
             ) from error
 
     @cache

@@ -1,4 +1,4 @@
-"""What the data stage delivers, and what a source delivers to it."""
+"""The result of a source, and of the whole data stage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pool:
-    """What a source delivers, before scaling and splitting.
+    """The images of a source, before scaling and splitting.
 
     Attributes:
         images: (n, h, w) or (n, h, w, c), any numeric dtype.
         labels: (n,) integers, or None.
-        test_images: the source's own test part in the same form, or None.
+        test_images: the test part of the source in the same form, or None.
         test_labels: its labels, or None.
-        groups: (n,) integers; images of one group (patches of one photograph) stay on one side
-            of the split. None: every image is its own group.
-        white: the value that means white, where the source knows it (16 for scikit-learn's
-            digits); None: it follows from the dtype and the values.
-        notes: what was done or left out while reading, in words, for the run's log.
+        groups: (n,) integers; images of one group (patches of one photograph) are all for training or
+            all for validation. None: every image is a group.
+        white: the value of white if the source knows it (16 for scikit-learn's digits); None: it
+            follows from the dtype and the values.
+        notes: sentences for the log about what was changed or ignored while reading.
     """
 
     images: NDArray[np.generic]
@@ -40,11 +40,11 @@ class Images:
 
     Attributes:
         train: training images.
-        validation: watched during training.
-        test: the source's own test part, or None.
+        validation: validation images.
+        test: the test part of the source, or None.
         train_labels, validation_labels, test_labels: (n,) integers, or None.
         source: the data option's name.
-        notes: what was done to the data, in words.
+        notes: sentences about what was done to the data.
     """
 
     train: NDArray[np.generic]
@@ -64,7 +64,7 @@ class Images:
 
     @property
     def held_out(self) -> NDArray[np.generic]:
-        """Images for the final figures: the test part where the source has one, else validation."""
+        """Images for the final metrics: the test part if the source has one, else validation."""
         return self.validation if self.test is None else self.test
 
     @property
@@ -93,7 +93,7 @@ def as_float(images: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def images_at_a_time(shape: tuple[int, ...]) -> int:
-    """How many images to put through a network at once, so that its maps stay below a gigabyte.
+    """The batch size for inference that keeps the feature maps below a gigabyte.
 
     Args:
         shape: (h, w, c) of an image.

@@ -1,4 +1,4 @@
-"""Checks what a source delivers, and brings its values to [0, 1]."""
+"""Checks the images of a source and scales them to [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cae_cli.errors import UserError, printable
 
 Array = NDArray[Any]
 
-# Resizing and float16 leave values a hair outside their range: that much is clipped without a word.
+# Resizing and float16 leave values slightly outside their range, which are clipped silently.
 _SLACK = 1e-3
 
 
@@ -60,7 +60,7 @@ def check(pool: Pool, where: object = None) -> Pool:
 def scale(pool: Pool, how: str, where: object = None) -> Pool:
     """The pool with uint8 images, or float32 images in [0, 1].
 
-    The training part decides, the test part follows by the same rule.
+    The training part determines the rule for both parts.
 
     Args:
         pool: checked by `check`.
@@ -71,7 +71,7 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
         The pool, with a note on what was done. With ``how="none"`` the values are untouched.
 
     Raises:
-        UserError: NaN or infinite values, values that the rule has no place for.
+        UserError: NaN or infinite values, or values outside the range of the rule.
     """
     low, high = _extremes(pool.images, "the images", where)
     if pool.test_images is not None:
@@ -79,7 +79,7 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     rule = _rule(pool, how, low, high, where)
     notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
     if how == "auto" and (high - rule.black) / (rule.white - rule.black) < 0.25:
-        notes.append("the images are dark; data.scale=minmax would use the whole range")
+        notes.append("the images are dark; data.scale=minmax uses the whole range")
     if how == "none":
         images, test = (_unscaled(x) for x in (pool.images, pool.test_images))
         assert images is not None
@@ -112,13 +112,13 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
         raise UserError(
             f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}",
             where=where,
-            hint="n images of h rows and w columns, c channels last",
+            hint="n images of h rows, w columns and c channels",
         )
     if len(images) == 0:
         raise UserError(
-            f"{what} are none: the array has the shape {images.shape}",
+            f"{what} are missing: the array has the shape {images.shape}",
             where=where,
-            hint="the first axis counts the images",
+            hint="the first axis must be the number of images",
         )
     if images.ndim == 3:
         return images[..., np.newaxis]
@@ -127,7 +127,7 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
         raise UserError(
             f"{what} must have 1 to 4 channels on the last axis, got {images.shape}",
             where=where,
-            hint="these look like channels first: np.moveaxis(x, 1, -1)" if first else None,
+            hint="the channels seem to be first; use np.moveaxis(x, 1, -1)" if first else None,
         )
     return images
 
@@ -135,22 +135,22 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
 def _check_variation(images: Array, where: object) -> None:
     if images.shape[1:3] == (1, 1):
         raise UserError(
-            "the images are single pixels, 1x1: there is nothing to see in them",
+            "the images are single pixels (1x1), which have no structure to learn",
             where=where,
-            hint="larger images: a network learns what stands side by side",
+            hint="use larger images: filters need neighbouring pixels",
         )
     # Both sweeps end at the first image that shows something.
     if all(image.min() == image.max() for image in images):
         raise UserError(
             "constant data: within each image all pixels are equal",
             where=where,
-            hint="there is nothing to learn; look at the images, and at how they were saved",
+            hint="there is nothing to learn; check the images and how they were saved",
         )
     if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
         raise UserError(
             f"constant data: all {len(images)} images are equal",
             where=where,
-            hint="there is nothing to learn; look at the images, and at how they were saved",
+            hint="there is nothing to learn; check the images and how they were saved",
         )
 
 
@@ -159,9 +159,9 @@ def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
     low, high = float(images.min()), float(images.max())
     if max(abs(low), abs(high)) > float(np.finfo(np.float32).max) and np.isfinite([low, high]).all():
         raise UserError(
-            f"{what} have values from {low:g} to {high:g}, beyond what a network computes with",
+            f"{what} have values from {low:g} to {high:g}, beyond the range of float32",
             where=where,
-            hint="divide them before they are saved",
+            hint="divide the values before saving them",
         )
     if np.isfinite(low) and np.isfinite(high):
         return low, high
@@ -170,19 +170,19 @@ def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
         f"{what} have NaN or infinite values in {bad.sum()} of {len(bad)} images, "
         f"first in image {bad.argmax()}",
         where=where,
-        hint="leave these images out, or np.nan_to_num",
+        hint="remove these images, or replace the values with np.nan_to_num",
     )
 
 
 def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scale:
     match how:
         case "none":
-            return _Scale(0, 1, "left as they are")
+            return _Scale(0, 1, "not scaled")
         case "minmax" if low == high:  # whole numbers that differ, but not as floats
             raise UserError(
-                f"the values differ by too little around {low:g} to be told apart",
+                f"the values around {low:g} differ by less than float precision",
                 where=where,
-                hint="subtract the smallest before they are saved",
+                hint="subtract the smallest value before saving them",
             )
         case "minmax":
             return _Scale(low, high, "smallest to 0, largest to 1")
@@ -204,7 +204,7 @@ def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scal
             f"data.scale={how} needs values in {rule.black:g} to {rule.white:g}, "
             f"got {low:g} to {high:g}",
             where=where,
-            hint="data.scale=minmax, or data.scale=auto",
+            hint="use data.scale=minmax or data.scale=auto",
         )
     return rule
 
@@ -213,7 +213,7 @@ def _rule_for_integers(low: float, high: float, where: object) -> _Scale:
     if low < 0 or high > 65535:
         raise _no_rule("integers", low, high, where)
     if high <= 1:
-        return _Scale(0, 1, "taken as 0 and 1")
+        return _Scale(0, 1, "0 and 1")
     if high <= 255:
         return _Scale(0, 255, "255 is white")
     return _Scale(0, 65535, "65535 is white")
@@ -222,10 +222,10 @@ def _rule_for_integers(low: float, high: float, where: object) -> _Scale:
 def _rule_for_floats(low: float, high: float, where: object) -> _Scale:
     if high <= 1 + _SLACK:
         if low >= -_SLACK:
-            return _Scale(0, 1, "taken as they are")
+            return _Scale(0, 1, "in [0, 1] already")
         if low >= -1 - _SLACK:
             return _Scale(-1, 1, "from [-1, 1] to [0, 1]")
-    # Up to 2 it is rather [0, 1] with an overshoot than an all but black [0, 255].
+    # Up to 2, [0, 1] with an overshoot is more likely than an almost black [0, 255].
     if low >= -_SLACK and 2 < high <= 255 * (1 + _SLACK):
         return _Scale(0, 255, "255 is white")
     raise _no_rule("numbers", low, high, where)
@@ -233,14 +233,14 @@ def _rule_for_floats(low: float, high: float, where: object) -> _Scale:
 
 def _no_rule(kind: str, low: float, high: float, where: object) -> UserError:
     return UserError(
-        f"it is not clear what is black and what is white in {kind} from {low:g} to {high:g}",
+        f"black and white are unknown for {kind} from {low:g} to {high:g}",
         where=where,
-        hint="data.scale=minmax takes the smallest for black and the largest for white",
+        hint="use data.scale=minmax for the smallest as black and the largest as white",
     )
 
 
 def _apply(rule: _Scale, images: Array) -> tuple[Array, bool]:
-    """Scaled images, and whether more than a hair had to be clipped."""
+    """Scaled images, and whether values outside the range had to be clipped."""
     if images.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
         return images, False
     if (rule.black, rule.white) == (0, 1):

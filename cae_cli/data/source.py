@@ -1,4 +1,4 @@
-"""What every source of images shares: its options, its place in the catalogue, how it finds files."""
+"""The base of all image sources: shared options, the catalogue, and paths."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from cae_cli.system.files import typed
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """A source of images, and what is done to its images whatever the source.
+    """A source of images, with the options that all sources share.
 
     To add a source, write its class with a method ``read``, enter it with ``@SOURCES.add``, and
     write its values in ``configs/data/<name>.yaml``.
     """
 
-    # Whether the images come in an order that is random already, the same however many there are.
+    # Whether the images are in random order already, which does not depend on their number.
     shuffled: ClassVar[bool] = False
 
-    train: int | None = option("largest number of training images; null: all", least=1)
-    validation: float = option("share held out from the training part", above=0, below=1)
-    test: int | None = option("largest number of images of the test part; null: all", least=1)
+    train: int | None = option("maximum number of training images; null: all", least=1)
+    validation: float = option("share of the training part held out for validation", above=0, below=1)
+    test: int | None = option("maximum number of test images; null: all", least=1)
     noise: float = option("standard deviation of noise added to the images in [0, 1]", least=0)
-    seed: int = option("of the split, the noise and generated images", least=0)
+    seed: int = option("seed of the split, the noise and generated images", least=0)
     scale: str = option(
-        "how values become [0, 1]: by what they are (auto), divided by 255 (byte) or 65535 (word), "
+        "scaling to [0, 1]: by type and range (auto), divided by 255 (byte) or 65535 (word), "
         "from [-1, 1] (signed), smallest to 0 and largest to 1 (minmax), not at all (none)",
         choices=("auto", "none", "byte", "word", "signed", "minmax"),
     )
 
     def read(self) -> Pool:
-        """The images as they are, all that the split may choose from.
+        """All images, unscaled.
 
         Raises:
-            UserError: they cannot be had.
+            UserError: they cannot be read.
         """
         raise NotImplementedError
 
     def known_shape(self) -> tuple[int, int, int] | None:
-        """(h, w, c) of the images where it is known before they are read, else None."""
+        """(h, w, c) of the images if it is known before they are read, else None."""
         return None
 
     def signature(self) -> str:
-        """Says whether the files at ``path`` are what they were, by their names, sizes and times.
+        """A digest of the names, sizes and times of the files at ``path``; no file is opened.
 
-        Cheap: no file is opened. Empty where nothing is read from files of the user's own.
+        Empty if the source reads no files of the user.
         """
         path = getattr(self, "path", None)
         if not path:
@@ -66,15 +66,15 @@ class DataOptions:
                 info = file.stat()
             except OSError:
                 continue
-            told = f"{file.relative_to(root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
-            digest.update(told.encode(errors="surrogateescape"))
+            entry = f"{file.relative_to(root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
+            digest.update(entry.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """A generator that depends on the seed and on what it is for, and on nothing else."""
+        """A random generator that depends on the seed and its purpose only."""
         return np.random.default_rng([self.seed, *purpose.encode()])
 
-    def held_out_beside(self, train: int) -> int:
+    def validation_count(self, train: int) -> int:
         """How many validation images belong to ``train`` training images."""
         return max(1, round(self.validation / (1 - self.validation) * train))
 
@@ -87,7 +87,7 @@ def _files_below(root: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         info = Path(folder).stat()
-        if (info.st_dev, info.st_ino) in seen:  # a link to a folder above it
+        if (info.st_dev, info.st_ino) in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add((info.st_dev, info.st_ino))
@@ -103,21 +103,21 @@ def file_at(path: str | None, example: str) -> Path:
         example: what such a path looks like, for the hint.
 
     Raises:
-        UserError: no value, nothing there, a folder, or what is never read to its end.
+        UserError: no value, no such file, a folder, or a device that never ends.
     """
     found = _existing(path, example)
     if found.is_dir():
         inside = _first_child(found, Path(example).suffix)
         raise UserError(
-            "data.path is a folder, a file is needed",
+            "data.path must be a file, got a folder",
             where=found,
-            hint=f"data.path={inside or found / example}",
+            hint=f"use data.path={inside or found / example}",
         )
     if not found.is_file():  # opening it might wait for ever
         raise UserError(
-            "data.path is a device, a pipe or a socket, a file is needed",
+            "data.path must be a file, got a device, a pipe or a socket",
             where=found,
-            hint=f"data.path={example}",
+            hint=f"use data.path={example}",
         )
     return found
 
@@ -130,14 +130,14 @@ def folder_at(path: str | None, example: str) -> Path:
         example: what such a path looks like, for the hint.
 
     Raises:
-        UserError: no value, nothing there, or a file.
+        UserError: no value, no such folder, or a file.
     """
     found = _existing(path, example)
     if not found.is_dir():
         raise UserError(
-            "data.path is a file, a folder is needed",
+            "data.path must be a folder, got a file",
             where=found,
-            hint=f"data.path={found.parent}, or data=npz or data=npy for arrays",
+            hint=f"use data.path={found.parent}, or data=npz or data=npy for arrays",
         )
     return found
 
@@ -152,7 +152,7 @@ def _first_child(folder: Path, suffix: str) -> Path | None:
 
 def _existing(path: str | None, example: str) -> Path:
     if path is None or not path.strip():
-        raise OptionError("data.path", "has no value", hint=f"data.path={example}")
+        raise OptionError("data.path", "has no value", hint=f"use data.path={example}")
     try:
         found = Path(path).expanduser()
         if found.exists():
@@ -163,17 +163,17 @@ def _existing(path: str | None, example: str) -> Path:
 
 
 def _where_instead(missing: Path) -> str:
-    """The nearest thing that exists, else from where relative paths start."""
+    """The nearest name that exists, else the folder that relative paths start from."""
     whole = Path.cwd() / missing
     ancestors = (p for p in whole.parents if p.is_dir())
     parent = next(ancestors, whole.parent)
-    asked = whole.relative_to(parent).parts[0]
+    missing_part = whole.relative_to(parent).parts[0]
     try:
-        close = nearest(asked, [p.name for p in parent.iterdir() if not p.name.startswith(".")])
+        close = nearest(missing_part, [p.name for p in parent.iterdir() if not p.name.startswith(".")])
     except OSError:
         close = None
     if close is not None:
         return f"did you mean {parent / close}?"
     if missing.is_absolute():
-        return f"{parent} exists, {asked} in it does not"
-    return f"relative paths start from {Path.cwd()}"
+        return f"{parent} exists, {missing_part} in it does not"
+    return f"relative paths start at {Path.cwd()}"

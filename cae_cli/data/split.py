@@ -1,8 +1,8 @@
-"""Splits what a source delivers into a training, a validation and a test part.
+"""Splits the images of a source into a training, a validation and a test part.
 
-The split depends on the options only. The training images of a smaller ``data.train`` are among
-those of a larger one, and none of them is ever a validation image: learning curves over
-``data.train`` compare like with like.
+The split depends on the options only. The training images of a smaller ``data.train`` are a subset of
+those of a larger one, and none of them is ever a validation image, so learning curves over
+``data.train`` are comparable.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
     else:
         if pool.groups is not None:
             notes.append(
-                "all images come from one picture: training and validation images are neighbours"
+                "all patches come from one image, so training and validation patches are neighbours"
             )
         train, validation = _by_images(order, options)
     if options.train is not None and len(train) < options.train:
         notes.append(
-            f"{len(train)} training images instead of {options.train}: there are {n} images, "
-            f"{len(validation)} of them are for validation"
+            f"{len(train)} training images instead of {options.train}: {len(validation)} of {n} images "
+            "are for validation"
         )
     if len(train) < 2 or len(validation) < 1:
         raise UserError(
             f"too few images: {len(train)} for training and {len(validation)} for validation out of {n}",
-            hint="at least 2 and 1 are needed: more images, or another data.validation"
+            hint="at least 2 and 1 are needed; use more images or another data.validation"
             if options.train is None or options.train > 1
             else "data.train must be at least 2",
         )
@@ -72,8 +72,8 @@ def _by_images(order: Indices, options: DataOptions) -> tuple[Indices, Indices]:
     """Training images from the front of the order, validation images from its back."""
     n = len(order)
     train = n if options.train is None else options.train
-    validation = options.held_out_beside(train)
-    if train + validation > n:  # all there are
+    validation = options.validation_count(train)
+    if train + validation > n:  # fewer images than requested
         validation = max(1, round(options.validation * n))
         train = min(train, n - validation)
     return order[:train], order[n - validation :]
@@ -91,7 +91,7 @@ def _by_groups(
     train, validation = order[~held_out], order[held_out]
     if options.train is not None:
         train = train[: options.train]
-        validation = validation[: options.held_out_beside(len(train))]
+        validation = validation[: options.validation_count(len(train))]
     notes.append(f"related images stay together: {count} of {len(names)} groups are for validation")
     return train, validation
 
@@ -100,5 +100,5 @@ def _test_part(n: int, options: DataOptions, notes: list[str]) -> Indices:
     if options.test is None:
         return np.arange(n)
     if options.test > n:
-        notes.append(f"{n} test images instead of {options.test}: there are no more")
+        notes.append(f"{n} test images instead of {options.test}, which is all there are")
     return options.rng("test").permutation(n)[: options.test]

@@ -1,7 +1,7 @@
-"""Many images of one size: in memory, or where that would take too much, in a file without a name.
+"""Many images of one size, in memory or, if they are too large, in a memory-mapped temporary file.
 
-The file is mapped, so that NumPy works on it as on any array, and the operating system keeps in memory
-what there is room for. It goes when the last array that needs it goes, or with the process.
+NumPy works on the mapped file as on any array, and the operating system keeps in memory what fits. The
+file has no name: it is deleted with the last array that uses it, or with the process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 
 from cae_cli.errors import UserError
 
-# Bytes of pixels, as they will be in the array, that are kept in memory.
-IN_MEMORY = 2**30
+IN_MEMORY = 2**30  # bytes of the array that are kept in memory
 BLOCK = 2**26  # bytes that are copied at once
 
 Image = NDArray[np.uint8]  # (h, w) or (h, w, 3)
 
 
 class Spool:
-    """Takes images one by one; grey ones become colour if there is one of colour among them."""
+    """Collects images one by one; grey images become colour if any image has colour."""
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
         self._most = in_memory
@@ -41,7 +40,7 @@ class Spool:
         Raises:
             UserError: the disk is full.
         """
-        # A view, of a patch or a channel, would keep all that it is a part of.
+        # A view of a patch or a channel would keep the whole image in memory.
         self._waiting.append(image if image.base is None else image.copy())
         self._colour |= image.ndim == 3
         h, w = image.shape[:2]
@@ -71,7 +70,7 @@ class Spool:
     def _write(self) -> None:
         if self._file is None:
             self._file = _nameless()
-        elif self._colour and len(self._shape) == 2:  # the first one of colour, behind grey ones
+        elif self._colour and len(self._shape) == 2:  # the first colour image after grey ones
             with self._file as file:
                 grey = _mapped(file, (self._written, *self._shape))
             self._file, self._written = _nameless(), 0
@@ -87,7 +86,7 @@ class Spool:
 
 
 def chosen(images: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:
-    """A copy of some images, in this order: in memory, or in a file if the images are in one.
+    """Copies images in the given order, in memory or, if the images are in a file, in a file.
 
     Raises:
         UserError: the disk is full.
@@ -102,7 +101,7 @@ def chosen(images: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:
 
 
 def _nameless() -> Any:
-    """An open file that nobody else sees, in the user's cache: temporary folders may be in memory."""
+    """An open file without a name, in the user's cache because temporary folders may be in memory."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cae"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,11 +117,11 @@ def _write(file: Any, images: NDArray[Any]) -> None:
             rest = rest[file.write(rest) :]
     except OSError as error:
         raise UserError(
-            f"the images need more room than the disk has: {error.strerror}",
-            hint="a smaller data.image_size, or XDG_CACHE_HOME=<folder on a larger disk>",
+            f"the images need more space than the disk has: {error.strerror}",
+            hint="use a smaller data.image_size, or set XDG_CACHE_HOME to a folder on a larger disk",
         ) from error
 
 
 def _mapped(file: Any, shape: tuple[int, ...], dtype: Any = np.uint8) -> NDArray[Any]:
-    """What is in the file; the array stays when the file is closed."""
+    """The content of a file as an array, which stays valid when the file is closed."""
     return np.memmap(file, dtype, mode="r", shape=shape)

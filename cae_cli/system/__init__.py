@@ -1,1 +1,1 @@
-"""Atomic files, locks, signals, memory."""
+"""Atomic files, locks, signals and free memory."""

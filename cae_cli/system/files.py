@@ -1,7 +1,7 @@
-"""Files that are whole at every moment, and folders that one process works in.
+"""Atomic files, and folders that are locked by one process.
 
-The operating system does the work: a file takes its name when it is complete, a folder belongs to who
-made it, and what a process holds is let go of when it ends, however it ends.
+These rely on the operating system: renaming a file and creating a folder are atomic, and the lock of a
+process is released when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cae_cli.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: there two processes in one folder are not kept apart
+except ImportError:  # Windows: folders are not locked
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = ".unfinished-"  # how the names of files begin that are still being written
-PATIENCE = 1.0  # seconds that a folder is waited for: a reader may be looking whether it is in use
+UNFINISHED = ".unfinished-"  # prefix of files that are still being written
+PATIENCE = 1.0  # seconds to wait for a folder: a reader that tests the lock holds it for a moment
 
 CANNOT_WRITE = {
     errno.EACCES,
@@ -37,21 +37,19 @@ CANNOT_WRITE = {
 }
 
 
-def typed(word: str | Path) -> Path:
-    """A path as people type it: ``~`` is the home folder, and ``~nobody`` stays what it is."""
+def typed(text: str | Path) -> Path:
+    """A path as the user typed it, with ``~`` expanded; ``~nobody`` is not changed."""
     try:
-        return Path(word).expanduser()
+        return Path(text).expanduser()
     except RuntimeError:
-        return Path(word)
+        return Path(text)
 
 
 def claim(parent: Path, *, now: datetime | None = None) -> Path:
-    """Makes a new folder ``<date>_<time>_<suffix>`` below ``parent``.
-
-    The folder is claimed by making it, so that two processes never get the same one.
+    """Creates a new folder ``<date>_<time>_<suffix>`` in ``parent``, never shared by two processes.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     stamp = f"{now or datetime.now():%Y-%m-%d_%H-%M-%S}"
     make(parent)
@@ -63,13 +61,13 @@ def claim(parent: Path, *, now: datetime | None = None) -> Path:
 
 
 def make(folder: Path) -> bool:
-    """Makes a folder and those above it, if they are not there.
+    """Creates a folder and its parents, if they do not exist.
 
     Returns:
-        Whether it was this process that made it.
+        Whether this process created it.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True)
@@ -81,13 +79,13 @@ def make(folder: Path) -> bool:
 
 
 def _suffix() -> str:
-    """Four letters and digits that cannot be misread for one another (some 700,000 of them)."""
+    """Four letters and digits without similar ones such as l and 1: 810,000 combinations."""
     return "".join(secrets.choice("23456789abcdefghjkmnpqrstvwxyz") for _ in range(4))
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write into an error a person can use; other errors pass.
+    """Reports a failure to write as a `UserError`; other errors pass.
 
     Raises:
         UserError: no permission, read-only file system, disk or quota full.
@@ -101,32 +99,32 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def cannot_write(error: OSError, path: Path) -> UserError:
-    """What to say of a failure to write."""
+    """The error for a failure to write."""
     reason = (error.strerror or str(error)).lower()
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    elsewhere = "write elsewhere: hydra.run.dir=<folder> (in a multirun hydra.sweep.dir=<folder>)"
+    elsewhere = "use another folder: hydra.run.dir=<folder> (in a sweep hydra.sweep.dir=<folder>)"
     return UserError(
         f"cannot write the run: {reason}",
         where=error.filename or path,
-        hint=f"free some space, or {elsewhere}" if full else elsewhere,
+        hint=f"free disk space, or {elsewhere}" if full else elsewhere,
     )
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without error.
+    """A temporary file that replaces ``path`` when the block ends without error.
 
-    At every moment, a power cut's too, ``path`` is the old file or the whole new one.
+    At every moment, even of a power failure, ``path`` is either the old or the complete new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Keras and NumPy look at the suffix, so it stays.
+    # The suffix is kept because Keras and NumPy depend on it.
     handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        _to_disk(temporary)  # else the new name may reach the disk before the content does
+        _to_disk(temporary)  # otherwise the new name may reach the disk before the content
         temporary.replace(path)
         _to_disk(path.parent)
     finally:
@@ -134,7 +132,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _to_disk(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk and not only in its cache."""
+    """Flushes a file, or the names in a folder, to the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders
@@ -142,7 +140,7 @@ def _to_disk(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a network file system without that
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by a network file system
             raise
     finally:
         os.close(descriptor)
@@ -154,19 +152,19 @@ def _umask() -> int:
     return mask
 
 
-# Folders that this process is at work in, by their real paths: file descriptor and how often.
+# Folders that this process has locked, by their real paths: file descriptor and nesting depth.
 _at_work: dict[Path, tuple[int, int]] = {}
 
 
 @contextlib.contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a folder for the length of the block. Blocks may be nested.
+    """Locks a folder for the block. Blocks may be nested.
 
-    The operating system lets go of the folder when the process ends, however it ends: there is no
-    file that a crash could leave behind.
+    The lock is on the folder itself, so a crash leaves no file behind, and the operating system releases
+    it when the process ends.
 
     Raises:
-        UserError: another process is at work in the folder.
+        UserError: another process has locked the folder.
     """
     real = folder.resolve()
     descriptor, depth = _at_work.get(real) or (_held(real), 0)
@@ -182,7 +180,7 @@ def at_work(folder: Path) -> Iterator[None]:
 
 
 def _held(folder: Path) -> int:
-    """A descriptor that holds the folder; -1 where the file system cannot."""
+    """A descriptor that locks the folder; -1 if the file system has no locks."""
     if fcntl is None:
         return -1
     descriptor = os.open(folder, os.O_RDONLY)
@@ -198,16 +196,16 @@ def _held(folder: Path) -> int:
     else:
         os.close(descriptor)
         raise UserError(
-            "another process is at work in this run",
+            "another process works on this run",
             where=folder,
-            hint="wait until it has ended; status.json says which process on which machine",
+            hint="wait until it ends; status.json has its process id and machine",
         )
     os.close(descriptor)
     return -1
 
 
 def is_in_use(folder: Path) -> bool | None:
-    """Whether a process is at work in the folder; None where nobody can know."""
+    """Whether a process has locked the folder; None if that is unknown."""
     if folder.resolve() in _at_work:
         return True
     if fcntl is None:

@@ -1,7 +1,7 @@
-"""How much memory there is, and whether what a file asks for fits into it.
+"""Free memory, and whether the content of a file fits into it.
 
-A few kilobytes can stand for terabytes: a header that says so, or zeros that were compressed. Who reads
-a stranger's file asks here before anything is allocated.
+A file of a few kilobytes can need terabytes, by the shape in its header or by compression. The size is
+checked here before memory is allocated.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def check(needed: int, what: str, where: object, hint: str) -> None:
-    """Nothing, if so much memory can be had.
+    """Checks that so much memory is free.
 
     Args:
         needed: bytes.
-        what: needs them; a stranger's text in it is printable already.
+        what: what needs them, as printable text.
         where: the file.
-        hint: what to do instead.
+        hint: the next step.
 
     Raises:
-        UserError: there is less.
+        UserError: less memory is free.
     """
-    there = free()
-    if there is not None and needed > there:
+    available = free()
+    if available is not None and needed > available:
         raise UserError(
-            f"{what} would need {amount(needed)} of memory, this machine has {amount(there)} free",
+            f"{what} would need {amount(needed)} of memory, this machine has {amount(available)} free",
             where=where,
             hint=hint,
         )
 
 
 def free(root: Path = Path("/")) -> int | None:
-    """Bytes that this process can still take, None where nothing says so.
+    """Bytes that this process can still allocate, or None if unknown.
 
-    It is the smallest of what the machine has, what its control groups (of a container, of a job) leave
-    and what its own limit leaves.
+    The minimum of the free memory of the machine, of its control groups (of a container, a job) and of
+    the limit of the process.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: folder with ``proc`` and ``sys``.
     """
     known = [*_of_machine(root), *_of_groups(root), *_of_process(root)]
     return max(0, min(known)) if known else None
 
 
 def amount(count: int) -> str:
-    """Bytes in words: "1.2 TB"."""
-    if count >= 1000 ** len(UNITS):  # as headers may say
+    """Bytes with a unit: "1.2 TB"."""
+    if count >= 1000 ** len(UNITS):  # possible in a header
         return f"over 1000 {UNITS[-1]}"
     power = (len(str(count)) - 1) // 3
     value = count / 1000**power
@@ -66,14 +66,14 @@ def _of_machine(root: Path) -> Iterator[int]:
                 return
     except (OSError, ValueError, IndexError):
         pass
-    try:  # no Linux: all there is, free or not
+    try:  # not Linux: total memory, free or not
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """What the process' control groups leave, its own and those above it, of both versions."""
+    """Free memory of the control group of the process and its parents, in versions 1 and 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -97,16 +97,16 @@ def _of_groups(root: Path) -> Iterator[int]:
 def _of_group(folder: Path, limit: str, used: str, cached: str) -> Iterator[int]:
     try:
         most = int((folder / limit).read_text())  # "max" is no number
-        taken = int((folder / used).read_text())
+        in_use = int((folder / used).read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):
         return
-    # Files that nobody uses any more give way.
-    yield most - taken + sum(int(line.split()[1]) for line in lines if line.startswith(f"{cached} "))
+    # The file cache can be evicted.
+    yield most - in_use + sum(int(line.split()[1]) for line in lines if line.startswith(f"{cached} "))
 
 
 def _of_process(root: Path) -> Iterator[int]:
-    """What ``ulimit -v`` leaves."""
+    """Free memory under ``ulimit -v``."""
     try:
         import resource
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception, wherever the process is."""
+"""SIGINT and SIGTERM as exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def raised(*, once: bool = False) -> Iterator[None]:
     """Inside the block, SIGINT and SIGTERM raise `Interrupted`.
 
     Args:
-        once: only the first does. A job gets Ctrl-C from the terminal, and from the sweep once more.
+        once: only the first signal. A job gets Ctrl-C from the terminal and again from the sweep.
     """
 
     def handle(number: int, frame: Any) -> None:
@@ -36,18 +36,18 @@ def raised(*, once: bool = False) -> Iterator[None]:
 
 
 def behind(error: BaseException) -> BaseException:
-    """What is behind an error: the signal, if one came.
+    """The cause of an error: the signal, if one arrived.
 
-    Libraries in C++ that call back into Python make an error of their own of whatever is raised there.
+    C++ libraries that call back into Python convert an exception raised there into another.
     """
     return Interrupted(_received[0]) if _received and isinstance(error, Exception) else error
 
 
 def check() -> None:
-    """Raises `Interrupted` if a signal came and its exception was lost.
+    """Raises `Interrupted` if a signal arrived and its exception was lost.
 
-    Python drops what is raised while it runs a finalizer or the callback of a weak reference, and a
-    signal may arrive there. So the stages of a run ask between them.
+    Python drops exceptions in finalizers and callbacks of weak references, where a signal may arrive, so
+    a run calls this between its stages.
     """
     if _received:
         raise Interrupted(_received[0])
