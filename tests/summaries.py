@@ -1,4 +1,4 @@
-"""Summaries of runs, written from real metrics by the real writer: a renamed field breaks their readers."""
+"""Summaries of runs, written from real metrics by the real writer: a renamed field breaks readers."""
 
 from __future__ import annotations
 

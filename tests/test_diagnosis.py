@@ -104,7 +104,9 @@ def healthy():
             4096, 1000, 0.0, 1.0, black=-1.38, variance=0.087, image_std=0.32, flat=0.0,
             distinct=1.0, repeated=0.0, correlation=0.85,
         ),
-        spectrum=Spectrum(sharpness=0.2, power=0.15, coherence=0.2, sharpening_gain=1.0, checkerboard=2.0),
+        spectrum=Spectrum(
+            sharpness=0.2, power=0.15, coherence=0.2, sharpening_gain=1.0, checkerboard=2.0
+        ),
         latent=LatentUse(values=392, effective_rank=90.0, participation=20.0, dead=0.0),
         labels=Labels(0.8, 0.8),
         batches=BatchStatistics(
@@ -151,7 +153,7 @@ BLACK = with_quality(
     train_explained_variance=-1.4,
 )
 DEAD = (layer(dead=5, constant=2), layer("output", 1))
-# One sick and one nearly sick case for every rule that judges a trained network.
+# One faulty and one nearly faulty case for every rule that judges a trained network.
 CASES = {
     "CAE101": (changed("dataset", distinct=0.01), changed("dataset", distinct=0.6)),
     "CAE102": (changed("batches", target_high=255.0), changed("batches", target_high=1.04)),
@@ -237,7 +239,7 @@ CASES = {
 
 
 def seen(config=None, **values):
-    """Survey, network and config of a healthy experiment but for some values."""
+    """Dataset statistics, network and config of a healthy experiment but for some values."""
     dataset, network = healthy().dataset, replace(healthy().network, normalised=False)
     names = {field.name for field in fields(DatasetStatistics)}
     return (
@@ -292,10 +294,10 @@ AFTER = [rule for rule in RULES if rule.when is not When.BEFORE]
 
 @pytest.mark.parametrize("code", sorted(FORECAST))
 def test_a_risk_is_forecast_where_it_is_one_and_only_then(code):
-    sick, well = FORECAST[code]
-    assert [f.code for f in forecast(*sick).findings] == [code]
+    faulty, well = FORECAST[code]
+    assert [f.code for f in forecast(*faulty).findings] == [code]
     assert [f.code for f in forecast(*well).findings] == []
-    assert forecast(*sick).findings[0].fixes
+    assert forecast(*faulty).findings[0].fixes
 
 
 def test_what_is_wrong_with_the_data_is_said_before_training_too():
@@ -313,8 +315,8 @@ def test_every_rule_has_a_case():
 
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_a_rule_fires_when_it_should_and_only_then(code):
-    sick, well = CASES[code]
-    assert codes(sick)[0] == code
+    faulty, well = CASES[code]
+    assert codes(faulty)[0] == code
     assert codes(well) == []
 
 
@@ -338,14 +340,14 @@ def test_a_rule_without_its_data_is_skipped_and_does_not_pass(metrics, reason, c
     assert diagnosis.undecided
     assert reason in {s.reason for s in diagnosis.skipped}
     assert diagnosis.verdict.startswith(f"cannot tell: {reason}")
-    sick = CASES[code][0]
-    sick = replace(
-        sick,
-        quality=replace(sick.quality, images=metrics.quality.images),
-        dynamics=replace(sick.dynamics, steps=metrics.dynamics.steps),
+    faulty = CASES[code][0]
+    faulty = replace(
+        faulty,
+        quality=replace(faulty.quality, images=metrics.quality.images),
+        dynamics=replace(faulty.dynamics, steps=metrics.dynamics.steps),
     )
     if code not in WITHOUT_HELD_OUT_IMAGES:
-        assert code not in diagnose(sick, CONFIG).passed
+        assert code not in diagnose(faulty, CONFIG).passed
 
 
 def test_a_linear_decoder_is_no_bar_for_a_short_training_or_where_there_is_none():
@@ -377,8 +379,8 @@ def test_a_constant_output_that_is_not_black_is_not_called_black():
 
 
 def test_causes_come_before_their_consequences():
-    sick = replace(BLACK, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
-    found = diagnose(sick, CONFIG).findings
+    faulty = replace(BLACK, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
+    found = diagnose(faulty, CONFIG).findings
     assert [(f.code, f.consequence_of) for f in found] == [
         ("CAE301", None),
         ("CAE202", "CAE301"),
@@ -496,9 +498,9 @@ def test_a_regularizer_is_added_to_those_the_run_had():
 
 
 def test_where_nothing_moved_that_is_the_cause():
-    sick = replace(BLACK, layers=(layer(moved=0), layer("output", 1, moved=0)))
-    sick = replace(sick, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
-    diagnosis = diagnose(sick, {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0}})
+    faulty = replace(BLACK, layers=(layer(moved=0), layer("output", 1, moved=0)))
+    faulty = replace(faulty, dynamics=replace(healthy().dynamics, last_val_loss=0.17))
+    diagnosis = diagnose(faulty, {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0}})
     assert [f.code for f in diagnosis.findings] == ["CAE202", "CAE302"]
     assert diagnosis.findings[0].fixes[0].overrides == ("optimizer.learning_rate=0.001",)
     assert [(s.code, s.reason) for s in diagnosis.skipped] == [("CAE301", "no layer has changed")]
@@ -668,9 +670,9 @@ def test_a_longer_training_is_not_cut_short_again():
 
 
 def test_a_network_trained_for_similarity_may_give_up_squared_error():
-    sick = replace(
+    faulty = replace(
         with_dynamics(slope=0.05), perturbation=replace(healthy().perturbation, skill_score=-0.3)
     )
-    assert codes(sick)[0] == "CAE211"
-    similar = diagnose(sick, known({**CONFIG, "loss": {"name": "ssim"}}))
+    assert codes(faulty)[0] == "CAE211"
+    similar = diagnose(faulty, known({**CONFIG, "loss": {"name": "ssim"}}))
     assert [f.code for f in similar.findings] == ["CAE303"]  # a note

@@ -5,7 +5,8 @@ import sys
 
 HEAVY = {"keras", "tensorflow", "sklearn", "matplotlib", "h5py"}
 TRAINS = {
-    *(f"cae_cli.training.{name}" for name in ("fit", "step", "forward", "recorder", "history", "backend")),
+    *(f"cae_cli.training.{name}" for name in ("fit", "step", "forward", "recorder")),
+    *("cae_cli.training.history", "cae_cli.training.backend"),
     *("cae_cli.model.build", "cae_cli.model.blocks", "cae_cli.introspection", "cae_cli.experiment"),
 }  # fmt: skip
 

@@ -448,7 +448,8 @@ def test_a_file_that_says_something_else_at_every_key_stops_nothing(here, capsys
         path.write_text(json.dumps(content))
     for words in ([], ["--json"], ["--csv"], ["--sort", "psnr"], ["loss=mse"], ["model=l2"], ["text"]):
         assert cli.run(["runs", "ls", *words]) == 0
-    for words in (["runs", "show", "aaaa"], ["compare", "aaaa", "3"], ["compare", "aaaa", "3", "--exit-code"],
+    for words in (["runs", "show", "aaaa"], ["compare", "aaaa", "3"],
+                  ["compare", "aaaa", "3", "--exit-code"],
                   ["runs", "tag", "aaaa", "x"], ["runs", "show", "aaaa", "--json"]):  # fmt: skip
         assert cli.run(words) in (0, 1), words
     assert "Traceback" not in capsys.readouterr().err

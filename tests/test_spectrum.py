@@ -18,7 +18,7 @@ def dft(image):
 
 
 def slow_spectrum(targets, outputs):
-    """Sharpness, power, coherence and sharpening gain with loops over images, channels and frequencies."""
+    """Sharpness, power, coherence and sharpening gain in loops over images, channels, frequencies."""
     n, h, w, channels = targets.shape
     hann = [np.sin(np.pi * (np.arange(side) + 1) / (side + 1)) ** 2 for side in (h, w)]
     laplacians, oo, tt, ot = {0: 0.0, 1: 0.0}, 0.0, 0.0, 0.0

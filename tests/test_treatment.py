@@ -1,4 +1,4 @@
-"""Criteria, random controls, arms step by step on results made by hand; the command without a training."""
+"""Criteria, random controls and arms on results made by hand; the command without a training."""
 
 import json
 import math
