@@ -108,6 +108,18 @@ def test_the_first_job_of_pairs_can_be_shown(tmp_path, monkeypatch, capsys):
     assert "name: mae" in capsys.readouterr().out
 
 
+def test_the_sweeper_for_pairs_is_made_by_hydra_after_it_has_run_its_plugins_again():
+    code = (
+        "import cae_cli.config.hydra_internals\n"
+        "from hydra.core.plugins import Plugins\n"
+        "found = Plugins.instance().class_name_to_class\n"
+        "made = found['hydra_plugins.cae.grid_sweeper.GridSweeper'](None, None, [{'seed': 1}])\n"
+        "print(made.grid.keys)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "['seed']\n", ran.stderr
+
+
 # -- the same sweep, the same job ------------------------------------------------------------------
 
 

@@ -34,8 +34,7 @@ from hydra._internal.config_repository import (
     ConfigRepository,
     IConfigRepository,
 )
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as BasicSweeper
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf as BasicSweeperConf
+from hydra._internal.core_plugins import basic_sweeper as basic_sweeper
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ResultDefault

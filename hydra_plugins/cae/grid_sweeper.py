@@ -1,4 +1,4 @@
-"""Hydra's own sweeper with values in pairs and combinations left out, by `cae_cli.sweep.grid`."""
+"""``hydra/sweeper=grid``: Hydra's sweeper with pairs and exclusions, by `cae_cli.sweep.grid`."""
 
 # No postponed annotations: Hydra runs this file before the module is known, and dataclasses look there.
 
@@ -8,11 +8,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 
-from cae_cli.config.hydra_internals import BasicSweeper, BasicSweeperConf
+# The module and not its classes: Hydra runs its plugins again before this one, which replaces them.
+from cae_cli.config.hydra_internals import basic_sweeper
 
 
 @dataclass
-class GridSweeperConf(BasicSweeperConf):
+class GridSweeperConf(basic_sweeper.BasicSweeperConf):
     """The keys below ``hydra.sweeper``; ``sweep.pairs`` and ``sweep.exclude`` set the last two."""
 
     _target_: str = "hydra_plugins.cae.grid_sweeper.GridSweeper"
@@ -23,14 +24,14 @@ class GridSweeperConf(BasicSweeperConf):
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="cae")
 
 
-class GridSweeper(BasicSweeper):
-    """Every combination, of pairs too, but for those left out.
+class GridSweeper(basic_sweeper.BasicSweeper):
+    """Every combination of values and pairs, except for the excluded ones.
 
     Args:
-        max_batch_size: as of Hydra's.
-        params: as of Hydra's.
+        max_batch_size: see Hydra's sweeper.
+        params: see Hydra's sweeper.
         pairs: overrides that belong together.
-        exclude: combinations that are left out.
+        exclude: combinations to leave out.
     """
 
     def __init__(
@@ -49,5 +50,5 @@ class GridSweeper(BasicSweeper):
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """The jobs, in batches."""
-        [jobs] = BasicSweeper.split_arguments(overrides, None)
+        [jobs] = basic_sweeper.BasicSweeper.split_arguments(overrides, None)
         return list(self.split_overrides_to_chunks(self.grid.jobs(jobs), max_batch_size))

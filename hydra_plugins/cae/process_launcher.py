@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class ProcessLauncherConf:
-    """The keys below ``hydra.launcher``; `cae_cli.sweep.launcher.Options` says what they mean."""
+    """The keys below ``hydra.launcher``; see `cae_cli.sweep.launcher.Options`."""
 
     _target_: str = "hydra_plugins.cae.process_launcher.ProcessLauncher"
     n_jobs: int | None = None
@@ -30,8 +30,8 @@ class ProcessLauncher(Launcher):
     """Each job in a fresh process.
 
     Args:
-        n_jobs: at once.
-        timeout: of a job, in seconds.
+        n_jobs: number of jobs at once.
+        timeout: seconds that a job may take.
     """
 
     def __init__(self, n_jobs: int | None, timeout: float | None) -> None:
@@ -41,7 +41,7 @@ class ProcessLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Hydra says what the jobs have in common."""
+        """Receives what the jobs have in common."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
