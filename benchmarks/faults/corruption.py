@@ -156,7 +156,7 @@ def corrupted(overrides: Sequence[str], corrupt: str, folder: Path) -> tuple[str
     corruption, parameter = check_name(corrupt)
     of_data = [o for o in overrides if key_of(o).partition(".")[0] == "data"]
     # The overrides come from a file: they may choose what to read, and nothing else.
-    options = compose.checked(of_data, Sources(trust=Trust(words=False)))[1].data
+    options = compose.checked(of_data, Sources(trust=Trust(overrides=False)))[1].data
     pool = replace(options, noise=0.0, scale="auto")  # both apply to the corrupted images
     known = {"options": plain(pool), "source": type(pool).__name__, "files": pool.signature()}
     identity = json.dumps({**known, "corrupt": corrupt, "version": VERSION}, sort_keys=True)

@@ -185,7 +185,7 @@ def sources(flags: argparse.Namespace) -> Sources:
                 hint="use a folder with the layout of configs/: one sub-folder for each group",
             )
         folders.append(folder)
-    trust = Trust(words=False)
+    trust = Trust(overrides=False)
     if flags.trusted:
         trust = Trust(files=flags.trust_configs)
     return Sources(flags.config_name or "config", tuple(folders), trust)

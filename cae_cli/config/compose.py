@@ -36,7 +36,7 @@ def composed(overrides: Sequence[str], sources: Sources | None = None) -> DictCo
         UserError: it cannot be composed.
     """
     sources = sources or Sources()
-    with errors_in_words(overrides, sources):
+    with rephrased_errors(overrides, sources):
         return hydra_internals.compose(overrides, sources)[0]
 
 
@@ -47,7 +47,7 @@ def checked(overrides: Sequence[str], sources: Sources | None = None) -> tuple[D
         UserError: it cannot be composed, or an option is wrong; names the override or the file.
     """
     sources = sources or Sources()
-    with errors_in_words(overrides, sources):
+    with rephrased_errors(overrides, sources):
         node, loader = hydra_internals.compose(overrides, sources)
     try:
         return node, parse(node)
@@ -121,13 +121,13 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
         UserError: one cannot be read.
     """
     readable(overrides)
-    with errors_in_words(overrides, Sources()):
+    with rephrased_errors(overrides, Sources()):
         result: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
         return result
 
 
 @contextmanager
-def errors_in_words(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
+def rephrased_errors(overrides: Sequence[str], sources: Sources) -> Iterator[None]:
     """Rephrases what Hydra, OmegaConf or the YAML reader raise in the block.
 
     Raises:

@@ -239,7 +239,7 @@ class Loader(ConfigLoaderImpl):
     def origin(self, key: str) -> str | None:
         """Where the value of ``key`` is set: the override, or the file."""
         plain = key.partition("[")[0]
-        source = "command line" if self.trust.words else "command of the run"
+        source = "command line" if self.trust.overrides else "command of the run"
         for override in reversed(self.overrides):
             own = key_of(override)
             is_within = key.startswith(f"{own}.") and ("." in own or "{" in override)
@@ -273,7 +273,7 @@ class Loader(ConfigLoaderImpl):
         parsed = OverridesParser.create().parse_overrides(overrides=added)
         for override, typed in zip(parsed, overrides, strict=True):
             override.input_line = typed
-            if not self.trust.words:
+            if not self.trust.overrides:
                 check_untrusted(override)
         self._repo = repo = _Files(self.repository, self.trust)
         self._process_config_searchpath(config_name, parsed, repo)

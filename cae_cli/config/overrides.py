@@ -88,7 +88,7 @@ def overrides_of(
         UserError: the changes are wrong, or the old config is.
     """
     sources = sources or Sources()
-    untrusted = replace(sources, trust=Trust(words=False))
+    untrusted = replace(sources, trust=Trust(overrides=False))
     default = compose.composed([], untrusted)
     replaced = _replaced_groups(changes, default, sources)
     choices, unknown = _choices(config, replaced, default)

@@ -49,11 +49,11 @@ class Trust:
 
     Attributes:
         files: config files may call resolvers and set options of Hydra (``--trust-configs``).
-        words: the user typed the overrides; false where they come from the folder of a run.
+        overrides: the user typed the overrides; false where they come from the folder of a run.
     """
 
     files: bool = False
-    words: bool = True
+    overrides: bool = True
 
 
 # -- command line ----------------------------------------------------------------------------------

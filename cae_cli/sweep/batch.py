@@ -28,7 +28,7 @@ from cae_cli.sweep.pool import PreparedJob, Work, run_jobs, serving
 from cae_cli.system.files import at_work
 
 # The overrides of a batch come from files, which are not trusted.
-UNTRUSTED = compose.Sources(trust=Trust(words=False))
+UNTRUSTED = compose.Sources(trust=Trust(overrides=False))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Batch:
         return [job.run for job in jobs]
 
     def _prepare(self, run: BatchRun, number: int) -> PreparedJob:
-        with compose.errors_in_words(run.overrides, UNTRUSTED):
+        with compose.rephrased_errors(run.overrides, UNTRUSTED):
             for override in compose.parsed(run.overrides):
                 check_untrusted(override)  # the loader of a batch trusts what Hydra passes on
             return prepare(self._work, self.folder.folder, run.overrides, number, run.name)

@@ -45,7 +45,7 @@ def call_hydra(
         version_base="1.3", config_path=str(compose.CONFIGS), config_name=sources.config_name
     )
     try:
-        with compose.errors_in_words(overrides, sources), hydra_internals.guarding(sources.trust):
+        with compose.rephrased_errors(overrides, sources), hydra_internals.guarding(sources.trust):
             main(task)()
     finally:
         sys.argv = argv
@@ -69,7 +69,7 @@ def own_folder(node: DictConfig, overrides: Sequence[str], key: str) -> tuple[Pa
     Raises:
         UserError: the value is not a folder, or the folder cannot be made.
     """
-    with compose.errors_in_words(overrides, compose.Sources()):
+    with compose.rephrased_errors(overrides, compose.Sources()):
         name = OmegaConf.select(node, key)
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{key} must be a folder, got {name!r}", hint=f"leave out {key}")

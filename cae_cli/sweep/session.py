@@ -283,7 +283,7 @@ def _checked_job(
     try:
         node, config = compose.checked(overrides, sources)
         experiment.check_early(config)
-        with compose.errors_in_words(overrides, sources):
+        with compose.rephrased_errors(overrides, sources):
             check_subdir(node, number)
             launcher.check(node)
     except UserError as error:
