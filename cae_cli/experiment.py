@@ -113,7 +113,7 @@ def run(
             _check_same_images(before, setup)
         folder.write_setup(setup)
         screen.warn(risks)
-        with backend.quiet(folder.log):
+        with backend.quiet(folder.log), backend.one_blas_thread("scipy.linalg"):
             train(config, images, statistics, folder, screen)
         signals.check()
         outcome = report(folder, pictures=pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -115,15 +116,19 @@ def keep_to(some: Collection[int]) -> None:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread(*libraries: str) -> Iterator[None]:
     """In the block, linear algebra computes on one thread, however many cores there are.
 
     Its threads wait for each other in busy loops, so two threads on one core take many times as long as
     one; and results would depend on their number.
+
+    Args:
+        libraries: are imported first, because only what is loaded can be limited.
     """
-    import scipy.linalg  # noqa: F401  (only loaded libraries can be limited: NumPy's and SciPy's)
     import threadpoolctl
 
+    for name in libraries:
+        importlib.import_module(name)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         yield
 
