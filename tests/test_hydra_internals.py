@@ -43,6 +43,7 @@ PARTS = {
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_overrides_to_chunks": "lst n",
     "hydra._internal.utils:create_config_search_path": "search_path_dir",
     "hydra._internal.utils:get_args_parser": "",
+    "hydra.core.override_parser.types:Override._get_value_element_as_str": "value space_after_sep",
     "hydra.plugins.config_source:ConfigSource._normalize_file_name": "filename",
     "hydra.version:setbase": "ver",
 }

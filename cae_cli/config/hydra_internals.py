@@ -98,6 +98,11 @@ def flags_parser() -> ArgumentParser:
     return parser
 
 
+def written(value: Any) -> str:
+    """A value as Hydra writes it in an override."""
+    return Override._get_value_element_as_str(value)
+
+
 @contextmanager
 def guarding(trust: Trust) -> Iterator[None]:
     """In the block, ``hydra.main`` loads configs with `Loader`."""

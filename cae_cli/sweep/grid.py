@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import ListConfig, OmegaConf
 
+from cae_cli.config.hydra_internals import written
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
 
@@ -152,7 +152,7 @@ def _groups(key: str, given: object) -> tuple[Mapping[str, str], ...]:
     for group in given:
         if not isinstance(group, dict) or not group:
             raise _unreadable(key, f"{key}: {group}")
-        groups.append({str(name): Override._get_value_element_as_str(group[name]) for name in group})
+        groups.append({str(name): written(group[name]) for name in group})
     return tuple(groups)
 
 
@@ -160,7 +160,7 @@ def _groups(key: str, given: object) -> tuple[Mapping[str, str], ...]:
 def _value(word: str) -> str:
     """The value of an override as Hydra writes it."""
     value: Any = OverridesParser.create().parse_override(word).value()
-    return Override._get_value_element_as_str(value)
+    return written(value)
 
 
 def _unreadable(key: str, word: str) -> UserError:
