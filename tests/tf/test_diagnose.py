@@ -206,7 +206,7 @@ def test_short_trainings_find_what_helps_and_a_frozen_encoder_what_random_filter
     cae, tmp_path
 ):
     done = cae(
-        "train", "data=digits", "data.train=512", "training.epochs=8", "optimizer=adadelta",
+        "train", "data.train=512", "training.epochs=8", "optimizer=adadelta",
         "optimizer.learning_rate=0.0001",
     )  # fmt: skip
     # as a sweep would call it
