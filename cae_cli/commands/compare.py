@@ -208,9 +208,9 @@ def _compared(
         texts = [numbers.number(v, 5) for v in losses]
         best = _best(losses, texts, rises=False)
         columns.append(Column("val/loss", texts, right=True, starred=best, spare=1))
-    took = [numbers.duration(entry.seconds) for entry in entries]
+    durations = [numbers.duration(entry.seconds) for entry in entries]
     columns += [
-        Column("took", took, right=True, spare=1),
+        Column("duration", durations, right=True, spare=1),
         Column("diagnosis", [entry.problem for entry in entries], cut=True),
     ]
     return [Table(columns), *(line(f"! {note}", whole=True) for note in notes)]

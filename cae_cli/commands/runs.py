@@ -110,7 +110,7 @@ def _listed(found: Sequence[Entry]) -> Table:
         [
             Column("#", [str(entry.number) for entry in found], right=True),
             Column("id", [entry.id for entry in found]),
-            Column("begun", [_when(entry.begun) for entry in found]),
+            Column("started", [_when(entry.begun) for entry in found]),
             Column("task", tasks, spare=1),
             Column("status", [entry.status for entry in found]),
             Column("differs by", [_differs(entry) for entry in found], cut=True),
@@ -190,16 +190,16 @@ def _show(args: list[str]) -> int:
 def _facts(entry: Entry) -> list[Part]:
     facts = {
         "run": f"{entry.id}, number {entry.number}" if entry.number else entry.id,
-        "begun": f"{entry.begun:%Y-%m-%d %H:%M:%S}",
+        "started": f"{entry.begun:%Y-%m-%d %H:%M:%S}",
         "status": ": ".join(filter(None, (entry.status, entry.reason))),
-        "took": numbers.duration(entry.seconds),
+        "duration": numbers.duration(entry.seconds),
         "tags": ", ".join(entry.tags),
         "command": shlex.join(entry.command),
         "config": _beyond_defaults(entry),
         "images": _images(entry.data),
         "code": _code(entry.setup),
         "diagnosis": entry.verdict,
-        "figures": _figures(entry.figures),
+        "metrics": _figures(entry.figures),
         "files": _files(entry.folder),
         "next": _next(entry),
     }
@@ -263,7 +263,7 @@ def _next(entry: Entry) -> str:
     if entry.status == "interrupted" and entry.command:
         return shlex.join(["cae", "resume", folder])
     if entry.status == "ok":
-        return shlex.join(["cae", "diagnose", folder, "--verbose"])
+        return shlex.join(["cae", "report", folder])
     if entry.status == "failed" and entry.command:
         return shlex.join(["cae", "rerun", folder, "…"])
     return ""
