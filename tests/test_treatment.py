@@ -545,7 +545,7 @@ def test_short_trainings_choose_where_the_run_is_long(trainings, capsys):
     assert content(trainings)["changes"] == ["optimizer.clip_norm=1"]
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
-    assert ["none", "0.30"] in rows and ["optimizer.clip_norm=1", "0.50", "+0.20"] in rows
+    assert ["none", "0.30", "0.840"] in rows and ["optimizer.clip_norm=1", "0.50", "0.840"] in rows
     trainings.trained.clear()
     trainings.results[trainings.home.name] = replace(long, dynamics=replace(long.dynamics, steps=1999))
     assert cli.run(["treat", str(trainings.home)]) == 0
@@ -553,21 +553,25 @@ def test_short_trainings_choose_where_the_run_is_long(trainings, capsys):
 
 
 def test_short_only_trains_all_candidates_for_a_few_steps_and_names_the_best(trainings, capsys):
-    trainings.results |= {trainings.home.name: DEAD, "short": changed("score", value=0.2)}
-    trainings.results["short_1_2"] = changed("score", value=0.5)
+    short_run = replace(DEAD, dynamics=replace(DEAD.dynamics, steps=160))
+    trainings.results |= {trainings.home.name: short_run, "short": with_quality(explained_variance=0.2)}
+    trainings.results["short_1_2"] = with_quality(explained_variance=0.5)
     trainings.results["short_1_3"] = with_dynamics(diverged_at=3)
     assert cli.run(["treat", "last", "--short"]) == 0
     assert [one.name for one in trainings.trained] == [f"short_1_{i}" for i in range(7)]
     configs = [batch.checked(one.overrides) for one in trainings.trained]
-    assert {config.training.steps for config in configs} == {200} and len(set(map(str, configs))) == 7
+    assert len(set(map(str, configs))) == 7
+    # 9 epochs were 160 steps
+    assert {(c.training.steps, c.training.epochs) for c in configs} == {(200, 12)}
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
-    assert ["optimizer.clip_norm=1", "0.50", "+0.30"] in rows and ["loss=bce", "diverged"] in rows
-    assert "optimizer.clip_norm=1 helps most in short trainings: score +0.30" in out
+    assert ["optimizer.clip_norm=1", "0.76", "0.500"] in rows and ["loss=bce", "diverged"] in rows
+    best = "optimizer.clip_norm=1 helps most in short trainings: explained variance 0.20 → 0.50"
+    assert best in out
     told = content(trainings)
     assert told["outcome"] == "none" and told["arms"]["treatment"]["steps"] == []
     assert len(told["short"]) == 7 and not (trainings.folder / "experiment").exists()
-    trainings.results["short_1_2"] = changed("score", value=0.2)
+    trainings.results["short_1_2"] = with_quality(explained_variance=0.24)
     assert cli.run(["treat", str(trainings.home), "--short", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "no change helps in short trainings"
 

@@ -239,7 +239,7 @@ def _show(session: Session, flags: argparse.Namespace) -> None:
     results = session.record
     parts: list[Part] = [] if flags.short else [table(results.rows())]
     if results.shorts:
-        parts += ["", f"scores after {SHORT_STEPS} steps:", _short_table(results.shorts)]
+        parts += ["", f"after {SHORT_STEPS} steps:", _short_table(results.shorts)]
     parts += ["", line((results.verdict(), "bold"))]
     if results.outcome != "none":
         parts += [
@@ -252,18 +252,15 @@ def _show(session: Session, flags: argparse.Namespace) -> None:
 def _short_table(shorts: Sequence[record.Short]) -> Table:
     """The short trainings, those of each fix after the run itself, the best first."""
 
-    def rank(short: record.Short) -> tuple[int, bool, bool, float]:
-        return short.step, bool(short.overrides), math.isnan(short.gain), -short.gain
+    def rank(short: record.Short) -> tuple[Any, ...]:
+        diverged = math.isnan(short.score)
+        return short.step, bool(short.overrides), diverged, -short.gain, -short.explained
 
     ordered = sorted(shorts, key=rank)
     return Table(
         [
             Column("change", [" ".join(s.overrides) or "none" for s in ordered], cut=True),
             Column("score", [numbers.number(s.score, 2) or "diverged" for s in ordered], right=True),
-            Column("gain", [_gain(s) for s in ordered], right=True),
+            Column("explained", [numbers.number(s.explained, 3) for s in ordered], right=True),
         ]
     )
-
-
-def _gain(short: record.Short) -> str:
-    return f"{short.gain:+.2f}" if short.overrides and not math.isnan(short.gain) else ""

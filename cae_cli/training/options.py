@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from cae_cli.data.augmentation import Augmentation
@@ -44,16 +43,6 @@ class TrainingOptions:
                 f"training.batch_size is {self.batch_size}, but there are only {images} training images",
                 hint=f"Use training.batch_size={images}, or more images.",
             )
-
-    def shortened(self, steps: int, images: int) -> TrainingOptions:
-        """The same training with only ``steps`` steps, without early stopping and snapshots.
-
-        Args:
-            steps: how many.
-            images: number of training images.
-        """
-        epochs = math.ceil(steps / math.ceil(images / self.batch_size))
-        return replace(self, steps=steps, epochs=epochs, early_stopping=None, snapshots=[])
 
 
 class Recipe(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from cae_cli.config import compose
@@ -27,12 +28,14 @@ class Short:
         overrides: the change; () for the run itself.
         step: the number of the fix that it helps to choose, from 1.
         score: meaningfulness after a few steps; NaN if the training diverged.
-        gain: over the run itself, trained as short; NaN if the training diverged.
+        explained: explained variance of held-out images; NaN if the training diverged.
+        gain: in score over the run itself, trained as short; NaN if the training diverged.
     """
 
     overrides: tuple[str, ...]
     step: int
     score: float
+    explained: float
     gain: float
 
 
@@ -101,13 +104,15 @@ class Record:
         return f"{self.cut}; so far: {text}" if self.cut else text
 
     def _best_short(self) -> str:
-        """The most helpful short training."""
+        """The change that explains most after a few steps: the score is often still 0 then."""
         if not self.shorts:
             return "nothing was tried"
-        best = max(self.shorts, key=lambda short: (not math.isnan(short.gain), short.gain))
-        if not best.overrides or not best.gain > MIN_GAIN:
+        itself, *others = (max(np.nan_to_num(short.explained), 0.0) for short in self.shorts)
+        best = max(others, default=0.0)
+        if not best - itself > MIN_GAIN:
             return "no change helps in short trainings"
-        return f"{' '.join(best.overrides)} helps most in short trainings: score +{best.gain:.2f}"
+        change = " ".join(self.shorts[1 + others.index(best)].overrides)
+        return f"{change} helps most in short trainings: explained variance {itself:.2f} → {best:.2f}"
 
     def _compared_with_control(self) -> str:
         """The comparison with the random controls."""

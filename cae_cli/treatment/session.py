@@ -199,9 +199,7 @@ class Session:
     def _choose(self, runner: Batch) -> None:
         """Orders the fixes of the first cause by short trainings, if the run is long enough."""
         self._fixes.prefer({})
-        metrics = self.treatment.base[0].metrics
-        steps = metrics.dynamics.steps if metrics else None
-        alternatives = self._fixes.alternatives(self.treatment) if (steps or 0) >= LONG_RUN else []
+        alternatives = self._fixes.alternatives(self.treatment) if self._steps >= LONG_RUN else []
         if alternatives:
             self._fixes.prefer(self._train_short(runner, alternatives))
 
@@ -212,23 +210,36 @@ class Session:
         arm = self.treatment
         step, seed = len(arm.steps) + 1, f"seed={arm.seeds[0]}"
         all_changes = [(), *changes]
+        short = self._short_overrides()
         wanted = [
-            BatchRun(
-                f"short_{step}_{i}", (*with_changes(with_changes(arm.overrides, change), SHORT), seed)
-            )
+            BatchRun(f"short_{step}_{i}", (*with_changes(arm.overrides, (*change, *short)), seed))
             for i, change in enumerate(all_changes)
         ]
         if not self.plan.lasts(wanted):
             return {}
         self._screen.say(f"{SHORT_STEPS} steps each: {', '.join(' '.join(c) for c in changes)}")
-        scores = [_short_score(result(run)) for run in self.plan.train(runner, wanted)]
-        base = 0.0 if math.isnan(scores[0]) else scores[0]
+        measured = [_measured(result(run)) for run in self.plan.train(runner, wanted)]
+        base = 0.0 if math.isnan(measured[0][0]) else measured[0][0]
         trained = [
-            Short(change, step, score, score - base)
-            for change, score in zip(all_changes, scores, strict=True)
+            Short(change, step, score, explained, score - base)
+            for change, (score, explained) in zip(all_changes, measured, strict=True)
         ]
         self._shorts += trained
         return {short.overrides: short.gain for short in trained[1:]}
+
+    def _short_overrides(self) -> tuple[str, ...]:
+        """Overrides of a short training; a run with fewer steps gets more epochs."""
+        steps = self._steps
+        if steps >= SHORT_STEPS:
+            return SHORT
+        epochs = batch.checked(self.treatment.overrides).training.epochs
+        return *SHORT, f"training.epochs={math.ceil(epochs * SHORT_STEPS / max(1, steps))}"
+
+    @property
+    def _steps(self) -> int:
+        """Steps of the base; 0 if they are not known."""
+        metrics = self.treatment.base[0].metrics
+        return (metrics.dynamics.steps or 0) if metrics else 0
 
     def interrupt(self) -> None:
         """Takes the results of arms whose trainings had all ended before a signal."""
@@ -259,11 +270,11 @@ class Session:
             figures.write(picture(panels), self.folder / PICTURE)
 
 
-def _short_score(one: Result) -> float:
-    """The score of a short training; NaN if it diverged."""
+def _measured(one: Result) -> tuple[float, float]:
+    """Score and explained variance of a short training; NaN if it diverged."""
     if one.metrics is None or one.metrics.dynamics.diverged_at is not None:
-        return math.nan
-    return one.metrics.score.value
+        return math.nan, math.nan
+    return one.metrics.score.value, one.metrics.quality.explained_variance
 
 
 def _panel(title: str, one: Result) -> Panel:
