@@ -221,7 +221,7 @@ def another_process_in(folder):
 def test_two_processes_are_never_in_one_run(tmp_path):
     with another_process_in(tmp_path):
         assert Run(tmp_path).status()["status"] == "running" and is_in_use(tmp_path)
-        with pytest.raises(UserError, match="another process is at work"):
+        with pytest.raises(UserError, match="another process works on this run"):
             Run(tmp_path).running(resume=True).__enter__()
         assert Run(tmp_path).status()["status"] == "running"
 
