@@ -146,7 +146,7 @@ def test_a_cosine_that_was_planned_shorter_is_said(here, capsys):
     assert train("run", "training.epochs=2", "schedule=cosine") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
     error = capsys.readouterr().err
-    assert "the learning rate of the first 2 epochs was planned for 2" in error
+    assert "the learning rate of the first 2 epochs was scheduled for 2" in error
 
 
 def test_what_was_not_trained_here_is_refused(here, capsys):
