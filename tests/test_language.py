@@ -33,7 +33,9 @@ REPLACED = {
     r"yardsticks?": "criterion, ranking metric",
     r"theirs": "name the thing",
     r"to the bit": "bit-identical",
-    r"go(es|ing)? on with|went on with": "resumes",
+    r"go(es|ing)? on|went on": "resumes, continues",
+    r"rounds?": "treatment steps",
+    r"foresee(s|n|ing)?": "forecast",
     r"told so|so told": "is reported",
     r"(?<![\w.:\]})/\\])\.\d+": "0.4, not .4",
 }
