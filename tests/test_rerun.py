@@ -1,6 +1,7 @@
 """An old config in the words of ``cae train``: the same, changed, of other versions and of strangers."""
 
 import copy
+import functools
 import json
 
 import pytest
@@ -17,9 +18,14 @@ from cae_cli.runs.registry import flat
 SECRET = "canary-5b1e"
 
 
+@functools.cache
+def _composed(words, sources):
+    return json.dumps(plain(checked(list(words), sources)[1]))
+
+
 def config_of(*words, sources=None):
     """As run.json has it."""
-    return json.loads(json.dumps(plain(checked(list(words), sources)[1])))
+    return json.loads(_composed(words, sources))
 
 
 def again(config, *changes):
