@@ -506,7 +506,7 @@ def test_the_command_refuses_code_and_runs_it_after_a_warning(tmp_path):
 def test_help_says_that_unsafe_runs_code(tmp_path):
     done = diagnosed(tmp_path, "--help")
     assert "--unsafe" in done.out
-    assert "execute that code with all your permissions" in " ".join(done.out.split())
+    assert "executing it with all your permissions" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(

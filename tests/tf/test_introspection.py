@@ -287,6 +287,7 @@ def test_layers_of_one_name_are_both_there():
     assert [conv.name for conv in found.convolutions] == ["conv", "decoder_conv", "last"]
     assert found.latent_layer == "relu" and found.normalised
     assert list(found.maps.values())[1].shape == (None, 8, 8, 5)
+    keras.utils.set_random_seed(0)  # `fit` shuffles, and deterministic TensorFlow asks for a seed
     model.compile("sgd", "mse")
     x = images(model, 8)
     before = found.kernels()
