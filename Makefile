@@ -32,7 +32,7 @@ train: $(VENV)/.done ## Train and diagnose the default experiment; ARGS="model=l
 
 test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/tf
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/tf
 
 soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs (1 hour); SEED=1 for other moments
 	@CAE_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 -m soak tests

@@ -25,7 +25,7 @@ from cae_cli.data import load
 from cae_cli.data.folder import FORMATS, _Room
 from cae_cli.errors import UserError
 from cae_cli.system import memory
-from tests.conftest import environment
+from tests.conftest import called, environment
 from tests.test_data import configured, same
 from tests.test_data_sources import colour, grey, read_folder, refused, save
 
@@ -287,20 +287,21 @@ def plain(text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_files_and_folders_are_shown_and_not_obeyed(name, folder):
+    words = "check", "data=image_folder", f"data.path={folder}", "training.batch_size=8"
     (folder / name).write_bytes(b"nothing")
     (folder / f"sub{name}").mkdir()
     (folder / f"sub{name}" / name).write_bytes(b"")
-    done = checked_folder(folder, "data.unreadable=0.5")
-    assert done.returncode == 0, done.stderr
-    assert plain(done.stderr + done.stdout)
-    assert "(not an image)" in done.stderr
-    assert "(empty)" in done.stderr
+    done = called(folder.parent, *words, "data.unreadable=0.5", COLUMNS="500")
+    assert done.code == 0, done.err
+    assert plain(done.err + done.out)
+    assert "(not an image)" in done.err
+    assert "(empty)" in done.err
     for i in range(WHOLE):
         (folder / f"{i:02}.png").unlink()
-    done = checked_folder(folder)
-    assert done.returncode == 2
-    assert plain(done.stderr)
-    assert done.stderr.count("\n") <= 4
+    done = called(folder.parent, *words, COLUMNS="500")
+    assert done.code == 2
+    assert plain(done.err)
+    assert done.err.count("\n") <= 4
 
 
 def test_sizes_that_differ_name_their_files_safely(folder):

@@ -107,6 +107,7 @@ def test_shuffled_targets_are_seen_in_what_fit_was_fed(glyphs, tmp_path):
     assert watch.report["diagnosis"]["findings"][0]["code"] == "CAE103"
 
 
+@pytest.mark.soak
 def test_denoising_is_not_taken_for_shuffled_targets(glyphs, tmp_path):
     noise = 0.3 * np.random.default_rng(0).standard_normal(glyphs.shape)
     noisy = np.clip(glyphs + noise, 0, 1).astype(np.float32)
@@ -125,6 +126,7 @@ def test_each_fit_has_a_folder_of_its_own(glyphs, tmp_path):
     assert (steps, watch.outcome.metrics.dynamics.steps) == (18, 9)
 
 
+@pytest.mark.soak
 def test_bytes_behind_a_sigmoid_are_seen(glyphs, tmp_path):
     watch = fitted(plain_network(), 255 * glyphs, tmp_path, epochs=5)
     first = watch.report["diagnosis"]["findings"][0]
@@ -202,15 +204,17 @@ def test_another_range_is_noticed_and_can_be_said(saved):
     assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]
 
 
-def test_short_trainings_find_what_helps_and_a_frozen_encoder_what_random_filters_are_worth(
-    cae, tmp_path
-):
+def faulty(cae, tmp_path):
+    """A run with too low a learning rate, in a folder with a name as a sweep gives it."""
     done = cae(
         "train", "data.train=512", "training.epochs=8", "optimizer=adadelta",
         "optimizer.learning_rate=0.0001",
     )  # fmt: skip
-    # as a sweep would call it
-    folder = (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
+    return (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
+
+
+def test_a_frozen_encoder_says_what_random_filters_are_worth(cae, tmp_path):
+    folder = faulty(cae, tmp_path)
     diagnosed = cae("diagnose", str(folder), "--frozen-encoder", "rules.CAE401.enabled=false")
     assert diagnosed.code == 0, diagnosed.err
     summary = json.loads((folder / "summary.json").read_text())
@@ -223,6 +227,10 @@ def test_short_trainings_find_what_helps_and_a_frozen_encoder_what_random_filter
     assert reported.out.startswith((folder / "summary.txt").read_text().rstrip())
     assert "disabled" not in cae("diagnose", str(folder)).out
 
+
+@pytest.mark.soak
+def test_short_trainings_find_what_helps(cae, tmp_path):
+    folder = faulty(cae, tmp_path)
     treated = cae("treat", str(folder), "--short")
     assert treated.code == 0, treated.err
     record = json.loads((tmp_path / treated.folder / "treatment.json").read_text())

@@ -129,16 +129,21 @@ def test_the_saved_network_gives_the_recorded_reconstructions(finished):
     )
 
 
-def test_equal_seeds_give_equal_bits_in_any_process_and_as_any_job(cae, cae_process, tmp_path):
-    everything = [*DIGITS, "regularization=[dropout,noise]", "augmentation=light"]
-    alone = cae_process("train", *everything, "seed=1")
-    again = cae("train", *everything, "seed=1")
-    sweep = cae("train", "-m", *everything, "seed=0,1")
-    assert alone.code == again.code == sweep.code == 0
-    first = digest(tmp_path / alone.folder)
+RANDOM = (*DIGITS, "regularization=[dropout,noise]", "augmentation=light")
+
+
+def test_equal_seeds_give_equal_bits_in_any_process(cae, cae_process, tmp_path):
+    first, again = (run("train", *RANDOM, "seed=1") for run in (cae_process, cae))
+    assert first.code == again.code == 0
+    assert digest(tmp_path / first.folder) == digest(tmp_path / again.folder)
+
+
+@pytest.mark.soak  # the job of a sweep in `test_sweeps` is compared with a run, too
+def test_equal_seeds_give_equal_bits_as_any_job(cae, tmp_path):
+    alone, sweep = cae("train", *RANDOM, "seed=1"), cae("train", "-m", *RANDOM, "seed=0,1")
+    assert alone.code == sweep.code == 0
     jobs = sorted(path for path in (tmp_path / sweep.folder).iterdir() if path.is_dir())
-    assert first == digest(tmp_path / again.folder) == digest(jobs[1])
-    assert first != digest(jobs[0])
+    assert digest(jobs[0]) != digest(jobs[1]) == digest(tmp_path / alone.folder)
     picture = (tmp_path / alone.folder / "reconstructions.png").read_bytes()
     assert picture == (jobs[1] / "reconstructions.png").read_bytes()
 
@@ -172,7 +177,10 @@ def test_a_diverged_run_is_diagnosed_and_fails(cae, tmp_path):
     assert kernels and all(np.isfinite(kernel).all() for kernel in kernels.values())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)],
+)
 def test_a_signal_finishes_the_folder(tmp_path, number, code):
     process = subprocess.Popen(
         [sys.executable, "-m", "cae_cli", "train", "data=digits", "training.epochs=1000"],
@@ -222,10 +230,14 @@ def test_a_reader_that_goes_away_harms_no_run(tmp_path):
     assert Run(status.parent).summary_text.is_file()
 
 
-def test_two_jobs_never_share_a_folder(cae, tmp_path):
+@pytest.mark.soak
+def test_two_jobs_with_one_name_get_two_folders(cae, tmp_path):
     done = cae("train", "-m", *DIGITS, "seed=0,1", "hydra.sweep.subdir=same")
     assert done.code == 0 and "the options have changed since same" in done.err
     assert {f.name for f in (tmp_path / done.folder).iterdir() if f.is_dir()} == {"same", "same-2"}
+
+
+def test_two_jobs_never_share_a_folder(cae):
     done = cae("train", "-m", *DIGITS, "seed=0,1", "hydra.sweep.subdir=same", "hydra/launcher=basic")
     assert done.code == 1 and "another run is in this folder already" in done.err
 
@@ -281,6 +293,7 @@ def test_the_plain_network_collapses_to_black_on_dark_digits_and_is_told_so(cae,
     assert "CAE301" not in fixed.out and "training ended too early" in fixed.out
 
 
+@pytest.mark.soak
 def test_a_network_that_sees_no_neighbours_is_worse_than_a_linear_one(cae, tmp_path):
     done = cae("train", "model.kernel_size=1", "model.filters=[32]", "training.epochs=3")
     assert done.code == 0, done.err

@@ -24,24 +24,19 @@ def test_the_plan_of_every_model_is_what_is_built(model, shape):
     assert_planned(f"model={model}", shape=shape)
 
 
-SHAPES = itertools.cycle([(21, 14, 1), (40, 40, 1), (9, 33, 2), (5, 3, 1)])
-KERNELS = itertools.cycle([(3, 4, "null"), (2, 3, 3), (5, 2, "null"), (1, 5, 7), (4, 4, 2)])
-
-
-@pytest.mark.parametrize(
-    ("block", "convolutions", "down", "up"),
-    list(
-        itertools.product(
-            ["plain", "residual"],
-            [1, 2],
-            ["max_pool", "strided"],
-            ["nearest", "transposed"],
-        )
-    ),
+COMBINATIONS = list(
+    itertools.product(["plain", "residual"], [1, 2], ["max_pool", "strided"], ["nearest", "transposed"])
 )
-def test_the_plan_of_every_combination_is_what_is_built(block, convolutions, down, up):
-    kernel, sampling, code = next(KERNELS)
-    shape = next(SHAPES)
+# In turn: shapes; kernel, sampling kernel and channels of the latent code; what is added to the stages.
+SHAPES = [(21, 14, 1), (40, 40, 1), (9, 33, 2), (5, 3, 1)]
+KERNELS = [(3, 4, "null"), (2, 3, 3), (5, 2, "null"), (1, 5, 7), (4, 4, 2)]
+ADDED = [[], ["model.skips=true"], ["model.attention_heads=2", "model.skips=true"]]
+
+
+@pytest.mark.parametrize("number", range(len(COMBINATIONS)))
+def test_the_plan_of_every_combination_is_what_is_built(number):
+    block, convolutions, down, up = COMBINATIONS[number]
+    kernel, sampling, channels = KERNELS[number % len(KERNELS)]
     stages = [
         f"model.block={block}",
         f"model.convolutions={convolutions}",
@@ -49,11 +44,10 @@ def test_the_plan_of_every_combination_is_what_is_built(block, convolutions, dow
         f"model.upsampling={up}",
         f"model.kernel_size={kernel}",
         f"model.sampling_kernel={sampling}",
-        f"model.latent_channels={code}",
+        f"model.latent_channels={channels}",
         "model.filters=[6,4]",
     ]
-    for around in ([], ["model.skips=true"], ["model.attention_heads=2", "model.skips=true"]):
-        assert_planned(*stages, *around, shape=shape)
+    assert_planned(*stages, *ADDED[number % len(ADDED)], shape=SHAPES[number % len(SHAPES)])
 
 
 @pytest.mark.parametrize(

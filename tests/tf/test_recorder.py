@@ -167,7 +167,11 @@ class Blind:
         return lambda *_, **__: None
 
 
-@pytest.mark.parametrize("overrides", [[], EVERYTHING], ids=["reference", "everything"])
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param([], marks=pytest.mark.soak), EVERYTHING],
+    ids=["reference", "everything"],
+)
 def test_looking_changes_no_bit(overrides):
     words = [
         *overrides,
