@@ -10,7 +10,7 @@ from cae_cli.options import OptionInfo, describe
 from cae_cli.report.figures import FIGURES
 from cae_cli.report.sections import markdown
 
-CAUSES = """`cae explain CODE` shows one rule. Codes below CAE100 are risks that show before training.
+CAUSES = """`cae rules CODE` shows one rule. Codes below CAE100 are risks that show before training.
 
 ![Matrix of causes, consequences and alternatives](images/causes.svg)
 

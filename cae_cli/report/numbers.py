@@ -31,17 +31,6 @@ def with_margin(value: float, margin: float, digits: int, *, sign: bool = False)
     return f"{text} ± {margin:.{digits}f}" if text and math.isfinite(margin) else text
 
 
-def bounds(low: float, high: float) -> str:
-    """A range in words."""
-    if math.isinf(low) and math.isinf(high):
-        return "any"
-    if math.isinf(high):
-        return f"above {low:.3g}"
-    if math.isinf(low):
-        return f"below {high:.3g}"
-    return f"{low:.3g} to {high:.3g}" if low != high else f"{low:.3g}"
-
-
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds: "12 s", "3:07", "1:00:30"; nothing where there is none."""
     if seconds is None:

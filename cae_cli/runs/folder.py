@@ -61,7 +61,6 @@ class Run:
         self.tags_file = folder / "tags.json"
         self.training_file = folder / "training.json"
         self.frozen_file = folder / "frozen_encoder.json"
-        self.trials_file = folder / "trials.json"
         self.log = folder / "train.log"
         self.metrics = folder / "metrics.csv"
         self.arrays = folder / "arrays.npz"
