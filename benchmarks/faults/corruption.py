@@ -27,7 +27,8 @@ from cae_cli.data.split import split
 from cae_cli.errors import UserError, did_you_mean
 from cae_cli.options import key_of
 from cae_cli.runs.json_files import plain
-from cae_cli.system.files import atomic, writing
+from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath
 
 Array = NDArray[np.float32]
 
@@ -168,7 +169,7 @@ def corrupted(overrides: Sequence[str], corrupt: str, folder: Path) -> tuple[str
         shared = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
         split_by = Npz(path=None, key="x_train", **shared)
         rng = pool.rng(f"corrupt {corrupt}")
-        with writing(folder), atomic(path) as temporary:
+        with writing(folder), GuardedPath.of(path).atomic() as temporary:
             changed = corruption.apply(both, parameter, rng, split_by)
             np.savez(temporary, x_train=changed.astype(np.float32))
     kept = [o for o in overrides if o not in of_data or key_of(o) in _SHARED]

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.faults.scoring import Confusion
 from cae_cli.diagnosis import RULES
 from cae_cli.report.figures.tiles import DPI
-from cae_cli.system.files import atomic, writing
+from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath
 
 CELL, LEFT, TOP, MARGIN = 0.32, 3.9, 0.85, 0.15  # inches
 RIGHT, WRONG = (0.12, 0.47, 0.71), (0.84, 0.15, 0.16)  # blue, red
@@ -68,7 +69,7 @@ def draw(confusion: Confusion, path: Path) -> None:
     axis.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="#dddddd", linewidth=0.5)
     axis.tick_params(which="both", length=0)
-    with writing(path), atomic(path) as temporary:
+    with writing(path), GuardedPath.of(path).atomic() as temporary:
         figure.savefig(temporary, format="png")
 
 

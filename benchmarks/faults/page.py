@@ -28,7 +28,8 @@ from benchmarks.faults.scoring import rate_of
 from cae_cli.diagnosis import RULES
 from cae_cli.report.sections import markdown
 from cae_cli.runs.json_files import read_json
-from cae_cli.system.files import atomic, make, writing
+from cae_cli.system.files import make, writing
+from cae_cli.system.guarded import GuardedPath
 
 PAGE = Path(__file__).parents[2] / "docs" / "fault_benchmark.md"
 PICTURE = "fault_confusion.png"
@@ -44,8 +45,8 @@ def write(shown: Record, path: Path = PAGE) -> None:
     """
     make(path.parent / "images")
     draw(shown.scores.confusion, path.parent / "images" / PICTURE)
-    with writing(path), atomic(path) as temporary:
-        temporary.write_text(page(shown, read_json(HISTORY)), encoding="utf-8")
+    with writing(path), GuardedPath.of(path).atomic() as temporary:
+        temporary.write_text(page(shown, read_json(GuardedPath.of(HISTORY))), encoding="utf-8")
 
 
 def page(shown: Record, history: Mapping[str, Figures]) -> str:

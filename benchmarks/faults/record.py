@@ -17,6 +17,7 @@ from benchmarks.faults.scoring import FixTrial, Scores, ShortScores, Verdict, di
 from cae_cli import __version__
 from cae_cli.runs.json_files import SCHEMA_VERSION as RUN_VERSION
 from cae_cli.runs.json_files import read_json
+from cae_cli.system.guarded import GuardedPath
 
 SCHEMA_VERSION = 2
 RECORDED = Path(__file__).with_name("results.json")  # the published run of the test part
@@ -135,7 +136,7 @@ def read(path: Path) -> Record:
     Raises:
         UserError: the file cannot be read.
     """
-    content: Record = restored(Record, read_json(path)["record"])
+    content: Record = restored(Record, read_json(GuardedPath.of(path))["record"])
     return content
 
 

@@ -15,6 +15,7 @@ from cae_cli.report.sections import Column, Part, Table, line
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.json_files import plain, write_json
 from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath
 
 FIRST_FIX, ANY_FIX, BY_CHANCE = 0.85, 0.95, 0.25  # goals for the share of fixed trainings
 MIN_HEALTHY = 60  # fewer runs without an alarm show too little
@@ -191,4 +192,4 @@ def write(path: Path, record: Record, results: Results | None = None) -> None:
             key: plain(getattr(results, key)) for key in ("verdicts", "trials", "tools", "without")
         }
     with writing(path):
-        write_json(path, {"schema": SCHEMA_VERSION, **as_plain(record), **details})
+        write_json(GuardedPath.of(path), {"schema": SCHEMA_VERSION, **as_plain(record), **details})

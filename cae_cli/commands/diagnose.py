@@ -112,7 +112,7 @@ def _train_frozen(run: Run) -> None:
     with reading(run):  # finds damaged files before anything is trained
         command = [*experiment.diagnose(run).command, "training.frozen=encoder"]
     options = _options(command[2:], trusted=False)
-    folder = Run(claim(run.folder / "frozen_encoder"))
+    folder = Run(claim(run.root / "frozen_encoder"))
     frozen = experiment.run(options, command, folder)
     run.write_control(frozen.metrics.quality.explained_variance)
 
@@ -160,7 +160,7 @@ def _model(
     try:
         return run, model.diagnose_file(path, images, options, run, _rules(overrides))
     except UserError:
-        shutil.rmtree(run.folder, ignore_errors=True)  # it holds nothing of value
+        shutil.rmtree(run.folder, ignore_errors=True)  # it is new, and holds nothing of value
         raise
     except Exception as error:
         raise unforeseen(error, run) from error

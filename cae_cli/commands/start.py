@@ -66,7 +66,7 @@ def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
     experiment.check_early(config)
     folder, is_new = own_folder(node, flags.overrides, FOLDER_KEY)
     run, task = Run(folder), Task()
-    with at_work(folder):
+    with at_work(run.root):
         check_empty(folder, FOLDER_KEY)
         try:
             call_hydra(

@@ -13,6 +13,7 @@ from cae_cli.report.numbers import duration
 from cae_cli.report.sections import line
 from cae_cli.runs.reader import Entry, at
 from cae_cli.system.files import is_in_use, typed
+from cae_cli.system.guarded import GuardedPath
 
 HELP = """\
 usage: cae sweep status DIR
@@ -48,7 +49,9 @@ def main(args: list[str]) -> int:
     found = sweep.read(folder)
     counts = Counter(job.status for job in found.jobs)
     states = ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=STATES.index))
-    activity = {True: ", in progress", False: ", not in progress", None: ""}[is_in_use(folder)]
+    activity = {True: ", in progress", False: ", not in progress", None: ""}[
+        is_in_use(GuardedPath(folder))
+    ]
     lines = [f"{len(found.jobs)} jobs: {states}{activity}"]
     for job in found.jobs:
         name = printable(job.folder.name)

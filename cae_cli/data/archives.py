@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import math
 import sys
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, file_at
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.options import option
-from cae_cli.system import memory
+from cae_cli.system import npz
 
 Array = NDArray[Any]
 
 LAYOUT = "arrays x_train, y_train, x_test, y_test; only x_train is required"
-LARGEST_HEADER = 2**16  # bytes; of a longer one NumPy would read all that it says, up to 4 GB
 MOST_NAMED = 20  # arrays in a message
-LONGEST_NAME = 80
 
 
 @SOURCES.add("npz")
@@ -64,7 +58,7 @@ class Npy(DataOptions):
         path = file_at(self.path, "images.npy")
         _check_kind(path, "npy", "np.save")
         with _explained(path), path.open("rb") as file:
-            return Pool(images=_array(file, path.stat().st_size, "the array", path))
+            return Pool(images=npz.array(file, path.stat().st_size, "the array", path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,126 +136,48 @@ def read_npz(path: Path, key: str) -> Pool:
     """
     _check_kind(path, "npz", "np.savez")
     with _explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        arrays = _Arrays(archive, path)
+        arrays = npz.Arrays(archive, path)
         if key not in arrays.members:
-            names = arrays.names()
+            names = _names(arrays)
             raise UserError(
-                f"data.key={key} is not in the file, which has {arrays.contents()}",
+                f"data.key={key} is not in the file, which has {_contents(arrays)}",
                 where=path,
                 hint=did_you_mean(key, names) if names else None,
             )
         if key != "x_train":
             return Pool(images=arrays.read(key))
         notes: list[str] = []
-        images, labels = arrays.read(key), arrays.get("y_train")
+        images, labels, test_labels = arrays.read(key), None, None
+        if "y_train" in arrays.members:
+            labels = arrays.read("y_train")
         has_test = "x_test" in arrays.members
+        if has_test and "y_test" in arrays.members:
+            test_labels = arrays.read("y_test")
         return Pool(
             images=images,
             labels=_labels(labels, "y_train", notes),
             test_images=arrays.read("x_test") if has_test else None,
-            test_labels=_labels(arrays.get("y_test"), "y_test", notes) if has_test else None,
+            test_labels=_labels(test_labels, "y_test", notes),
             notes=tuple(notes),
         )
 
 
-class _Arrays:
-    """The arrays of an ``.npz`` file; the size of each is checked before it is read.
-
-    ``np.load`` allocates what a header says, and unpacks with any method the archive names.
-    """
-
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self._archive, self._path = archive, path
-        members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
-        self.members = {m.filename.removesuffix(".npy"): m for m in members}
-        self._often = Counter(m.filename for m in members)
-
-    def names(self) -> list[str]:
-        """The first names, to be shown."""
-        return [printable(name)[:LONGEST_NAME] for name in list(self.members)[:MOST_NAMED]]
-
-    def contents(self) -> str:
-        """The first arrays with their shapes, in words."""
-        shown = []
-        for name, member in zip(self.names(), self.members.values(), strict=False):
-            try:
-                with self._opened(member) as file:
-                    shape, dtype, _ = _header(file)
-                shown.append(
-                    f"{name} (pickled objects)" if dtype.hasobject else f"{name} {_short(shape)}"
-                )
-            except Exception:  # see `_explained`
-                shown.append(f"{name} (damaged)")
-        more = len(self.members) - len(shown)
-        return (", ".join(shown) or "no arrays") + (f" and {more:,} more" if more else "")
-
-    def get(self, name: str) -> Array | None:
-        """An array, None if there is none of this name."""
-        return self.read(name) if name in self.members else None
-
-    def read(self, name: str) -> Array:
-        """An array.
-
-        Raises:
-            UserError: it is encrypted, repeated, truncated, pickled, or larger than memory.
-        """
-        member = self.members[name]
-        with self._opened(member) as file:
-            return _array(file, member.file_size, name, self._path)
-
-    def _opened(self, member: zipfile.ZipInfo) -> IO[bytes]:
-        name = printable(member.filename)[:LONGEST_NAME]
-        if self._often[member.filename] > 1:
-            problem, hint = f"has {name} {self._often[member.filename]} times", "write the file again"
-        elif member.flag_bits & 1:
-            problem, hint = f"is encrypted: {name}", "unpack the file and write it again"
-        # Python bounds what these two unpack to at once, and NumPy writes no other.
-        elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            problem, hint = f"has an unusual compression: {name}", "unpack the file and write it again"
-        else:
-            return self._archive.open(member)
-        raise UserError(f"data.path {problem}", where=self._path, hint=f"{hint} with np.savez")
+def _names(arrays: npz.Arrays) -> list[str]:
+    """The first names, to be shown."""
+    return [printable(name)[: npz.LONGEST_NAME] for name in list(arrays.members)[:MOST_NAMED]]
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape and dtype in the header of an array, and the offset of its values.
-
-    Raises:
-        ValueError: the header is not valid.
-    """
-    start = io.BytesIO(file.read(LARGEST_HEADER))
-    version = npy.read_magic(start)
-    # Version 3 is version 2 with names of fields in UTF-8.
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    try:
-        shape, _, dtype = read(start)
-    except MemoryError as error:  # Python's parser, of brackets without end
-        raise ValueError("the header is not valid") from error
-    return shape, dtype, start.tell()
-
-
-def _array(file: IO[bytes], size: int, name: str, path: Path) -> Array:
-    """An array of a file that has ``size`` bytes.
-
-    Raises:
-        UserError: it holds pickled objects, is truncated, or larger than memory.
-    """
-    shape, dtype, start = _header(file)
-    if dtype.hasobject:
-        raise _pickled(path)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"{name} has a negative size")
-    needed, there = math.prod(shape) * dtype.itemsize, size - start
-    if needed > there:
-        raise UserError(
-            f"data.path is truncated: {name} should have {memory.amount(needed)}, "
-            f"the file has {memory.amount(there)}",
-            where=path,
-            hint="the file is damaged or incomplete; copy it or write it again",
-        )
-    memory.check(needed, name, path, "use fewer or smaller images, or a machine with more memory")
-    file.seek(0)
-    return npy.read_array(file, allow_pickle=False)
+def _contents(arrays: npz.Arrays) -> str:
+    """The first arrays with their shapes, in words."""
+    shown = []
+    for name, member in zip(_names(arrays), arrays.members, strict=False):
+        try:
+            shape, dtype = arrays.header(member)
+            shown.append(f"{name} (pickled objects)" if dtype.hasobject else f"{name} {_short(shape)}")
+        except Exception:  # see `_explained`
+            shown.append(f"{name} (damaged)")
+    more = len(arrays.members) - len(shown)
+    return (", ".join(shown) or "no arrays") + (f" and {more:,} more" if more else "")
 
 
 def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int64] | None:
@@ -270,7 +186,7 @@ def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int
         return None
     if labels.dtype.kind in "biu" and labels.ndim and labels.size == len(labels):
         return labels.reshape(-1).astype(np.int64)
-    found = f"{printable(str(labels.dtype))[:LONGEST_NAME]} {_short(labels.shape)}"
+    found = f"{printable(str(labels.dtype))[: npz.LONGEST_NAME]} {_short(labels.shape)}"
     notes.append(f"{name} ignored: {found} are not integers (n,)")
     return None
 
@@ -330,6 +246,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (UserError, MemoryError):
         raise
+    except npz.Pickled as error:
+        raise _pickled(path) from error
+    except npz.Refused as error:
+        raise UserError(f"data.path {error}", where=path, hint=error.hint) from error
     except Exception as error:  # zipfile, zlib, NumPy's header parser: each has its own
         if "allow_pickle" in str(error):
             raise _pickled(path) from error

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Group
 from rich.live import Live
@@ -16,6 +15,7 @@ from cae_cli.report import terminal
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import Column, Table, table_lines
 from cae_cli.runs.reader import Entry
+from cae_cli.system.guarded import GuardedPath
 
 MOST_ROWS = 16  # of running jobs on a terminal
 
@@ -34,7 +34,7 @@ class Running:
     name: str
     epochs: int
     began: float
-    folder: Path
+    folder: GuardedPath
 
     def stage(self) -> tuple[int, float | None]:
         """Finished epochs, and the loss of the last one."""

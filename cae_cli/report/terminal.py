@@ -19,6 +19,7 @@ from cae_cli.diagnosis.finding import Diagnosis, Severity
 from cae_cli.errors import RunFailed, UserError, printable
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import Command, Line, Part, Section, Table, line, table_lines
+from cae_cli.system.guarded import GuardedPath
 
 # Results go to stdout, messages go to stderr, so that `cae … | less` and `cae … > file` hold results.
 UNWRAPPED = 100_000  # columns of what is not a terminal
@@ -178,7 +179,7 @@ def as_text(parts: Sequence[Part], width: int = 100) -> str:
     return text.getvalue()
 
 
-def folder(path: Path) -> Line:
+def folder(path: Path | GuardedPath) -> Line:
     """The run folder, alone on the last line of standard output."""
     return line(str(path), whole=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import logging
 import math
 import os
@@ -17,29 +18,21 @@ import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.errors import Interrupted, RunFailed, UserError
+from cae_cli.errors import Interrupted, RunFailed, UserError, printable
 from cae_cli.runs.json_files import (
-    MAX_SIZE,
     SCHEMA_VERSION,
     read_any_version,
     read_versioned,
     write_json,
 )
-from cae_cli.system import signals
-from cae_cli.system.files import (
-    CANNOT_WRITE,
-    UNFINISHED,
-    at_work,
-    atomic,
-    cannot_write,
-    is_in_use,
-    writing,
-)
+from cae_cli.system import npz, signals
+from cae_cli.system.files import CANNOT_WRITE, at_work, cannot_write, is_in_use, writing
+from cae_cli.system.guarded import UNFINISHED, GuardedPath, guard, is_name
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +44,30 @@ class Run:
 
     Args:
         folder: an existing folder.
+
+    Attributes:
+        root: the folder, guarded: every file of a run is reached through it.
+        folder: its path, to be shown.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.status_file = folder / "status.json"
-        self.setup_file = folder / "run.json"
-        self.summary_file = folder / "summary.json"
-        self.tags_file = folder / "tags.json"
-        self.training_file = folder / "training.json"
-        self.frozen_file = folder / "frozen_encoder.json"
-        self.log = folder / "train.log"
-        self.metrics = folder / "metrics.csv"
-        self.arrays = folder / "arrays.npz"
-        self.last = folder / "checkpoints" / "last.keras"
-        self.best = folder / "checkpoints" / "best.keras"
-        self.summary_text = folder / "summary.txt"
+    def __init__(self, folder: Path | GuardedPath) -> None:
+        self.root = guard(folder)
+        self.folder = self.root.shown
+        self.status_file = self.root / "status.json"
+        self.setup_file = self.root / "run.json"
+        self.summary_file = self.root / "summary.json"
+        self.tags_file = self.root / "tags.json"
+        self.training_file = self.root / "training.json"
+        self.frozen_file = self.root / "frozen_encoder.json"
+        self.log = self.root / "train.log"
+        self.job_log = self.root / "job.log"
+        self.metrics = self.root / "metrics.csv"
+        self.arrays = self.root / "arrays.npz"
+        self.last = self.root / "checkpoints/last.keras"
+        self.best = self.root / "checkpoints/best.keras"
+        self.summary_text = self.root / "summary.txt"
 
-    def figure(self, name: str, layer: str = "") -> Path:
+    def figure(self, name: str, layer: str = "") -> GuardedPath:
         """The file of a figure.
 
         Args:
@@ -78,24 +77,25 @@ class Run:
         Raises:
             UserError: with the layer's name the file would be elsewhere.
         """
-        if "{layer}" in name and (layer != Path(layer).name or not layer.strip(".")):
+        if "{layer}" in name and not is_name(layer):
             raise _unreadable(self.arrays)
-        return self.folder / name.replace("{layer}", layer)
+        return self.root / name.replace("{layer}", layer)
 
-    def snapshot(self, epoch: int) -> Path:
+    def snapshot(self, epoch: int) -> GuardedPath:
         """Filters and reconstructions after an epoch."""
-        return self.folder / "snapshots" / f"epoch_{epoch:04d}.npz"
+        return self.root / f"snapshots/epoch_{epoch:04d}.npz"
 
-    def snapshots(self) -> dict[int, Path]:
-        """The snapshots by epoch."""
-        paths = sorted((self.folder / "snapshots").glob("epoch_*.npz"))
-        return {int(path.stem.removeprefix("epoch_")): path for path in paths}
+    def snapshots(self) -> dict[int, GuardedPath]:
+        """The snapshots by epoch; files with other names are none."""
+        paths = (self.root / "snapshots").children("epoch_*.npz")
+        numbers = {path: path.stem.removeprefix("epoch_") for path in paths}
+        return {int(n): path for path, n in numbers.items() if n.isascii() and n.isdigit()}
 
     def keep_snapshots(self, epochs: Container[int]) -> None:
         """Removes all other snapshots: a training that is extended left one at its former end."""
         for epoch, path in self.snapshots().items():
             if epoch not in epochs:
-                path.unlink(missing_ok=True)
+                path.unlink()
 
     # -- status ----------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Run:
         """The status, {} if there is none yet; interrupted if the process of the run is gone."""
         status = self._status()
         here = status.get("status") == "running" and status.get("host") == socket.gethostname()
-        if not here or is_in_use(self.folder) is not False:
+        if not here or is_in_use(self.root) is not False:
             return status
         status = self._status()  # it may have ended just now
         if status.get("status") != "running":
@@ -127,7 +127,7 @@ class Run:
 
     def _status(self) -> dict[str, Any]:
         # Versions do not differ here, and a run must never look ended while it is running.
-        return read_any_version(self.status_file) if os.path.lexists(self.status_file) else {}
+        return read_any_version(self.status_file) if self.status_file.exists() else {}
 
     @contextlib.contextmanager
     def running(self, *, resume: bool = False) -> Iterator[None]:
@@ -141,20 +141,22 @@ class Run:
         Raises:
             UserError: another run is in this folder, or it cannot be written.
         """
-        with at_work(self.folder), writing(self.folder):
+        with at_work(self.root), writing(self.root):
             if self._status() and not resume:
                 raise UserError(
                     "another run is in this folder already",
                     where=self.folder,
                     hint="leave out hydra.run.dir; hydra.sweep.subdir must differ between jobs",
                 )
-            for left in self.folder.rglob(f"{UNFINISHED}*"):
-                left.unlink(missing_ok=True)
+            for left in self.root.walk():
+                if left.name.startswith(UNFINISHED) and not left.is_folder():
+                    left.unlink()
             # Space for the final status, even if the disk is full then.
-            reserve = self.folder / f"{UNFINISHED}reserve"
-            reserve.write_bytes(bytes(RESERVE))
+            reserve = self.root / f"{UNFINISHED}reserve"
+            with reserve.append() as file:
+                file.write(bytes(RESERVE))
             self.set_status("running")
-            handler = _Log(self.log, encoding="utf-8")
+            handler = _Log(self.log)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             package = logging.getLogger("cae_cli")
             package.addHandler(handler)
@@ -171,14 +173,14 @@ class Run:
                 cause = signals.behind(error)
                 # On a full disk the first error is the one to report.
                 with contextlib.suppress(OSError, UserError):
-                    reserve.unlink(missing_ok=True)
+                    reserve.unlink()
                     self._set_status_of(cause)
                 if cause is not error:
                     raise cause from error
                 raise
             finally:
-                with contextlib.suppress(OSError):
-                    reserve.unlink(missing_ok=True)
+                with contextlib.suppress(OSError, UserError):
+                    reserve.unlink()
                 package.removeHandler(handler)
                 with contextlib.suppress(OSError):
                     handler.close()
@@ -233,7 +235,8 @@ class Run:
 
     def frozen_encoder(self) -> float | None:
         """What `write_control` wrote, None if that was not tried."""
-        return self._read_if_there(self.frozen_file).get("explained_variance")
+        known = read_versioned(self.frozen_file) if self.frozen_file.exists() else {}
+        return known.get("explained_variance")
 
     def write_tags(self, tags: Sequence[str]) -> None:
         """tags.json: tags that replace those of the config."""
@@ -243,7 +246,7 @@ class Run:
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """metrics.csv: one line per row; NaN is left empty."""
-        with atomic(self.metrics) as path, path.open("w", newline="") as file:
+        with self.metrics.atomic() as path, path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(rows[0])
             for row in rows:
@@ -256,8 +259,7 @@ class Run:
             UserError: it is missing or damaged.
         """
         try:
-            with self.metrics.open(newline="") as file:
-                lines = list(csv.DictReader(file))
+            lines = list(csv.DictReader(io.StringIO(self.metrics.read_text(), newline="")))
             return {
                 name: np.array([float(line[name] or "nan") for line in lines], np.float64)
                 for name in (lines[0] if lines else ())
@@ -268,7 +270,7 @@ class Run:
     def write_summary(self, summary: Mapping[str, Any], text: str) -> None:
         """summary.json for machines, summary.txt for people."""
         self._write(self.summary_file, **summary)
-        with atomic(self.summary_text) as path:
+        with self.summary_text.atomic() as path:
             path.write_text(text, encoding="utf-8")
 
     def summary(self) -> dict[str, Any]:
@@ -282,18 +284,18 @@ class Run:
             UserError: it is missing, or not a file of cae.
         """
         try:
-            if not self.summary_text.is_file() or self.summary_text.stat().st_size > MAX_SIZE:
-                raise _unreadable(self.summary_text)
-            return self.summary_text.read_text(encoding="utf-8")
+            return self.summary_text.read_text()
         except (OSError, ValueError) as error:
             raise _unreadable(self.summary_text) from error
 
-    def write_arrays(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def write_arrays(self, path: GuardedPath, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Writes an npz file of named arrays."""
-        with atomic(path) as temporary:
+        with path.atomic() as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
-    def read_arrays(self, path: Path, only: Container[str] | None = None) -> dict[str, NDArray[Any]]:
+    def read_arrays(
+        self, path: GuardedPath, only: Container[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Reads an npz file of named arrays.
 
         Args:
@@ -301,27 +303,29 @@ class Run:
             only: names of the arrays to read; None for all.
 
         Raises:
-            UserError: it is missing, damaged, or holds pickles.
+            UserError: it is missing, damaged, holds pickles, is larger than memory, or no regular file.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files if only is None or name in only}
+            with path.open() as file:
+                return npz.read(file, path, only)
+        except UserError:
+            raise
         except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file
             raise _unreadable(path) from error
 
     def save_model(self, model: Any, *, best: bool) -> None:
         """last.keras, and best.keras if these weights are the best so far."""
-        with atomic(self.last) as path:
+        with self.last.atomic() as path:
             model.save(path)
         if best:
-            with atomic(self.best) as path:
-                shutil.copyfile(self.last, path)
+            with self.best.atomic() as path, self.last.open() as saved, path.open("wb") as copy:
+                shutil.copyfileobj(saved, copy)
 
     def write_checkpoint(self, epoch: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """What is needed to resume after an epoch; the checkpoint before it is kept as well."""
         self.write_arrays(self._checkpoint(epoch), arrays)
         for path in self._checkpoints()[:-2]:
-            path.unlink(missing_ok=True)
+            path.unlink()
 
     def can_go_on(self) -> bool:
         """Whether there is a checkpoint, readable or not."""
@@ -333,30 +337,34 @@ class Run:
             try:
                 return self.read_arrays(path)
             except UserError as error:
-                logger.warning("%s: %s", path.name, error.what)
+                logger.warning("%s", printable(error.what))
         return None
 
-    def _checkpoint(self, epoch: int) -> Path:
-        return self.last.with_name(f"state_{epoch:06d}.npz")
+    def _checkpoint(self, epoch: int) -> GuardedPath:
+        return self.last.parent / f"state_{epoch:06d}.npz"
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self.last.parent.glob("state_*.npz"))
+    def _checkpoints(self) -> list[GuardedPath]:
+        return self.last.parent.children("state_*.npz")
 
-    def _write(self, path: Path, /, **content: Any) -> None:
+    def _write(self, path: GuardedPath, /, **content: Any) -> None:
         write_json(path, {"schema": SCHEMA_VERSION, **content})
 
-    def _read_if_there(self, path: Path) -> dict[str, Any]:
-        return read_versioned(path) if os.path.lexists(path) else {}
 
-
-class _Log(logging.FileHandler):
+class _Log(logging.StreamHandler[IO[str]]):
     """train.log. A full disk may cut it short; the run itself reports that."""
+
+    def __init__(self, log: GuardedPath) -> None:
+        super().__init__(io.TextIOWrapper(log.append(), "utf-8", "backslashreplace", write_through=True))
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
 
-def _unreadable(path: Path) -> UserError:
+
+def _unreadable(path: GuardedPath) -> UserError:
     return UserError(
         f"{path.name} cannot be read", where=path, hint="the run did not finish, or the file is damaged"
     )

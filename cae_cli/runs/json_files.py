@@ -7,43 +7,34 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cae_cli.errors import UserError
-from cae_cli.system.files import atomic
+from cae_cli.system.guarded import GuardedPath
 
 # Of the JSON files and arrays of a run. Increase it when older files would be misread.
 SCHEMA_VERSION = 3
 
-MAX_SIZE = 2**26  # bytes of a text file of a run
 
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: GuardedPath, content: Mapping[str, Any]) -> None:
     """Writes a JSON file atomically; see `plain` for what it may hold."""
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     if any("\ud800" <= c <= "\udfff" for c in text):  # in file names that are not UTF-8
         text = json.dumps(plain(content), indent=2, allow_nan=False)
-    with atomic(path) as temporary:
+    with path.atomic() as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: GuardedPath) -> dict[str, Any]:
     """What `write_json` wrote, whatever its schema.
 
     Raises:
-        UserError: it is missing, damaged or foreign.
+        UserError: it is missing, damaged or foreign, or no regular file.
     """
     try:
-        if not path.is_file():  # a pipe would block
-            raise FileNotFoundError
-        if path.stat().st_size > MAX_SIZE:
-            raise UserError(
-                f"{path.name} is larger than any file of cae", where=path, hint="is it a run's?"
-            )
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(
             f"{path.name} is missing", where=path.parent, hint="is this the folder of a run?"
@@ -63,7 +54,7 @@ class OlderVersion(UserError):
     """A file was written by an older version of cae."""
 
 
-def read_versioned(path: Path, schema: int = SCHEMA_VERSION) -> dict[str, Any]:
+def read_versioned(path: GuardedPath, schema: int = SCHEMA_VERSION) -> dict[str, Any]:
     """What `write_json` wrote with this schema.
 
     Raises:
@@ -87,7 +78,7 @@ def read_versioned(path: Path, schema: int = SCHEMA_VERSION) -> dict[str, Any]:
     return content
 
 
-def read_any_version(path: Path) -> dict[str, Any]:
+def read_any_version(path: GuardedPath) -> dict[str, Any]:
     """What `read_versioned` reads, and files of an older version as well."""
     try:
         return read_versioned(path)
@@ -95,7 +86,7 @@ def read_any_version(path: Path) -> dict[str, Any]:
         return read_json(path)
 
 
-def foreign(path: Path) -> UserError:
+def foreign(path: GuardedPath) -> UserError:
     """The error for a file that cae did not write."""
     return UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
 

@@ -19,6 +19,7 @@ from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import OlderVersion, foreign, read_versioned
 from cae_cli.runs.sweep_folder import STATUSES, SweepFolder
+from cae_cli.system.guarded import GuardedPath, guard
 
 # The name of a folder that `system.files.claim` made.
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_(\w+)")
@@ -41,17 +42,17 @@ class Entry:
     """A run as its files describe it; each file is read when it is first needed.
 
     Args:
-        folder: of the run.
+        folder: of the run; a `GuardedPath` if it is inside another folder that may be a stranger's.
         root: the folder that its name is relative to; None for its parent.
         number: position of the run in the order of all runs, from 1; 0 if it has none.
     """
 
-    def __init__(self, folder: Path, root: Path | None = None, number: int = 0) -> None:
+    def __init__(self, folder: Path | GuardedPath, root: Path | None = None, number: int = 0) -> None:
         self.run = Run(folder)
-        self.folder = folder
+        self.folder = shown = self.run.folder
         self.number = number
-        root = folder.parent if root is None else root
-        self.name = folder.relative_to(root).as_posix() if folder != root else folder.name
+        root = shown.parent if root is None else root
+        self.name = shown.relative_to(root).as_posix() if shown != root else shown.name
         self._errors: dict[str, UserError] = {}
 
     # -- files -------------------------------------------------------------------------------------
@@ -75,12 +76,10 @@ class Entry:
         return self._read(self.run.tags_file)
 
     def _read(
-        self, path: Path, read: Callable[[Path], dict[str, Any]] = read_versioned
+        self, path: GuardedPath, read: Callable[[GuardedPath], dict[str, Any]] = read_versioned
     ) -> dict[str, Any]:
-        if not os.path.lexists(path):
-            return {}
         try:
-            return read(path)
+            return read(path) if path.exists() else {}
         except UserError as error:
             self._errors[path.name] = error
             return {}
@@ -94,7 +93,7 @@ class Entry:
             needed += [self.run.setup_file, self.run.summary_file]
         errors = dict(self._errors)
         for file in needed:
-            if not os.path.lexists(file):
+            if file.name not in errors and not file.exists():
                 errors[file.name] = UserError(f"{file.name} is missing", where=self.folder)
         if self._state and self.status == "unknown":
             errors[self.run.status_file.name] = foreign(self.run.status_file)
@@ -292,9 +291,9 @@ class Entry:
         return {self.name, *own, *(f"{a}/{name}" for a in above for name in own)}
 
 
-def is_run(folder: Path) -> bool:
+def is_run(folder: Path | GuardedPath) -> bool:
     """Whether a folder is that of a run."""
-    return any(exists(folder / name) for name in _OF_A_RUN)
+    return any(exists(guard(folder).shown / name) for name in _OF_A_RUN)
 
 
 def exists(path: Path) -> bool:

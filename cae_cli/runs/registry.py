@@ -19,6 +19,7 @@ from cae_cli.runs.json_files import read_json
 from cae_cli.runs.reader import STAMP, Entry, exists, is_run, is_sweep, short_name
 from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.system.files import at_work, is_in_use, typed
+from cae_cli.system.guarded import GuardedPath
 
 ROOT = Path("runs")
 DEEPEST = 12  # levels of folders below the root
@@ -44,7 +45,7 @@ class Registry:
 
     @cached_property
     def _folders(self) -> list[Entry]:
-        return [Entry(folder, self.root) for folder in runs_in(self.root)]
+        return [Entry(folder, self.root) for folder in runs_in(GuardedPath(self.root))]
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -81,7 +82,7 @@ class Registry:
         if matches:
             raise self._ambiguous(word, matches)
         if word and _is_folder(path):
-            jobs = sum(1 for _ in runs_in(path))
+            jobs = sum(1 for _ in runs_in(GuardedPath(path)))
             if jobs:
                 count = f"{jobs} run{'' if jobs == 1 else 's'}"
                 raise UserError(
@@ -104,7 +105,7 @@ class Registry:
     def find_sweep(self, word: str) -> Path | None:
         """The folder of the sweep that an argument names in full, or None."""
         path = typed(word)
-        if word and _is_folder(path) and not is_run(path) and any(runs_in(path)):
+        if word and _is_folder(path) and not is_run(path) and any(runs_in(GuardedPath(path))):
             return path
         matches = [f for f in self.sweeps if word in (f.name, short_name(f))]
         return matches[0] if len(matches) == 1 else None
@@ -113,7 +114,7 @@ class Registry:
         """The runs of a sweep's folder, in the order of sweep.json where there is one."""
         real = sweep.resolve()
         jobs = [e for e in self.entries if e.folder.parent.resolve() == real]
-        jobs = jobs or [Entry(folder, sweep) for folder in runs_in(sweep)]
+        jobs = jobs or [Entry(folder, sweep) for folder in runs_in(GuardedPath(sweep))]
         folder = SweepFolder(sweep)
         if folder.is_written():
             order = {job.folder: i for i, job in enumerate(folder.read().jobs)}
@@ -228,7 +229,7 @@ def remove(folder: Path) -> None:
     Raises:
         UserError: a process has started to use it meanwhile, or it cannot be removed.
     """
-    with at_work(folder):
+    with at_work(GuardedPath(folder)):
         path = folder.resolve()
         leaving = path.with_name(f"{REMOVING}{path.name}")
         try:
@@ -254,7 +255,8 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
     """
     if folder.is_symlink():
         raise UserError("a link is not followed to remove its target", where=folder, hint=f"rm {folder}")
-    runs = list(runs_in(folder)) if sweep else [folder]
+    root = GuardedPath(folder)
+    runs = list(runs_in(root)) if sweep else [root]
     for run in runs:
         if not _is_ours(run):
             raise UserError("not the folder of a run of cae", where=run, hint="only runs are removed")
@@ -266,18 +268,19 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError("the current folder is inside", where=folder, hint="cd elsewhere first")
-    for held in [folder, *runs, *(path for run in runs for path in (run / "frozen_encoder").glob("*"))]:
-        if held.is_dir() and is_in_use(held):
+    inner = (path for run in runs for path in (run / "frozen_encoder").children())
+    for held in [root, *runs, *inner]:
+        if held.is_folder() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")
     for run in runs:
-        if Entry(run, run.parent).status == "running":  # on another machine
+        if Entry(run).status == "running":  # on another machine
             raise UserError("the run is still running", where=run, hint="status.json names the machine")
 
 
 # -- folders ---------------------------------------------------------------------------------------
 
 
-def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
+def runs_in(folder: GuardedPath, depth: int = 0) -> Iterator[GuardedPath]:
     """The folders of runs at or below a folder, but not inside a run.
 
     Links below the root are not followed, so that each run is found once.
@@ -286,7 +289,7 @@ def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
         yield folder
         return
     try:
-        with os.scandir(folder) as children:
+        with os.scandir(folder.shown) as children:
             inner = [e.name for e in children if e.is_dir(follow_symlinks=False)]
     except OSError:
         return
@@ -295,7 +298,7 @@ def runs_in(folder: Path, depth: int = 0) -> Iterator[Path]:
             yield from runs_in(folder / name, depth + 1)
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(folder: GuardedPath) -> bool:
     """Whether cae wrote the files of a run, or at least the name of its folder."""
     run = Run(folder)
     for path in (run.setup_file, run.status_file):

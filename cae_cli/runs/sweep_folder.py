@@ -9,6 +9,7 @@ from typing import Any
 
 from cae_cli.runs.json_files import foreign, read_versioned, write_json
 from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath, guard, is_name
 
 SCHEMA_VERSION = 1  # of sweep.json, leaderboard.json and effects.json
 
@@ -66,19 +67,25 @@ class SweepFolder:
 
     Args:
         folder: an existing folder.
+
+    Attributes:
+        root: the folder, guarded.
+        folder: its path, to be shown.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / "sweep.json"
-        self.table = folder / "leaderboard.csv"
-        self.leaderboard = folder / "leaderboard.json"
-        self.effects = folder / "effects.json"
-        self.contact = folder / "contact.png"
+    def __init__(self, folder: Path | GuardedPath) -> None:
+        self.root = guard(folder)
+        self.folder = self.root.shown
+        self.file = self.root / "sweep.json"
+        self.table = self.root / "leaderboard.csv"
+        self.leaderboard = self.root / "leaderboard.json"
+        self.effects = self.root / "effects.json"
+        self.contact = self.root / "contact.png"
+        self.log = self.root / "launcher.log"
 
-    def job(self, planned: PlannedJob) -> Path:
+    def job(self, planned: PlannedJob) -> GuardedPath:
         """The run folder of a job."""
-        return self.folder / planned.folder
+        return self.root / planned.folder
 
     def is_written(self) -> bool:
         """Whether there is a sweep.json, readable or not."""
@@ -127,7 +134,7 @@ def _parsed(content: Mapping[str, Any]) -> SweepFile:
 def _folder_name(value: Any) -> str:
     """A name that stays within the folder of the sweep."""
     name = _text(value)
-    if name != Path(name).name or not name.strip(".") or "\0" in name:
+    if not is_name(name):
         raise ValueError(f"{name!r} is not the name of a folder")
     return name
 

@@ -26,6 +26,7 @@ from cae_cli.sweep.job import Task
 from cae_cli.sweep.launcher import prepare
 from cae_cli.sweep.pool import PreparedJob, Work, run_jobs, serving
 from cae_cli.system.files import at_work
+from cae_cli.system.guarded import GuardedPath
 
 # The overrides of a batch come from files, which are not trusted.
 UNTRUSTED = compose.Sources(trust=Trust(overrides=False))
@@ -90,7 +91,7 @@ class Batch:
         with compose.rephrased_errors(run.overrides, UNTRUSTED):
             for override in compose.parsed(run.overrides):
                 check_untrusted(override)  # the loader of a batch trusts what Hydra passes on
-            return prepare(self._work, self.folder.folder, run.overrides, number, run.name)
+            return prepare(self._work, self.folder, run.overrides, number, run.name)
 
 
 def checked(overrides: Sequence[str]) -> Config:
@@ -112,7 +113,11 @@ def _composed(overrides: tuple[str, ...]) -> Config:
 
 @contextmanager
 def opened(
-    folder: Path, command: Sequence[str], *, n_jobs: int | None = None, pictures: bool = True
+    folder: Path | GuardedPath,
+    command: Sequence[str],
+    *,
+    n_jobs: int | None = None,
+    pictures: bool = True,
 ) -> Iterator[Batch]:
     """Opens a folder in which runs can be trained; no other process can use it meanwhile.
 
@@ -126,7 +131,7 @@ def opened(
         UserError: another process uses the folder.
     """
     sweep = SweepFolder(folder)
-    with at_work(folder):
+    with at_work(sweep.root):
         before = sweep.read().jobs if sweep.is_written() else ()
         sweep.write(SweepFile(tuple(command), (), "running", None, before))
         status = "interrupted"

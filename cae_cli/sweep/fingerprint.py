@@ -11,7 +11,6 @@ import ast
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import plain, read_json, write_json
 from cae_cli.system.files import make, writing
+from cae_cli.system.guarded import GuardedPath
 
 FILE = "fingerprint.json"
 SCHEMA_VERSION = 1
@@ -63,7 +63,7 @@ class Fingerprint:
         longer.
         """
         try:
-            content = read_json(run.folder / FILE)
+            content = read_json(run.root / FILE)
             known = cls(**{f.name: str(content[f.name]) for f in fields(cls)})
             if not run.is_set_up():
                 return known
@@ -74,7 +74,7 @@ class Fingerprint:
     def write(self, run: Run) -> None:
         """Writes it into the run's folder."""
         with writing(run.folder):
-            write_json(run.folder / FILE, {"schema": SCHEMA_VERSION, **asdict(self)})
+            write_json(run.root / FILE, {"schema": SCHEMA_VERSION, **asdict(self)})
 
     def change(self, now: Fingerprint) -> str:
         """What differs between two fingerprints, as a sentence."""
@@ -167,7 +167,7 @@ class JobFolder:
     note: str | None = None
 
 
-def claim_folder(folder: Path, fingerprint: Fingerprint, *, verdict: bool = True) -> JobFolder:
+def claim_folder(folder: GuardedPath, fingerprint: Fingerprint, *, verdict: bool = True) -> JobFolder:
     """Finds or makes the folder of a job.
 
     The folder of a failed job is renamed and the job starts again; that of an interrupted job is kept,
@@ -185,8 +185,8 @@ def claim_folder(folder: Path, fingerprint: Fingerprint, *, verdict: bool = True
     note = None
     number = 1
     while True:
-        run = Run(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
-        if make(run.folder):
+        run = Run(folder if number == 1 else folder.parent / f"{folder.name}-{number}")
+        if make(run.root):
             fingerprint.write(run)
             return JobFolder(run, note=note)
         known = Fingerprint.read(run, verdict=verdict)
@@ -208,16 +208,18 @@ def _existing(run: Run, fingerprint: Fingerprint, note: str | None, *, verdict: 
     if status == "failed":
         set_aside(run)
     elif status and not run.is_set_up():  # interrupted before there was anything to resume
-        shutil.rmtree(run.folder)
-    if make(run.folder):
+        run.root.remove()
+    else:
+        run.root.check()  # Hydra will write into it
+    if make(run.root):
         fingerprint.write(run)
     return JobFolder(run, note=note)
 
 
-def set_aside(run: Run) -> Path:
+def set_aside(run: Run) -> GuardedPath:
     """Renames the folder of a failed run, and returns its new path."""
     number = 1
-    while (other := run.folder.with_name(f"{run.folder.name}.failed-{number}")).exists():
+    while (run.root.parent / f"{run.root.name}.failed-{number}").exists():
         number += 1
     with writing(run.folder):
-        return run.folder.rename(other)
+        return run.root.rename(f"{run.root.name}.failed-{number}")

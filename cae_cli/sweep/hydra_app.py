@@ -74,7 +74,7 @@ def own_folder(node: DictConfig, overrides: Sequence[str], key: str) -> tuple[Pa
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{key} must be a folder, got {name!r}", hint=f"leave out {key}")
     folder = Path(name)
-    return (folder, make(folder)) if key in map(key_of, overrides) else (claim(folder), True)
+    return (folder, make(folder)) if key in map(key_of, overrides) else (claim(folder).shown, True)
 
 
 def check_empty(folder: Path, key: str) -> None:

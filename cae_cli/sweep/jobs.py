@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import UserError
@@ -15,6 +13,7 @@ from cae_cli.options import key_of
 from cae_cli.runs.reader import Entry, finite, is_run
 from cae_cli.runs.sweep_folder import PlannedJob
 from cae_cli.statistics.ranking import RANKING_METRICS
+from cae_cli.system.guarded import GuardedPath
 
 SEEDS = ("seed", "data.seed")  # keys that repeat the same configuration
 
@@ -64,7 +63,7 @@ class Job:
         severities: of its findings.
     """
 
-    folder: Path
+    folder: GuardedPath
     values: Mapping[str, str]
     status: str
     problem: str = ""
@@ -81,7 +80,7 @@ class Job:
         return self.folder.name
 
 
-def unplanned(folder: Path) -> tuple[tuple[str, ...], tuple[PlannedJob, ...]]:
+def unplanned(folder: GuardedPath) -> tuple[tuple[str, ...], tuple[PlannedJob, ...]]:
     """The swept keys and the jobs of a folder without a sweep.json.
 
     Jobs are the sub-folders of runs. Swept are the keys whose values differ between the overrides of the
@@ -91,7 +90,7 @@ def unplanned(folder: Path) -> tuple[tuple[str, ...], tuple[PlannedJob, ...]]:
         folder: of the sweep.
     """
     runs = sorted(
-        (Entry(path) for path in folder.iterdir() if path.is_dir() and is_run(path)),
+        (Entry(path) for path in folder.children() if path.is_folder() and is_run(path)),
         key=lambda e: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", e.name)],
     )
     known = [entry for entry in runs if entry.setup]
@@ -130,20 +129,19 @@ def _flat(config: Any, prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def read_job(folder: Path, planned: PlannedJob, swept: Sequence[str]) -> Job:
+def read_job(path: GuardedPath, planned: PlannedJob, swept: Sequence[str]) -> Job:
     """Reads a job.
 
     Args:
-        folder: of the sweep.
+        path: its run folder.
         planned: the job.
         swept: keys of the sweep.
     """
-    path = folder / planned.folder
     overrides = _overrides(planned.overrides)
     entry, values = Entry(path), {key: overrides.get(key, "") for key in swept}
-    if path.exists() and not path.is_dir():
-        return Job(path, values, "unreadable", "a file has the name of its folder")
-    if not os.path.lexists(entry.run.status_file):
+    if path.exists() and not path.is_folder():
+        return Job(path, values, "unreadable", "its folder is a file or a link")
+    if not entry.run.status_file.exists():
         return Job(path, values, "not started")
     needed = ("status.json", "summary.json", "run.json") if entry.status == "ok" else ("status.json",)
     error = next((entry.errors[name] for name in needed if name in entry.errors), None)

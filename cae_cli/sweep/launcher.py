@@ -54,7 +54,7 @@ def launch(
     """
     folder = SweepFolder(Path(str(work.config.hydra.sweep.dir)))
     prepared = [
-        prepare(work, folder.folder, tuple(overrides), number)
+        prepare(work, folder, tuple(overrides), number)
         for number, overrides in enumerate(job_overrides, first)
     ]
     unique: dict[Path, PreparedJob] = {}
@@ -89,7 +89,11 @@ def check(node: DictConfig) -> None:
 
 
 def prepare(
-    work: Work, folder: Path, overrides: tuple[str, ...], number: int, name: str | None = None
+    work: Work,
+    folder: SweepFolder,
+    overrides: tuple[str, ...],
+    number: int,
+    name: str | None = None,
 ) -> PreparedJob:
     """Composes the config of a job and claims its folder.
 
@@ -109,7 +113,7 @@ def prepare(
     options = parse(config)
     verdict = work.task.pictures
     claimed = claim_folder(
-        folder / (name or str(config.hydra.sweep.subdir)),
+        folder.root / (name or str(config.hydra.sweep.subdir)),
         Fingerprint.of(options, verdict=verdict),
         verdict=verdict,
     )

@@ -22,7 +22,6 @@ from cae_cli.statistics.effects import Effects, effects
 from cae_cli.statistics.interval import Interval, interval
 from cae_cli.statistics.ranking import RANKING_METRICS, RankingMetric, Standing, ranked
 from cae_cli.sweep.jobs import SEEDS, HeldOut, Job
-from cae_cli.system.files import atomic
 
 DEFAULT_METRIC = "psnr"
 EXPLAINED = ("psnr", "ssim", "meaningful")  # metrics for which effects are estimated
@@ -199,7 +198,7 @@ class Leaderboard:
         }
         text = io.StringIO(newline="")
         csv.writer(text).writerows(self._lines())
-        with atomic(folder.table) as path:
+        with folder.table.atomic() as path:
             path.write_bytes(text.getvalue().encode(errors="backslashreplace"))  # names, not UTF-8
         write_json(
             folder.leaderboard,

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobRuntime, run_job
@@ -42,8 +41,6 @@ from cae_cli.training import backend
 GRACE = 5.0  # seconds between the signal that asks a job to end and SIGKILL
 TICK = 0.5  # seconds between two checks of the jobs
 PRELOADED = ["keras", "cae_cli.sweep.job", "matplotlib.figure", "sklearn.datasets"]
-JOB_LOG = "job.log"
-SERVER_LOG = "launcher.log"
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class _Pool:
         self.work, self.folder, self.progress, self.timeout = work, folder, progress, timeout
         self.free = deque(slots)
         self.running: list[PreparedJob] = []
-        self.log = folder.folder / SERVER_LOG
+        self.log = folder.log
         self.context: Any = multiprocessing.get_context("forkserver" if _forks() else "spawn")
 
     def run(self, jobs: Sequence[PreparedJob]) -> None:
@@ -161,7 +158,7 @@ class _Pool:
                         self._rebuild()
                 self._stop_the_late()
                 self.progress.update(
-                    [Running(j.name, j.epochs, j.began, j.run.folder) for j in self.running],
+                    [Running(j.name, j.epochs, j.began, j.run.root) for j in self.running],
                     len(waiting),
                 )
         except Interrupted as error:
@@ -175,7 +172,7 @@ class _Pool:
         loader = self.work.context.config_loader
         job.process = self.context.Process(
             target=_work,
-            args=(job.slot, job.run.folder, self.work.task, job.config, loader),
+            args=(job.slot, job.run, self.work.task, job.config, loader),
             name=job.name,
             daemon=True,
         )
@@ -201,7 +198,7 @@ class _Pool:
             status = {"reason": error.what}
         what = str(status.get("status") or "failed")
         if what != "ok":
-            what += f": {status.get('reason') or f'see {job.run.folder / JOB_LOG}'}"
+            what += f": {status.get('reason') or f'see {job.run.job_log}'}"
         self.progress.ended(job.name, time.monotonic() - job.began, what, ok=what == "ok")
         job.process.close()
 
@@ -260,7 +257,7 @@ def serving(folder: SweepFolder, *, early: bool) -> Iterator[None]:
         if _forks():
             forkserver.set_forkserver_preload(PRELOADED)
             if early:
-                with backend.quiet(folder.folder / SERVER_LOG):
+                with backend.quiet(folder.log):
                     forkserver.ensure_running()
         yield
     finally:
@@ -276,28 +273,29 @@ def _record_end(job: PreparedJob, timeout: float | None) -> None:
     run, code = job.run, job.process.exitcode
     with contextlib.suppress(UserError):
         status = run.status().get("status")
-        if job.folder.busy or status in ("ok", "failed", "running") or is_in_use(run.folder):
+        if job.folder.busy or status in ("ok", "failed", "running") or is_in_use(run.root):
             return
         if job.late:
-            with at_work(run.folder):
+            with at_work(run.root):
                 run.set_status("interrupted", f"it exceeded hydra.launcher.timeout={timeout:g} s")
         elif code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             memory = " (out of memory?)" if -code == signal.SIGKILL else ""
-            with at_work(run.folder):
+            with at_work(run.root):
                 run.set_status("failed", f"killed by {name}{memory}")
         elif status != "interrupted" or code < 128:
-            with at_work(run.folder):
-                run.set_status("failed", f"its process ended with exit code {code}; see {JOB_LOG}")
+            with at_work(run.root):
+                run.set_status(
+                    "failed", f"its process ended with exit code {code}; see {run.job_log.name}"
+                )
 
 
-def _work(slot: Slot, folder: Path, task: Task, config: DictConfig, configs: Any) -> None:
+def _work(slot: Slot, run: Run, task: Task, config: DictConfig, configs: Any) -> None:
     """The process of one job."""
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    log = os.open(folder / JOB_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    with run.job_log.append() as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
     if slot.cores:

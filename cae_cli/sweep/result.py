@@ -75,8 +75,8 @@ def read(folder: Path) -> Sweep:
         except UserError as error:
             if path.is_written():
                 notes.append(f"{error.what}: the jobs are the runs in the folder")
-            swept, planned = unplanned(folder)
-        jobs = tuple(read_job(folder, job, swept) for job in planned)
+            swept, planned = unplanned(path.root)
+        jobs = tuple(read_job(path.job(job), job, swept) for job in planned)
     except OSError as error:
         raise UserError(f"the folder cannot be read: {error.strerror}", where=folder) from error
     return Sweep(folder, swept, objective, jobs, tuple(notes))
@@ -124,7 +124,7 @@ def _draw(folder: SweepFolder, jobs: Sequence[Job]) -> bool:
     with np.errstate(all="ignore"):  # networks that diverged
         picture = contact(sheets, max(0, len(jobs) - MOST_JOBS))
     if picture is None:
-        folder.contact.unlink(missing_ok=True)
+        folder.contact.unlink()
         return False
     figures.write(picture, folder.contact)
     return True

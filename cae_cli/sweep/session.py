@@ -149,7 +149,7 @@ class SweepSession:
                 self._train(folder, early=before is None or before.status != "ok")
                 if self._has_succeeded(sweep.read(folder.folder)):
                     status = "ok"
-                    (folder.folder / pool.SERVER_LOG).unlink(missing_ok=True)
+                    folder.log.unlink()
             except Interrupted:
                 status = "interrupted"
                 raise
@@ -180,7 +180,7 @@ class SweepSession:
                 extra=[f"{FOLDER_KEY}={quoted(folder.folder)}", *self._extra],
             )
         if not ours:
-            folder.write(replace(folder.read(), jobs=unplanned(folder.folder)[1]))
+            folder.write(replace(folder.read(), jobs=unplanned(folder.root)[1]))
 
     def _has_succeeded(self, done: Sweep) -> bool:
         """Whether all planned jobs began, and all of them are ok."""
@@ -211,7 +211,7 @@ class SweepSession:
             for earlier in self._earlier():
                 with contextlib.ExitStack() as stack:
                     try:
-                        stack.enter_context(at_work(earlier.folder))
+                        stack.enter_context(at_work(earlier.root))
                     except UserError:  # another process has just resumed it
                         continue
                     terminal.Screen().say(
@@ -221,7 +221,7 @@ class SweepSession:
                     return
         path, is_new = own_folder(self.node, self.overrides, FOLDER_KEY)
         folder = SweepFolder(path)
-        with at_work(path):
+        with at_work(folder.root):
             if not (self.has_our_launcher and folder.is_written()):
                 check_empty(path, FOLDER_KEY)
             elif identity(folder.read().command) != identity(self.command):
@@ -243,7 +243,7 @@ class SweepSession:
         parent = Path(str(OmegaConf.select(self.node, FOLDER_KEY)))
         for path in sorted(parent.glob("*/"), reverse=True):
             folder = SweepFolder(path)
-            if not folder.is_written() or is_in_use(path):
+            if not folder.is_written() or is_in_use(folder.root):
                 continue
             try:
                 content = folder.read()
@@ -251,7 +251,7 @@ class SweepSession:
                     continue
             except UserError:  # damaged, or not a sweep
                 continue
-            if content.status != "running" or is_in_use(path) is False:
+            if content.status != "running" or is_in_use(folder.root) is False:
                 yield folder
 
 

@@ -1,7 +1,7 @@
-"""Atomic files, and folders that are locked by one process.
+"""Folders that are claimed and locked by one process, and errors of writing.
 
-These rely on the operating system: renaming a file and creating a folder are atomic, and the lock of a
-process is released when it ends, however it ends.
+Both rely on the operating system: creating a folder is atomic, and the lock of a process is released
+when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import contextlib
 import errno
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from cae_cli.errors import UserError
+from cae_cli.system.guarded import GuardedPath, Unsafe, guard
 
 try:
     import fcntl
 except ImportError:  # Windows: folders are not locked
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = ".unfinished-"  # prefix of files that are still being written
 PATIENCE = 1.0  # seconds to wait for a folder: a reader that tests the lock holds it for a moment
 
+# Errors of the disk or of permissions, and not of this program.
 CANNOT_WRITE = {
     errno.EACCES,
     errno.EPERM,
@@ -34,6 +34,13 @@ CANNOT_WRITE = {
     errno.EDQUOT,
     errno.EFBIG,
     errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
 }
 
 
@@ -45,22 +52,22 @@ def typed(text: str | Path) -> Path:
         return Path(text)
 
 
-def claim(parent: Path, *, now: datetime | None = None) -> Path:
+def claim(parent: Path | GuardedPath, *, now: datetime | None = None) -> GuardedPath:
     """Creates a new folder ``<date>_<time>_<suffix>`` in ``parent``, never shared by two processes.
 
     Raises:
         UserError: the folder cannot be created.
     """
+    above = guard(parent)
     stamp = f"{now or datetime.now():%Y-%m-%d_%H-%M-%S}"
-    make(parent)
+    make(above)
     while True:
-        folder = parent / f"{stamp}_{_suffix()}"
-        with contextlib.suppress(FileExistsError), writing(parent):
-            folder.mkdir()
+        folder = above / f"{stamp}_{_suffix()}"
+        if make(folder):
             return folder
 
 
-def make(folder: Path) -> bool:
+def make(folder: Path | GuardedPath) -> bool:
     """Creates a folder and its parents, if they do not exist.
 
     Returns:
@@ -70,11 +77,8 @@ def make(folder: Path) -> bool:
         UserError: it cannot be created.
     """
     try:
-        folder.mkdir(parents=True)
-        return True
+        return guard(folder).make()
     except OSError as error:
-        if isinstance(error, FileExistsError) and folder.is_dir():
-            return False
         raise cannot_write(error, folder) from error
 
 
@@ -84,7 +88,7 @@ def _suffix() -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | GuardedPath) -> Iterator[None]:
     """Reports a failure to write as a `UserError`; other errors pass.
 
     Raises:
@@ -98,7 +102,7 @@ def writing(path: Path) -> Iterator[None]:
         raise cannot_write(error, path) from error
 
 
-def cannot_write(error: OSError, path: Path) -> UserError:
+def cannot_write(error: OSError, path: Path | GuardedPath) -> UserError:
     """The error for a failure to write."""
     reason = (error.strerror or str(error)).lower()
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -110,54 +114,12 @@ def cannot_write(error: OSError, path: Path) -> UserError:
     )
 
 
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces ``path`` when the block ends without error.
-
-    At every moment, even of a power failure, ``path`` is either the old or the complete new file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because Keras and NumPy depend on it.
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        _to_disk(temporary)  # otherwise the new name may reach the disk before the content
-        temporary.replace(path)
-        _to_disk(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Flushes a file, or the names in a folder, to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by a network file system
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-# Folders that this process has locked, by their real paths: file descriptor and nesting depth.
-_at_work: dict[Path, tuple[int, int]] = {}
+# Folders that this process has locked, by device and inode: file descriptor and nesting depth.
+_at_work: dict[tuple[int, int], tuple[int, int]] = {}
 
 
 @contextlib.contextmanager
-def at_work(folder: Path) -> Iterator[None]:
+def at_work(folder: GuardedPath) -> Iterator[None]:
     """Locks a folder for the block. Blocks may be nested.
 
     The lock is on the folder itself, so a crash leaves no file behind, and the operating system releases
@@ -166,8 +128,9 @@ def at_work(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process has locked the folder.
     """
-    real = folder.resolve()
-    descriptor, depth = _at_work.get(real) or (_held(real), 0)
+    with folder.opened() as opened:
+        real = opened.identity()
+        descriptor, depth = _at_work.get(real) or (_held(folder, opened.descriptor), 0)
     _at_work[real] = descriptor, depth + 1
     try:
         yield
@@ -179,11 +142,11 @@ def at_work(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _held(folder: Path) -> int:
+def _held(folder: GuardedPath, opened: int | None) -> int:
     """A descriptor that locks the folder; -1 if the file system has no locks."""
-    if fcntl is None:
+    if fcntl is None or opened is None:
         return -1
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.dup(opened)
     for left in range(round(PATIENCE / 0.05), -1, -1):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,22 +167,19 @@ def _held(folder: Path) -> int:
     return -1
 
 
-def is_in_use(folder: Path) -> bool | None:
+def is_in_use(folder: GuardedPath) -> bool | None:
     """Whether a process has locked the folder; None if that is unknown."""
-    if folder.resolve() in _at_work:
-        return True
-    if fcntl is None:
-        return None
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
+        with folder.opened() as opened:
+            if opened.identity() in _at_work:
+                return True
+            if fcntl is None or opened.descriptor is None:
+                return None
+            try:
+                fcntl.flock(opened.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(opened.descriptor, fcntl.LOCK_UN)
+                return False
+            except BlockingIOError:
+                return True
+    except (OSError, Unsafe):
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import RunFailed
 from cae_cli.introspection.keras_internals import check_version
+from cae_cli.system.guarded import GuardedPath
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Device:
 
 
 @contextmanager
-def quiet(log: Path) -> Iterator[None]:
+def quiet(log: GuardedPath) -> Iterator[None]:
     """Redirects the output of TensorFlow's C++ code to ``log``; Python's standard error stays as it is.
 
     No environment variable silences CUDA, oneDNN and absl, so file descriptor 2 points to the log for
@@ -46,7 +46,7 @@ def quiet(log: Path) -> Iterator[None]:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever Keras is configured with
     sys.stderr.flush()
     descriptor, stderr = os.dup(2), sys.stderr
-    with log.open("ab") as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
+    with log.append() as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
         os.dup2(file.fileno(), 2)
         sys.stderr = screen
         try:

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from cae_cli.report import figures, terminal
 from cae_cli.report.figures.treatment import Panel
@@ -18,7 +17,8 @@ from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import write_json
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch, BatchRun
-from cae_cli.system.files import atomic, writing
+from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath
 from cae_cli.treatment.arm import Arm, Fixes, Proposer, RandomControls
 from cae_cli.treatment.random_control import RandomControl, with_changes
 from cae_cli.treatment.record import Record, Short, problem
@@ -123,7 +123,7 @@ class Session:
         command: the whole command.
     """
 
-    def __init__(self, plan: Plan, folder: Path, command: Sequence[str]) -> None:
+    def __init__(self, plan: Plan, folder: GuardedPath, command: Sequence[str]) -> None:
         self.plan, self.folder, self.command = plan, folder, tuple(command)
         self._screen = terminal.Screen()
         self._cut = ""
@@ -257,10 +257,9 @@ class Session:
             write_json(self.folder / FILE, record.content(time.monotonic() - self.plan.began))
             if record.outcome == "none":
                 return
-            folder.mkdir(exist_ok=True)
-            for other in folder.glob("*.yaml"):  # "better", before the run was fixed
+            for other in folder.children("*.yaml"):  # "better", before the run was fixed
                 other.unlink()
-            with atomic(folder / f"{record.outcome}.yaml") as path:
+            with (folder / f"{record.outcome}.yaml").atomic() as path:
                 path.write_text(record.experiment(), encoding="utf-8")
 
     def draw(self) -> None:

@@ -16,7 +16,7 @@ from cae_cli.report.figures import charts, pictures  # noqa: F401  (they fill th
 from cae_cli.report.figures.catalogue import FIGURES, RunData
 from cae_cli.report.figures.tiles import DPI
 from cae_cli.runs.folder import Run
-from cae_cli.system.files import atomic
+from cae_cli.system.guarded import GuardedPath
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ __all__ = ["FIGURES", "RunData", "draw", "write"]
 
 def draw(
     run: Run, *, frozen: float | None = None, thresholds: Mapping[str, float] | None = None
-) -> list[Path]:
+) -> list[GuardedPath]:
     """Draws every figure of a run that its files are enough for.
 
     Args:
@@ -64,9 +64,9 @@ def draw(
     return written
 
 
-def write(figure: Figure | Image.Image, path: Path) -> None:
+def write(figure: Figure | Image.Image, path: GuardedPath) -> None:
     """Writes a figure; at every moment its file is complete."""
-    with atomic(path) as temporary:
+    with path.atomic() as temporary:
         _save(figure, temporary)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cae_cli.errors import UserError, printable
 from cae_cli.report.figures.tiles import DPI, grid, photo
-from cae_cli.system.files import atomic
+from cae_cli.system.guarded import GuardedPath
 
 MOST_IMAGES = 8
 
@@ -38,7 +38,7 @@ def picture(
     ]
     drawn = grid("Reconstructions of the same images", rows, ["input", *names])
     try:
-        with atomic(path) as temporary:
+        with GuardedPath.of(path).atomic() as temporary:
             drawn.save(temporary, format="png", dpi=(DPI, DPI))
     except OSError as error:
         raise UserError(

@@ -1,0 +1,456 @@
+"""Paths inside a folder that a stranger may have made.
+
+A run folder comes from an archive, a shared disk, another person. A link in it would lead reading,
+writing or removing to any other place, and a pipe would block for ever. All files of runs and sweeps are
+therefore reached through a `GuardedPath`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fnmatch
+import os
+import secrets
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cae_cli.errors import UserError
+
+UNFINISHED = ".unfinished-"  # prefix of files that are still being written
+MOST_TEXT = 2**26  # bytes of a text file of a run
+
+_BY_DESCRIPTOR = os.open in os.supports_dir_fd  # not on Windows
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW | os.O_RDONLY
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+
+
+class Unsafe(UserError):
+    """A link, pipe or device inside a run: it is not opened."""
+
+
+@dataclass(frozen=True, order=True)
+class GuardedPath:
+    """A path inside a folder, opened relative to the folder's descriptor without following links.
+
+    It is no `os.PathLike`, so that nothing can open it in another way. `shown` is for messages.
+
+    Args:
+        root: a folder, which may be a link or be reached through one.
+        parts: names below it, of which none may be a link.
+    """
+
+    root: Path
+    parts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path) -> GuardedPath:
+        """A file named by its path: its folder may be reached through links, the file is no link."""
+        return cls(path.parent, (path.name,))
+
+    def __truediv__(self, name: str) -> GuardedPath:
+        inner = tuple(name.split("/"))
+        if not all(is_name(part) for part in inner):
+            raise ValueError(f"{name!r} is not the name of a file")
+        return GuardedPath(self.root, self.parts + inner)
+
+    def __str__(self) -> str:
+        return str(self.shown)
+
+    @property
+    def shown(self) -> Path:
+        """The path, to be shown."""
+        return self.root.joinpath(*self.parts)
+
+    @property
+    def name(self) -> str:
+        """The last name."""
+        return self.parts[-1] if self.parts else self.root.name
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return Path(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the name, with its dot."""
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> GuardedPath:
+        """The folder that it is in; of the root, the folder above."""
+        return GuardedPath(self.root, self.parts[:-1]) if self.parts else GuardedPath(self.root.parent)
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    def stat(self) -> os.stat_result | None:
+        """What is there, links not followed; None if there is nothing.
+
+        Raises:
+            Unsafe: it is inside of something that is not a folder.
+        """
+        if not self.parts:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return self.root.stat()
+            return None
+        try:
+            with self._parent() as folder:
+                return folder.stat(self.name)
+        except FileNotFoundError:
+            return None
+
+    def exists(self) -> bool:
+        """Whether there is anything of this name."""
+        return self.stat() is not None
+
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        found = self.stat()
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder; links below the root do not count."""
+        found = self.stat()
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def children(self, pattern: str = "*") -> list[GuardedPath]:
+        """What is in this folder, by name; nothing if there is no such folder.
+
+        Raises:
+            Unsafe: it is not a folder.
+        """
+        try:
+            with self.opened() as folder:
+                names = folder.names()
+        except FileNotFoundError:
+            return []
+        return [GuardedPath(self.root, (*self.parts, n)) for n in fnmatch.filter(names, pattern)]
+
+    def walk(self) -> Iterator[GuardedPath]:
+        """Everything inside this folder, at any depth; links are not followed."""
+        for child in self.children():
+            yield child
+            if child.is_folder():
+                yield from child.walk()
+
+    def check(self) -> None:
+        """Raises Unsafe if anything inside is neither a regular file nor a folder.
+
+        For libraries that write into a folder by themselves.
+        """
+        for inner in self.walk():
+            found = inner.stat()
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                _check_regular(found, inner)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def open(self) -> IO[bytes]:
+        """The file, opened for reading.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Unsafe: it is not a regular file, or is inside of something that is not a folder.
+        """
+        # Opening a pipe would wait for its other end.
+        return os.fdopen(self._open(os.O_RDONLY | _NONBLOCK), "rb")
+
+    def read_bytes(self, most: int = MOST_TEXT) -> bytes:
+        """The content of the file.
+
+        Raises:
+            FileNotFoundError, Unsafe: as for `open`.
+            UserError: it is larger than ``most`` bytes.
+        """
+        with self.open() as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise UserError(
+                f"{self.name} is larger than any file of cae", where=self, hint="is it a run's?"
+            )
+        return content
+
+    def read_text(self) -> str:
+        """The content of the file as text; ValueError if it is not UTF-8, else as for `read_bytes`."""
+        return self.read_bytes().decode("utf-8")
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def atomic(self) -> Iterator[Path]:
+        """A temporary file that replaces this one when the block ends without error.
+
+        At every moment, even of a power failure, there is either the old or the complete new file.
+
+        Yields:
+            its path, for libraries that open files by path.
+
+        Raises:
+            Unsafe: it is inside of something that is not a folder.
+        """
+        # The suffix is kept because Keras and NumPy depend on it.
+        temporary = f"{UNFINISHED}{secrets.token_hex(6)}{self.suffix}"
+        self.parent.make()
+        with self._parent() as folder:
+            os.close(folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            try:
+                yield self.parent.shown / temporary
+                descriptor = folder.open(temporary, os.O_RDONLY)
+                try:
+                    _to_disk(descriptor)  # otherwise the new name may reach the disk before the content
+                finally:
+                    os.close(descriptor)
+                folder.replace(temporary, self.name)
+                folder.to_disk()
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    folder.unlink(temporary)
+
+    def append(self) -> IO[bytes]:
+        """The file, opened to append to it, unbuffered; created if it does not exist.
+
+        Raises:
+            Unsafe: it is not a regular file, or has a second name (a hard link) elsewhere.
+        """
+        self.parent.make()
+        descriptor = self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NONBLOCK)
+        if os.fstat(descriptor).st_nlink > 1:
+            os.close(descriptor)
+            raise Unsafe(
+                f"{self.name} is a hard link: writing would change another file too",
+                where=self,
+                hint=f"remove it: {shlex.join(['rm', '--', str(self)])}",
+            )
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+    def make(self) -> bool:
+        """Creates this folder, and those above it.
+
+        Returns:
+            Whether this process created it.
+
+        Raises:
+            Unsafe: there is something else than a folder of this name.
+        """
+        if not self.parts:
+            try:
+                self.root.mkdir(parents=True)
+                return True
+            except FileExistsError:
+                if self.root.is_dir():
+                    return False
+                raise
+        created = False
+        above = self.parent
+        if len(self.parts) > 1 or not above.is_folder():
+            above.make()
+        with self._parent() as folder, contextlib.suppress(FileExistsError):
+            folder.mkdir(self.name)
+            created = True
+        if not created:
+            with self.opened():
+                pass  # it is a folder
+        return created
+
+    def rename(self, name: str) -> GuardedPath:
+        """Gives it another name in its folder, and returns the new path."""
+        other = self.parent / name
+        with self._parent() as folder:
+            folder.replace(self.name, name)
+        return other
+
+    def unlink(self) -> None:
+        """Removes the file if it exists; of a link, the link."""
+        with contextlib.suppress(FileNotFoundError), self._parent() as folder:
+            folder.unlink(self.name)
+
+    def remove(self) -> None:
+        """Removes the folder with all its content; links are removed, not their targets."""
+        with self._parent() as folder:
+            folder.remove(self.name)
+
+    # -- descriptors ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[_Folder]:
+        """This folder, opened.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Unsafe: it is not a folder, or is inside of something that is not.
+        """
+        folder = _Folder.of(self.root)
+        try:
+            for depth, name in enumerate(self.parts):
+                try:
+                    inner = folder.inner(name)
+                except OSError as error:
+                    if isinstance(error, FileNotFoundError) or error.errno not in _NOT_A_FOLDER:
+                        raise
+                    raise _unsafe(GuardedPath(self.root, self.parts[: depth + 1]), "folder") from error
+                folder.close()
+                folder = inner
+            yield folder
+        finally:
+            folder.close()
+
+    @contextlib.contextmanager
+    def _parent(self) -> Iterator[_Folder]:
+        with self.parent.opened() as folder:
+            yield folder
+
+    def _open(self, flags: int) -> int:
+        """A descriptor of the file, which is a regular one."""
+        with self._parent() as folder:
+            try:
+                descriptor = folder.open(self.name, flags)
+            except OSError as error:
+                # ELOOP: a link; ENXIO: a pipe that nobody reads; EISDIR: a folder
+                if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                    raise _unsafe(self, "file") from error
+                raise
+        try:
+            _check_regular(os.fstat(descriptor), self)
+        except Unsafe:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """An opened folder.
+
+    Attributes:
+        descriptor: its descriptor; None where the system has none.
+        path: used instead where there is no descriptor.
+    """
+
+    descriptor: int | None
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path) -> _Folder:
+        if not _BY_DESCRIPTOR:
+            if not path.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return cls(None, path)
+        return cls(os.open(path, _FOLDER & ~_NOFOLLOW), path)
+
+    def inner(self, name: str) -> _Folder:
+        """A folder in this one that is no link."""
+        if self.descriptor is None:
+            mode = self.stat(name).st_mode
+            if not stat.S_ISDIR(mode) or os.path.realpath(self.path / name) != str(
+                Path(os.path.realpath(self.path)) / name
+            ):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+            return _Folder(None, self.path / name)
+        return _Folder(os.open(name, _FOLDER, dir_fd=self.descriptor), self.path / name)
+
+    def identity(self) -> tuple[int, int]:
+        """Device and inode: the same for every way to the folder."""
+        found = self.path.stat() if self.descriptor is None else os.fstat(self.descriptor)
+        return found.st_dev, found.st_ino
+
+    def _named(self, name: str) -> str:
+        return name if self.descriptor is not None else str(self.path / name)
+
+    def open(self, name: str, flags: int) -> int:
+        flags |= _NOFOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        if self.descriptor is None and stat.S_ISLNK(self._mode(name)):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        try:
+            return os.open(self._named(name), flags, 0o666, dir_fd=self.descriptor)
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
+
+    def _mode(self, name: str) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self.stat(name).st_mode
+        return 0
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.stat(self._named(name), dir_fd=self.descriptor, follow_symlinks=False)
+
+    def names(self) -> list[str]:
+        with os.scandir(self.path if self.descriptor is None else self.descriptor) as entries:
+            return sorted(entry.name for entry in entries)
+
+    def mkdir(self, name: str) -> None:
+        os.mkdir(self._named(name), dir_fd=self.descriptor)
+
+    def unlink(self, name: str) -> None:
+        os.unlink(self._named(name), dir_fd=self.descriptor)
+
+    def replace(self, old: str, new: str) -> None:
+        os.replace(
+            self._named(old), self._named(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor
+        )
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self._named(name), dir_fd=self.descriptor)
+
+    def to_disk(self) -> None:
+        """Flushes the names in the folder to the disk."""
+        if self.descriptor is not None:
+            _to_disk(self.descriptor)
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+
+def guard(path: Path | GuardedPath) -> GuardedPath:
+    """The folder of a path, guarded from there on."""
+    return path if isinstance(path, GuardedPath) else GuardedPath(path)
+
+
+# What opening a folder says of a link, a file, a pipe.
+_NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
+
+
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of a file in a folder."""
+    return name == Path(name).name and bool(name.strip(".")) and "\0" not in name
+
+
+def _check_regular(found: os.stat_result, path: GuardedPath) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _unsafe(path, "file", found)
+
+
+def _unsafe(path: GuardedPath, wanted: str, found: os.stat_result | None = None) -> Unsafe:
+    """The error for what is not a regular file or not a folder."""
+    mode = (found or path.stat() or os.stat_result((0,) * 10)).st_mode
+    if stat.S_ISLNK(mode):
+        return Unsafe(
+            f"{path.name} is a link, and links inside a run are not followed",
+            where=path,
+            hint=f"remove it: {shlex.join(['rm', '--', str(path)])}",
+        )
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    kinds |= {stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFREG: "a file"}
+    is_what = kinds.get(stat.S_IFMT(mode), "something else")
+    return Unsafe(
+        f"{path.name} is {is_what}, where a {wanted} belongs",
+        where=path,
+        hint=f"remove it: {shlex.join(['rm', '-r', '--', str(path)])}",
+    )
+
+
+def _to_disk(descriptor: int) -> None:
+    """Flushes a file, or the names in a folder, to the disk."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by a network file system
+            raise
