@@ -149,7 +149,7 @@ def test_every_figure_is_drawn_for_any_shape(tmp_path, channels, side, examples)
 def test_a_training_that_was_not_recorded_has_no_figures(tmp_path, unsaved):
     run = make_run(tmp_path, filters=(5,))
     without(run, *UNRECORDED)
-    run.metrics.unlink()
+    run.metrics.shown.unlink()
     for path in run.snapshots().values():
         path.unlink()
     assert EVERY - names(run, draw(run)) == {
@@ -235,8 +235,8 @@ def test_a_training_that_ended_in_its_first_epoch_can_be_drawn(tmp_path):
         "dynamics/losses": 3,
     }
     rewrite(run, lambda key, values: values[: first.get(key)])
-    lines = run.metrics.read_text().splitlines(keepends=True)
-    run.metrics.write_text("".join(lines[:2]))
+    lines = run.metrics.shown.read_text().splitlines(keepends=True)
+    run.metrics.shown.write_text("".join(lines[:2]))
     assert "training_dynamics.png" in names(run, draw(run))
 
 
@@ -423,7 +423,7 @@ def test_the_threshold_drawn_is_that_of_the_run(tmp_path, monkeypatch, options, 
     lines = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
     assert lines == ([] if expected is None else [expected])
     healthy_range = "" if expected is None else f"< {expected:.0%}"
-    assert healthy_range in run.summary_text.read_text()
+    assert healthy_range in run.summary_text.shown.read_text()
 
 
 def test_bars_are_the_explained_variance_of_each_model(tmp_path):

@@ -19,6 +19,7 @@ from cae_cli.sweep.fingerprint import Fingerprint, claim_folder, trained_by
 from cae_cli.sweep.job import job_folder
 from cae_cli.sweep.session import identity
 from cae_cli.system import signals
+from cae_cli.system.guarded import GuardedPath
 from cae_cli.training import backend
 
 # -- which jobs there are --------------------------------------------------------------------------
@@ -170,39 +171,39 @@ def finished(run, status="ok", reason=None):
 
 
 def test_a_finished_job_stays_and_one_that_differs_goes_beside_it(tmp_path, mark):
-    first = claim_folder(tmp_path / "job", mark())
+    first = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert not first.finished and first.note is None
     finished(first.run)
-    assert claim_folder(tmp_path / "job", mark()).finished
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark()).finished
     assert claim_folder(
         tmp_path / "job", mark("optimized_metric=val/psnr")
     ).finished  # changes no result
-    second = claim_folder(tmp_path / "job", mark("seed=3"))
+    second = claim_folder(GuardedPath(tmp_path) / "job", mark("seed=3"))
     assert second.run.folder.name == "job-2" and not second.finished
     assert second.note == "the options have changed since job"
     finished(second.run)
-    assert claim_folder(tmp_path / "job", mark("seed=3")).run.folder.name == "job-2"
-    assert claim_folder(tmp_path / "job", mark()).run.folder.name == "job"
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark("seed=3")).run.folder.name == "job-2"
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark()).run.folder.name == "job"
     os.utime("x.npy", ns=(1, 1))
-    third = claim_folder(tmp_path / "job", mark())
+    third = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert third.run.folder.name == "job-3" and "the data files have changed" in third.note
-    code = claim_folder(tmp_path / "job", replace(mark(), code="other"))
+    code = claim_folder(GuardedPath(tmp_path) / "job", replace(mark(), code="other"))
     assert code.run.folder.name == "job-4" and code.note == "the code has changed since job-3"
 
 
 def test_what_failed_is_set_aside_and_what_was_cut_short_is_left(tmp_path, mark):
-    run = claim_folder(tmp_path / "job", mark()).run
+    run = claim_folder(GuardedPath(tmp_path) / "job", mark()).run
     run.write_setup({"config": compose_config(mark), "command": []})
     finished(run, "failed", "it was so")
-    again = claim_folder(tmp_path / "job", mark())
+    again = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert again.run.folder == run.folder and not again.run.status()
     assert Run(tmp_path / "job.failed-1").status()["reason"] == "it was so"
     again.run.write_setup({"config": compose_config(mark), "command": []})
     finished(again.run, "interrupted", "by a signal")
-    kept = claim_folder(tmp_path / "job", mark())
+    kept = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert kept.run.status()["status"] == "interrupted" and kept.run.is_set_up()
     finished(kept.run, "failed", "once more")
-    claim_folder(tmp_path / "job", mark())
+    claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert Run(tmp_path / "job.failed-2").status()["reason"] == "once more"
 
 
@@ -213,12 +214,12 @@ def compose_config(_):
 
 
 def test_a_job_that_was_trained_for_longer_by_hand_is_another_one(tmp_path, mark):
-    run = claim_folder(tmp_path / "job", mark()).run
+    run = claim_folder(GuardedPath(tmp_path) / "job", mark()).run
     longer = compose_config(mark)
     longer["training"]["epochs"] += 1
     run.write_setup({"config": longer, "command": []})
     finished(run)
-    assert claim_folder(tmp_path / "job", mark()).run.folder.name == "job-2"
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark()).run.folder.name == "job-2"
     assert claim_folder(
         tmp_path / "job", mark(f"training.epochs={longer['training']['epochs']}")
     ).finished
@@ -227,7 +228,7 @@ def test_a_job_that_was_trained_for_longer_by_hand_is_another_one(tmp_path, mark
 def test_a_folder_of_something_else_is_left_alone(tmp_path, mark):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "mine.txt").write_text("mine")
-    found = claim_folder(tmp_path / "job", mark())
+    found = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert found.run.folder.name == "job-2" and "something else is in job" in found.note
     assert (tmp_path / "job" / "mine.txt").read_text() == "mine"
 
@@ -324,11 +325,11 @@ def test_a_training_is_kept_when_only_the_verdict_may_differ(tmp_path):
     def mark(*words):
         return Fingerprint.of(compose.checked(words)[1], verdict=False)
 
-    first = claim_folder(tmp_path / "job", mark(), verdict=False)
+    first = claim_folder(GuardedPath(tmp_path) / "job", mark(), verdict=False)
     first.run.set_status("ok")
     same = mark("rules.CAE401.threshold=.5", "task_name=other", "tags=[a]")
-    assert claim_folder(tmp_path / "job", same, verdict=False).finished
-    assert not claim_folder(tmp_path / "job", mark("seed=1"), verdict=False).finished
+    assert claim_folder(GuardedPath(tmp_path) / "job", same, verdict=False).finished
+    assert not claim_folder(GuardedPath(tmp_path) / "job", mark("seed=1"), verdict=False).finished
     assert Fingerprint.of(compose.checked([])[1]) != mark()
 
 
@@ -336,7 +337,10 @@ def test_a_training_that_diverged_is_finished_where_only_the_training_counts(tmp
     config = compose.checked([])[1]
     for judged in (True, False):
         mark = Fingerprint.of(config, verdict=judged)
-        run = claim_folder(tmp_path / str(judged), mark, verdict=judged).run
+        run = claim_folder(GuardedPath(tmp_path) / str(judged), mark, verdict=judged).run
         run.write_training({"diverged_at": 3})
         run.set_status("failed", "the training diverged")
-        assert claim_folder(tmp_path / str(judged), mark, verdict=judged).finished is not judged
+        assert (
+            claim_folder(GuardedPath(tmp_path) / str(judged), mark, verdict=judged).finished
+            is not judged
+        )

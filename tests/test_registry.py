@@ -262,7 +262,7 @@ def test_filters_choose_by_what_the_files_say(here, words, expected):
 
 
 def test_the_chosen_option_of_a_group_is_known_where_an_experiment_chose_it(here):
-    changed(Run(here / "runs" / NEWEST).setup_file, choices={"model": "deep", "experiment": None})
+    changed(Run(here / "runs" / NEWEST).setup_file.shown, choices={"model": "deep", "experiment": None})
     assert numbers("model=deep") == [5] and numbers("model=l2") == [2]
     assert numbers("model!=deep") == [1, 2, 3, 4] and numbers("experiment!=x") == [1, 2, 3, 4, 5]
 
@@ -395,24 +395,33 @@ def changed(path, **changes):
 
 
 DAMAGE = {
-    "cut short": (lambda run: run.setup_file.write_text(run.setup_file.read_text()[:-9]), "run.json"),
-    "no text": (lambda run: run.summary_file.write_bytes(b"\xff\xfe\0"), "summary.json"),
-    "empty": (lambda run: run.status_file.write_text(""), "status.json is not valid JSON"),
-    "deep": (lambda run: run.summary_file.write_text("[" * 10**5), "summary.json"),
-    "a list": (lambda run: run.setup_file.write_text("[1]"), "run.json is not a file of cae"),
-    "foreign": (lambda run: run.setup_file.write_text('{"model": 1}'), "run.json is not a file of cae"),
-    "newer": (lambda run: changed(run.setup_file, schema=SCHEMA_VERSION + 1), "a newer version of cae"),
-    "newer summary": (lambda run: changed(run.summary_file, schema=999), "a newer version of cae"),
-    "no status": (lambda run: run.status_file.unlink(), "status.json is missing"),
-    "no setup": (lambda run: run.setup_file.unlink(), "run.json is missing"),
-    "no summary": (lambda run: run.summary_file.unlink(), "summary.json is missing"),
-    "a pipe": (lambda run: pipe_in_place_of(run.setup_file), "run.json is missing"),
-    "a folder": (lambda run: folder_in_place_of(run.status_file), "status.json is missing"),
-    "a broken link": (
-        lambda run: (run.summary_file.unlink(), run.summary_file.symlink_to("nowhere")),
-        "summary.json is missing",
+    "cut short": (
+        lambda run: run.setup_file.shown.write_text(run.setup_file.shown.read_text()[:-9]),
+        "run.json",
     ),
-    "tags": (lambda run: run.tags_file.write_text("{"), "tags.json is not valid JSON"),
+    "no text": (lambda run: run.summary_file.shown.write_bytes(b"\xff\xfe\0"), "summary.json"),
+    "empty": (lambda run: run.status_file.shown.write_text(""), "status.json is not valid JSON"),
+    "deep": (lambda run: run.summary_file.shown.write_text("[" * 10**5), "summary.json"),
+    "a list": (lambda run: run.setup_file.shown.write_text("[1]"), "run.json is not a file of cae"),
+    "foreign": (
+        lambda run: run.setup_file.shown.write_text('{"model": 1}'),
+        "run.json is not a file of cae",
+    ),
+    "newer": (
+        lambda run: changed(run.setup_file.shown, schema=SCHEMA_VERSION + 1),
+        "a newer version of cae",
+    ),
+    "newer summary": (lambda run: changed(run.summary_file.shown, schema=999), "a newer version of cae"),
+    "no status": (lambda run: run.status_file.shown.unlink(), "status.json is missing"),
+    "no setup": (lambda run: run.setup_file.shown.unlink(), "run.json is missing"),
+    "no summary": (lambda run: run.summary_file.shown.unlink(), "summary.json is missing"),
+    "a pipe": (lambda run: pipe_in_place_of(run.setup_file.shown), "run.json is a pipe"),
+    "a folder": (lambda run: folder_in_place_of(run.status_file.shown), "status.json is a folder"),
+    "a broken link": (
+        lambda run: (run.summary_file.shown.unlink(), run.summary_file.shown.symlink_to("nowhere")),
+        "summary.json is a link",
+    ),
+    "tags": (lambda run: run.tags_file.shown.write_text("{"), "tags.json is not valid JSON"),
 }
 
 
@@ -438,7 +447,7 @@ NONSENSE = [None, 3, "text", [], [1], {}, {"name": {}}, {"value": []}, True, 10*
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda n: str(n)[:12])
 def test_a_file_that_says_something_else_at_every_key_stops_nothing(here, capsys, nonsense):
     run = Run(here / "runs" / OLDEST)
-    for path in (run.setup_file, run.status_file, run.summary_file):
+    for path in (run.setup_file.shown, run.status_file.shown, run.summary_file.shown):
         content = json.loads(path.read_text())
         inner = content.get("metrics", {})
         for keys, tree in ((list(content), content), (list(inner), inner)):
@@ -475,7 +484,7 @@ def test_runs_may_be_a_link_to_a_larger_disk(here, capsys):
 
 def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, capsys):
     run = Run(here / "runs" / OLDEST)
-    for path in (run.setup_file, run.status_file, run.summary_file):
+    for path in (run.setup_file.shown, run.status_file.shown, run.summary_file.shown):
         changed(path, schema=SCHEMA_VERSION - 1)
     told = listed(capsys)
     assert told.out.splitlines()[1].split()[1:2] == ["aaaa"]
@@ -484,7 +493,7 @@ def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, ca
     [line] = [line for line in told.err.splitlines() if line.startswith("!")]
     assert "older version of cae" in line and line.endswith(f"train it again: cae rerun runs/{OLDEST}")
     assert cli.run(["rerun", "aaaa", "--cfg", "job"]) == 0
-    changed(run.status_file, host=f"not-{socket.gethostname()}", status="running")
+    changed(run.status_file.shown, host=f"not-{socket.gethostname()}", status="running")
     assert removed("aaaa") == 2 and "the run is still running" in capsys.readouterr().err
 
 
@@ -492,7 +501,7 @@ def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):
     run = Run(here / "runs" / OLDEST)
     run.set_status("running")
     assert "interrupted" in listed(capsys).out.splitlines()[1]
-    changed(run.status_file, host=f"not-{socket.gethostname()}")
+    changed(run.status_file.shown, host=f"not-{socket.gethostname()}")
     assert "running" in listed(capsys).out.splitlines()[1]
 
 
@@ -549,7 +558,7 @@ def test_tags_are_added_and_removed_beside_those_of_the_config(here, capsys):
 def test_what_is_no_word_is_no_tag(here, capsys, tag):
     assert cli.run(["runs", "tag", "aaaa", tag]) == 2
     assert "a tag has at most 60 characters" in capsys.readouterr().err
-    assert not Run(here / "runs" / OLDEST).tags_file.exists()
+    assert not Run(here / "runs" / OLDEST).tags_file.shown.exists()
 
 
 def test_a_tag_that_is_not_there_cannot_be_removed(here, capsys):
@@ -564,7 +573,8 @@ def holding(folder):
     """A process that is at work in a folder until its input is closed."""
     code = (
         "import sys; from pathlib import Path; from cae_cli.system.files import at_work\n"
-        "with at_work(Path(sys.argv[1])): print('here', flush=True); sys.stdin.read()"
+        "from cae_cli.system.guarded import GuardedPath\n"
+        "with at_work(GuardedPath(Path(sys.argv[1]))): print('here', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
@@ -598,7 +608,7 @@ def test_a_run_that_another_process_works_in_is_not_removed(here, capsys, inner)
 def test_a_run_that_is_at_work_on_another_machine_is_not_removed(here, capsys):
     run = Run(here / "runs" / OLDEST)
     run.set_status("running")
-    changed(run.status_file, host=f"not-{socket.gethostname()}")
+    changed(run.status_file.shown, host=f"not-{socket.gethostname()}")
     assert removed("aaaa") == 2 and run.folder.exists()
     assert "the run is still running" in capsys.readouterr().err
 
@@ -627,7 +637,7 @@ def test_what_is_no_run_is_not_removed(here, capsys, files):
 
 def test_a_damaged_run_can_be_removed(here):
     run = Run(here / "runs" / OLDEST)
-    for path in (run.setup_file, run.status_file):
+    for path in (run.setup_file.shown, run.status_file.shown):
         path.write_text("{")
     assert removed("aaaa") == 0 and not run.folder.exists()
 

@@ -46,9 +46,9 @@ def run(tmp_path, monkeypatch):
 
 
 def rewritten(run, change):
-    setup = json.loads(run.setup_file.read_text())
+    setup = json.loads(run.setup_file.shown.read_text())
     change(setup)
-    run.setup_file.write_text(json.dumps(setup))
+    run.setup_file.shown.write_text(json.dumps(setup))
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -17,13 +17,14 @@ from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import plain
-from cae_cli.system.files import UNFINISHED, atomic, claim, is_in_use, writing
+from cae_cli.system.files import claim, is_in_use, writing
+from cae_cli.system.guarded import UNFINISHED, GuardedPath
 from tests.conftest import environment
 
 
 def test_folders_claimed_in_the_same_second_differ(tmp_path):
     now = datetime(2026, 1, 2, 3, 4, 5)
-    claimed: list[Path] = []
+    claimed: list[GuardedPath] = []
     threads = [
         threading.Thread(target=lambda: claimed.append(claim(tmp_path / "a", now=now)))
         for _ in range(40)
@@ -33,7 +34,7 @@ def test_folders_claimed_in_the_same_second_differ(tmp_path):
     for thread in threads:
         thread.join()
     assert len(set(claimed)) == 40
-    assert all(path.is_dir() and path.name.startswith("2026-01-02_03-04-05_") for path in claimed)
+    assert all(path.is_folder() and path.name.startswith("2026-01-02_03-04-05_") for path in claimed)
 
 
 def test_a_taken_name_is_passed_over(tmp_path, monkeypatch):
@@ -58,11 +59,11 @@ def test_other_errors_than_of_writing_pass():
 def test_a_file_is_old_or_new_and_never_half(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic(path) as temporary:
+    with pytest.raises(RuntimeError), GuardedPath.of(path).atomic() as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    with atomic(path) as temporary:
+    with GuardedPath.of(path).atomic() as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -72,7 +73,7 @@ def test_a_file_is_old_or_new_and_never_half(tmp_path):
 def test_files_are_readable_by_others_as_usual(tmp_path):
     plain_file = tmp_path / "plain"
     plain_file.write_text("")
-    with atomic(tmp_path / "atomic") as temporary:
+    with GuardedPath.of(tmp_path / "atomic").atomic() as temporary:
         temporary.write_text("")
     assert (tmp_path / "atomic").stat().st_mode == plain_file.stat().st_mode
 
@@ -105,7 +106,7 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(ValueError, match="odd"), run.running():
         raise ValueError("odd")
-    assert "Traceback" in run.log.read_text()
+    assert "Traceback" in run.log.shown.read_text()
 
 
 def test_metrics_are_read_as_they_were_written(tmp_path):
@@ -124,15 +125,15 @@ def test_arrays_are_read_as_they_were_written(tmp_path):
 
 def test_pickles_are_not_loaded(tmp_path):
     run = Run(tmp_path)
-    np.savez(run.arrays, evil=np.array([{"a": 1}], dtype=object))
+    np.savez(run.arrays.shown, evil=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match=r"arrays\.npz cannot be read"):
         run.read_arrays(run.arrays)
 
 
 def test_damaged_files_are_named(tmp_path):
     run = Run(tmp_path)
-    run.arrays.write_bytes(b"PK\x03\x04 and then nothing")
-    run.metrics.write_text("epoch,loss\n1,abc\n")
+    run.arrays.shown.write_bytes(b"PK\x03\x04 and then nothing")
+    run.metrics.shown.write_text("epoch,loss\n1,abc\n")
     with pytest.raises(UserError, match=r"arrays\.npz cannot be read"):
         run.read_arrays(run.arrays)
     with pytest.raises(UserError, match=r"metrics\.csv cannot be read"):
@@ -220,7 +221,7 @@ def another_process_in(folder):
 
 def test_two_processes_are_never_in_one_run(tmp_path):
     with another_process_in(tmp_path):
-        assert Run(tmp_path).status()["status"] == "running" and is_in_use(tmp_path)
+        assert Run(tmp_path).status()["status"] == "running" and is_in_use(GuardedPath(tmp_path))
         with pytest.raises(UserError, match="another process works on this run"):
             Run(tmp_path).running(resume=True).__enter__()
         assert Run(tmp_path).status()["status"] == "running"
@@ -243,7 +244,7 @@ def test_a_reader_in_between_keeps_nobody_out(tmp_path):
 
     def read():
         while not stop.is_set():
-            is_in_use(tmp_path)
+            is_in_use(GuardedPath(tmp_path))
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
@@ -277,19 +278,20 @@ def test_what_was_half_written_is_cleared_away(tmp_path):
 
 def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     calls = []
-    sync, replace = os.fsync, Path.replace
+    sync, replace = os.fsync, os.replace
 
     def synced(descriptor):
         calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").resolve()))
         sync(descriptor)
 
-    def replaced(self, target):
-        calls.append(("replace", self))
-        return replace(self, target)
+    def replaced(source, target, **folders):
+        folder = Path(f"/proc/self/fd/{folders['src_dir_fd']}").resolve()
+        calls.append(("replace", folder / source))
+        return replace(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", replaced)
-    with atomic(tmp_path / "f.txt") as temporary:
+    monkeypatch.setattr(os, "replace", replaced)
+    with GuardedPath.of(tmp_path / "f.txt").atomic() as temporary:
         temporary.write_text("new")
     assert calls == [("fsync", temporary), ("replace", temporary), ("fsync", tmp_path)]
 
@@ -337,5 +339,5 @@ def test_a_foreign_json_file_is_named(tmp_path, name, content):
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(UserError, match=r"run\.json is missing"):
+    with pytest.raises(UserError, match=r"run\.json is a pipe"):
         Run(tmp_path).setup()

@@ -23,7 +23,7 @@ from cae_cli.report.figures import contact
 from cae_cli.report.sections import shortened
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import Objective, PlannedJob, SweepFile, SweepFolder
-from cae_cli.system import files
+from cae_cli.system import guarded
 from tests.summaries import write_summary
 
 SHAPE = (12, 12, 1)
@@ -112,7 +112,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch):
     """No power is cut here, so that nobody waits for the disk."""
-    monkeypatch.setattr(files, "_to_disk", lambda path: None)
+    monkeypatch.setattr(guarded, "_to_disk", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -417,7 +417,7 @@ DAMAGE = {
     "no status": (lambda j: (j / "status.json").unlink(), "not started", ""),
     "empty": (lambda j: [f.unlink() for f in j.iterdir()], "not started", ""),
     "gone": (shutil.rmtree, "not started", ""),
-    "a file": (in_its_place, "unreadable", "a file has the name of its folder"),
+    "a file": (in_its_place, "unreadable", "where a folder belongs"),
     "newer": (replaced("summary.json", schema=99), "unreadable", "newer version"),
     "older": (replaced("summary.json", schema=1), "unreadable", "older version"),
     "list": (written("summary.json", "[1, 2]"), "unreadable", "not a file of cae"),

@@ -392,7 +392,7 @@ class Trainings:
 
     @contextmanager
     def opened(self, folder, command):
-        self.folder = folder
+        self.folder = folder.shown
         yield self
 
     def train(self, wanted):

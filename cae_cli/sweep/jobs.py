@@ -13,7 +13,7 @@ from cae_cli.options import key_of
 from cae_cli.runs.reader import Entry, finite, is_run
 from cae_cli.runs.sweep_folder import PlannedJob
 from cae_cli.statistics.ranking import RANKING_METRICS
-from cae_cli.system.guarded import GuardedPath
+from cae_cli.system.guarded import GuardedPath, Unsafe
 
 SEEDS = ("seed", "data.seed")  # keys that repeat the same configuration
 
@@ -139,10 +139,11 @@ def read_job(path: GuardedPath, planned: PlannedJob, swept: Sequence[str]) -> Jo
     """
     overrides = _overrides(planned.overrides)
     entry, values = Entry(path), {key: overrides.get(key, "") for key in swept}
-    if path.exists() and not path.is_folder():
-        return Job(path, values, "unreadable", "its folder is a file or a link")
-    if not entry.run.status_file.exists():
-        return Job(path, values, "not started")
+    try:
+        if not entry.run.status_file.exists():
+            return Job(path, values, "not started")
+    except Unsafe as unsafe:  # a link or a file in place of the folder
+        return Job(path, values, "unreadable", unsafe.what)
     needed = ("status.json", "summary.json", "run.json") if entry.status == "ok" else ("status.json",)
     error = next((entry.errors[name] for name in needed if name in entry.errors), None)
     held_out = None

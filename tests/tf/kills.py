@@ -27,7 +27,7 @@ from PIL import Image
 from cae_cli import cli, experiment  # noqa: F401  (imported before any fork)
 from cae_cli.commands import resume, train  # noqa: F401
 from cae_cli.runs.folder import Run
-from cae_cli.system.files import UNFINISHED
+from cae_cli.system.guarded import UNFINISHED
 from tests.tf.alike import differences
 
 SMALL = ("data=digits", "data.train=192", "training.batch_size=16", "training.snapshots=[0,2]")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cae_cli import cli
 from cae_cli.runs.folder import Run
-from cae_cli.system.files import UNFINISHED
+from cae_cli.system.guarded import UNFINISHED
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf

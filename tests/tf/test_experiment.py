@@ -65,7 +65,7 @@ def test_a_run_says_what_was_run(finished):
     assert setup["config"]["loss"]["name"] == "ssim" and setup["config"]["seed"] == 0
     assert setup["data"]["train"] == 256 and len(setup["data"]["fingerprint"]) == 64
     assert setup["packages"]["tensorflow"] and setup["machine"]["cores"] == os.cpu_count()
-    log = Run(finished[2]).log.read_text()
+    log = Run(finished[2]).log.shown.read_text()
     assert setup["data"]["notes"] and all(f"INFO {note}" in log for note in setup["data"]["notes"])
 
 
@@ -123,7 +123,7 @@ def test_the_saved_network_gives_the_recorded_reconstructions(finished):
 
     run = Run(finished[2])
     arrays = run.read_arrays(run.arrays)
-    model = keras.models.load_model(run.last, safe_mode=True)
+    model = keras.models.load_model(run.last.shown, safe_mode=True)
     assert np.asarray(model(arrays["example_images"])) == pytest.approx(
         arrays["example_outputs"], abs=1e-5
     )
@@ -197,7 +197,7 @@ def test_a_signal_finishes_the_folder(tmp_path, number, code):
     assert "Traceback" not in err and "interrupted" in err
     run = Run(metrics[0].parent)
     assert run.status()["status"] == "interrupted"
-    assert run.last.is_file() and run.best.is_file()
+    assert run.last.shown.is_file() and run.best.shown.is_file()
     assert len(run.read_metrics()["epoch"]) >= 3
     assert not list(run.folder.rglob(".*.keras"))
 
@@ -227,7 +227,7 @@ def test_a_reader_that_goes_away_harms_no_run(tmp_path):
     )
     [status] = tmp_path.rglob("status.json")
     assert done.returncode == 0 and Run(status.parent).status()["status"] == "ok"
-    assert Run(status.parent).summary_text.is_file()
+    assert Run(status.parent).summary_text.shown.is_file()
 
 
 @pytest.mark.soak

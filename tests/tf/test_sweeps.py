@@ -16,7 +16,6 @@ from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.sweep.fingerprint import FILE
 from cae_cli.sweep.job import value_of
-from cae_cli.sweep.pool import JOB_LOG
 from tests.conftest import called, environment
 from tests.tf.alike import differences
 
@@ -120,11 +119,11 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
     assert status(killed) == ("failed", "killed by SIGKILL (out of memory?)")
     assert status(fast)[0] == "failed" and "not finite" in status(fast)[1]
     assert Run(fast).summary()["diagnosis"]["findings"][0]["code"] == "CAE201"
-    assert status(large)[0] == "failed" and "Traceback" in Run(large).log.read_text()
+    assert status(large)[0] == "failed" and "Traceback" in Run(large).log.shown.read_text()
     for folder in (large, fast, killed):
         assert f"{folder.name}: failed: " in err
         assert str(value_of(Run(folder), "val/psnr")) == "nan"
-    assert "epoch" not in err.replace("epochs", "") and "epoch 4/4" in (well / JOB_LOG).read_text()
+    assert "epoch" not in err.replace("epochs", "") and "epoch 4/4" in (well / "job.log").read_text()
     assert "4 jobs" in out and out.strip().splitlines()[-1] == "sweep"
 
     told = called(tmp_path, "sweep", "status", "sweep")

@@ -73,9 +73,9 @@ def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, ca
 
 def test_a_signal_ends_it_with_what_there_is(here):
     run = find("last")
-    setup = json.loads(run.setup_file.read_text())
+    setup = json.loads(run.setup_file.shown.read_text())
     setup["config"]["training"]["epochs"] = 3000
-    run.setup_file.write_text(json.dumps(setup))
+    run.setup_file.shown.write_text(json.dumps(setup))
     process = subprocess.Popen(
         [sys.executable, "-m", "cae_cli", "treat", "last"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here, env=environment(),

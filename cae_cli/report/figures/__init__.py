@@ -27,7 +27,7 @@ __all__ = ["FIGURES", "RunData", "draw", "write"]
 
 def draw(
     run: Run, *, frozen: float | None = None, thresholds: Mapping[str, float] | None = None
-) -> list[GuardedPath]:
+) -> list[Path]:
     """Draws every figure of a run that its files are enough for.
 
     Args:
@@ -60,7 +60,7 @@ def draw(
             drawing = entry.draw(data, layer) if layer else entry.draw(data)
         if drawing is not None:
             write(drawing, path)
-            written.append(path)
+            written.append(path.shown)
     return written
 
 
