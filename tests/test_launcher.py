@@ -276,13 +276,13 @@ def test_a_gpu_has_one_job_unless_more_are_asked_for(cores):
 
 def test_gpus_are_found_without_tensorflow(tmp_path):
     driver = tmp_path / "gpus"
-    assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, driver) == []
+    assert backend.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, driver) == []
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (driver / name).mkdir(parents=True)
-    assert slots.visible_gpus({}, driver) == ["0", "1"]
+    assert backend.visible_gpus({}, driver) == ["0", "1"]
     for value, found in (("1", ["1"]), ("", []), ("-1", []), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"]),
                          ("0,-1,1", ["0"])):  # fmt: skip
-        assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": value}, driver) == found
+        assert backend.visible_gpus({"CUDA_VISIBLE_DEVICES": value}, driver) == found
 
 
 def test_fewer_cores_leave_batches_and_threads_what_they_are(cores, monkeypatch):

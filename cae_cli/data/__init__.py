@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import archives, bundled, folder, glyphs  # noqa: F401  (they fill SOURCES)
-from cae_cli.data.images import Images, Pool, as_float, images_at_a_time
+from cae_cli.data.images import Images, Pool, as_float, images_at_a_time, images_that_fit
 from cae_cli.data.pixels import check, scale
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.data.split import split
 from cae_cli.errors import UserError
 
-__all__ = ["SOURCES", "DataOptions", "Images", "Pool", "as_float", "images_at_a_time", "load"]
+__all__ = [
+    "SOURCES", "DataOptions", "Images", "Pool", "as_float", "images_at_a_time", "images_that_fit",
+    "load",
+]  # fmt: skip
 
 
 def load(options: DataOptions) -> Images:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_BYTES = 2**30  # that the layers of a network may need for one batch in inference
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -92,11 +94,24 @@ def as_float(images: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.asarray(images, dtype=np.float32)
 
 
-def images_at_a_time(shape: tuple[int, ...]) -> int:
-    """The batch size for inference that keeps the feature maps below a gigabyte.
+def images_at_a_time(shape: tuple[int, ...], fitting: int) -> int:
+    """The batch size for inference, at least 1.
 
     Args:
         shape: (h, w, c) of an image.
+        fitting: as many as `images_that_fit`.
     """
     pixels = int(np.prod(shape))
-    return int(np.clip(2**18 // pixels, 1, 256))
+    return max(1, min(256, 2**18 // pixels, fitting))
+
+
+def images_that_fit(each: int, free: int | None = None) -> int:
+    """How many images may pass a network at once, at least 1: as many as need about a gigabyte.
+
+    Args:
+        each: bytes that the network needs for one image, at least.
+        free: bytes of free memory, of which at most a quarter is used; None: the number depends on
+            the network only.
+    """
+    most = MOST_BYTES if free is None else min(MOST_BYTES, free // 4)
+    return max(1, most // each)

@@ -85,8 +85,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.run = Run(claim(self.parent))
         self.folder = self.run.folder
         self._rate = _learning_rate(self.model)  # schedules change it later
-        autoencoder, self._network = prepare(self.model, self.images, self.latent, self.span)
-        self.probe = Probe(autoencoder, self.images)
+        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
+        self.probe = Probe(autoencoder, self.images, fitting=fitting)
         self.recorder = Recorder(self.model, self.probe.spreads)
         self._step = self._epoch = 0
         self._diverged = None

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import experiment, introspection
-from cae_cli.data import Images, as_float
-from cae_cli.errors import UserError
-from cae_cli.introspection.probe import Probe
+from cae_cli.data import Images, as_float, images_that_fit
+from cae_cli.errors import UserError, printable
+from cae_cli.introspection.probe import EXAMPLES, Probe, kept_bytes
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report import terminal
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
+from cae_cli.system import memory
 from cae_cli.system.files import writing
 from cae_cli.training import backend
 
@@ -75,23 +76,24 @@ def diagnose_file(
                 backend.start(deterministic=False, mixed_precision=False)
             with screen.doing("opening the model …"):
                 model = introspection.load(path, options.custom, unsafe=options.unsafe)
-                autoencoder, network = prepare(model, images, options.latent, options.span)
+                autoencoder, network, fitting = prepare(model, images, options.latent, options.span)
             screen.say(
                 f"{path.name}: {autoencoder.weight_count:,} weights, latent layer "
                 f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
             )
+            probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
             if options.span == RANGES[0]:
-                _check_range(autoencoder, images, screen)
+                _check_range(probe, images, screen)
             with screen.doing("measuring …"):
-                arrays = Probe(autoencoder, images, untrained=False).record()
+                arrays = probe.record()
                 write_run(folder, images, arrays, {"rules": dict(rules)}, network=network)
         return experiment.report(folder)
 
 
 def prepare(
     model: Any, images: Images, latent: str | None, span: Span
-) -> tuple[introspection.Autoencoder, dict[str, Any]]:
-    """The parts of a model, its range brought to [0, 1], and the facts of its network.
+) -> tuple[introspection.Autoencoder, dict[str, Any], int]:
+    """The parts of a model, its range brought to [0, 1]; the facts of its network; how many images fit.
 
     Args:
         model: any Keras autoencoder.
@@ -100,7 +102,7 @@ def prepare(
         span: the range of the images that the network was trained on.
 
     Raises:
-        UserError: it is no autoencoder of such images.
+        UserError: it is no autoencoder of such images, or not even one of them fits into memory.
     """
     autoencoder = introspection.introspect(model, latent=latent, shape=images.shape)
     if autoencoder.shape != images.shape:
@@ -113,9 +115,10 @@ def prepare(
             "the model has no convolutions, so it has no filters to diagnose",
             hint="cae diagnoses autoencoders with Conv2D, Conv2DTranspose and related layers.",
         )
+    fitting = _fitting(autoencoder, min(EXAMPLES, len(images.held_out)))
     facts = autoencoder.facts()
     if span == RANGES[0]:
-        return autoencoder, facts
+        return autoencoder, facts, fitting
     import keras
 
     low, high = span
@@ -124,7 +127,22 @@ def prepare(
     x = autoencoder.model(x)
     x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
     scaled = introspection.introspect(keras.Model(image, x), latent=autoencoder.latent_layer)
-    return scaled, {**facts, "span": list(span)}
+    return scaled, {**facts, "span": list(span)}, fitting
+
+
+def _fitting(autoencoder: introspection.Autoencoder, examples: int) -> int:
+    """How many images may pass the network at once; UserError if not even one may."""
+    need = introspection.footprint(autoencoder)
+    if backend.visible_gpus():  # nothing is known of their memory
+        return images_that_fit(need.needed)
+    layer, shape = printable(need.layer)[:80], _sides(need.shape)
+    memory.check(
+        need.needed + kept_bytes(autoencoder, examples),
+        f"the model, whose layer {layer} makes {shape} values of each image,",
+        None,
+        "Use a smaller model, or a machine with more memory.",
+    )
+    return images_that_fit(need.needed, memory.free())
 
 
 def write_run(
@@ -141,13 +159,11 @@ def write_run(
     experiment.write_results(folder, images, statistics, arrays, options, **training)
 
 
-def _check_range(
-    autoencoder: introspection.Autoencoder, images: Images, screen: terminal.Screen
-) -> None:
+def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:
     """Warns if the model reconstructs images in another range far better than those in [0, 1]."""
     count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
     x = as_float(images.held_out[:count])
-    reached = [_explained(autoencoder.model, low + (high - low) * x) for low, high in RANGES]
+    reached = [_explained(probe, low + (high - low) * x) for low, high in RANGES]
     best = int(np.argmax(reached))
     if reached[best] > reached[0] + BETTER:
         low, high = RANGES[best]
@@ -157,8 +173,8 @@ def _check_range(
         )
 
 
-def _explained(model: Any, x: Array) -> float:
-    error = np.square(np.asarray(model(x, training=False)) - x)
+def _explained(probe: Probe, x: Array) -> float:
+    error = np.square(probe.reconstruct(x) - x)
     explained = explained_variance(error, np.square(x - x.mean(axis=0)))
     return explained if np.isfinite(explained) else -np.inf
 

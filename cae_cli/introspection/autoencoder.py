@@ -25,6 +25,7 @@ from cae_cli.introspection.layers import (
     is_kernel_layer,
     kernel_of,
     own_activation,
+    size_of,
     weights_of,
 )
 from cae_cli.introspection.receptive_field import field_of
@@ -84,6 +85,13 @@ class Autoencoder:
     def weight_count(self) -> int:
         """Number of weights, trained or not."""
         return int(self.model.count_params())
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes that the layer with the most values reads and writes for one image, in inference."""
+        return 4 * max(
+            sum(size_of(x.shape) for x in (*step.inputs, *step.outputs)) for step in self._graph.steps
+        )
 
     def kernels(self) -> dict[str, Any]:
         """Kernels by convolution, (kernel, kernel, inputs, filters), copies.

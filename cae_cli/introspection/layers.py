@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from cae_cli.introspection.keras_internals import layers_inside
@@ -60,6 +62,11 @@ def is_convolution(operation: Layer) -> bool:
 def is_kernel_layer(operation: Layer) -> bool:
     """Whether a layer has a kernel, itself or in a layer inside."""
     return is_convolution(operation) or is_a(operation, DENSE) or hides_convolutions(operation)
+
+
+def size_of(shape: Iterable[int | None]) -> int:
+    """The number of values in a tensor; an axis of unknown length counts as 1."""
+    return math.prod(n or 1 for n in shape)
 
 
 def weights_of(operation: Layer) -> list[Any]:

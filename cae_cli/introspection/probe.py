@@ -36,7 +36,7 @@ convolution:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -44,8 +44,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Images, as_float, images_at_a_time
+from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
+from cae_cli.introspection.layers import size_of
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
 from cae_cli.metrics.latent import latent_use
@@ -72,6 +73,20 @@ SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
 
 
+def kept_bytes(autoencoder: Autoencoder, examples: int = EXAMPLES) -> int:
+    """A lower bound of the memory that `Probe.record` keeps beside a pass of the network.
+
+    Args:
+        autoencoder: the network.
+        examples: how many images there are of the `EXAMPLES` whose maps and latent codes are kept.
+    """
+    shapes = [x.shape for x in autoencoder.maps.values()]
+    maps = sum(map(size_of, shapes))
+    products = sum(shape[-1] ** 2 for shape in shapes)
+    latents = 2 * size_of(autoencoder.latent.shape)  # those of the next image too
+    return int(8 * (2 * maps + products) + 4 * examples * (maps + latents))
+
+
 class Probe:
     """Measures a network on fixed images.
 
@@ -79,16 +94,25 @@ class Probe:
         autoencoder: the network.
         images: the fixed images are the first of each part.
         untrained: keep the current weights as those before training.
+        fitting: how many images may pass the network at once; None: as its size suggests.
     """
 
-    def __init__(self, autoencoder: Autoencoder, images: Images, *, untrained: bool = True) -> None:
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        images: Images,
+        *,
+        untrained: bool = True,
+        fitting: int | None = None,
+    ) -> None:
         self.autoencoder = autoencoder
         self.images = images
         self.network = network(autoencoder.facts())
         self.initial_kernels = autoencoder.kernels() if untrained else {}
         self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
         self.examples = as_float(images.held_out[:EXAMPLES])
-        self.batch = images_at_a_time(images.shape)
+        self.fitting = fitting or images_that_fit(autoencoder.bytes_per_image)
+        self.batch = images_at_a_time(images.shape, self.fitting)
         self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
 
     def snapshot(self) -> dict[str, Array]:
@@ -126,7 +150,7 @@ class Probe:
 
     def reconstruct(self, images: Array) -> Array:
         """(n, h, w, c) reconstructions."""
-        return np.asarray(self._reconstruct(images))
+        return self._in_batches(self._reconstruct, images)
 
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
@@ -251,20 +275,25 @@ class Probe:
         return traced
 
     def _decode(self, images: Array, latents: Array) -> Array:
-        return np.asarray(self._decoder([images, latents]))
+        return self._in_batches(lambda *both: self._decoder(list(both)), images, latents)
 
     @cached_property
     def _encode(self) -> Callable[[Array], Any]:
         return self._traced(self.autoencoder.encoder())
 
     def _latents(self, images: Array) -> Array:
-        return np.concatenate([np.asarray(self._encode(b)) for b in self._batches(images)])
+        return self._in_batches(self._encode, images)
 
     def _in_training_mode(self, images: Array) -> Array:
-        """Error of each image with batch normalisation as in training; NaN where there is none."""
-        if not self.network.normalised:
+        """Error of each image with batch normalisation as in training.
+
+        NaN where there is none, and where no two images fit into memory together.
+        """
+        import tensorflow as tf
+
+        if not self.network.normalised or self.fitting < 2:
             return np.full(len(images), np.nan, np.float32)
-        model, few = self.autoencoder.model, images[:MODE_IMAGES]
+        model, few = self.autoencoder.model, images[: min(MODE_IMAGES, self.fitting)]
         state = [(v, np.array(v)) for v in model.non_trainable_variables]
         # Dropout and noise are off in inference and would hide the effect of normalisation.
         quiet = [
@@ -275,7 +304,9 @@ class Probe:
         ]
         for layer, name, _ in quiet:
             setattr(layer, name, 0.0)
-        errors = _squares(np.asarray(model(few, training=True)) - few)
+        # Outside of a compiled function, Keras keeps the outputs of all layers.
+        forward = tf.function(lambda x: model(x, training=True), autograph=False)
+        errors = _squares(np.asarray(forward(few)) - few)
         for layer, name, value in quiet:
             setattr(layer, name, value)
         for variable, value in state:  # the forward pass has updated the averages
@@ -363,8 +394,10 @@ class Probe:
         variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
 
         def error(keep: Mapping[str, Array]) -> float:
-            output = ablated({"image": images, "keep": dict(keep), "instead": means})
-            return float(np.mean(_squares(np.asarray(output) - images)))
+            def output(batch: Array) -> Any:
+                return ablated({"image": batch, "keep": dict(keep), "instead": means})
+
+            return float(np.mean(_squares(self._in_batches(output, images) - images)))
 
         whole = error(keep)
         explained = variance - whole
@@ -389,8 +422,11 @@ class Probe:
         traced: Callable[[Array], Any] = tf.function(function, input_signature=[image], autograph=False)
         return traced
 
-    def _batches(self, images: Array) -> list[Array]:
-        return [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+    def _in_batches(self, function: Callable[..., Any], *arrays: Array) -> Array:
+        """A function of images (and of as many other arrays), computed batch by batch."""
+        starts = range(0, len(arrays[0]), self.batch)
+        parts = (function(*(x[start : start + self.batch] for x in arrays)) for start in starts)
+        return np.concatenate([np.asarray(part) for part in parts])
 
     @cached_property
     def _maps_of(self) -> Callable[[Array], Any]:
@@ -403,30 +439,43 @@ class Probe:
         self, images: NDArray[np.generic], *, with_products: bool = True
     ) -> dict[str, ChannelSpread]:
         spreads = {name: ChannelSpread(with_products=with_products) for name in self.autoencoder.maps}
-        for start in range(0, len(images), self.batch):
-            for name, maps in self._maps_of(as_float(images[start : start + self.batch])).items():
-                spreads[name].add(np.asarray(maps))
+        for batch in self._map_batches(images):
+            for name, maps in batch.items():
+                spreads[name].add(maps)
         return spreads
+
+    def _map_batches(self, images: NDArray[np.generic]) -> Iterator[dict[str, Array]]:
+        """The maps of each convolution, batch by batch."""
+        for start in range(0, len(images), self.batch):
+            maps = self._maps_of(as_float(images[start : start + self.batch]))
+            yield {name: np.asarray(m) for name, m in maps.items()}
 
     def _map_means(self, images: Array) -> dict[str, Array]:
         """(1, filters) mean of each map."""
-        maps = self._maps_of(images)
-        return {name: np.asarray(m).mean(axis=(0, 1, 2))[None] for name, m in maps.items()}
+        batches = [
+            {name: m.mean(axis=(1, 2)) for name, m in maps.items()} for maps in self._map_batches(images)
+        ]
+        return {name: mean.mean(axis=0, keepdims=True) for name, mean in _joined(batches).items()}
 
     def _maps(self) -> dict[str, NDArray[Any]]:
         """Feature maps of the examples, and their spread over more images."""
         arrays: dict[str, NDArray[Any]] = {}
         spreads = self._spreads(self.images.held_out[:MAP_IMAGES])
-        for name, maps in self._maps_of(self.examples).items():
+        for name, maps in _joined(list(self._map_batches(self.examples))).items():
             std, image_std = spreads[name].std(), spreads[name].image_std()
             inactive = map_health(std, image_std).inactive
-            arrays[f"map/{name}"] = np.asarray(maps)
+            arrays[f"map/{name}"] = maps
             arrays[f"map_std/{name}"] = std
             arrays[f"map_image_std/{name}"] = image_std
             arrays[f"map_duplicates/{name}"] = np.array(
                 duplicates(spreads[name].correlation(), inactive)
             )
         return arrays
+
+
+def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The arrays of several batches, each in one."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _assign(variables: list[Any], values: list[Array]) -> None:

@@ -53,7 +53,7 @@ class _View:
             + 1
             for i in range(self.count)
         )
-        return max(0, *sizes, 0)
+        return max(0, max(sizes, default=0))
 
 
 def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import SweepFolder
 from cae_cli.sweep.fingerprint import JobFolder
 from cae_cli.sweep.job import Task
-from cae_cli.sweep.slots import Slot, slots_for, visible_gpus
+from cae_cli.sweep.slots import Slot, slots_for
 from cae_cli.system import signals
 from cae_cli.system.files import at_work, is_in_use
 from cae_cli.training import backend
@@ -108,7 +108,7 @@ def run_jobs(
         Interrupted: by a signal, after all jobs have ended.
     """
     todo = [job for job in jobs if not job.folder.finished]
-    slots = slots_for(n_jobs, len(todo), visible_gpus())
+    slots = slots_for(n_jobs, len(todo), backend.visible_gpus())
     progress = Progress(len(jobs), len(slots))
     for job in jobs:
         if job.folder.note:
@@ -241,7 +241,7 @@ class _Pool:
 
 def _forks() -> bool:
     """Whether jobs are forked from a server; with a GPU they would share its context."""
-    return "forkserver" in multiprocessing.get_all_start_methods() and not visible_gpus()
+    return "forkserver" in multiprocessing.get_all_start_methods() and not backend.visible_gpus()
 
 
 @contextlib.contextmanager

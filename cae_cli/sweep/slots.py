@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cae_cli.training import backend
 
@@ -51,21 +49,3 @@ def _per_core() -> int:
     except (AttributeError, ValueError, OSError):
         memory = MEMORY * backend.cores()
     return max(1, min(backend.cores(), memory // MEMORY))
-
-
-def visible_gpus(
-    environment: Mapping[str, str] = os.environ, driver: Path = Path("/proc/driver/nvidia/gpus")
-) -> list[str]:
-    """The GPUs that TensorFlow would see, found without it, as CUDA_VISIBLE_DEVICES names them.
-
-    Args:
-        environment: the environment variables.
-        driver: the folder in which NVIDIA's driver lists the GPUs.
-    """
-    named = environment.get("CUDA_VISIBLE_DEVICES")
-    count = len(list(driver.iterdir())) if driver.is_dir() else 0
-    if named is None or not count:
-        return [str(number) for number in range(count)]
-    names = [name.strip() for name in named.split(",")]
-    # CUDA ignores an empty or negative name and all that follow it.
-    return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,24 @@ def keep_to(some: Collection[int]) -> None:
     _cores = cores()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, some)
+
+
+def visible_gpus(
+    environment: Mapping[str, str] = os.environ, driver: Path = Path("/proc/driver/nvidia/gpus")
+) -> list[str]:
+    """The GPUs that TensorFlow would see, found without it, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        environment: the environment variables.
+        driver: the folder in which NVIDIA's driver lists the GPUs.
+    """
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    count = len(list(driver.iterdir())) if driver.is_dir() else 0
+    if named is None or not count:
+        return [str(number) for number in range(count)]
+    names = [name.strip() for name in named.split(",")]
+    # CUDA ignores an empty or negative name and all that follow it.
+    return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
 
 
 @contextmanager

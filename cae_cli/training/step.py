@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Images, images_at_a_time
+from cae_cli.data import Images, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
 from cae_cli.metrics.quality import MSE_FLOOR
 from cae_cli.metrics.similarity import K1, K2, SIGMA, fitting_window
@@ -69,6 +69,7 @@ class CompiledSteps:
         self.augmentation = recipe.augmentation
         self.seed = recipe.seed
         self.batch_size = recipe.training.batch_size
+        self.at_a_time = images_at_a_time(images.shape, images_that_fit(autoencoder.bytes_per_image))
         self.recorder = recorder
         kernel_ids = {id(kernel) for kernel in kernels(self.model)}
         self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
@@ -203,7 +204,7 @@ class CompiledSteps:
         """Loss (without penalties), MSE, PSNR and SSIM of the validation images."""
         images = self.images.validation
         count = len(images)
-        batch = images_at_a_time(self.model.input_shape[1:])
+        batch = self.at_a_time
         sums = np.zeros(4)
         for start in range(0, count, batch):
             part = images[start : start + batch]

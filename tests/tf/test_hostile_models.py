@@ -1,5 +1,6 @@
 """Model files that somebody made to do harm: refused in one line, nothing run, nothing allocated."""
 
+import contextlib
 import io
 import json
 import os
@@ -16,8 +17,13 @@ import numpy as np
 import pytest
 from keras import layers
 
+from cae_cli.data import Images
 from cae_cli.errors import UserError
-from cae_cli.introspection import load
+from cae_cli.external import model as external_model
+from cae_cli.external.model import prepare
+from cae_cli.introspection import footprint, introspect, load
+from cae_cli.introspection.probe import Probe, kept_bytes
+from cae_cli.system import memory
 from tests.conftest import called, environment
 
 CUSTOM = """
@@ -414,6 +420,31 @@ def test_layers_of_terabytes_are_never_allocated(good):
     assert "cannot be opened" in refused(with_config(good, huge(2**38)))
 
 
+def test_no_name_in_a_file_hides_what_its_layers_need(good, tmp_path):
+    """A file that mentions what Keras says of classes that make a variable from a value."""
+
+    def change(config):
+        huge(2**16)(config)
+        layer(config, "output")["config"]["activation"] = "in a stateless scope"
+
+    path = with_config(good, change)
+    known = tmp_path / "mine.py"
+    known.write_text(CUSTOM)
+    create, created = keras.Variable.__init__, []
+
+    def watched(variable, *args, **kwargs):
+        create(variable, *args, **kwargs)
+        created.append(variable)
+
+    for custom in (None, known):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.Variable, "__init__", watched)
+            refused(path, custom)
+    assert created
+    assert all(variable._value is None for variable in created)
+    keras.saving.get_custom_objects().pop("mine>Twice")
+
+
 def test_layers_that_would_just_fit_are_not_allocated_either(good, tmp_path):
     """In a process whose memory is limited; TensorFlow alone takes some."""
     path = with_config(good, huge(2**27))  # 5 GB for the first layer, as much for the next
@@ -478,6 +509,136 @@ def test_the_trial_leaves_nothing_behind(good):
     assert model.variables[0].value is not None
 
 
+# Outputs
+
+
+def reshaped(*inside):
+    """Layers for (64, values) between images of 8x8."""
+    return [layers.Reshape((64, 1)), *inside, layers.Reshape((8, 8, 1))]
+
+
+def attention(x):
+    x = layers.UpSampling1D(1000)(layers.Reshape((64, 1))(x))
+    x = layers.MultiHeadAttention(1, 1, name="bomb")(x, x)
+    return layers.Reshape((8, 8, 1))(layers.AveragePooling1D(1000)(x))
+
+
+def more_images(x):
+    x = keras.ops.repeat(x, 10**8, axis=0)
+    return keras.ops.reshape(x, (10**8, -1, 8, 8, 1))[0]
+
+
+def up_and_back():
+    return [layers.UpSampling2D(2**16, name="bomb"), layers.AveragePooling2D(2**16)]
+
+
+# From images to images of 8x8x1: a few layers whose outputs are larger than any memory.
+BOMBS = {
+    "upsampling": up_and_back,
+    "bilinear": lambda: [
+        layers.UpSampling2D(2**16, interpolation="bilinear", name="bomb"),
+        layers.AveragePooling2D(2**16),
+    ],
+    "beyond int64": lambda: [
+        layers.UpSampling2D(2**40, name="bomb"), layers.GlobalMaxPooling2D(),
+        layers.RepeatVector(64), layers.Reshape((8, 8, 1)),
+    ],
+    "padding": lambda: [layers.ZeroPadding2D(10**6, name="bomb"), layers.Cropping2D(10**6)],
+    "transposed": lambda: [
+        layers.Conv2DTranspose(1, 1, strides=10**4, name="bomb"), layers.AveragePooling2D(10**4)
+    ],
+    "dense": lambda: [
+        layers.Flatten(), layers.Dense(100), layers.Reshape((10, 10, 1)),
+        layers.Conv2DTranspose(1, 1, strides=10**5, name="bomb"), layers.Resizing(8, 8),
+    ],
+    "resizing": lambda: [layers.Resizing(2**16, 2**16, name="bomb"), layers.Resizing(8, 8)],
+    "repeat": lambda: [
+        layers.Flatten(), layers.RepeatVector(10**8, name="bomb"), layers.GlobalAveragePooling1D(),
+        layers.Reshape((8, 8, 1)),
+    ],
+    "one axis": lambda: reshaped(layers.UpSampling1D(10**9, name="bomb"), layers.MaxPooling1D(10**9)),
+    "nested": lambda: [keras.Sequential([keras.Sequential(up_and_back())])],
+    "inside a layer": lambda: [
+        layers.Reshape((1, 8, 8, 1)),
+        layers.TimeDistributed(keras.Sequential(up_and_back()), name="bomb"),
+        layers.Reshape((8, 8, 1)),
+    ],
+    "attention": lambda: [attention],
+    "the batch": lambda: [more_images],
+}  # fmt: skip
+
+
+def bomb(kind, path):
+    """A small file of a model with the layers of `BOMBS`."""
+    x = image = keras.Input((8, 8, 1))
+    for layer in [*BOMBS[kind](), *network().layers]:
+        x = layer(x)
+    keras.Model(image, x).save(path)
+    assert path.stat().st_size < 2**20
+    return path
+
+
+IMAGES = Images(*np.random.default_rng(0).integers(0, 256, (2, 20, 8, 8, 1), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_layers_with_outputs_beyond_memory_are_refused_before_they_compute(kind, tmp_path, monkeypatch):
+    model = load(bomb(kind, tmp_path / "model.keras"))
+    monkeypatch.setattr(memory, "free", lambda: 8 * 10**9)
+    with pytest.raises(UserError) as caught:
+        prepare(model, IMAGES, None, (0.0, 1.0))
+    layer = "repeat" if kind == "the batch" else "bomb"
+    assert f"the model, whose layer {layer} makes " in caught.value.what
+    assert "values of each image, would need " in caught.value.what
+    assert "this machine has 8.0 GB free" in caught.value.what
+    monkeypatch.setattr(memory, "free", lambda: None)
+    footprint(introspect(model))  # where free memory is unknown, nothing is refused
+
+
+def sharp():
+    """An autoencoder that reconstructs without training, so that its maps have a use."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(3, 3, padding="same", activation="relu", name="code"),
+            layers.Conv2D(1, 3, padding="same", name="output"),
+        ]
+    )
+    kernel = np.random.default_rng(0).normal(0, 0.01, (3, 3, 1, 3))
+    kernel[1, 1, 0, :2] = 1, 0.5
+    model.layers[0].kernel.assign(kernel)
+    model.layers[1].kernel.assign(kernel.swapaxes(2, 3))
+    return model
+
+
+def test_a_model_for_which_memory_is_short_is_measured_in_smaller_batches(monkeypatch):
+    model = sharp()
+    each = footprint(introspect(model)).needed
+    monkeypatch.setattr(memory, "free", lambda: 4 * 3 * each + 2 * each)
+    monkeypatch.setattr(external_model, "kept_bytes", lambda *_: 0)
+    autoencoder, _, fitting = prepare(model, IMAGES, None, (0.0, 1.0))
+    assert fitting == 3
+    few, all_ = Probe(autoencoder, IMAGES, fitting=fitting), Probe(autoencoder, IMAGES)
+    assert (few.batch, all_.batch) == (3, 256)
+    expected, arrays = all_.record(), few.record()
+    assert arrays.keys() == expected.keys()
+    assert np.isfinite(expected["utility/code"]).all()
+    for name, value in expected.items():
+        np.testing.assert_allclose(arrays[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("free", [0.9, 1.1])
+def test_maps_and_codes_that_are_kept_count(free, monkeypatch):
+    autoencoder = introspect(sharp())
+    needed = footprint(autoencoder).needed + kept_bytes(autoencoder, 8)
+    # 8x8 maps of 3 and of 1 channels, and twice the code: of eight images, single precision
+    assert kept_bytes(autoencoder, 8) == 8 * 64 * (4 + 6) * 4 + 8 * (2 * 64 * 4 + 10)
+    assert footprint(autoencoder).needed == 64 * (1 + 3) * 4
+    monkeypatch.setattr(memory, "free", lambda: int(needed * free))
+    with pytest.raises(UserError) if free < 1 else contextlib.nullcontext():
+        prepare(sharp(), IMAGES, None, (0.0, 1.0))
+
+
 # The command
 
 
@@ -501,6 +662,16 @@ def test_the_command_refuses_code_and_runs_it_after_a_warning(tmp_path):
     assert done.code == 0, done.err
     assert "! --unsafe: code in model.keras is run" in done.err
     assert made.exists()
+
+
+def test_the_command_refuses_a_model_that_does_not_fit_into_memory(tmp_path):
+    bomb("upsampling", tmp_path / "model.keras")
+    done = diagnosed(tmp_path, "model.keras")
+    assert done.code == 2
+    assert done.err.count("error: ") == done.err.count("hint: ") == 1
+    assert "error: the model, whose layer bomb makes " in done.err
+    assert "Traceback" not in done.err
+    assert not any((tmp_path / "runs" / "diagnose").iterdir())
 
 
 def test_help_says_that_unsafe_runs_code(tmp_path):
