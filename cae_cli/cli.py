@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from cae_cli import __version__
-from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean
+from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean, to_paste
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def dispatch(arguments: list[str]) -> int:
         return complete(rest, list(COMMANDS))
     if first not in COMMANDS:
         if "=" in first or first.startswith("-"):
-            raise UserError(f"{first!r} is not a command", hint=f"did you mean cae train {first} …?")
+            raise UserError(
+                f"{first!r} is not a command", hint=f"did you mean {to_paste('cae', 'train', first)} …?"
+            )
         hint = did_you_mean(first, COMMANDS, "commands:")
         if first in RENAMED:
             hint = f"did you mean {RENAMED[first]}?"

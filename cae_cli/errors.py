@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -62,6 +64,33 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signal
+
+
+def to_paste(*words: object) -> str:
+    """A command to be pasted into a shell: every word arrives there as it is, whatever it contains.
+
+    Args:
+        *words: of the command: text, and paths. A path that looks like a flag or a home folder becomes
+            absolute.
+    """
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: object) -> str:
+    text = str(word)
+    if not isinstance(word, str) and text.startswith(("-", "~")):
+        text = str(Path(text).absolute())
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"  # line breaks, escapes of a terminal, no UTF-8
+
+
+def _escaped(c: str) -> str:
+    """A character between ``$'`` and ``'``."""
+    if c.isprintable():
+        return f"\\{c}" if c in "\\'" else c
+    errors = "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in c.encode(errors=errors))
 
 
 def printable(text: str) -> str:

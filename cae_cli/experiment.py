@@ -110,7 +110,7 @@ def run(
         risks = forecast(config, images, statistics)
         setup |= {"data": describe(images), "forecast": risks}
         if resume:
-            _check_same_images(before, setup)
+            _check_same_images(before, setup, has_trained=folder.can_go_on())
         folder.write_setup(setup)
         screen.warn(risks)
         with backend.quiet(folder.log), backend.one_blas_thread("scipy.linalg"):
@@ -191,14 +191,21 @@ def forecast(config: Config, images: Images, statistics: DatasetStatistics) -> D
     return diagnosis.forecast(statistics, planned, {**options, "facts": facts(options)})
 
 
-def _check_same_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UserError if a resumed run has other images than it started with."""
-    known = before.get("data")
-    if known and known["fingerprint"] != now["data"]["fingerprint"]:
+def _check_same_images(before: Mapping[str, Any], now: Mapping[str, Any], *, has_trained: bool) -> None:
+    """Raises UserError if a resumed run started with other images, or has trained on unknown ones."""
+    known, read = before.get("data"), now["data"]
+    if not isinstance(known, dict) or "fingerprint" not in known:
+        if not has_trained:
+            return  # it was interrupted before the images were read
         raise UserError(
-            f"the images have changed since the run started: {known['train']:,} training images then, "
-            f"{now['data']['train']:,} now, with other pixels",
-            where=(now["config"]["data"].get("path") or f"data={known['source']}"),
+            "run.json does not say on which images the run was trained",
+            hint="Start a new run with cae rerun.",
+        )
+    if known["fingerprint"] != read["fingerprint"]:
+        raise UserError(
+            f"the images have changed since the run started: {known.get('train')} training images then, "
+            f"{read['train']} now, with other pixels",
+            where=(now["config"]["data"].get("path") or f"data={read['source']}"),
             hint="Restore the old images, or start a new run with cae train.",
         )
 

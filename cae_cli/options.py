@@ -7,6 +7,7 @@ Names, types and ranges are checked before TensorFlow is loaded.
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,9 +17,14 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cae_cli.errors import UserError, did_you_mean
+from cae_cli.errors import UserError, did_you_mean, to_paste
 
 T = TypeVar("T")
+
+# Bounds of every number, declared or not: float32 computes with such numbers, and with their squares.
+LARGEST = 1_000_000.0
+LARGEST_WHOLE = 10**15
+SMALLEST = 1e-9  # of a number that must be greater than 0
 
 
 class OptionError(UserError):
@@ -31,7 +37,10 @@ class OptionError(UserError):
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed values of an option, beyond its type. For a list they apply to every item."""
+    """The allowed values of an option, beyond its type. For a list they apply to every item.
+
+    Where a bound is not declared, that of all numbers holds: `LARGEST` and its like.
+    """
 
     least: float | None = None
     most: float | None = None
@@ -65,6 +74,13 @@ class Range:
             return f"must be less than {_short(self.below)}"
         if self.odd and value % 2 == 0:
             return "must be odd"
+        if self.above == 0 and value < SMALLEST:
+            return f"must be at least {_short(SMALLEST)}"
+        largest = LARGEST if isinstance(value, float) else LARGEST_WHOLE
+        if self.most is None and value > largest:
+            return f"must be at most {largest:,.0f}"
+        if self.least is None and value < -largest:
+            return f"must be at least {-largest:,.0f}"
         return None
 
     def __str__(self) -> str:
@@ -175,6 +191,25 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
+def written(text: object) -> str:
+    """Text as the value of an override, in quotes only where Hydra's grammar needs them."""
+    value = str(text)
+    special = value.lower() in ("null", "true", "false", "nan")
+    return value if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) and not special else quoted(value)
+
+
+def override_to_paste(key: str, value: object) -> str:
+    """The override that gives a key this text, to be pasted into a shell."""
+    return to_paste(f"{key}={written(value)}")
+
+
+def quoted(value: object) -> str:
+    """Text in quotes as the value of an override."""
+    # Backslashes count only before a quote, and at the end.
+    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(value))
+    return f"'{text}'"
+
+
 def not_a_group(path: str, value: Any) -> OptionError:
     """The error for a value where the options of a group are expected (``loss: ssim``)."""
     return OptionError(
@@ -220,7 +255,10 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         item = typing.get_args(hint)[0]
         return [_convert(v, item, f"{key}[{i}]") for i, v in enumerate(value)]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # which no range allows
     if hint is float and isinstance(value, str):
         try:  # YAML 1.1 reads 1e-3 as text
             return float(value)

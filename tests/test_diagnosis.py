@@ -1,4 +1,3 @@
-import shlex
 from dataclasses import fields, replace
 
 import numpy as np
@@ -479,14 +478,15 @@ def test_a_prescription_replaces_what_the_run_had_set():
         "data.path=my photos",
         "optimizer.learning_rate=1",
     ]
-    command = fix.command(words)
-    assert command == "cae train 'data.path=my photos' loss=bce optimizer.learning_rate=0.1"
+    command = ["cae", "train", "data.path=my photos", "loss=bce", "optimizer.learning_rate=0.1"]
+    assert fix.applied(words) == command
 
 
 def test_a_prescription_keeps_what_still_has_a_place():
     words = ["cae", "train", "regularization=l2", "regularization.l2.strength=0.1", "-cd", "mine"]
-    command = Fix(("regularization=[l2,batchnorm]",), "why", Safety.SAFE).command(words)
-    assert command == "cae train regularization.l2.strength=0.1 -cd mine 'regularization=[l2,batchnorm]'"
+    kept = ["cae", "train", "regularization.l2.strength=0.1", "-cd", "mine"]
+    fix = Fix(("regularization=[l2,batchnorm]",), "why", Safety.SAFE)
+    assert fix.applied(words) == [*kept, "regularization=[l2,batchnorm]"]
 
 
 def test_a_regularizer_is_added_to_those_the_run_had():
@@ -636,7 +636,7 @@ def test_every_fix_composes_and_changes_the_run():
                 if key in composed:
                     continue
                 composed |= {key, fix.overrides}
-                words = shlex.split(fix.command(["cae", "train", *base]))
+                words = fix.applied(["cae", "train", *base])
                 assert words[:2] == ["cae", "train"]
                 assert checked(words[2:])[1] != before, (base, code, fix)
 

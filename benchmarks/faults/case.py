@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cae_cli.config.overrides import quoted
-from cae_cli.options import key_of, option
+from cae_cli.options import key_of, option, quoted
 
 EXPECTED = ("faulty", "healthy", "borderline")
 # tuning: thresholds may be set with its results in view; test: gives the published figures; smoke: a

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from cae_cli import data
 from cae_cli.config import compose
 from cae_cli.config.compose import Sources
-from cae_cli.config.overrides import quoted
 from cae_cli.config.trust import Trust
 from cae_cli.data import DataOptions, Pool, as_float
 from cae_cli.data.archives import Npz
 from cae_cli.data.split import split
 from cae_cli.errors import UserError, did_you_mean
-from cae_cli.options import key_of
+from cae_cli.options import key_of, quoted
 from cae_cli.runs.json_files import plain
 from cae_cli.system.files import writing
 from cae_cli.system.guarded import GuardedPath

@@ -6,11 +6,10 @@ Hydra is imported by `parse` alone, so that a command which composes no config s
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, to_paste
 from cae_cli.options import key_of
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def sources(flags: argparse.Namespace) -> Sources:
         raise UserError(
             "--config-path would replace cae's own configs",
             where=f"command line: {flags.config_path}",
-            hint=f"--config-dir {flags.config_path} adds a folder to them",
+            hint=f"this adds a folder to them: {to_paste('--config-dir', Path(flags.config_path))}",
         )
     readable([*flags.overrides, flags.config_dir or "", flags.config_name or ""])
     folders = []
@@ -221,7 +220,7 @@ def say_how_to_resume(run: Run) -> None:
     from cae_cli.report import terminal
 
     if run.can_go_on():
-        terminal.Screen().say(f"resume it with: {shlex.join(['cae', 'resume', str(run.folder)])}")
+        terminal.Screen().say(f"resume it with: {to_paste('cae', 'resume', run.folder)}")
 
 
 def show(outcome: Outcome, run: Run, flags: argparse.Namespace) -> int:

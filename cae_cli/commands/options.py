@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cae_cli.config import compose
 from cae_cli.config.schema import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, General
-from cae_cli.errors import UserError, did_you_mean
+from cae_cli.errors import UserError, did_you_mean, to_paste
 from cae_cli.options import OptionInfo, describe
 
 HELP = """\
@@ -84,7 +84,7 @@ def _show_group(group: str, sources: compose.Sources) -> None:
         print("\nkeys of every option:")
         _show_keys(group, describe(ONE[group]))
     elif group not in DEVIATIONS:
-        print(f"\ncae options {group}/{next(iter(files))} describes its keys")
+        print(f"\n{to_paste('cae', 'options', f'{group}/{next(iter(files))}')} describes its keys")
 
 
 def _show_option(group: str, name: str, path: Path) -> None:

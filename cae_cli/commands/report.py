@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, parse_plain
-from cae_cli.errors import UserError, printable
+from cae_cli.errors import UserError, printable, to_paste
 from cae_cli.report import figures, terminal
 from cae_cli.report.sections import line
 from cae_cli.runs.opening import open_run, reading
@@ -34,7 +34,9 @@ def main(args: list[str]) -> int:
     run = open_run(flags.names[0], flags.runs)
     if not run.summary_file.exists():
         raise UserError(
-            "the run has no diagnosis", where=run.folder, hint=f"diagnose it: cae diagnose {run.folder}"
+            "the run has no diagnosis",
+            where=run.folder,
+            hint=f"diagnose it: {to_paste('cae', 'diagnose', run.folder)}",
         )
     with reading(run), terminal.Screen().doing("drawing …"):
         stored = run.summary()["diagnosis"]["thresholds"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from cae_cli.commands import arguments
 from cae_cli.commands.start import start
 from cae_cli.config import compose
 from cae_cli.config.overrides import overrides_of_run
+from cae_cli.errors import to_paste
 from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.opening import check_trained, open_run
@@ -52,5 +51,5 @@ def main(args: list[str]) -> int:
     for note in again.notes():
         screen.say(note)
     if not (flags.cfg or flags.info):
-        screen.say(shlex.join(arguments.train_command(flags)))
+        screen.say(to_paste(*arguments.train_command(flags)))
     return start(flags, arguments.sources(flags))

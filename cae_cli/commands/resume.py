@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from cae_cli import experiment
 from cae_cli.commands import arguments
 from cae_cli.config import compose
-from cae_cli.config.schema import Config, parse
-from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.options import OptionError, key_of
+from cae_cli.config.schema import Config, parse, plain
+from cae_cli.errors import Interrupted, RunFailed, UserError, to_paste
+from cae_cli.options import OptionError, key_of, not_a_group
 from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
-from cae_cli.runs.opening import open_run, reading
+from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep.job import unforeseen
 from cae_cli.system import signals
 
@@ -52,9 +49,10 @@ def main(args: list[str]) -> int:
         flags.overrides, "cae resume", "cae resume last training.epochs=40"
     )
     run = open_run(name, flags.runs)
+    check_trained(run, "only runs of cae train can be resumed")
     setup, status = run.setup(), run.status().get("status")
-    options, command = _changed(setup, overrides, run)
     before = _options(setup["config"], run)
+    options, command = _changed(before, setup["command"], overrides, run)
     if status == "running":
         raise UserError(
             "the run is in progress",
@@ -66,7 +64,8 @@ def main(args: list[str]) -> int:
         with reading(run):
             outcome = experiment.diagnose(run)
     else:
-        _check(run, options, before)
+        with reading(run):
+            _check(run, options, before)
         with signals.raised():
             outcome = _resumed(run, options, command)
     return arguments.show(outcome, run, flags)
@@ -87,20 +86,15 @@ def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Ou
         raise unforeseen(error, run) from error
 
 
-def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple[Config, list[str]]:
+def _changed(
+    before: Config, command: Sequence[str], overrides: Sequence[str], run: Run
+) -> tuple[Config, list[str]]:
     """The options of the run with the overrides, and the command that leads to them.
 
     Raises:
-        UserError: an override changes more than the length, or the run has no options.
+        UserError: an override changes more than the length.
     """
-    command = [str(word) for word in setup.get("command") or ()]
-    if not command:
-        raise UserError(
-            "cae did not train this model, so it cannot resume it",
-            where=run.folder,
-            hint="only runs of cae train can be resumed",
-        )
-    config = copy.deepcopy(setup["config"])
+    config, command = plain(before), list(command)
     for override in compose.parsed(overrides):
         key, word = override.key_or_group, override.input_line or ""
         if override.is_sweep_override() or override.is_delete():
@@ -115,6 +109,8 @@ def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple
         node = config
         for part in parts[:-1]:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise not_a_group(key.rpartition(".")[0], node)
         if key == LONGER[2] and (node[parts[-1]] is None) != (override.value() is None):
             raise UserError(
                 f"{key} cannot be switched on or off when a run is resumed",
@@ -129,7 +125,7 @@ def _changed(setup: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple
 
 def _options(config: dict[str, Any], run: Run) -> Config:
     try:
-        return parse(OmegaConf.create(config))
+        return parse(config)
     except OptionError as error:
         error.where = str(run.folder / "run.json")
         raise
@@ -141,7 +137,7 @@ def _check(run: Run, options: Config, before: Config) -> None:
         raise UserError(
             "the training diverged, and would diverge again",
             where=run.folder,
-            hint=f"see which fixes are proposed: cae report {run.folder}",
+            hint=f"see which fixes are proposed: {to_paste('cae', 'report', run.folder)}",
         )
     rows = run.read_metrics() if run.has_trained() else {}
     epochs, steps = (int(rows[name][-1]) if rows else 0 for name in ("epoch", "step"))

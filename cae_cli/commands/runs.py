@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
-from cae_cli.errors import UserError, did_you_mean, printable
+from cae_cli.errors import UserError, did_you_mean, printable, to_paste
 from cae_cli.report import numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
@@ -155,7 +154,7 @@ def _csv(found: Sequence[Entry]) -> str:
     rows = []
     for entry in found:
         plain = _plain(entry)
-        command, tags = shlex.join(entry.command), ",".join(entry.tags)
+        command, tags = to_paste(*entry.command), ",".join(entry.tags)
         figures = [entry.figures.get(name) for name in query.FIGURES]
         rows.append([*(plain[name] for name in names), *figures, entry.verdict, tags, command])
     return as_csv([*names, *query.FIGURES, "verdict", "tags", "command"], rows)
@@ -194,7 +193,7 @@ def _facts(entry: Entry) -> list[Part]:
         "status": ": ".join(filter(None, (entry.status, entry.reason))),
         "duration": numbers.duration(entry.seconds),
         "tags": ", ".join(entry.tags),
-        "command": shlex.join(entry.command),
+        "command": to_paste(*entry.command),
         "config": _beyond_defaults(entry),
         "images": _images(entry.data),
         "code": _code(entry.setup),
@@ -259,13 +258,12 @@ def _files(folder: Path) -> str:
 
 def _next(entry: Entry) -> str:
     """The command that is likely to come next."""
-    folder = str(entry.folder)
     if entry.status == "interrupted" and entry.command:
-        return shlex.join(["cae", "resume", folder])
+        return to_paste("cae", "resume", entry.folder)
     if entry.status == "ok":
-        return shlex.join(["cae", "report", folder])
+        return to_paste("cae", "report", entry.folder)
     if entry.status == "failed" and entry.command:
-        return shlex.join(["cae", "rerun", folder, "…"])
+        return f"{to_paste('cae', 'rerun', entry.folder)} …"
     return ""
 
 

@@ -8,9 +8,8 @@ import shutil
 from cae_cli import experiment
 from cae_cli.commands import arguments
 from cae_cli.config import compose
-from cae_cli.config.overrides import quoted
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.options import key_of
+from cae_cli.options import key_of, quoted
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.sweep import grid

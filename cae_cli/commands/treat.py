@@ -14,7 +14,7 @@ from typing import Any
 from cae_cli import experiment
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
 from cae_cli.config.overrides import overrides_of_run
-from cae_cli.errors import Interrupted, UserError
+from cae_cli.errors import Interrupted, UserError, to_paste
 from cae_cli.report import numbers, summary, terminal
 from cae_cli.report.sections import Column, Command, Part, Table, line
 from cae_cli.report.treatment import treatment as table
@@ -24,7 +24,7 @@ from cae_cli.runs.json_files import plain, read_json
 from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep import batch
 from cae_cli.system import signals
-from cae_cli.system.files import claim
+from cae_cli.system.files import claim, typed
 from cae_cli.treatment import record
 from cae_cli.treatment.arm import MAX_CANDIDATES, Fixes
 from cae_cli.treatment.result import Result, result
@@ -116,7 +116,8 @@ def _run(flags: argparse.Namespace) -> Run:
         raise UserError(
             "cae treat takes no overrides",
             where=f"command line: {overrides[0]}",
-            hint=f"cae rerun {name} {overrides[0]} starts a run with this change, to be treated then",
+            hint=f"start a run with this change, to be treated then: "
+            f"{to_paste('cae', 'rerun', typed(name), overrides[0])}",
         )
     run = open_run(name, flags.runs)
     check_trained(run, "only runs of cae train can be treated")
@@ -136,7 +137,7 @@ def _diagnosed(run: Run) -> Result:
         raise UserError(
             f"the run cannot be diagnosed: {before.reason}",
             where=run.folder,
-            hint=f"cae resume {run.folder}",
+            hint=to_paste("cae", "resume", run.folder),
         )
     return before
 
@@ -244,7 +245,7 @@ def _show(session: Session, flags: argparse.Namespace) -> None:
     if results.outcome != "none":
         parts += [
             line(results.reproduce, whole=True),
-            Command(f"cae train -cd {session.folder} experiment={results.outcome}"),
+            Command(to_paste("cae", "train", "-cd", session.folder, f"experiment={results.outcome}")),
         ]
     terminal.show([*parts, terminal.folder(session.folder)])
 

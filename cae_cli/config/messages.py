@@ -14,7 +14,7 @@ from cae_cli.config import hydra_internals
 from cae_cli.config.schema import GROUPS, VARIANTS, General
 from cae_cli.config.sources import CONFIGS, Sources
 from cae_cli.config.trust import Refused, yaml_error
-from cae_cli.errors import UserError, did_you_mean, nearest
+from cae_cli.errors import UserError, did_you_mean, nearest, to_paste
 from cae_cli.options import describe, key_of
 
 # Hydra's plugins, and the extra of this package that installs each.
@@ -54,7 +54,7 @@ def _rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> U
         return UserError(
             f"{key_of(given)} has no value",
             where=f"command line: {given}",
-            hint=f"choose one: cae options {key_of(given)}",
+            hint=f"choose one: {to_paste('cae', 'options', key_of(given))}",
         )
     if isinstance(error, OverrideParseException):
         return UserError(
@@ -145,7 +145,7 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
     try:
         node, _ = hydra_internals.compose([o for o in overrides if key_of(o) != key], sources)
     except Exception:
-        return UserError(f"{key} is not an option", where=where, hint=f"cae options {group}")
+        return UserError(f"{key} is not an option", where=where, hint=to_paste("cae", "options", group))
     parent, _, name = key.rpartition(".")
     siblings = OmegaConf.select(node, parent)
     names = [str(n) for n in siblings if n != "name"] if isinstance(siblings, DictConfig) else []

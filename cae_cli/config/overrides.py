@@ -6,7 +6,6 @@ else in its config reaches the command line.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,7 @@ from cae_cli.config.schema import DEVIATIONS, GROUPS, SEVERAL, VARIANTS, Config,
 from cae_cli.config.trust import Trust
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError, did_you_mean
-from cae_cli.options import key_of
+from cae_cli.options import key_of, written
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import read_any_version
 from cae_cli.runs.registry import flat
@@ -222,13 +221,4 @@ def _value(key: str, value: Any) -> str:
             where=key,
             hint=f"set it after RUN: {key}=…",
         )
-    special = text.lower() in ("null", "true", "false", "nan")
-    if re.fullmatch(r"[A-Za-z_/][\w./-]*", text) and not special:
-        return text
-    return quoted(text)
-
-
-def quoted(value: object) -> str:
-    """Text as the value of an override. Backslashes count only before a quote, and at the end."""
-    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(value))
-    return f"'{text}'"
+    return written(text)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cae_cli.data import SOURCES, DataOptions
 from cae_cli.data.augmentation import Augmentation
 from cae_cli.diagnosis import RULES, RuleOptions
-from cae_cli.errors import did_you_mean
+from cae_cli.errors import did_you_mean, to_paste
 from cae_cli.model.options import ModelOptions
 from cae_cli.model.regularization import REGULARIZERS, Regularizer
 from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
@@ -89,11 +89,12 @@ GROUPS = {
 }
 
 
-def parse(node: DictConfig) -> Config:
-    """Checks a composed config.
+def parse(node: Mapping[Any, Any] | DictConfig) -> Config:
+    """Checks a config.
 
     Args:
-        node: what Hydra composed, without its own ``hydra`` node.
+        node: what Hydra composed, its own ``hydra`` node is ignored; or `plain` containers, where text
+            such as ``${key}`` is just text.
 
     Returns:
         The config, typed.
@@ -115,7 +116,8 @@ def parse(node: DictConfig) -> Config:
     # Runs of older versions have no optimized_metric.
     given: dict[str, Any] = {"optimized_metric": None}
     for key in (str(key) for key in node if key not in elsewhere):
-        given[key] = "???" if OmegaConf.is_missing(node, key) else node[key]
+        is_missing = isinstance(node, DictConfig) and OmegaConf.is_missing(node, key)
+        given[key] = "???" if is_missing else node[key]
     general = build(General, given, "")
     if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
         raise OptionError(
@@ -125,7 +127,9 @@ def parse(node: DictConfig) -> Config:
         )
     for group in groups:
         if node.get(group) is None and group not in SEVERAL:
-            raise OptionError(group, "has no value", hint=f"choose one: cae options {group}")
+            raise OptionError(
+                group, "has no value", hint=f"choose one: {to_paste('cae', 'options', group)}"
+            )
     for group, cls in ONE.items():
         parts[group] = build(cls, node[group], group)
     for group, catalogue in VARIANTS.items():
@@ -137,7 +141,7 @@ def parse(node: DictConfig) -> Config:
             raise not_a_group(group, given)
         for name in map(str, given):
             key = f"{group}.{name}"
-            if name not in catalogue:
+            if not isinstance(name, str) or name not in catalogue:
                 raise OptionError(key, "is not an option", hint=did_you_mean(name, catalogue))
             parts[group][name] = build(catalogue[name], node[group][name], key)
     return Config(**vars(general), **parts, rules=_rules(node.get("rules")))
@@ -186,7 +190,7 @@ def variant(node: Any, catalogue: Catalogue[Any]) -> type[Any]:
             "has no value",
             hint=f"set it to one of {', '.join(sorted(catalogue))}",
         )
-    if name not in catalogue:
+    if not isinstance(name, str) or name not in catalogue:
         raise OptionError(
             f"{catalogue.group}.name",
             f"must be one of {', '.join(sorted(catalogue))}, got {name!r}",

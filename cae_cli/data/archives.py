@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, file_at
 from cae_cli.errors import UserError, did_you_mean, printable
-from cae_cli.options import option
+from cae_cli.options import option, override_to_paste
 from cae_cli.system import npz
 
 Array = NDArray[Any]
@@ -223,7 +223,9 @@ def _check_kind(path: Path, wanted: str, writer: str) -> None:
         raise UserError(f"{what} but a gzip file", where=path, hint=f"{_GZIP}; for MNIST use {_MNIST}")
     if kind == "idx":
         raise UserError(f"{what} but an IDX file of MNIST", where=path, hint=f"use {_MNIST}")
-    hint = f"use data={kind} data.path={path}" if kind else f"write it with {writer}"
+    hint = (
+        f"use data={kind} {override_to_paste('data.path', path)}" if kind else f"write it with {writer}"
+    )
     raise UserError(what, where=path, hint=hint)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cae_cli.data.images import Pool
 from cae_cli.errors import UserError, nearest
-from cae_cli.options import Catalogue, OptionError, option
+from cae_cli.options import Catalogue, OptionError, option, override_to_paste
 from cae_cli.system.files import typed
 
 
@@ -32,7 +32,7 @@ class DataOptions:
     validation: float = option("share of the training part held out for validation", above=0, below=1)
     test: int | None = option("maximum number of test images; null: all", least=1)
     noise: float = option("standard deviation of noise added to the images in [0, 1]", least=0)
-    seed: int = option("seed of the split, the noise and generated images", least=0)
+    seed: int = option("seed of the split, the noise and generated images", least=0, most=2**63 - 1)
     scale: str = option(
         "scaling to [0, 1]: by type and range (auto), divided by 255 (byte) or 65535 (word), "
         "from [-1, 1] (signed), smallest to 0 and largest to 1 (minmax), not at all (none)",
@@ -111,13 +111,13 @@ def file_at(path: str | None, example: str) -> Path:
         raise UserError(
             "data.path must be a file, got a folder",
             where=found,
-            hint=f"use data.path={inside or found / example}",
+            hint=f"use {override_to_paste('data.path', inside or found / example)}",
         )
     if not found.is_file():  # opening it might wait for ever
         raise UserError(
             "data.path must be a file, got a device, a pipe or a socket",
             where=found,
-            hint=f"use data.path={example}",
+            hint=f"use {override_to_paste('data.path', example)}",
         )
     return found
 
@@ -137,7 +137,8 @@ def folder_at(path: str | None, example: str) -> Path:
         raise UserError(
             "data.path must be a folder, got a file",
             where=found,
-            hint=f"use data.path={found.parent}, or data=npz or data=npy for arrays",
+            hint="use data=npz or data=npy for arrays, or "
+            f"a folder: {override_to_paste('data.path', found.parent)}",
         )
     return found
 
@@ -152,7 +153,9 @@ def _first_child(folder: Path, suffix: str) -> Path | None:
 
 def _existing(path: str | None, example: str) -> Path:
     if path is None or not path.strip():
-        raise OptionError("data.path", "has no value", hint=f"use data.path={example}")
+        raise OptionError(
+            "data.path", "has no value", hint=f"use {override_to_paste('data.path', example)}"
+        )
     try:
         found = Path(path).expanduser()
         if found.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,15 +109,15 @@ class Fix:
     safety: Safety
     keras: str = ""
 
-    def command(self, arguments: Sequence[str]) -> str:
-        """The command that repeats a run with this fix.
+    def applied(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments that repeat a run with this fix.
 
         Args:
             arguments: of the run's own command. Those that the fix replaces are left out, with the
                 options of a group that it replaces (loss.window with loss=bce).
         """
         kept = [a for a in arguments if not any(_replaces(new, a) for new in self.overrides)]
-        return shlex.join([*kept, *self.overrides])
+        return [*kept, *self.overrides]
 
 
 def _replaces(new: str, old: str) -> bool:

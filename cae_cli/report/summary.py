@@ -9,6 +9,7 @@ from cae_cli.diagnosis import RULES, health
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rules.latent import PassThrough
+from cae_cli.errors import to_paste
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
@@ -299,7 +300,7 @@ def _finding(
     if finding.advice and (verbose or not finding.fixes):
         yield line(finding.advice, indent=INDENT)
     if finding.fixes and command:
-        yield Command(finding.fixes[0].command(command), indent=INDENT)
+        yield Command(to_paste(*finding.fixes[0].applied(command)), indent=INDENT)
     for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
         if others:
             yield line(f"{what}: {', '.join(_named(code, verbose) for code in others)}", indent=INDENT)

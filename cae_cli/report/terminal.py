@@ -22,6 +22,7 @@ from cae_cli.report.sections import Command, Line, Part, Section, Table, line, t
 from cae_cli.system.guarded import GuardedPath
 
 # Results go to stdout, messages go to stderr, so that `cae … | less` and `cae … > file` hold results.
+LONGEST = 1000  # characters of an error, which may quote any value
 UNWRAPPED = 100_000  # columns of what is not a terminal
 
 
@@ -33,7 +34,8 @@ def stderr_console() -> Console:
 def show_error(error: UserError | RunFailed) -> None:
     """One ``error:`` line, where it is, one ``hint:``. Never wrapped, so that it can be copied."""
     console = stderr_console()
-    lines = [Text.assemble(("error: ", "bold red"), printable(error.what))]
+    what = error.what if len(error.what) <= LONGEST else f"{error.what[:LONGEST]}…"
+    lines = [Text.assemble(("error: ", "bold red"), printable(what))]
     where = getattr(error, "where", None)
     if where:
         lines.append(Text(f"  --> {printable(where)}"))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, to_paste
 from cae_cli.system.guarded import GuardedPath
 
 # Of the JSON files and arrays of a run. Increase it when older files would be misread.
@@ -73,7 +72,7 @@ def read_versioned(path: GuardedPath, schema: int = SCHEMA_VERSION) -> dict[str,
         raise OlderVersion(
             f"{path.name} was written by an older version of cae",
             where=path,
-            hint=f"train it again: {shlex.join(['cae', 'rerun', str(path.parent)])}",
+            hint=f"train it again: {to_paste('cae', 'rerun', path.parent)}",
         )
     return content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cae_cli.errors import UserError
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
-from cae_cli.runs.json_files import read_any_version
+from cae_cli.runs.json_files import foreign, read_any_version
 from cae_cli.system.files import writing
 
 
@@ -32,12 +32,20 @@ def open_run(name: str, root: Path | None = None) -> Run:
 
 
 def check_trained(run: Run, hint: str) -> None:
-    """Raises UserError with a hint if cae did not train the run, so that it cannot train it again."""
+    """Checks that run.json has what is needed to train the run again or to resume it.
+
+    Raises:
+        UserError: cae did not train the run, with the given hint; or run.json is damaged.
+    """
     setup = read_any_version(run.setup_file)
-    if not setup.get("command") or not isinstance(setup.get("config"), dict):
+    command, config = setup.get("command"), setup.get("config")
+    if command in ([], None):
         raise UserError(
             "cae did not train this model, so it cannot train it again", where=run.folder, hint=hint
         )
+    words = command if isinstance(command, list) else [None]
+    if not (isinstance(config, dict) and all(isinstance(word, str) for word in words)):
+        raise foreign(run.setup_file)
 
 
 @contextmanager
@@ -46,7 +54,7 @@ def reading(run: Run) -> Iterator[None]:
     with writing(run.folder):
         try:
             yield
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 f"the files of the run contradict each other: {error}",
                 where=run.folder,

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cae_cli.errors import UserError, nearest
+from cae_cli.errors import UserError, nearest, to_paste
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import read_json
 from cae_cli.runs.reader import STAMP, Entry, exists, is_run, is_sweep, short_name
@@ -88,7 +88,7 @@ class Registry:
                 raise UserError(
                     f"the folder holds {count} and is not a run itself",
                     where=path,
-                    hint=f"name one of them: cae runs ls --runs {path}",
+                    hint=f"name one of them: {to_paste('cae', 'runs', 'ls', '--runs', path)}",
                 )
             return Run(path)  # its reader reports what is missing
         raise self._unknown(word)
@@ -254,7 +254,9 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         UserError: it is a link, not a folder of cae, the current folder, or in use.
     """
     if folder.is_symlink():
-        raise UserError("a link is not followed to remove its target", where=folder, hint=f"rm {folder}")
+        raise UserError(
+            "a link is not followed to remove its target", where=folder, hint=to_paste("rm", folder)
+        )
     root = GuardedPath(folder)
     runs = list(runs_in(root)) if sweep else [root]
     for run in runs:

@@ -16,9 +16,9 @@ from hydra.types import RunMode
 from omegaconf import read_write
 
 from cae_cli.config import compose, hydra_internals
-from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import Config
 from cae_cli.config.trust import Trust, check_untrusted
+from cae_cli.options import quoted
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from cae_cli.config import compose, hydra_internals
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, to_paste
 from cae_cli.options import key_of
 from cae_cli.sweep.job import Task
 from cae_cli.system.files import claim, make
@@ -83,5 +83,6 @@ def check_empty(folder: Path, key: str) -> None:
         raise UserError(
             f"{key} is not empty, and a run never overwrites another",
             where=folder,
-            hint=f"leave out {key} for a new folder, or resume the run: cae resume {folder}",
+            hint=f"leave out {key} for a new folder, or resume the run: "
+            f"{to_paste('cae', 'resume', folder)}",
         )

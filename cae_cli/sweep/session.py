@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from cae_cli import experiment, sweep
 from cae_cli.config import compose
-from cae_cli.config.overrides import quoted
 from cae_cli.config.schema import METRICS, Config
 from cae_cli.config.trust import check_subdir
-from cae_cli.errors import Interrupted, UserError
-from cae_cli.options import key_of
+from cae_cli.errors import Interrupted, UserError, to_paste
+from cae_cli.options import key_of, quoted
 from cae_cli.report import terminal
 from cae_cli.runs.sweep_folder import Objective, SweepFile, SweepFolder
 from cae_cli.sweep import Sweep, grid, launcher, pool
@@ -228,7 +226,7 @@ class SweepSession:
                 raise UserError(
                     "another sweep is in this folder",
                     where=path,
-                    hint=f"its command: {shlex.join(folder.read().command)}",
+                    hint=f"its command: {to_paste(*folder.read().command)}",
                 )
             try:
                 yield folder

@@ -12,7 +12,6 @@ import errno
 import fnmatch
 import os
 import secrets
-import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, to_paste
 
 UNFINISHED = ".unfinished-"  # prefix of files that are still being written
 MOST_TEXT = 2**26  # bytes of a text file of a run
@@ -226,7 +225,7 @@ class GuardedPath:
             raise Unsafe(
                 f"{self.name} is a hard link: writing would change another file too",
                 where=self,
-                hint=f"remove it: {shlex.join(['rm', '--', str(self)])}",
+                hint=f"remove it: {to_paste('rm', self)}",
             )
         return os.fdopen(descriptor, "ab", buffering=0)
 
@@ -435,7 +434,7 @@ def _unsafe(path: GuardedPath, wanted: str, found: os.stat_result | None = None)
         return Unsafe(
             f"{path.name} is a link, and links inside a run are not followed",
             where=path,
-            hint=f"remove it: {shlex.join(['rm', '--', str(path)])}",
+            hint=f"remove it: {to_paste('rm', path)}",
         )
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     kinds |= {stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFREG: "a file"}
@@ -443,7 +442,7 @@ def _unsafe(path: GuardedPath, wanted: str, found: os.stat_result | None = None)
     return Unsafe(
         f"{path.name} is {is_what}, where a {wanted} belongs",
         where=path,
-        hint=f"remove it: {shlex.join(['rm', '-r', '--', str(path)])}",
+        hint=f"remove it: {to_paste('rm', '-r', path)}",
     )
 
 

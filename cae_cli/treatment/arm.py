@@ -7,7 +7,6 @@ their results.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +14,7 @@ from typing import Protocol
 from cae_cli import experiment
 from cae_cli.config.schema import Config
 from cae_cli.diagnosis import Finding, Fix, Safety
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, to_paste
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import BatchRun
@@ -281,4 +280,4 @@ class RandomControls:
 
 def reproduced(overrides: Sequence[str], seed: int) -> str:
     """The command that repeats a run of an arm."""
-    return shlex.join(["cae", "train", *overrides, f"seed={seed}"])
+    return to_paste("cae", "train", *overrides, f"seed={seed}")

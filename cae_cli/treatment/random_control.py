@@ -7,7 +7,6 @@ helped as well. So each fix is compared with a random change of as many options.
 from __future__ import annotations
 
 import math
-import shlex
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -107,7 +106,7 @@ class RandomControl:
 
 def with_changes(overrides: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
     """The overrides of a run with changes; those that the changes replace are left out."""
-    return tuple(shlex.split(Fix(tuple(changes), "", Safety.SAFE).command(overrides)))
+    return tuple(Fix(tuple(changes), "", Safety.SAFE).applied(overrides))
 
 
 def _choices() -> dict[str, list[str]]:

@@ -1,0 +1,133 @@
+"""Hints that hold a command: pasted into a shell, it names exactly the folder that is meant."""
+
+import ast
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cae_cli.commands.report import main as report
+from cae_cli.config import compose
+from cae_cli.data.source import folder_at
+from cae_cli.errors import UserError, to_paste
+from cae_cli.options import override_to_paste
+from cae_cli.runs.folder import Run
+from cae_cli.runs.registry import Registry, check_removable
+from cae_cli.sweep.hydra_app import check_empty
+from tests.conftest import ROOT
+
+NASTY = (
+    "two words", "it's", 'a "quote"', "$(touch gone)", "`touch gone`", "a;b|c&d", "*", "\\", "\\'", "#",
+    "-rf", "--help", "~", "~root", "new\nline", "\x1b[31mred", "\u202eright", "caf\u00e9",
+    "\udcff.bytes", "${x}", "!!", "a=b", "null", "[1,2]",
+)  # fmt: skip
+
+
+def pasted(command: str, folder: Path) -> list[str]:
+    """The words that a shell makes of a command."""
+    script = f"printf '%s\\0' {command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, cwd=folder, check=True)
+    return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+
+
+def test_a_shell_reads_every_word_as_it_is(tmp_path):
+    assert pasted(to_paste(*NASTY), tmp_path) == list(NASTY)
+    assert to_paste(*NASTY).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_is_neither_a_flag_nor_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-rf", "--help", "~", "~root"):
+        assert pasted(to_paste(Path(name)), tmp_path) == [str(tmp_path / name)]
+    assert to_paste("cae", Path("runs/a")) == "cae runs/a"
+
+
+def test_an_override_to_paste_sets_the_text(tmp_path):
+    names = [name for name in NASTY if name != "\udcff.bytes"]  # overrides are UTF-8 text
+    words = pasted(" ".join(override_to_paste("data.path", name) for name in names), tmp_path)
+    assert [override.value() for override in compose.parsed(words)] == names
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_hints_name_the_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / name
+    run.mkdir()
+
+    def names(path: Path, function: Callable[..., object], *arguments: object) -> bool:
+        with pytest.raises(UserError) as caught:
+            function(*arguments)
+        words = pasted(re.sub("^.*?: |^use ", "", caught.value.hint), tmp_path)
+        named = [next(iter(compose.parsed([w]))).value() if "path=" in w else w for w in words]
+        return path in [tmp_path / word for word in named]
+
+    setup = run / "run.json"
+    setup.write_text(json.dumps({"schema": 3, "command": ["cae"], "config": {}}))
+    assert names(run, report, [str(run)])
+    assert names(run, check_empty, Path(name), "hydra.run.dir")
+    assert names(run.parent, Registry().find, str(run.parent))
+    setup.write_text(json.dumps({"schema": 2, "command": ["cae"], "config": {}}))
+    assert names(run, Run(Path(name)).setup)
+    link = run / name
+    link.symlink_to(run)
+    assert names(link, check_removable, link)
+    if "\udcff" not in name:  # overrides are UTF-8 text
+        assert names(run, folder_at, str(setup), "photos")
+
+
+def literals(node: ast.JoinedStr):
+    """Each inserted value of an f-string, and the text before it."""
+    before = ""
+    for part in node.values:
+        if isinstance(part, ast.Constant):
+            before += str(part.value)
+        else:
+            yield part.value, before
+            before += "…"
+
+
+def is_command(text: str) -> bool:
+    """Whether what follows this text is a word of a command, or the value of a path's option."""
+    in_command = re.search(r"(^|[\s(:;,])((cae [a-z]+|rm|mv|cd) )[^:;,()]*$", text)
+    return bool(in_command or re.search(r"(\.path|\.dir|--runs|-cd|--config-dir)[= ]$", text))
+
+
+def test_no_hint_inserts_a_value_into_a_command_unquoted():
+    found = []
+    for path in sorted((ROOT / "cae_cli").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        inside = [
+            part
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call | ast.Assign)
+            for part in hints(node)
+        ]
+        for node in (n for part in inside for n in ast.walk(part)):
+            for value, before in literals(node) if isinstance(node, ast.JoinedStr) else ():
+                if is_command(before):
+                    found.append(f"{path.name}:{value.lineno}: {before}{{{ast.unparse(value)}}}")
+    assert found == []
+
+
+def hints(node: ast.Call | ast.Assign):
+    """The parts of a call or an assignment that are shown as a hint, a message or a command."""
+    if isinstance(node, ast.Assign):
+        return [node.value] * any("hint" in ast.unparse(target) for target in node.targets)
+    name = ast.unparse(node.func).rpartition(".")[2]
+    shown = node.args if name in ("say", "Command", "print") else []
+    return [*shown, *(word.value for word in node.keywords if word.arg == "hint")]
+
+
+def test_the_search_finds_an_unquoted_value():
+    for text in (
+        'f(hint=f"see cae report {folder}")',
+        'say(f"rm {folder}")',
+        'hint = f"data.path={path}"',
+    ):
+        [node] = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call | ast.Assign)][:1]
+        [joined] = hints(node)
+        assert [before for _, before in literals(joined) if is_command(before)]
