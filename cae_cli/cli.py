@@ -1,12 +1,12 @@
 """The ``cae`` program: the table of commands, and how errors become messages and exit codes.
 
-Exit codes: 0 success, 1 a run failed, 2 usage or configuration error, 130 and 143 interrupted.
+Exit codes: 0 success, 1 a run failed or what a command printed was lost, 2 usage or configuration error,
+129, 130 and 143 interrupted.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from cae_cli import __version__
 from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean, to_paste
+from cae_cli.system import streams
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,24 @@ examples:
 
 def main(command: Callable[[list[str]], int] | None = None) -> NoReturn:
     """Runs the command on the command line, or the given one, and ends the process."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an ASCII-only terminal shows ? for …
-            stream.reconfigure(errors="replace")
-    try:
-        code = run(sys.argv[1:], command)
-        sys.stdout.flush()
-    except BrokenPipeError:  # cae options | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Interrupted as error:
-        print("interrupted", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    with streams.guarded():
+        try:
+            code = run(sys.argv[1:], command)
+        except Interrupted as error:
+            print("interrupted", file=sys.stderr)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = 130
     sys.exit(code)
 
 
 def run(arguments: list[str], command: Callable[[list[str]], int] | None = None) -> int:
     """Runs a command, without one that of the arguments; shows errors and returns the exit code."""
     try:
-        return (command or dispatch)(arguments)
+        code = (command or dispatch)(arguments)
+        streams.check()
+        return code
     except (UserError, RunFailed) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -50,7 +50,7 @@ class RunFailed(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an Exception, so that no ``except Exception`` swallows it.
+    """SIGINT, SIGTERM or SIGHUP arrived. Not an Exception, so that no ``except Exception`` swallows it.
 
     Args:
         signal: the signal's number; the exit code is 128 plus it.
@@ -62,7 +62,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        """The shell's convention: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.signal
 
 

@@ -33,7 +33,7 @@ from cae_cli.report import figures, summary, terminal
 from cae_cli.report.sections import Part
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
-from cae_cli.system import signals
+from cae_cli.system import signals, streams
 from cae_cli.training import backend
 from cae_cli.training.facts import facts
 from cae_cli.training.fit import Callbacks, fit, freeze
@@ -98,6 +98,7 @@ def run(
     """
     screen = terminal.Screen()
     with folder.running(resume=resume), backend.one_blas_thread():
+        streams.results_in(folder.log)
         before = folder.setup() if resume else surroundings()
         setup = {**before, "command": list(command), "config": plain(config)}
         if choices is not None:

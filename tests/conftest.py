@@ -77,8 +77,6 @@ def called(folder: Path, *arguments: str, timeout: float = 300, **env: str) -> D
                 code = cli.run(list(arguments))
             except Interrupted as error:
                 code = error.exit_code
-            except SystemExit as end:  # Hydra's help
-                code = int(end.code or 0)
         err.seek(0)
         return Done(code, out.getvalue(), err.read())
 

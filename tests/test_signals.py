@@ -9,13 +9,23 @@ from cae_cli.runs.folder import Run
 from cae_cli.system import signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_is_raised_and_the_handlers_are_put_back(number, code):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as caught, signals.raised():
         os.kill(os.getpid(), number)
     assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup():
+    with signals.hangups_ignored(), signals.raised():
+        os.kill(os.getpid(), signal.SIGHUP)
+        signals.check()
+    with pytest.raises(Interrupted), signals.raised():
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_an_error_that_a_library_makes_of_a_signal_is_the_signals(tmp_path):

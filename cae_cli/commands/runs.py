@@ -354,7 +354,7 @@ def _confirm(lines: Sequence[str]) -> None:
     screen = terminal.Screen()
     for text in lines:
         screen.say(f"  {text}")
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UserError(
             "removing needs a confirmation, and there is no terminal to ask at",
             where="command line: cae runs rm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 
 from cae_cli import experiment
@@ -31,13 +32,14 @@ def start(flags: argparse.Namespace, sources: compose.Sources) -> int:
     Raises:
         UserError: a mistake of the user, found before or while the run starts.
         RunFailed: the run could not be finished.
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     if flags.hydra_help or flags.cfg or flags.info:
         if flags.multirun:  # show the first job
             overrides, own, _ = grid.taken_out(flags.overrides)
             flags.multirun, flags.overrides = False, own.jobs(compose.jobs(overrides))[0]
-        call_hydra(Task(), flags.overrides, sources, flags=arguments.hydra_flags(flags))
+        with contextlib.suppress(SystemExit):  # Hydra ends the process after its help
+            call_hydra(Task(), flags.overrides, sources, flags=arguments.hydra_flags(flags))
         return 0
     with signals.raised():
         return _sweep(flags, sources) if flags.multirun else _single(flags, sources)

@@ -18,6 +18,7 @@ from cae_cli.introspection.keras_internals import observe_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
+from cae_cli.system import streams
 from cae_cli.system.files import claim
 from cae_cli.training.history import Epoch
 from cae_cli.training.losses import name_of_keras_loss
@@ -130,6 +131,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
         self._row(logs.get("loss", math.nan), val_loss)
 
+    @streams.guarded()  # that nobody reads the summary must not end the user's script
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measures, diagnoses, and prints the summary."""
         self.recorder.epoch(self._step, None, look=True)

@@ -167,11 +167,7 @@ def show(parts: Sequence[Part]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     room = console.width if console.is_terminal else None
     console.width = room or UNWRAPPED
-    # Written in one piece and by Python: Rich ends the process at a closed pipe.
-    with console.capture() as captured:
-        _print(console, parts, room)
-    sys.stdout.write(captured.get())
-    sys.stdout.flush()
+    _print(console, parts, room)
 
 
 def as_text(parts: Sequence[Part], width: int = 100) -> str:

@@ -82,6 +82,7 @@ class SweepFolder:
         self.effects = self.root / "effects.json"
         self.contact = self.root / "contact.png"
         self.log = self.root / "launcher.log"
+        self.losses = self.root / "sweep.log"
 
     def job(self, planned: PlannedJob) -> GuardedPath:
         """The run folder of a job."""

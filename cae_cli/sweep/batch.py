@@ -25,6 +25,7 @@ from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from cae_cli.sweep.job import Task
 from cae_cli.sweep.launcher import prepare
 from cae_cli.sweep.pool import PreparedJob, Work, run_jobs, serving
+from cae_cli.system import streams
 from cae_cli.system.files import at_work
 from cae_cli.system.guarded import GuardedPath
 
@@ -132,6 +133,7 @@ def opened(
     """
     sweep = SweepFolder(folder)
     with at_work(sweep.root):
+        streams.results_in(sweep.losses)
         before = sweep.read().jobs if sweep.is_written() else ()
         sweep.write(SweepFile(tuple(command), (), "running", None, before))
         status = "interrupted"

@@ -18,6 +18,7 @@ from cae_cli.errors import RunFailed, UserError
 from cae_cli.experiment import Outcome
 from cae_cli.report import summary, terminal
 from cae_cli.runs.folder import Run
+from cae_cli.system import streams
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Task:
     outcome: Outcome | Exception | None = None
     folders: list[Path] = field(default_factory=list)
 
+    @streams.guarded()  # launchers call it in processes of their own
     def __call__(self, node: DictConfig) -> float | None:
         """Runs one job.
 

@@ -162,7 +162,8 @@ class _Pool:
                     len(waiting),
                 )
         except Interrupted as error:
-            number = error.signal
+            if error.signal == signal.SIGINT:
+                number = signal.SIGINT
             raise
         finally:
             self._stop(number)
@@ -176,7 +177,9 @@ class _Pool:
             name=job.name,
             daemon=True,
         )
-        with backend.quiet(self.log):  # output of the server, and of a job before it opens its log
+        if _forks():
+            _start_server(self.folder)
+        with backend.quiet(self.log):  # output of a job before it opens its log
             try:
                 job.process.start()  # waits until the server has imported Keras
             except (EOFError, ConnectionError, FileNotFoundError) as error:
@@ -257,8 +260,7 @@ def serving(folder: SweepFolder, *, early: bool) -> Iterator[None]:
         if _forks():
             forkserver.set_forkserver_preload(PRELOADED)
             if early:
-                with backend.quiet(folder.log):
-                    forkserver.ensure_running()
+                _start_server(folder)
         yield
     finally:
         server: Any = forkserver._forkserver
@@ -266,6 +268,19 @@ def serving(folder: SweepFolder, *, early: bool) -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server._forkserver_pid, signal.SIGKILL)
             server._stop()
+
+
+def _start_server(folder: SweepFolder) -> None:
+    """Starts the server that jobs are forked from, if it is not running.
+
+    A terminal that is closed sends SIGHUP to all processes. The server and the jobs ignore it, so that
+    the sweep can end the jobs as after any other signal.
+
+    Args:
+        folder: of the sweep.
+    """
+    with backend.quiet(folder.log), signals.hangups_ignored():
+        forkserver.ensure_running()
 
 
 def _record_end(job: PreparedJob, timeout: float | None) -> None:

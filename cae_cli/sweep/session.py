@@ -26,6 +26,7 @@ from cae_cli.sweep import Sweep, grid, launcher, pool
 from cae_cli.sweep.hydra_app import call_hydra, check_empty, own_folder
 from cae_cli.sweep.job import Task, wants_errors
 from cae_cli.sweep.jobs import unplanned
+from cae_cli.system import streams
 from cae_cli.system.files import at_work, is_in_use
 
 GRIDS = ("basic", "grid")  # sweepers that train all combinations
@@ -140,6 +141,7 @@ class SweepSession:
         """
         status = "failed"
         with self._claimed_folder() as folder:
+            streams.results_in(folder.losses)
             before = folder.read() if folder.is_written() else None
             jobs = before.jobs if before else ()
             folder.write(SweepFile(self.command, self.swept, "running", self.target, jobs))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as exceptions."""
+"""SIGINT, SIGTERM and SIGHUP as exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _received: list[int] = []
 
 @contextmanager
 def raised(*, once: bool = False) -> Iterator[None]:
-    """Inside the block, SIGINT and SIGTERM raise `Interrupted`.
+    """Inside the block, SIGINT, SIGTERM and SIGHUP raise `Interrupted`.
+
+    SIGHUP says that the terminal was closed. If it is ignored, as after ``nohup``, it stays ignored.
 
     Args:
         once: only the first signal. A job gets Ctrl-C from the terminal and again from the sweep.
@@ -26,13 +28,26 @@ def raised(*, once: bool = False) -> Iterator[None]:
             raise Interrupted(number)
 
     _received.clear()
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _received.clear()
+
+
+@contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """Inside the block, SIGHUP is ignored, and a process that is started there ignores it for good."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def behind(error: BaseException) -> BaseException:

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import itertools
 import os
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from cae_cli.errors import RunFailed
 from cae_cli.introspection.keras_internals import check_version
+from cae_cli.system import streams
 from cae_cli.system.guarded import GuardedPath
 
 
@@ -46,15 +46,12 @@ def quiet(log: GuardedPath) -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever Keras is configured with
-    sys.stderr.flush()
-    descriptor, stderr = os.dup(2), sys.stderr
-    with log.append() as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
+    with streams.guarded(), log.append() as file:
+        descriptor = os.dup(2)
         os.dup2(file.fileno(), 2)
-        sys.stderr = screen
         try:
             yield
         finally:
-            sys.stderr = stderr
             os.dup2(descriptor, 2)
             os.close(descriptor)
 

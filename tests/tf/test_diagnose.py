@@ -9,6 +9,7 @@ from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
 from tests.conftest import called
+from tests.test_streams import both_unread
 
 pytestmark = pytest.mark.tf
 keras = pytest.importorskip("keras")
@@ -87,16 +88,18 @@ def test_the_callback_sees_what_a_run_of_our_own_sees(glyphs, tmp_path):
         assert (watch.folder / name).is_file()
 
 
-def test_the_callback_leaves_the_training_as_it_is(glyphs, tmp_path):
+def test_the_callback_leaves_the_training_as_it_is_and_needs_no_reader(glyphs, tmp_path):
     watched, alone = plain_network(), plain_network()
     for model in (watched, alone):
         model.compile("adam", "mse")
     from cae_cli import Diagnosis
 
-    watch = Diagnosis(glyphs, folder=tmp_path, verbose=0)
+    watch = Diagnosis(glyphs, folder=tmp_path)
     for model, callbacks in ((watched, [watch]), (alone, [])):
         keras.utils.set_random_seed(1)
-        model.fit(glyphs[:320], glyphs[:320], epochs=2, verbose=0, callbacks=callbacks)
+        with both_unread("pipe"):
+            model.fit(glyphs[:320], glyphs[:320], epochs=2, verbose=0, callbacks=callbacks)
+    assert watch.report["verdict"]
     for ours, theirs in zip(watched.get_weights(), alone.get_weights(), strict=True):
         assert np.array_equal(ours, theirs)
 

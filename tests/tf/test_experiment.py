@@ -179,7 +179,10 @@ def test_a_diverged_run_is_diagnosed_and_fails(cae, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)],
+    [  # `test_kills` sends the others
+        (signal.SIGHUP, 129),
+        *(pytest.param(n, 128 + n, marks=pytest.mark.soak) for n in (signal.SIGTERM, signal.SIGINT)),
+    ],
 )
 def test_a_signal_finishes_the_folder(tmp_path, number, code):
     process = subprocess.Popen(
@@ -221,12 +224,13 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
 
 
 def test_a_reader_that_goes_away_harms_no_run(tmp_path):
-    command = f"'{sys.executable}' -m cae_cli train {' '.join(DIGITS)} | true; exit ${{PIPESTATUS[0]}}"
+    command = f"'{sys.executable}' -m cae_cli train {' '.join(DIGITS)} |& true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment()
     )
     [status] = tmp_path.rglob("status.json")
     assert done.returncode == 0 and Run(status.parent).status()["status"] == "ok"
+    assert Run(status.parent).log.read_text().count("cannot be written: broken pipe") == 2
     assert Run(status.parent).summary_text.shown.is_file()
 
 

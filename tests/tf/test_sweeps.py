@@ -143,16 +143,19 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
+    [
+        (signal.SIGINT, 130),
+        *(pytest.param(n, 128 + n, marks=pytest.mark.soak) for n in (signal.SIGTERM, signal.SIGHUP)),
+    ],
 )
 def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     sweep = Sweep(tmp_path, *LONG, "seed=range(0,5)", "hydra.launcher.n_jobs=2")
     wait_for(lambda: len(trained(tmp_path, 3)) == 2)
     began = time.monotonic()
-    if number == signal.SIGINT:  # as a terminal does: to all of them
-        os.killpg(sweep.process.pid, number)
-    else:
+    if number == signal.SIGTERM:
         sweep.process.send_signal(number)
+    else:  # as a terminal does: to all of them
+        os.killpg(sweep.process.pid, number)
     ended, out, err = sweep.end()
     assert ended == code and "Traceback" not in err and "interrupted" in err
     assert time.monotonic() - began < 60 and sweep.gone()
@@ -161,8 +164,9 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     jobs = [SweepFolder(folder).job(job) for job in SweepFolder(folder).read().jobs]
     assert len(jobs) == 5
     for job in jobs[:2]:
-        assert status(job) == ("interrupted", f"interrupted by signal {number:d}")
-        assert Run(job).can_go_on() and not list(job.rglob(".unfinished-*"))
+        passed = signal.SIGTERM if number == signal.SIGHUP else number
+        assert status(job) == ("interrupted", f"interrupted by signal {passed:d}")
+        assert Run(job).can_go_on() and not list(job.shown.rglob(".unfinished-*"))
     assert "5 jobs" in out and "Run the same command to resume" in err
 
 
