@@ -1,6 +1,8 @@
 """The registry over plain files: words for runs, filters, damaged folders, tags, removal, comparison."""
 
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
@@ -8,7 +10,6 @@ import os
 import pty
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -482,7 +483,7 @@ def test_runs_may_be_a_link_to_a_larger_disk(here, capsys):
     assert len(listed(capsys).out.splitlines()) == 6 and named("aaaa") == f"runs/{OLDEST}"
 
 
-def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, capsys):
+def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, capsys, monkeypatch):
     run = Run(here / "runs" / OLDEST)
     for path in (run.setup_file.shown, run.status_file.shown, run.summary_file.shown):
         changed(path, schema=SCHEMA_VERSION - 1)
@@ -493,16 +494,18 @@ def test_a_run_of_an_older_version_is_listed_with_how_to_train_it_again(here, ca
     [line] = [line for line in told.err.splitlines() if line.startswith("!")]
     assert "older version of cae" in line and line.endswith(f"train it again: cae rerun runs/{OLDEST}")
     assert cli.run(["rerun", "aaaa", "--cfg", "job"]) == 0
-    changed(run.status_file.shown, host=f"not-{socket.gethostname()}", status="running")
-    assert removed("aaaa") == 2 and "the run is still running" in capsys.readouterr().err
+    changed(run.status_file.shown, status="running", boot="another")
+    without_locks(monkeypatch)
+    assert removed("aaaa") == 2 and "the run may be in progress" in capsys.readouterr().err
 
 
 def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):
     run = Run(here / "runs" / OLDEST)
     run.set_status("running")
     assert "interrupted" in listed(capsys).out.splitlines()[1]
-    changed(run.status_file.shown, host=f"not-{socket.gethostname()}")
-    assert "running" in listed(capsys).out.splitlines()[1]
+    changed(run.status_file.shown, host="another", boot="another")  # a new container, another node
+    assert "interrupted" in listed(capsys).out.splitlines()[1]
+    assert removed("aaaa") == 0
 
 
 def test_a_thousand_runs_are_listed_numbered_and_found(tmp_path, monkeypatch, capsys):
@@ -605,12 +608,43 @@ def test_a_run_that_another_process_works_in_is_not_removed(here, capsys, inner)
     assert removed("aaaa") == 0 and not (here / "runs" / OLDEST).exists()
 
 
-def test_a_run_that_is_at_work_on_another_machine_is_not_removed(here, capsys):
+def without_locks(monkeypatch):
+    """A network file system that has none."""
+
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_without_locks_a_run_of_another_machine_is_removed_with_force_only(here, capsys, monkeypatch):
+    without_locks(monkeypatch)
     run = Run(here / "runs" / OLDEST)
     run.set_status("running")
-    changed(run.status_file.shown, host=f"not-{socket.gethostname()}")
-    assert removed("aaaa") == 2 and run.folder.exists()
-    assert "the run is still running" in capsys.readouterr().err
+    for words in (["runs", "rm", "aaaa", "--yes"], ["resume", "aaaa"]):
+        assert cli.run(words) == 2  # this very process works on it
+        assert "the run is in progress" in capsys.readouterr().err
+    changed(run.status_file.shown, host="a-node", boot="another")
+    for words in (["runs", "rm", "aaaa", "--yes"], ["resume", "aaaa"]):
+        assert cli.run(words) == 2 and run.folder.exists()
+        told = capsys.readouterr().err
+        assert "the run may be in progress" in told and "a-node" in told and "--force" in told
+        assert re.search(r"written at \d{4}-\d\d-\d\d \d\d:\d\d", told)
+    assert "running" in listed(capsys).out.splitlines()[1]
+    assert cli.run(["runs", "rm", "aaaa", "--yes", "--force"]) == 0 and not run.folder.exists()
+
+
+@pytest.mark.parametrize("change", [{"process_started": 1}, {"pid": 2**22 - 1}])
+def test_without_locks_a_process_of_this_machine_that_is_gone_is_known_as_gone(
+    here, capsys, monkeypatch, change
+):
+    without_locks(monkeypatch)
+    run = Run(here / "runs" / OLDEST)
+    run.set_status("running")
+    assert "running" in listed(capsys).out.splitlines()[1]
+    changed(run.status_file.shown, **change)  # a number is given again to another process
+    assert "interrupted" in listed(capsys).out.splitlines()[1]
+    assert removed("aaaa") == 0
 
 
 def test_a_link_is_not_followed_to_remove_what_it_leads_to(here, capsys):

@@ -45,7 +45,7 @@ RUN is the folder of a run, or a name of a run below runs/:
 # The flags of each command that composes a config, in addition to Hydra's.
 FLAGS = {
     "cae train": ("verbose", "fail-on", "rules", "trust-configs"),
-    "cae resume": ("verbose", "fail-on", "rules", "runs"),
+    "cae resume": ("verbose", "fail-on", "rules", "runs", "force"),
     "cae rerun": ("verbose", "fail-on", "rules", "trust-configs", "runs"),
     "cae check": ("verbose", "fail-on", "rules", "trust-configs", "json"),
     "cae diagnose": (
@@ -108,6 +108,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "unsafe": {"action": "store_true"},
         "range": {"type": _interval},
         "frozen-encoder": {"action": "store_true"},
+        "force": {"action": "store_true"},
     }
     for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])

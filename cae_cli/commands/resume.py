@@ -22,7 +22,7 @@ from cae_cli.system import signals
 LONGER = ("training.epochs", "training.steps", "training.early_stopping")
 
 HELP = f"""\
-usage: cae resume RUN [training.epochs=N]
+usage: cae resume RUN [training.epochs=N] [--force]
 
 Resumes a run that was interrupted or killed, from the end of its last complete
 epoch. On the same machine with the same packages the results are bit-identical
@@ -33,6 +33,9 @@ to those of an uninterrupted run.
   training.early_stopping=N
                           change the patience, if the run has early stopping
   rules.CODE.threshold=…  options of rules, as in cae train
+  --force                 resume a run that may be in progress on another
+                          machine, on a file system without locks. If it is,
+                          both processes write the same files.
 
 {arguments.RUN_HELP}
 flags:
@@ -49,16 +52,11 @@ def main(args: list[str]) -> int:
         flags.overrides, "cae resume", "cae resume last training.epochs=40"
     )
     run = open_run(name, flags.runs)
+    run.check_idle(force=flags.force)
     check_trained(run, "only runs of cae train can be resumed")
     setup, status = run.setup(), run.status().get("status")
     before = _options(setup["config"], run)
     options, command = _changed(before, setup["command"], overrides, run)
-    if status == "running":
-        raise UserError(
-            "the run is in progress",
-            where=run.folder,
-            hint=f"wait until process {run.status().get('pid')} has ended",
-        )
     if status == "ok" and options == before:
         terminal.Screen().say("the run has already finished; training.epochs=N trains it for longer")
         with reading(run):

@@ -23,7 +23,7 @@ HELP = f"""\
 usage: cae runs ls [filter …]
        cae runs show RUN
        cae runs tag RUN [tag …] [-tag …]
-       cae runs rm RUN … [--yes]
+       cae runs rm RUN … [--yes] [--force]
 
 ls lists the runs below runs/, including the jobs of sweeps, the newest last.
 The numbers stay the same until a run is removed. All filters must match (quote
@@ -49,6 +49,8 @@ with those of its config (tags=…).
 rm asks for confirmation and removes runs, but never one in progress. To remove
 a whole sweep, give its folder.
   --yes                   do not ask
+  --force                 also a run that may be in progress on another machine,
+                          on a file system without locks
 
 {RUN_HELP}
 flags:
@@ -317,7 +319,8 @@ def _check_tag(tag: str) -> None:
 
 
 def _rm(args: list[str]) -> int:
-    flags = parse_plain("cae runs", args, yes={"action": "store_true"})
+    switch = {"action": "store_true"}
+    flags = parse_plain("cae runs", args, yes=switch, force=switch)
     if not flags.names:
         _one([], "cae runs rm last")
     registry = Registry(flags.runs)
@@ -325,7 +328,7 @@ def _rm(args: list[str]) -> int:
     for name in flags.names:  # before anything is removed, because numbers change then
         sweep = registry.find_sweep(name)
         folder = sweep or registry.find(name).folder
-        check_removable(folder, sweep=sweep is not None)
+        check_removable(folder, sweep=sweep is not None, force=flags.force)
         lines[folder] = f"{folder}  {_description(registry, folder, sweep)}".rstrip()
     if not flags.yes:
         _confirm(list(lines.values()))

@@ -11,9 +11,8 @@ import csv
 import io
 import logging
 import math
-import os
 import shutil
-import socket
+import stat
 import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -30,7 +29,7 @@ from cae_cli.runs.json_files import (
     read_versioned,
     write_json,
 )
-from cae_cli.system import npz, signals
+from cae_cli.system import npz, process, signals
 from cae_cli.system.files import CANNOT_WRITE, at_work, cannot_write, is_in_use, writing
 from cae_cli.system.guarded import UNFINISHED, GuardedPath, guard, is_name
 
@@ -109,21 +108,59 @@ class Run:
             reason=reason,
             started=started or now,
             ended=None if status == "running" else now,
-            host=socket.gethostname(),
-            pid=os.getpid(),
+            **process.identity(),
         )
 
     def status(self) -> dict[str, Any]:
-        """The status, {} if there is none yet; interrupted if the process of the run is gone."""
+        """The status, {} if there is none yet; interrupted if the process of the run is gone.
+
+        The lock tells that, on whatever machine the process was. On a file system without locks the
+        process itself does, if it was one of this machine; else the run counts as running.
+        """
         status = self._status()
-        here = status.get("status") == "running" and status.get("host") == socket.gethostname()
-        if not here or is_in_use(self.root) is not False:
+        if status.get("status") != "running" or self._is_at_work(status) is not False:
             return status
         status = self._status()  # it may have ended just now
         if status.get("status") != "running":
             return status
         reason = "its process ended without reporting: killed, crashed, or a power cut"
         return {**status, "status": "interrupted", "reason": reason}
+
+    def check_idle(self, *, force: bool = False) -> None:
+        """Checks that no process works on the run.
+
+        Args:
+            force: a run of which that cannot be known counts as idle.
+
+        Raises:
+            UserError: a process works on it, or it cannot be known that none does.
+        """
+        status = self.status()
+        if status.get("status") != "running":
+            return
+        at_work = self._is_at_work(status)
+        which = f"process {status.get('pid')} on {status.get('host')}"
+        if at_work:
+            raise UserError(
+                "the run is in progress", where=self.folder, hint=f"wait until {which} has ended"
+            )
+        if at_work is None and not force:
+            raise UserError(
+                f"the run may be in progress: this file system has no locks, and {which} may still "
+                f"work; its last file was written at {self._changed():%Y-%m-%d %H:%M}",
+                where=self.folder,
+                hint="if that process has ended, add --force; if it has not, both would write its files",
+            )
+
+    def _is_at_work(self, status: Mapping[str, Any]) -> bool | None:
+        locked = is_in_use(self.root)
+        return process.is_alive(status) if locked is None else locked
+
+    def _changed(self) -> datetime:
+        """When a file of the run was written last."""
+        found = [path.stat() for path in self.root.walk()]
+        times = [one.st_mtime for one in found if one is not None and stat.S_ISREG(one.st_mode)]
+        return datetime.fromtimestamp(max(times, default=0)).astimezone()
 
     def _status(self) -> dict[str, Any]:
         # Versions do not differ here, and a run must never look ended while it is running.

@@ -243,12 +243,13 @@ def remove(folder: Path) -> None:
             ) from error
 
 
-def check_removable(folder: Path, *, sweep: bool = False) -> None:
+def check_removable(folder: Path, *, sweep: bool = False, force: bool = False) -> None:
     """Checks that a folder can be removed safely.
 
     Args:
         folder: of a run, or of a sweep.
         sweep: whether it must be that of a sweep.
+        force: runs that may be in progress on another machine, which cannot be known, may be removed.
 
     Raises:
         UserError: it is a link, not a folder of cae, the current folder, or in use.
@@ -275,8 +276,8 @@ def check_removable(folder: Path, *, sweep: bool = False) -> None:
         if held.is_folder() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")
     for run in runs:
-        if Entry(run).status == "running":  # on another machine
-            raise UserError("the run is still running", where=run, hint="status.json names the machine")
+        if Entry(run).status == "running":
+            Run(run).check_idle(force=force)
 
 
 # -- folders ---------------------------------------------------------------------------------------
