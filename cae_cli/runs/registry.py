@@ -271,7 +271,8 @@ def check_removable(folder: Path, *, sweep: bool = False, force: bool = False) -
         )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError("the current folder is inside", where=folder, hint="cd elsewhere first")
-    inner = (path for run in runs for path in (run / "frozen_encoder").children())
+    controls = [folder for run in runs if (folder := run / "frozen_encoder").is_folder()]
+    inner = [path for folder in controls for path in folder.children()]
     for held in [root, *runs, *inner]:
         if held.is_folder() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")

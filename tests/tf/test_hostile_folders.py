@@ -1,0 +1,153 @@
+"""A run folder from a stranger: nothing in it leads outside, blocks, or fills the memory."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cae_cli.errors import UserError
+from cae_cli.runs.folder import Run
+from cae_cli.sweep.fingerprint import Fingerprint, claim_folder
+from cae_cli.system.guarded import GuardedPath
+from tests.conftest import called
+from tests.tf.hostile import KINDS, check, names_of, plant
+
+pytestmark = pytest.mark.tf
+
+CASES = int(os.environ.get("CAE_FUZZ", "0"))
+RUN = "runs/smoke/hostile"
+READING = [
+    ["runs", "ls"],
+    ["runs", "show", RUN],
+    ["runs", "tag", RUN, "seen"],
+    ["compare", RUN, "runs/smoke/other"],
+    ["compare", RUN, "runs/smoke/other", "--picture", "picture.png"],
+    ["rerun", RUN, "--cfg", "job"],
+    ["sweep", "status", "runs/smoke"],
+    ["diagnose", RUN],
+    ["resume", RUN],
+]
+DRAWING = ["report", RUN]
+REMOVING = ["runs", "rm", RUN, "--yes"]
+TRAINING = ["resume", RUN, "training.epochs=6"]
+FROZEN = ["diagnose", RUN, "--frozen-encoder"]
+
+
+@pytest.fixture
+def smoke(trained_once):
+    return trained_once("hostile", "experiment=smoke")[1]
+
+
+@pytest.fixture
+def here(tmp_path, smoke):
+    """Two copies of a finished run, of which one is to be changed, and a folder outside."""
+    return fresh(tmp_path / "here", smoke)
+
+
+def fresh(here, smoke):
+    shutil.rmtree(here, ignore_errors=True)
+    for name in ("hostile", "other"):
+        shutil.copytree(smoke, here / "runs" / "smoke" / name)
+    (here / "outside").mkdir()
+    return here
+
+
+def names():
+    """Of the files and folders of a run; without one, as it was when this list was written."""
+    return (
+        ".hydra", "arrays.npz", "checkpoints", "checkpoints/best.keras", "checkpoints/last.keras",
+        "checkpoints/state_000004.npz", "checkpoints/state_000005.npz", "filters",
+        "filters/encoder_1.png", "fingerprint.json", "frozen_encoder", "frozen_encoder.json", "job.log",
+        "maps", "metrics.csv", "run.json", "snapshots", "snapshots/epoch_0000.npz",
+        "snapshots/epoch_0005.npz", "status.json", "summary.json", "summary.txt", "tags.json",
+        "train.log", "training.json", "curves.png",
+    )  # fmt: skip
+
+
+def test_the_names_are_those_of_a_run(smoke):
+    assert set(names()) <= {*names_of(smoke), "curves.png"}
+    left = {n for n in names_of(smoke) if Path(n).suffix not in (".png", ".yaml", ".x")} - set(names())
+    assert left <= {"snapshots/epoch_0001.npz"}
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_link_at_any_name_is_not_followed_by_any_command(here, name):
+    plant("link", here / RUN / name, here / "outside")
+    check(here, [*READING, REMOVING], here / "outside")
+    assert not (here / RUN).exists()
+
+
+@pytest.mark.parametrize("name", ["train.log", "snapshots", "checkpoints", "filters", "curves.png"])
+def test_a_command_that_writes_does_not_write_through_a_link(here, name):
+    plant("link", here / RUN / name, here / "outside")
+    results = check(here, [DRAWING, TRAINING], here / "outside")
+    if name in ("train.log", "checkpoints", "snapshots"):
+        assert results[-1].code == 2 and f"{name} is a link" in results[-1].err
+    else:
+        assert [done.code for done in results].count(2) == (0 if name.endswith(".png") else 2)
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "hard link", "pipe", "folder"])
+def test_a_log_that_is_no_file_of_its_own_ends_the_command(here, kind):
+    plant(kind, here / RUN / "train.log", here / "outside")
+    [done] = check(here, [TRAINING], here / "outside")
+    assert done.code == 2 and "train.log is a" in done.err
+    assert Run(here / RUN).status()["status"] != "running"
+
+
+def test_a_control_is_not_trained_in_a_linked_folder(here):
+    plant("link", here / RUN / "frozen_encoder", here / "outside")
+    [done] = check(here, [FROZEN], here / "outside")
+    assert done.code == 2 and "frozen_encoder is a link" in done.err
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_anything_at_any_name(tmp_path, smoke, kind):
+    for name in names():
+        here = fresh(tmp_path / "here", smoke)
+        plant(kind, here / RUN / name, here / "outside")
+        check(here, [*READING, DRAWING, TRAINING, FROZEN, REMOVING], here / "outside")
+
+
+@pytest.mark.parametrize("number", range(CASES or 40))
+def test_a_folder_of_anything(tmp_path, smoke, number):
+    """`make fuzz` tries other folders every time."""
+    here = fresh(tmp_path / "here", smoke)
+    choose = random.Random(None if CASES else number)
+    planted = choose.sample(names_of(here / RUN), choose.choice([1, 1, 2, 5]))
+    for name in sorted(planted, reverse=True):  # what is inside a folder first
+        kind = choose.choice(list(KINDS))
+        print(f"{kind} at {name}")
+        (here / f"outside/{len(list((here / 'outside').iterdir()))}").mkdir()
+        if not (here / RUN / name).parent.is_symlink():
+            plant(kind, here / RUN / name, max((here / "outside").iterdir()))
+    commands = choose.sample(READING, 3)
+    check(here, [*commands, *([DRAWING] if number % 8 == 0 else []), REMOVING], here / "outside")
+
+
+@pytest.mark.parametrize("name", ["job.log", ".hydra", ".hydra/config.yaml"])
+def test_hydra_and_the_launcher_write_into_no_linked_file_of_a_job(here, smoke, name):
+    fingerprint = Fingerprint("a", "b", "c")
+    job = GuardedPath(here) / "job"
+    claimed = claim_folder(job, fingerprint)
+    claimed.run.set_status("interrupted")
+    shutil.copyfile(here / RUN / "run.json", job.shown / "run.json")
+    (job.shown / name).parent.mkdir(exist_ok=True)
+    (job.shown / name).symlink_to(here / "outside" / "new")
+    known = Fingerprint.read(claimed.run)
+    assert known is not None
+    with pytest.raises(UserError, match="is a link"):
+        claim_folder(job, known)
+
+
+def test_the_folder_of_all_runs_may_be_a_link(tmp_path, smoke):
+    here = fresh(tmp_path / "here", smoke)
+    (here / "runs").rename(tmp_path / "disk")
+    (here / "runs").symlink_to(tmp_path / "disk")
+    for words in (["report", RUN], ["resume", RUN, "training.epochs=6"], ["runs", "tag", RUN, "x"]):
+        assert called(here, *words).code == 0, words
+    (here / "run").symlink_to(here / RUN)  # typed by a person
+    assert called(here, "diagnose", "run").code == 0
