@@ -37,8 +37,9 @@ test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs (1 hour); SEED=1 for other moments
 	@CAE_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 -m soak tests
 
-fuzz: $(VENV)/.done ## Long tests with random command lines, configs and files (30 minutes)
+fuzz: $(VENV)/.done ## Long tests with random command lines, configs, files and run folders (40 minutes)
 	@CAE_FUZZ=500 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py
+	@CAE_FUZZ=500 $(BIN)/python -m pytest -q -n 2 -k folder_of_anything tests/tf/test_hostile_folders.py
 	@CAE_FUZZ=100 $(BIN)/python -m pytest -q tests/tf/test_fuzz.py
 
 faults: $(VENV)/.done ## Measure how often the diagnosis and its fixes are right (hours); DATA=FOLDER
