@@ -271,8 +271,8 @@ def check_removable(folder: Path, *, sweep: bool = False, force: bool = False) -
         )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError("the current folder is inside", where=folder, hint="cd elsewhere first")
-    controls = [folder for run in runs if (folder := run / "frozen_encoder").is_folder()]
-    inner = [path for folder in controls for path in folder.children()]
+    controls = [run / "frozen_encoder" for run in runs]
+    inner = [path for control in controls if control.is_folder() for path in control.children()]
     for held in [root, *runs, *inner]:
         if held.is_folder() and is_in_use(held):
             raise UserError("in use by a process", where=held, hint="wait until it has ended")
