@@ -27,6 +27,7 @@ from cae_cli.introspection import Autoencoder
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.collect import Metrics, measure
 from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
+from cae_cli.model import memory
 from cae_cli.model.build import build
 from cae_cli.model.plan import plan
 from cae_cli.report import figures, summary, terminal
@@ -131,23 +132,34 @@ def check_early(config: Config) -> None:
     """Checks the options against the size of the images, if it is known before reading them.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: they do not fit together, or the network does not fit into memory.
     """
     shape = config.data.known_shape()
     if shape is not None:
         config.loss.check(shape, config.model.output_activation)
         config.model.check(shape)
+    least = shape or config.data.least_shape()
+    if least is not None:
+        _check_memory(config, least)
 
 
 def check(config: Config, images: Images) -> None:
     """Checks the options against the images. Needs no TensorFlow.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: they do not fit together, or the network does not fit into memory.
     """
     config.training.check(len(images.train))
     config.loss.check(images.shape, config.model.output_activation)
     config.model.check(images.shape)
+    _check_memory(config, images.shape)
+
+
+def _check_memory(config: Config, shape: tuple[int, int, int]) -> None:
+    """Raises UserError if the training needs more memory than is free; that of a GPU is not known."""
+    if not backend.visible_gpus():
+        training, size = config.training, config.data.size_option() or f"images of {shape[0]}x{shape[1]}"
+        memory.check(shape, config.model, training.batch_size, training.frozen, size)
 
 
 def load_images(config: Config) -> Images:

@@ -1,13 +1,18 @@
 """`cae check`: what it finds, its exit codes and its JSON, without TensorFlow."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from cae_cli import cli
+from cae_cli import cli, experiment
+from cae_cli.config import compose
 from cae_cli.diagnosis import RULES
+from cae_cli.errors import UserError
 from cae_cli.runs.json_files import SCHEMA_VERSION
+from cae_cli.system import memory
+from cae_cli.training import backend
 from tests.test_cli import loaded_after
 
 
@@ -109,3 +114,62 @@ def test_nothing_is_left_behind_and_nothing_heavy_is_imported(dark, tmp_path):
     assert "cae_cli.commands.check" in modules
     assert not modules & {"tensorflow", "keras", "sklearn", "scipy"}
     assert [path.name for path in tmp_path.iterdir()] == ["dark.npz"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A machine with 2 GB of free memory and no GPU."""
+    monkeypatch.setattr(memory, "free", lambda: 2 * 10**9)
+    monkeypatch.setattr(backend, "visible_gpus", list)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["model.kernel_size=1001"], "model.kernel_size=1001"),
+        (["model.filters=[100000,100000]"], "model.filters=[100000, 100000]"),
+        ([f"model.filters=[{','.join('8' * 60)}]"], "model.filters of 60 stages"),
+        (["training.batch_size=1000000"], "training.batch_size=1000000"),
+        (["model.convolutions=1000000"], "model.convolutions=1000000"),
+        (["model.latent_channels=10000000"], "model.latent_channels=10000000"),
+        (["model.attention_heads=1000000"], "model.attention_heads=1000000"),
+        (["model=strided", "model.sampling_kernel=2000"], "model.sampling_kernel=2000"),
+        (["data.size=512", "model.filters=[64,64]", "training.batch_size=32"], "data.size=512"),
+        (["data=image_folder", "data.path=nowhere", "data.image_size=4096"], "data.image_size=4096"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_what_does_not_fit_into_memory_is_refused_with_the_option(
+    command, words, named, short, capsys, tmp_path
+):
+    assert cli.run([command, "data=glyphs", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("error: ") == err.count("hint: ") == 1
+    assert f"error: training with {named} would need " in " ".join(err.split())
+    assert "of memory, this machine has 2.0 GB free" in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_batch_that_fits_is_named_and_accepted(short, capsys):
+    assert check("data=glyphs", "training.batch_size=1000000") == 2
+    batch = int(re.search(r"at most training.batch_size=(\d+)", capsys.readouterr().err)[1])
+    config = compose.checked(["data=glyphs", f"training.batch_size={batch}"])[1]
+    experiment.check_early(config)
+    config = compose.checked(["data=glyphs", f"training.batch_size={batch + 1}"])[1]
+    with pytest.raises(UserError, match=f"training.batch_size={batch + 1} would need"):
+        experiment.check_early(config)
+
+
+def test_images_whose_size_is_known_once_they_are_read_are_refused_too(tmp_path, short, capsys):
+    np.savez(tmp_path / "wide.npz", x_train=np.tile(strokes(40), (1, 60, 60)))
+    assert check("data=npz", "data.path=wide.npz", "model.filters=[512]") == 2
+    assert "training with images of 960x960 would need" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unknown", ["memory", "gpu"])
+def test_nothing_is_refused_where_the_memory_is_not_known(unknown, short, monkeypatch):
+    if unknown == "gpu":
+        monkeypatch.setattr(backend, "visible_gpus", lambda: ["0"])
+    else:
+        monkeypatch.setattr(memory, "free", lambda: None)
+    experiment.check_early(compose.checked(["data=glyphs", "model.kernel_size=1001"])[1])

@@ -94,6 +94,17 @@ class ImageFolder(DataOptions):
     unreadable: float = option("maximum share of unreadable files", least=0, most=1)
     follow_links: bool = option("follow links to files and folders, each file once; false: ignore links")
 
+    def least_shape(self) -> tuple[int, int, int] | None:
+        """Square, and grey unless the option says otherwise."""
+        side = self.patches or self.image_size
+        return None if side is None else (side, side, self.channels or 1)
+
+    def size_option(self) -> str | None:
+        """Patches are cut after resizing."""
+        if self.patches:
+            return f"data.patches={self.patches}"
+        return f"data.image_size={self.image_size}" if self.image_size else None
+
     def read(self) -> Pool:
         """Images (n, h, w) or (n, h, w, 3) uint8, one group for each file cut into patches.
 

@@ -84,6 +84,10 @@ class Glyphs(DataOptions):
         """Square and grey."""
         return self.size, self.size, 1
 
+    def size_option(self) -> str:
+        """The side."""
+        return f"data.size={self.size}"
+
     def read(self) -> Pool:
         """Images (n, size, size) uint8, labels (n,).
 

@@ -51,6 +51,14 @@ class DataOptions:
         """(h, w, c) of the images if it is known before they are read, else None."""
         return None
 
+    def least_shape(self) -> tuple[int, int, int] | None:
+        """(h, w, c) that the images have at least, if it is known before they are read, else None."""
+        return self.known_shape()
+
+    def size_option(self) -> str | None:
+        """The option that decides the size of the images, with its value, if there is one."""
+        return None
+
     def signature(self) -> str:
         """A digest of the names, sizes and times of the files at ``path``; no file is opened.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from cae_cli.metrics.network import Network
 from cae_cli.model.options import ModelOptions
@@ -34,6 +36,79 @@ def plan(
         depth=stages * per_stage + 1,
         narrowest=min(*options.filters, latent_shape[-1]),
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A convolution or an attention, or several alike in a row.
+
+    Attributes:
+        of: "encoder" or "decoder".
+        inputs: values per image that it reads, and that training keeps for the gradient of its weights.
+        outputs: values per image of its activation, which training keeps unless that is linear.
+        weights: their number.
+        times: how many there are; the other numbers are those of one.
+    """
+
+    of: str
+    inputs: int
+    outputs: int
+    weights: int
+    times: int = 1
+
+
+def parts(shape: tuple[int, int, int], options: ModelOptions) -> Iterator[Part]:
+    """What has weights in the network that `build` would make without regularizers, in its order.
+
+    Args:
+        shape: (h, w, c) of the images.
+        options: of the network.
+    """
+
+    def convolution(kernel: int, filters: int, read: int, written: int, times: int = 1) -> Part:
+        weights = (kernel**2 * channels + 1) * filters
+        return Part(of, read * channels, written * filters, weights, times)
+
+    multiple = 2 ** len(options.filters)
+    pixels = math.prod(side + sum(padding(side, multiple)) for side in shape[:2])
+    channels, read, skipped = shape[2], pixels, list[int]()
+    # Training computes a convolution behind an upsampling to nearest neighbours at the low resolution.
+    fused = options.upsampling == "nearest" and not options.skips
+    encoder = (
+        [*options.filters[:-1], options.latent_shape(shape)[2]],
+        options.downsampling == "strided",
+    )
+    decoder = (options.filters[::-1], options.upsampling == "transposed")
+    for of, (stages, sampled) in (("encoder", encoder), ("decoder", decoder)):
+        if of == "decoder" and options.attention_heads:
+            yield from (_attention(name, pixels, channels, options) for name in ("encoder", "decoder"))
+        for filters in stages:
+            count = _plain_convolutions(options, sampled)
+            if count:
+                yield convolution(options.kernel_size, filters, read, pixels)
+                if options.block == "residual" and channels != filters:
+                    yield convolution(1, filters, 0, 0)  # the shortcut reads the same
+                channels, read = filters, pixels
+            if count > 1:
+                yield convolution(options.kernel_size, filters, pixels, pixels, count - 1)
+            if of == "encoder":
+                skipped.append(channels)
+            behind = pixels // 4 if of == "encoder" else 4 * pixels
+            if sampled:
+                yield convolution(options.sampling_kernel, filters, read, behind)
+                channels = filters
+            read = pixels if of == "decoder" and fused else behind
+            pixels = behind
+            if of == "decoder" and options.skips:
+                channels += skipped.pop()
+    yield convolution(options.kernel_size, shape[2], read, 0)  # its output is no hidden map
+
+
+def _attention(of: str, positions: int, channels: int, options: ModelOptions) -> Part:
+    heads = options.attention_heads
+    width = heads * max(1, channels // heads)
+    weights = 2 * channels + 3 * (channels + 1) * width + (width + 1) * channels
+    return Part(of, positions * channels, heads * positions**2, weights)  # softmax is not linear
 
 
 def _plain_convolutions(options: ModelOptions, sampled: bool) -> int:

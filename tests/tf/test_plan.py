@@ -2,11 +2,14 @@
 
 import itertools
 
+import keras
 import pytest
 
 from cae_cli.config.compose import checked
+from cae_cli.introspection.layers import size_of
 from cae_cli.metrics.network import network
-from cae_cli.model.plan import plan
+from cae_cli.model import memory
+from cae_cli.model.plan import parts, plan
 from tests.tf.test_model import MODELS, make
 
 pytestmark = pytest.mark.tf
@@ -16,6 +19,25 @@ def assert_planned(*overrides, shape):
     config = checked(overrides)[1]
     built = make(*overrides, shape=shape)
     assert plan(shape, config.model, tuple(config.regularization)) == network(built.facts())
+    assert_counted(list(parts(shape, config.model)), config.model, built)
+
+
+def assert_counted(planned, options, built):
+    """What is planned to be kept in memory is in the network."""
+    if not built.normalised:
+        assert sum(part.times * part.weights for part in planned) == built.weight_count
+    convs = [conv for conv in built.convolutions if not conv.name.endswith("shortcut")]
+    inputs, outputs = (sum(size_of(x.shape) for x in xs) for xs in (
+        [conv.input for conv in convs], [conv.output for conv in convs[:-1]]
+    ))  # fmt: skip
+    if options.upsampling == "nearest" and not options.skips:  # computed before the upsampling
+        ups = [layer for layer in built.model.layers if isinstance(layer, keras.layers.UpSampling2D)]
+        inputs -= sum(size_of(up.output.shape) - size_of(up.input.shape) for up in ups)
+    if options.attention_heads:
+        inputs += 2 * size_of(built.latent.shape)
+        outputs += 2 * options.attention_heads * size_of(built.latent.shape[1:3]) ** 2
+    assert sum(part.times * part.inputs for part in planned) == inputs
+    assert sum(part.times * part.outputs for part in planned) == outputs
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -65,3 +87,14 @@ def test_the_plan_of_every_combination_is_what_is_built(number):
 )
 def test_the_plan_knows_what_else_the_diagnosis_asks_for(override):
     assert_planned(override, shape=(19, 23, 1))
+
+
+def test_what_a_frozen_part_and_a_linear_activation_keep_is_not_counted():
+    shape, count = (16, 16, 1), memory.needed
+    usual, linear = (checked((f"model.activation={name}",))[1].model for name in ("relu", "linear"))
+    weights = 4 * sum(part.weights for part in parts(shape, usual))
+    free = {part: count(shape, usual, 1000, part) - 3 * weights for part in ("encoder", "decoder")}
+    assert 0 < free["encoder"] < count(shape, usual, 1000) - 4 * weights
+    # of the maps of 16 and of 8 channels, at full and at half resolution
+    assert free["decoder"] == 4 * 1000 * (256 * 16 + 64 * 8)
+    assert count(shape, linear, 1000) < count(shape, usual, 1000)
