@@ -313,6 +313,7 @@ def _callbacks(
 
     def on_epoch(history: History) -> None:
         signals.check()
+        folder.check_kept()
         epoch = history.left_at
         if epoch in config.training.snapshots:
             folder.write_arrays(folder.snapshot(epoch), probe.snapshot())

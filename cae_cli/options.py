@@ -22,7 +22,7 @@ from cae_cli.errors import UserError, did_you_mean, to_paste
 T = TypeVar("T")
 
 # Bounds of every number, declared or not: float32 computes with such numbers, and with their squares.
-LARGEST = 1_000_000.0
+LARGEST = 1e12
 LARGEST_WHOLE = 10**15
 SMALLEST = 1e-9  # of a number that must be greater than 0
 
@@ -49,6 +49,7 @@ class Range:
     choices: tuple[Any, ...] = ()
     odd: bool = False
     nonempty: bool = False
+    largest: float = LARGEST  # of a number without a declared bound
 
     def complaint(self, value: Any) -> str | None:
         """Why ``value`` is out of range ("must be at least 3"), or None."""
@@ -76,11 +77,11 @@ class Range:
             return "must be odd"
         if self.above == 0 and value < SMALLEST:
             return f"must be at least {_short(SMALLEST)}"
-        largest = LARGEST if isinstance(value, float) else LARGEST_WHOLE
+        largest = self.largest if isinstance(value, float) else LARGEST_WHOLE
         if self.most is None and value > largest:
-            return f"must be at most {largest:,.0f}"
+            return f"must be at most {_short(largest)}"
         if self.least is None and value < -largest:
-            return f"must be at least {-largest:,.0f}"
+            return f"must be at least {_short(-largest)}"
         return None
 
     def __str__(self) -> str:

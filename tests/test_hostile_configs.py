@@ -613,3 +613,33 @@ def test_words_that_are_no_text_are_an_error(cae):
     for words in (["data.path=caf\udce9"], ["-cd", "caf\udce9"], ["-cn", "caf\udce9"]):
         done = cae("check", *words)
         assert done.code == 2 and "not text in UTF-8" in done.err and "Traceback" not in done.err
+
+
+DOUBLING = {
+    "text": "  k{i}: ${{data.k{next}}}${{data.k{next}}}\n",
+    "relative": "  k{i}: ${{.k{next}}}${{.k{next}}}\n",
+    "list": '  k{i}: ["${{data.k{next}}}", "${{data.k{next}}}"]\n',
+    "mapping": '  k{i}: {{a: "${{data.k{next}}}", b: "${{data.k{next}}}"}}\n',
+    "spaces": '  k{i}: "${{ data.k{next} }}${{data.k{next}}}"\n',
+    "nested": '  n{i}: k{next}\n  k{i}: "${{data.${{data.n{i}}}}}${{data.${{.n{i}}}}}"\n',
+}
+
+
+@pytest.mark.parametrize("line", DOUBLING.values(), ids=DOUBLING)
+def test_interpolations_that_double_each_other_are_refused(line, here, theirs):
+    text = "".join(line.format(i=i, next=i + 1) for i in range(40)) + "  k40: ha\n"
+    error = refused(*experiment(theirs, f"data:\n{text}"))
+    assert "interpolations ${…} make it larger than 1,000,000 characters" in error.what
+
+
+def test_they_are_refused_on_the_command_line_too(here):
+    words = [f"+data.k{i}='${{data.k{i + 1}}}${{data.k{i + 1}}}'" for i in range(40)]
+    assert "interpolations" in refused([*words, "+data.k40=ha"], Sources()).what
+
+
+def test_interpolations_in_a_circle_or_of_unknown_keys_are_refused(here, theirs):
+    for text, complaint in {
+        'tags: ["${data.path}"]\ndata:\n  path: ${tags}\n': "form a circle",
+        'tags: ["${data.${data.path}}"]\ndata:\n  path: ${task_name}\n': "b must be plain text",
+    }.items():
+        assert complaint in refused(*experiment(theirs, text)).what

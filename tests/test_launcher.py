@@ -8,19 +8,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from cae_cli import cli
 from cae_cli.config import compose
 from cae_cli.config.compose import checked
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import fingerprint, grid, slots
-from cae_cli.sweep.fingerprint import Fingerprint, claim_folder, trained_by
+from cae_cli.sweep import fingerprint, grid, pool, slots
+from cae_cli.sweep.fingerprint import Fingerprint, JobFolder, claim_folder, trained_by
 from cae_cli.sweep.job import job_folder
+from cae_cli.sweep.pool import PreparedJob
 from cae_cli.sweep.session import identity
 from cae_cli.system import signals
+from cae_cli.system.files import at_work
 from cae_cli.system.guarded import GuardedPath
 from cae_cli.training import backend
+from tests.conftest import environment
 
 # -- which jobs there are --------------------------------------------------------------------------
 
@@ -191,6 +195,25 @@ def test_a_finished_job_stays_and_one_that_differs_goes_beside_it(tmp_path, mark
     assert code.run.folder.name == "job-4" and code.note == "the code has changed since job-3"
 
 
+@pytest.mark.parametrize("left", [(), (".unfinished-1.json", ".unfinished-reserve")])
+def test_a_folder_that_a_kill_left_empty_is_taken_over(tmp_path, mark, left):
+    job = GuardedPath(tmp_path) / "job"
+    job.make()
+    for name in left:
+        (tmp_path / "job" / name).touch()
+    with at_work(job):  # somebody is about to write
+        assert claim_folder(job, mark()).run.folder.name == "job-2"
+    claimed = claim_folder(job, mark("seed=3"))
+    assert claimed.run.folder.name == "job" and claimed.note is None
+    assert claim_folder(job, mark("seed=3")).run.folder.name == "job"
+
+
+def test_a_folder_with_anything_else_is_not_taken_over(tmp_path, mark):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "notes.txt").touch()
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark()).run.folder.name == "job-2"
+
+
 def test_what_failed_is_set_aside_and_what_was_cut_short_is_left(tmp_path, mark):
     run = claim_folder(GuardedPath(tmp_path) / "job", mark()).run
     run.write_setup({"config": compose_config(mark), "command": []})
@@ -344,3 +367,44 @@ def test_a_training_that_diverged_is_finished_where_only_the_training_counts(tmp
             claim_folder(GuardedPath(tmp_path) / str(judged), mark, verdict=judged).finished
             is not judged
         )
+
+
+def test_jobs_are_forked_from_a_server_however_long_the_name_of_the_temporary_folder_is(tmp_path):
+    folder = tmp_path / ("t" * 120)
+    folder.mkdir()
+    script = """if True:
+        import multiprocessing, os
+        from cae_cli.sweep import pool
+        assert pool._forks() or pool.backend.visible_gpus()
+        job = multiprocessing.get_context("forkserver").Process(target=os._exit, args=(7,))
+        job.start()
+        job.join()
+        assert job.exitcode == 7
+    """
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment(TMPDIR=str(folder)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_job_is_not_said_to_be_running_when_its_server_has_died(tmp_path):
+    run = Run(tmp_path / "job")
+    run.root.make()
+    script = """if True:
+        import sys, time
+        from pathlib import Path
+        from cae_cli.errors import RunFailed
+        from cae_cli.runs.folder import Run
+        with Run(Path(sys.argv[1])).running():
+            print(flush=True)
+            time.sleep(1)
+            raise RunFailed("ended by itself")
+    """
+    command = [sys.executable, "-c", script, str(run.folder)]
+    job = PreparedJob((), OmegaConf.create({}), JobFolder(run), 1)
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        process.stdout.readline()
+        assert run.status()["status"] == "running"
+        pool._wait_for_orphan(job)
+        assert run.status()["status"] == "failed"

@@ -1,8 +1,13 @@
-from dataclasses import dataclass
+import math
+import re
+import typing
+from dataclasses import dataclass, fields
 
 import pytest
 from omegaconf import OmegaConf
 
+from cae_cli.config.schema import ONE, SEVERAL, VARIANTS, General
+from cae_cli.diagnosis import RuleOptions
 from cae_cli.errors import did_you_mean, nearest
 from cae_cli.options import Catalogue, OptionError, Range, build, describe, option
 
@@ -124,3 +129,29 @@ def test_a_catalogue_refuses_two_members_of_one_name():
     catalogue.add("a")(Example)
     with pytest.raises(ValueError, match="exists already"):
         catalogue.add("a")(Example)
+
+
+def numbers():
+    """Every numeric option: its key and declaration."""
+    groups = {**VARIANTS, **SEVERAL}
+    classes = [
+        General,
+        *ONE.values(),
+        *(cls for group in groups.values() for cls in group.values()),
+        RuleOptions,
+    ]
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in fields(cls):
+            if "range" in field.metadata and re.search("int|float", str(hints[field.name])):
+                yield pytest.param(field.metadata["range"], id=f"{cls.__name__}.{field.name}")
+
+
+@pytest.mark.parametrize("limits", list(numbers()))
+def test_every_number_has_bounds(limits):
+    for value in (math.inf, -math.inf, math.nan, 1e39, -1e30, 10**30, -(10**30)):
+        assert limits.complaint(value), value
+    if limits.largest < 1e30:
+        assert limits.complaint(1e30)
+    if limits.above == 0:
+        assert limits.complaint(1e-30)

@@ -52,6 +52,7 @@ from cae_cli.config.trust import (
     Refused,
     Trust,
     check_content,
+    check_expansion,
     check_untrusted,
     check_yaml,
     readable,
@@ -222,6 +223,7 @@ class Loader(ConfigLoaderImpl):
         node = super().load_configuration(
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
+        check_expansion(node)
         for key, complaint in (*violations(node), *self._changed_logging(node)):
             raise Refused(f"{key} {complaint}", where=self.origin(key), hint=f"remove {key}")
         return node

@@ -28,6 +28,9 @@ from cae_cli.training.options import TrainingOptions
 METRICS = {"val/psnr": "max", "val/ssim": "max", "val/mse": "min", "val/loss": "min", "explained": "max"}
 
 
+LONGEST_NAME = 255  # bytes of the name of a folder
+
+
 @dataclass(frozen=True, kw_only=True)
 class General:
     """The keys without a group."""
@@ -119,11 +122,13 @@ def parse(node: Mapping[Any, Any] | DictConfig) -> Config:
         is_missing = isinstance(node, DictConfig) and OmegaConf.is_missing(node, key)
         given[key] = "???" if is_missing else node[key]
     general = build(General, given, "")
-    if not re.fullmatch(r"[\w-][\w.-]*", general.task_name):
+    task = general.task_name
+    if not re.fullmatch(r"\w[\w.-]*", task) or len(task.encode()) > LONGEST_NAME:
         raise OptionError(
             "task_name",
-            f"must be the name of a folder, got {general.task_name!r}",
-            hint="use letters, digits, dots, dashes and underscores",
+            f"must be the name of a folder, got {task!r}",
+            hint=f"use at most {LONGEST_NAME} letters, digits, dots, dashes and underscores; "
+            "the first is no dot and no dash",
         )
     for group in groups:
         if node.get(group) is None and group not in SEVERAL:

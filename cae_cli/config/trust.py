@@ -34,6 +34,9 @@ MOST_LETTERS = 50_000  # of an override: Hydra's parser takes seconds for more
 MOST_BYTES = 256 * 1024
 MOST_NODES = 20_000
 DEEPEST = 50
+# And of what its interpolations make of it.
+MOST_EXPANDED = 1_000_000  # characters
+DEEPEST_REFERENCE = 100
 # Tags of plain values, which need not be written.
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -234,6 +237,86 @@ def _check_default(default: InputDefault, name: str) -> None:
 
 # -- the composed config ---------------------------------------------------------------------------
 
+_REFERENCE = re.compile(r"\$\{([^${}:]*)\}")  # the innermost of nested ones
+_UNKNOWN = "\0"  # in place of a value that is not plain text
+
+
+def check_expansion(node: DictConfig) -> None:
+    """Checks on paper how large interpolations make a composed config, without resolving any.
+
+    Raises:
+        Refused: larger than `MOST_EXPANDED`, as when every key doubles the next one; or keys refer to
+            each other in a circle, or through very many others.
+    """
+    tree = OmegaConf.to_container(node, resolve=False)
+    sizes: dict[tuple[str, ...], int] = {}
+
+    def size(path: tuple[str, ...], depth: int = 0) -> int:
+        """Characters and nodes at a path."""
+        if path in sizes:
+            return sizes[path]
+        key = ".".join(path)
+        if depth > DEEPEST_REFERENCE:
+            raise Refused(f"{key}: interpolations ${{…}} form a circle, or too long a chain")
+        value = _at(tree, path)
+        total = 1
+        if isinstance(value, str):
+            inner = list(_targets(tree, path, value))
+            total = len(value)
+        else:
+            inner = [(*path, name) for above, name, _ in _items(value) if not above]
+        total += sum(size(other, depth + 1) for other in inner)
+        if total > MOST_EXPANDED:
+            raise Refused(
+                f"{key or 'the config'}: interpolations ${{…}} make it larger than "
+                f"{MOST_EXPANDED:,} characters",
+                hint="write the value out",
+            )
+        return sizes.setdefault(path, total)
+
+    size(())
+
+
+def _targets(tree: Any, path: tuple[str, ...], text: str) -> Iterator[tuple[str, ...]]:
+    """The paths that text at ``path`` refers to, ``${a.${b}}`` too.
+
+    Raises:
+        Refused: which key is meant can be known only by resolving interpolations.
+    """
+    while references := _REFERENCE.findall(text):
+        if any(_UNKNOWN in reference for reference in references):
+            raise Refused(
+                f"{'.'.join(path)}: in ${{a.${{b}}}}, b must be plain text", hint="write the key out"
+            )
+        yield from (_target(path, reference) for reference in references)
+        text = _REFERENCE.sub(lambda found: _plain_text(_at(tree, _target(path, found[1]))), text)
+
+
+def _plain_text(value: Any) -> str:
+    return _UNKNOWN if isinstance(value, dict | list) or "${" in str(value) else str(value)
+
+
+def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
+    """The path that a reference in the value at ``path`` means: ``a.b``, ``.sibling``, ``list[0]``."""
+    name = reference.strip()
+    key = name.lstrip(".")
+    dots = len(name) - len(key)
+    base = path[: max(0, len(path) - dots)] if dots else ()
+    return (*base, *(part for part in re.split(r"[.\[\]]+", key) if part))
+
+
+def _at(tree: Any, path: Sequence[str]) -> Any:
+    """The value at a path, None if there is none."""
+    for part in path:
+        if isinstance(tree, list) and part.isdecimal() and int(part) < len(tree):
+            tree = tree[int(part)]
+        elif isinstance(tree, dict):
+            tree = next((inner for name, inner in tree.items() if str(name) == part), None)
+        else:
+            return None
+    return tree
+
+
 # The classes that options of Hydra's plugins name, besides the plugins themselves.
 _CLASSES = frozenset(
     f"optuna.{name}"
@@ -258,7 +341,7 @@ def violations(node: DictConfig) -> Iterator[tuple[str, str]]:
             yield f"{above}.{key}".lstrip("."), f"may run anything and is refused: {value}"
     for key in ("hydra.job.name", "hydra.output_subdir"):  # become parts of paths
         value = OmegaConf.select(node, key)
-        is_name = isinstance(value, str) and re.fullmatch(r"\.?[\w-][\w.-]*", value)
+        is_name = isinstance(value, str) and re.fullmatch(r"\.?\w[\w.-]*", value)
         if not is_name and not (value is None and key == "hydra.output_subdir"):
             yield key, f"must be a plain name, got {value!r}"
 

@@ -52,6 +52,7 @@ class Run:
     def __init__(self, folder: Path | GuardedPath) -> None:
         self.root = guard(folder)
         self.folder = self.root.shown
+        self._identity: tuple[int, int] | None = None  # of the folder, while the run is trained
         self.status_file = self.root / "status.json"
         self.setup_file = self.root / "run.json"
         self.summary_file = self.root / "summary.json"
@@ -193,6 +194,7 @@ class Run:
             with reserve.append() as file:
                 file.write(bytes(RESERVE))
             self.set_status("running")
+            self._identity = self._present()
             handler = _Log(self.log)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             package = logging.getLogger("cae_cli")
@@ -208,6 +210,8 @@ class Run:
                     self.set_status("ok")
             except BaseException as error:
                 cause = signals.behind(error)
+                if isinstance(cause, Exception):
+                    self.check_kept()
                 # On a full disk the first error is the one to report.
                 with contextlib.suppress(OSError, UserError):
                     reserve.unlink()
@@ -221,6 +225,27 @@ class Run:
                 package.removeHandler(handler)
                 with contextlib.suppress(OSError):
                     handler.close()
+
+    def check_kept(self) -> None:
+        """Checks, within `running`, that the folder is still the one of the run.
+
+        Raises:
+            UserError: somebody removed it.
+        """
+        if self._identity is not None and self._present() != self._identity:
+            raise UserError(
+                "the folder of the run was removed while it was trained",
+                where=self.folder,
+                hint="start the run again",
+            )
+
+    def _present(self) -> tuple[int, int] | None:
+        """Device and inode of the folder, None if there is none."""
+        try:
+            with self.root.opened() as opened:
+                return opened.identity()
+        except OSError:
+            return None
 
     def _set_status_of(self, error: BaseException) -> None:
         if isinstance(error, Interrupted | KeyboardInterrupt):

@@ -23,8 +23,8 @@ from cae_cli.errors import UserError
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import plain, read_json, write_json
-from cae_cli.system.files import make, writing
-from cae_cli.system.guarded import GuardedPath
+from cae_cli.system.files import is_in_use, make, writing
+from cae_cli.system.guarded import UNFINISHED, GuardedPath
 
 FILE = "fingerprint.json"
 SCHEMA_VERSION = 1
@@ -190,11 +190,20 @@ def claim_folder(folder: GuardedPath, fingerprint: Fingerprint, *, verdict: bool
             fingerprint.write(run)
             return JobFolder(run, note=note)
         known = Fingerprint.read(run, verdict=verdict)
+        if known is None and _is_unused(run):
+            fingerprint.write(run)
+            return JobFolder(run, note=note)
         if known == fingerprint:
             return _existing(run, fingerprint, note, verdict=verdict)
         changed = known.change(fingerprint) + " since" if known else "something else is in"
         note = f"{changed} {run.folder.name}"
         number += 1
+
+
+def _is_unused(run: Run) -> bool:
+    """Whether a sweep was killed after it had made the folder, before it wrote into it."""
+    names = [child.name for child in run.root.children()]
+    return all(name.startswith(UNFINISHED) for name in names) and not is_in_use(run.root)
 
 
 def _existing(run: Run, fingerprint: Fingerprint, note: str | None, *, verdict: bool) -> JobFolder:

@@ -7,17 +7,19 @@ from scratch. A job sends nothing back: its result is its run folder, its output
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from typing import Any
 
 from hydra.core.utils import JobRuntime, run_job
@@ -40,6 +42,7 @@ from cae_cli.training import backend
 
 GRACE = 5.0  # seconds between the signal that asks a job to end and SIGKILL
 TICK = 0.5  # seconds between two checks of the jobs
+LONGEST_SOCKET_FOLDER = 60  # bytes; 32 are added to it
 PRELOADED = ["keras", "cae_cli.sweep.job", "matplotlib.figure", "sklearn.datasets"]
 
 
@@ -192,6 +195,7 @@ class _Pool:
 
     def _end(self, job: PreparedJob) -> None:
         job.process.join()
+        _wait_for_orphan(job)
         self.running.remove(job)
         self.free.append(job.slot)
         _record_end(job, self.timeout)
@@ -244,7 +248,27 @@ class _Pool:
 
 def _forks() -> bool:
     """Whether jobs are forked from a server; with a GPU they would share its context."""
-    return "forkserver" in multiprocessing.get_all_start_methods() and not backend.visible_gpus()
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    return has_server and not backend.visible_gpus() and _has_place_for_socket()
+
+
+@functools.cache
+def _has_place_for_socket() -> bool:
+    """Lets `multiprocessing` choose its private folder where the path of the server's socket fits.
+
+    The path of a Unix socket has some 100 bytes, and TMPDIR may be longer than that.
+    """
+    parents = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp", "/dev/shm")
+    for parent in filter(None, parents):
+        if len(os.fsencode(parent)) <= LONGEST_SOCKET_FOLDER and os.access(parent, os.W_OK | os.X_OK):
+            before, tempfile.tempdir = tempfile.tempdir, parent
+            try:
+                return len(os.fsencode(util.get_temp_dir())) <= LONGEST_SOCKET_FOLDER + 20
+            except OSError:
+                continue
+            finally:
+                tempfile.tempdir = before
+    return False
 
 
 @contextlib.contextmanager
@@ -333,8 +357,22 @@ def _work(slot: Slot, run: Run, task: Task, config: DictConfig, configs: Any) ->
 
 
 def _end_with_the_sweep() -> None:
-    """Kills this process when that of the sweep is gone, because nothing would end it later."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
+    """Ends this process when that of the sweep is gone, because nothing would end it later.
+
+    Also when the server is gone that it was forked from: the sweep cannot see how it ends any more.
+    """
+    sweep, server = multiprocessing.parent_process(), os.getppid()
+    assert sweep is not None
+    while not multiprocessing.connection.wait([sweep.sentinel], TICK):
+        if os.getppid() != server:
+            os.kill(os.getpid(), signal.SIGTERM)
+            multiprocessing.connection.wait([sweep.sentinel], GRACE)
+            break
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_orphan(job: PreparedJob) -> None:
+    """Waits for a job that is still at work although the server that it was forked from has died."""
+    deadline = time.monotonic() + 2 * GRACE
+    while not job.folder.busy and is_in_use(job.run.root) and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -25,7 +25,9 @@ class Optimizer:
     keras_class: ClassVar[str]
     usual_rate: ClassVar[float] = 0.001
 
-    learning_rate: float = option("largest learning rate; the schedule multiplies it", least=0)
+    learning_rate: float = option(
+        "largest learning rate; the schedule multiplies it", least=0, largest=1e38
+    )  # the training of one that is too high diverges, and says so
     clip_norm: float | None = option("largest global norm of the gradients; null: unlimited", above=0)
 
     def build(self) -> Any:

@@ -128,7 +128,22 @@ def test_other_images_are_refused(here, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "the images have changed since the run started" in error and "--> x.npy" in error
     np.save("x.npy", x)
+    run = Run(here / "run")
+    setup = run.setup()
+    run.write_setup({key: value for key, value in setup.items() if key != "data"})
+    assert cli.run(["resume", "run", "training.epochs=3"]) == 2
+    assert "does not say on which images" in capsys.readouterr().err
+    run.write_setup(setup)
     assert cli.run(["resume", "run", "training.epochs=3"]) == 0
+
+
+def test_a_run_that_is_removed_while_it_trains_says_so(here, monkeypatch, capsys):
+    def removed(self, rows):
+        shutil.rmtree("run")
+
+    monkeypatch.setattr(Run, "write_metrics", removed)
+    assert train("run", "training.epochs=4") == 2
+    assert "error: the folder of the run was removed while it was trained\n" in capsys.readouterr().err
 
 
 def test_a_training_that_diverged_is_not_resumed(here, capsys):
