@@ -1,10 +1,12 @@
 """The parts of sweeps that need no process: which jobs there are, where they go, where they run."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -327,6 +329,20 @@ def test_a_job_is_interrupted_once_however_many_signals_come():
         with pytest.raises(Interrupted):  # the first is remembered
             signals.check()
     signals._received.clear()
+
+
+def test_a_status_that_cannot_be_written_does_not_end_the_other_jobs(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = PreparedJob((), None, claim_folder(tmp_path / "job", Fingerprint("", "", "")), epochs=1)
+    job.process = SimpleNamespace(exitcode=1)
+    pool._record_end(job, None)
+    assert job.run.status()["status"] == "failed"
+    monkeypatch.setattr(Run, "set_status", full)
+    job.run.status_file.unlink()
+    pool._record_end(job, None)
+    assert not job.run.status()
 
 
 # -- what is kept where only the training counts ------------------------------------------------------

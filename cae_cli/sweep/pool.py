@@ -310,7 +310,7 @@ def _start_server(folder: SweepFolder) -> None:
 def _record_end(job: PreparedJob, timeout: float | None) -> None:
     """Writes the status of a job whose process could not do so itself."""
     run, code = job.run, job.process.exitcode
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(OSError, UserError):  # on a full disk the other jobs continue
         status = run.status().get("status")
         if job.folder.busy or status in ("ok", "failed", "running") or is_in_use(run.root):
             return
