@@ -5,6 +5,7 @@ Both write the files of a run, so everything right of the run folder works for t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def diagnose_file(
                 f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
             )
             probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
+            check_computes(probe, images)
             if options.span == RANGES[0]:
                 _check_range(probe, images, screen)
             with screen.doing("measuring …"):
@@ -157,6 +159,26 @@ def write_run(
     folder.write_setup({**surroundings(), "command": [], "config": options, "data": described})
     statistics = experiment.dataset_statistics(images)
     experiment.write_results(folder, images, statistics, arrays, options, **training)
+
+
+def check_computes(probe: Probe, images: Images) -> None:
+    """Checks that the network computes an image: what Keras builds may still fail in a layer.
+
+    Raises:
+        UserError: it does not, as when a convolution gets integers.
+    """
+    import tensorflow as tf
+
+    wrong = (TypeError, ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+    try:
+        probe.reconstruct(as_float(images.held_out[:1]))
+    except wrong as error:
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")
+        said = [line for line in lines if line and not line.startswith("Exception encountered")]
+        raise UserError(
+            f"the model cannot compute an image: {printable(' '.join(said[:1]))[:300]}",
+            hint="call the model with one image in Keras to see the same error",
+        ) from error
 
 
 def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import logging
 import math
@@ -35,6 +36,7 @@ from cae_cli.system.guarded import UNFINISHED, GuardedPath, guard, is_name
 
 logger = logging.getLogger(__name__)
 
+LONGEST_LAYER = 120  # bytes of a layer's name in the name of a file; longer ones are cut
 RESERVE = 2**14  # bytes kept free for the status of a run that fills the disk
 
 
@@ -79,6 +81,10 @@ class Run:
         """
         if "{layer}" in name and not is_name(layer):
             raise _unreadable(self.arrays)
+        whole = layer.encode(errors="surrogatepass")
+        if len(whole) > LONGEST_LAYER:  # the name of a file has 255 bytes at most
+            start = whole[:LONGEST_LAYER].decode(errors="ignore")
+            layer = f"{start}_{hashlib.sha256(whole).hexdigest()[:8]}"
         return self.root / name.replace("{layer}", layer)
 
     def snapshot(self, epoch: int) -> GuardedPath:
@@ -351,9 +357,13 @@ class Run:
             raise _unreadable(self.summary_text) from error
 
     def write_arrays(self, path: GuardedPath, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Writes an npz file of named arrays."""
+        """Writes an npz file of named arrays; types that NumPy does not have, as float32."""
+        known = {
+            name: array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16, float8
+            for name, array in ((name, np.asarray(array)) for name, array in arrays.items())
+        }
         with path.atomic() as temporary:
-            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+            np.savez(temporary, **known)  # type: ignore[arg-type]
 
     def read_arrays(
         self, path: GuardedPath, only: Container[str] | None = None

@@ -711,3 +711,29 @@ def refused_without_hint(path):
     with pytest.raises(UserError) as caught:
         load(path)
     return caught.value.what
+
+
+def unusual(kind):
+    """Models of types and names that are rare, and correct or not."""
+    image = keras.Input((8, 8, 1))
+    x = layers.Discretization(bin_boundaries=[0.2, 0.6])(image) if kind == "integers" else image
+    types = {"bfloat16": "bfloat16", "float64": "float64"}
+    x = layers.Conv2D(4, 3, padding="same", name="long" * 75, dtype=types.get(kind))(x)
+    x = layers.MaxPooling2D()(x)
+    x = layers.Conv2D(2, 3, padding="same", name="long" * 74)(x)
+    x = layers.Conv2DTranspose(1, 3, strides=2, padding="same", name="output")(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("bfloat16", 0), ("integers", 2)])
+def test_unusual_types_and_long_names_of_layers(kind, code, tmp_path):
+    unusual(kind).save(tmp_path / "model.keras")
+    words = ("data=digits", "data.train=32", "data.test=32")
+    done = called(tmp_path, "diagnose", "model.keras", *words)
+    assert done.code == code, done.err
+    if code:
+        assert "error: the model cannot compute an image: " in done.err
+    else:
+        pictures = [path.stem for path in (tmp_path / done.folder / "filters").glob("long*.png")]
+        assert len(set(pictures)) == 2 and max(map(len, pictures)) < 200
+        assert max(map(len, done.out.splitlines())) < 400
