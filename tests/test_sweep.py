@@ -451,7 +451,6 @@ def test_a_damaged_job_is_told_and_the_others_are_ranked(grid, kind):
     [own] = [r for r in table(grid, "configuration") if (r["loss"], r["model"]) == ("mse", "l2")]
     assert (own["seeds"], own["status"]) == ("2", "2 of 3 ok")
     assert float(own["psnr"]) == pytest.approx(statistics.mean(psnr_of("mse", "l2", s) for s in (0, 2)))
-    assert not sweep.read(grid).all_ok
 
 
 @pytest.mark.parametrize(
@@ -528,9 +527,9 @@ def test_failed_and_interrupted_jobs_say_why_and_count_for_nothing(tmp_path):
     assert (float(row["psnr"]), row["seeds"], row["status"]) == (20.0, "1", "1 of 5 ok")
 
 
-def test_a_sweep_is_ok_if_all_its_jobs_are_and_as_bad_as_its_worst_finding(grid):
+def test_a_sweep_is_as_bad_as_its_worst_finding(grid):
     found = sweep.read(grid)
-    assert found.all_ok and found.reaches(Severity.WARNING) and found.reaches(Severity.NOTE)
+    assert found.reaches(Severity.WARNING) and found.reaches(Severity.NOTE)
     assert not found.reaches(Severity.ERROR)
 
 

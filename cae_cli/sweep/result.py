@@ -43,11 +43,6 @@ class Sweep:
     jobs: tuple[Job, ...]
     notes: tuple[str, ...] = ()
 
-    @property
-    def all_ok(self) -> bool:
-        """Whether every job finished."""
-        return all(job.status == "ok" for job in self.jobs)
-
     def reaches(self, severity: Severity) -> bool:
         """Whether a job has a finding at least this severe."""
         return any(Severity(name).rank <= severity.rank for job in self.jobs for name in job.severities)
