@@ -395,7 +395,9 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
     trained, settings = folder.training(), folder.settings()
     epochs = folder.read_metrics() if folder.metrics.exists() else {}
     arrays = folder.read_arrays(folder.arrays)
-    metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
+    # Networks that diverged have infinite errors, whose differences are not numbers.
+    with np.errstate(all="ignore"):
+        metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     return Outcome(

@@ -134,7 +134,10 @@ def same(tiles, others):
 
 @pytest.mark.parametrize(
     ("channels", "side", "examples"),
-    [(1, 12, 8), (3, 9, 8), (2, 40, 3), (4, 8, 1), (3, (10, 31), 8), (1, (90, 20), 2)],
+    [
+        *((2, 40, 3), (4, 8, 1), (3, (10, 31), 8), (1, (90, 20), 2)),
+        *(pytest.param(*shape, marks=pytest.mark.soak) for shape in ((1, 12, 8), (3, 9, 8))),
+    ],
 )
 def test_every_figure_is_drawn_for_any_shape(tmp_path, channels, side, examples):
     run = make_run(tmp_path, channels, side, examples=examples)

@@ -1,6 +1,8 @@
 """What tests with TensorFlow need."""
 
 import fcntl
+import functools
+import gc
 import json
 import os
 import sys
@@ -9,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from cae_cli.config.compose import checked
+from cae_cli.config.schema import Config
 from cae_cli.training import backend
 from tests.conftest import Done, called, started
 
 # The run that most tests share.
-DIGITS = ("data=digits", "data.train=192", "training.epochs=4", "regularization=[dropout,batchnorm]",
-          "loss=huber", "seed=3", "tags=[first]")  # fmt: skip
+DIGITS = ("data=digits", "data.train=192", "model.filters=[8]", "training.epochs=4",
+          "regularization=[dropout,batchnorm]", "loss=huber", "seed=3", "tags=[first]")  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")
 def tensorflow_as_in_a_process_of_its_own():
     """Before any test starts it otherwise, so that a run of this process has the bits of any other."""
     backend.start(deterministic=True, mixed_precision=False)
+    gc.freeze()  # every new network collects garbage, and need not look for it in TensorFlow's modules
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +36,12 @@ def absl_keeps_its_hands_off():
     """
     if "absl.logging" in sys.modules:
         sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+@functools.cache
+def configured(*overrides: str) -> Config:
+    """The checked config with these overrides, composed once."""
+    return checked(overrides)[1]
 
 
 class Trained:

@@ -17,7 +17,7 @@ from cae_cli.runs.folder import Run
 from tests.tf.alike import differences
 from tests.tf.kills import check_files, start
 
-SMALL = ("data=digits", "data.train=128", "training.epochs=2")
+SMALL = ("data=digits", "data.train=128", "model.filters=[8]", "training.epochs=1")
 
 
 def main() -> None:

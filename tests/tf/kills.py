@@ -30,7 +30,8 @@ from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import UNFINISHED
 from tests.tf.alike import differences
 
-SMALL = ("data=digits", "data.train=192", "training.batch_size=16", "training.snapshots=[0,2]")
+SMALL = ("data=digits", "data.train=192", "model.filters=[8]", "training.batch_size=16",
+         "training.snapshots=[0,2]")  # fmt: skip
 # What has a state beside the weights, in different company.
 CONFIGS = (
     ("regularization=[dropout,noise,batchnorm,l2]", "augmentation=light", "schedule=plateau",

@@ -9,7 +9,7 @@ from cae_cli.system import signals
 
 pytestmark = pytest.mark.tf
 
-SMALL = ("data=digits", "data.train=256", "training.epochs=2")
+SMALL = ("data=digits", "data.train=256", "model.filters=[8]", "training.epochs=2")
 WANTED = [
     batch.BatchRun("well.s1", (*SMALL, "seed=1")),
     batch.BatchRun("torn", (*SMALL, "optimizer.learning_rate=1e20")),
@@ -30,6 +30,7 @@ def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capf
     assert well.setup()["command"][2:] == [
         "data=digits",
         "data.train=256",
+        "model.filters=[8]",
         "training.epochs=2",
         "seed=1",
     ]

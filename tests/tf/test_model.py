@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from cae_cli.config.compose import Sources, checked
+from cae_cli.config.compose import Sources
 from cae_cli.model.build import build
+from tests.tf.conftest import configured
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402
@@ -17,7 +18,7 @@ MODELS = list(Sources().options("model"))
 
 
 def make(*overrides, shape=(28, 28, 1)):
-    config = checked(overrides)[1]
+    config = configured(*overrides)
     return build(shape, config.model, tuple(config.regularization.values()))
 
 

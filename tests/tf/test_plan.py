@@ -5,18 +5,18 @@ import itertools
 import keras
 import pytest
 
-from cae_cli.config.compose import checked
 from cae_cli.introspection.layers import size_of
 from cae_cli.metrics.network import network
 from cae_cli.model import memory
 from cae_cli.model.plan import parts, plan
+from tests.tf.conftest import configured
 from tests.tf.test_model import MODELS, make
 
 pytestmark = pytest.mark.tf
 
 
 def assert_planned(*overrides, shape):
-    config = checked(overrides)[1]
+    config = configured(*overrides)
     built = make(*overrides, shape=shape)
     assert plan(shape, config.model, tuple(config.regularization)) == network(built.facts())
     assert_counted(list(parts(shape, config.model)), config.model, built)
@@ -91,7 +91,7 @@ def test_the_plan_knows_what_else_the_diagnosis_asks_for(override):
 
 def test_what_a_frozen_part_and_a_linear_activation_keep_is_not_counted():
     shape, count = (16, 16, 1), memory.needed
-    usual, linear = (checked((f"model.activation={name}",))[1].model for name in ("relu", "linear"))
+    usual, linear = (configured(f"model.activation={name}").model for name in ("relu", "linear"))
     weights = 4 * sum(part.weights for part in parts(shape, usual))
     free = {part: count(shape, usual, 1000, part) - 3 * weights for part in ("encoder", "decoder")}
     assert 0 < free["encoder"] < count(shape, usual, 1000) - 4 * weights

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
 from cae_cli.introspection.probe import WATCHED, Probe
 from cae_cli.metrics.batches import BatchStatistics
@@ -13,8 +12,9 @@ from cae_cli.model.build import build
 from cae_cli.training import backend, recorder
 from cae_cli.training.fit import image_order
 from cae_cli.training.recorder import EARLY, Recorder
+from tests.tf.conftest import configured
 from tests.tf.test_model import plain_reference
-from tests.tf.test_training import EVERYTHING, IMAGES, trained, weights
+from tests.tf.test_training import EVERYTHING, IMAGES, SMALL, trained, weights
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.tf
 
 
 def new(*overrides):
-    config = checked(overrides)[1]
+    config = configured(SMALL, *overrides)
     backend.seed(config.seed)
     return build(IMAGES.shape, config.model, tuple(config.regularization.values()))
 
@@ -37,11 +37,14 @@ def recorded(*overrides, looks=False, images=IMAGES):
     return network, history, watching.record()
 
 
+REFERENCE = "model.filters=[16,8]"  # as in `plain_reference`
+
+
 def slow_training(l2=0.0, epochs=2, batch=32):
     """The reference network in plain Keras, with everything of every step computed on the way."""
-    network, plain = new(), plain_reference(l2)
+    network, plain = new("model=baseline", REFERENCE), plain_reference(l2)
     plain.set_weights(network.model.get_weights())
-    optimizer = checked([])[1].optimizer.build()
+    optimizer = configured().optimizer.build()
     kernels = [i for i, v in enumerate(plain.trainable_variables) if len(v.shape) == 4]
     steps = []
     for epoch in range(1, epochs + 1):
@@ -71,7 +74,7 @@ def slow_training(l2=0.0, epochs=2, batch=32):
 
 @pytest.mark.parametrize(("model", "l2"), [("baseline", 0.0), ("l2", 0.001)])
 def test_what_is_recorded_is_what_plain_keras_does(model, l2):
-    network, _, arrays = recorded(f"model={model}")
+    network, _, arrays = recorded(f"model={model}", REFERENCE)
     _, steps = slow_training(l2)
     assert len(steps) == 14
     assert list(arrays["dynamics/kernels"]) == [f"{name}/kernel" for name in network.kernels()]

@@ -21,8 +21,10 @@ from tests.tf.alike import differences
 
 pytestmark = pytest.mark.tf
 
-SMALL = ("data=digits", "data.train=256", "training.epochs=4", "regularization=[dropout,batchnorm]")
-LONG = ("data=digits", "data.train=1024", "training.epochs=3000", "training.snapshots=[0]")
+SMALL = ("data=digits", "data.train=256", "model.filters=[8]", "training.epochs=4",
+         "regularization=[dropout,noise,batchnorm]", "augmentation=light")  # fmt: skip
+LONG = ("data=digits", "data.train=1024", "model.filters=[8]", "training.epochs=3000",
+        "training.snapshots=[0]")  # fmt: skip
 
 
 class Sweep:
@@ -104,8 +106,9 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
         "{model.kernel_size:3,optimizer.learning_rate:0.1,training.epochs:3000},"
         "{model.kernel_size:3,optimizer.learning_rate:0.1,training.epochs:4}"
     )
-    words = ("data=digits", "data.train=256", "optimizer=sgd", "model.output_activation=linear",
-             "training.snapshots=[0]", "hydra.sweep.dir=sweep", f"sweep.pairs=[{pairs}]")  # fmt: skip
+    words = ("data=digits", "data.train=256", "model.filters=[8]", "optimizer=sgd",
+             "model.output_activation=linear", "training.snapshots=[0]", "hydra.sweep.dir=sweep",
+             f"sweep.pairs=[{pairs}]")  # fmt: skip
     sweep = Sweep(tmp_path, *words)
     wait_for(lambda: trained(tmp_path, 6))
     [victim] = trained(tmp_path, 6)
@@ -124,7 +127,7 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
         assert f"{folder.name}: failed: " in err
         assert str(value_of(Run(folder), "val/psnr")) == "nan"
     assert "epoch" not in err.replace("epochs", "") and "epoch 4/4" in (well / "job.log").read_text()
-    assert "4 jobs" in out and out.strip().splitlines()[-1] == "sweep"
+    assert "4 jobs, 3 not finished" in out and out.strip().splitlines()[-1] == "sweep"
 
     told = called(tmp_path, "sweep", "status", "sweep")
     assert told.code == 1 and "4 jobs: 1 ok, 3 failed, not in progress" in told.out
@@ -170,7 +173,7 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     assert "5 jobs" in out and "Run the same command to resume" in err
 
 
-def test_a_killed_sweep_goes_on_to_the_same_bits_and_a_grown_one_skips_what_is_done(tmp_path):
+def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_jobs(tmp_path):
     words = (*SMALL, "loss=mae", "seed=1,2", "hydra.launcher.n_jobs=2")
     for name in ("undisturbed", "disturbed", "alone"):
         (tmp_path / name).mkdir()
@@ -211,8 +214,8 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_and_a_grown_one_skips_what_is_d
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     jobs = [row for row in table(folder) if row["row"] == "job"]
     assert len(SweepFolder(folder).read().jobs) == len(jobs) == 3
-    code, out, err = swept(here, *SMALL, "loss=mae", "seed=range(1,4)")
-    assert code == 0 and "3 jobs of 3 already finished" in err and "3 jobs" in out
+    done = called(here, "train", "-m", *SMALL, "loss=mae", "seed=range(1,4)", "hydra.launcher.n_jobs=2")
+    assert done.code == 0 and "3 jobs of 3 already finished" in done.err and "3 jobs" in done.out
     assert [path.name for path in here.glob("runs/train/*")] == [folder.name]
 
 
@@ -224,7 +227,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.soak  # `test_crowd` has a sweep among runs
 def test_two_sweeps_of_the_same_second_do_not_disturb_each_other(tmp_path):
-    words = ("data=digits", "data.train=128", "training.epochs=1", "seed=0,1")
+    words = ("data=digits", "data.train=128", "model.filters=[8]", "training.epochs=1", "seed=0,1")
     both = [Sweep(tmp_path, *words) for _ in range(2)]
     ends = [sweep.end() for sweep in both]
     assert [code for code, _, _ in ends] == [0, 0], ends

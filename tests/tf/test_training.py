@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from cae_cli.config.compose import checked
 from cae_cli.data import Images, as_float
 from cae_cli.errors import UserError
 from cae_cli.introspection.probe import Probe
@@ -17,6 +16,7 @@ from cae_cli.training import backend
 from cae_cli.training.fit import Callbacks, fit, image_order
 from cae_cli.training.optimizers import OPTIMIZERS, Cosine, Plateau
 from cae_cli.training.recorder import Recorder
+from tests.tf.conftest import configured
 from tests.tf.test_model import plain_reference
 
 tf = pytest.importorskip("tensorflow")
@@ -39,8 +39,11 @@ def blobs(count, seed=0, side=28):
 IMAGES = Images(train=blobs(200), validation=blobs(50, 1), source="blobs")
 
 
+SMALL = "model.filters=[8]"
+
+
 def trained(*overrides, images=IMAGES, callbacks=None, network=None, recorder=None, parts=2):
-    config = checked(["training.epochs=2", *overrides])[1]
+    config = configured(SMALL, "training.epochs=2", *overrides)
     backend.seed(config.seed)
     network = network or build(images.shape, config.model, tuple(config.regularization.values()))
     recorder = recorder or Recorder(network.model, dict)
@@ -55,13 +58,16 @@ def weights(network):
 @pytest.mark.parametrize(
     ("name", "model", "l2"),
     [
-        *((name, "baseline", 0.0) for name in OPTIMIZERS),
+        *(
+            pytest.param(name, "baseline", 0.0, marks=[] if name in ("adam", "sgd") else soak)
+            for name in OPTIMIZERS
+        ),
         *(pytest.param(name, "l2", 0.001, marks=[] if name == "adam" else soak) for name in OPTIMIZERS),
     ],
 )
 def test_an_epoch_is_that_of_plain_keras(name, model, l2):
     overrides = [f"model={model}", f"optimizer={name}", "training.epochs=1"]
-    config = checked(overrides)[1]
+    config = configured(*overrides)
     backend.seed(0)
     ours = build((28, 28, 1), config.model, tuple(config.regularization.values()))
     plain = plain_reference(l2)
@@ -78,9 +84,9 @@ def test_an_epoch_is_that_of_plain_keras(name, model, l2):
 @pytest.mark.parametrize(
     "overrides",
     [
-        [],
         ["loss=ssim"],
         ["regularization=batchnorm"],
+        pytest.param([], marks=soak),
         pytest.param(["augmentation=light"], marks=soak),
         pytest.param(["model=l2"], marks=soak),
     ],
@@ -145,7 +151,15 @@ EVERYTHING = [
 ]
 
 
-@pytest.mark.parametrize("overrides", [[], EVERYTHING, ["model=attention", "loss=ssim"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        EVERYTHING,
+        ["model=attention", "model.filters=[8,4]", "loss=ssim"],
+        pytest.param([], marks=soak),  # so are images in a file, and of floats
+    ],
+    ids=" ".join,
+)
 def test_the_same_seed_gives_the_same_bits(overrides):
     first, again = (trained(*overrides, "seed=5") for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(weights(first[0]), weights(again[0]), strict=True))
@@ -197,7 +211,7 @@ def test_a_training_that_diverges_ends_at_that_step_with_its_last_good_weights()
 def test_weights_that_are_not_finite_end_the_training_at_that_step():
     # A finite gradient and a finite loss, but a step so large that float32 cannot hold the weights.
     linear = "model.output_activation=linear"
-    network = build(IMAGES.shape, checked([linear])[1].model)
+    network = build(IMAGES.shape, configured(SMALL, linear).model)
     start = weights(network)
     bright = Images(train=1e3 * as_float(IMAGES.train), validation=IMAGES.validation)
     overrides = [linear, "optimizer=sgd", "optimizer.learning_rate=1e38"]
@@ -218,7 +232,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training_with_the_epoch()
 def test_what_was_not_finite_is_said(value, what):
     bad = as_float(IMAGES.train).copy()
     bad[image_order(0, 1, 200)[40]] = value  # in the second step
-    network = build(IMAGES.shape, checked(["model.output_activation=linear"])[1].model)
+    network = build(IMAGES.shape, configured(SMALL, "model.output_activation=linear").model)
     _, history = trained(network=network, images=Images(train=bad, validation=IMAGES.validation))
     assert (history.diverged_at, history.diverged_in) == (2, what)
     assert all(np.isfinite(w).all() for w in weights(network))
@@ -228,7 +242,7 @@ def test_a_refused_step_leaves_batch_normalisation_as_it_was():
     # It moves its averages while it looks at a batch, before the loss is known not to be finite.
     bad = as_float(IMAGES.train).copy()
     bad[image_order(0, 2, 200)[40]] = np.nan
-    network = build(IMAGES.shape, checked([])[1].model, (BatchNorm(momentum=0.9),))
+    network = build(IMAGES.shape, configured(SMALL).model, (BatchNorm(momentum=0.9),))
     images = Images(train=bad, validation=IMAGES.validation)
     _, history = trained(images=images, network=network)
     assert history.diverged_at is not None
@@ -248,9 +262,8 @@ def test_early_stopping_ends_with_the_weights_of_the_best_epoch():
     def remember(history):
         saved[history.left_at] = weights(network)
 
-    config = checked([])[1]
     backend.seed(0)
-    network = build(IMAGES.shape, config.model, ())
+    network = build(IMAGES.shape, configured(SMALL).model, ())
     _, history = trained(
         "training.epochs=30",
         "training.early_stopping=2",
@@ -309,7 +322,7 @@ def test_clipping_limits_the_step():
         "optimizer=sgd", "optimizer.learning_rate=1", "optimizer.clip_norm=1e-6", "training.epochs=1"
     )[0]
     backend.seed(0)
-    start = weights(build(IMAGES.shape, checked([])[1].model))
+    start = weights(build(IMAGES.shape, configured(SMALL).model))
 
     def moved(network):
         return sum(float(np.abs(a - b).max()) for a, b in zip(weights(network), start, strict=True))
@@ -330,13 +343,13 @@ def test_callbacks_get_every_epoch_and_the_progress():
 
 
 def test_fewer_images_than_a_batch_are_refused():
-    config = checked([])[1]
+    config = configured()
     with pytest.raises(UserError, match=r"training\.batch_size is 32, but there are only 9"):
         config.training.check(9)
 
 
 def test_the_probe_writes_what_the_network_does():
-    config = checked([])[1]
+    config = configured()
     backend.seed(0)
     network = build(IMAGES.shape, config.model)
     probe = Probe(network, IMAGES)
