@@ -155,7 +155,7 @@ EVERYTHING = [
     "overrides",
     [
         EVERYTHING,
-        ["model=attention", "model.filters=[8,4]", "loss=ssim"],
+        ["model=attention", "loss=ssim"],
         pytest.param([], marks=soak),  # so are images in a file, and of floats
     ],
     ids=" ".join,

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.tf
 
 # A penalty under which all weights go to nothing.
 WORDS = (
-    "data=digits", "data.train=1024", "model.filters=[8]", "training.epochs=14",
-    "training.snapshots=[0]", "optimizer.learning_rate=0.01", "model.activation=leaky_relu",
-    "regularization=l2", "regularization.l2.strength=1",
+    "data=digits", "data.train=1024", "training.epochs=14", "training.snapshots=[0]",
+    "optimizer.learning_rate=0.01", "model.activation=leaky_relu", "regularization=l2",
+    "regularization.l2.strength=1",
 )  # fmt: skip
 
 
