@@ -47,7 +47,7 @@ def codes(out):
     return [finding["code"] for finding in json.loads(out)["diagnosis"]["findings"]]
 
 
-def test_dark_images_are_forecast_and_the_exit_code_says_so_where_it_is_asked(dark, capsys):
+def test_dark_images_are_forecast_and_fail_on_sets_the_exit_code(dark, capsys):
     assert check(*dark, "--json") == 0
     assert codes(capsys.readouterr().out) == ["CAE001"]
     assert check(*dark) == 0
@@ -99,7 +99,7 @@ def test_rules_can_be_disabled_and_moved_on_the_command_line(dark, capsys):
     assert "rules.CAE01 is not a rule" in capsys.readouterr().err
 
 
-def test_a_user_s_mistake_is_told_before_the_images_are_judged(tmp_path, capsys):
+def test_a_mistake_is_reported_before_the_images_are_checked(tmp_path, capsys):
     assert check("data=npz", "data.path=nowhere.npz") == 2
     assert capsys.readouterr().out == ""
     np.savez(tmp_path / "few.npz", x_train=strokes(20))

@@ -214,7 +214,7 @@ def test_a_wrong_value_of_an_experiment_is_traced_to_its_file(tmp_path):
     assert Path(error.where or "").name == "mine.yaml"
 
 
-def test_own_configs_are_found_beside_ours(tmp_path):
+def test_own_configs_are_used_in_addition_to_those_of_cae(tmp_path):
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text("defaults: [ssim, _self_]\nwindow: 5\n")
     config = checked(["loss=mine"], Sources(folders=(tmp_path,)))[1]
@@ -267,7 +267,7 @@ def test_what_could_run_anything_is_refused(key):
     assert "is refused" in refused(f"+{key}").what
 
 
-def test_an_experiment_that_names_a_group_like_a_value_is_told_how(tmp_path):
+def test_an_experiment_that_sets_a_group_like_a_value_gets_a_hint(tmp_path):
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
     for text in ("regularization: l2", "loss: ssim", "model: deep"):

@@ -187,7 +187,7 @@ def test_auto_takes_booleans() -> None:
     assert np.array_equal(scaled(images).images[..., 0], images.astype(np.float32))
 
 
-def test_a_source_may_say_what_white_is() -> None:
+def test_a_source_may_define_white() -> None:
     images = varied(dtype=np.float64, high=16)
     np.testing.assert_allclose(scaled(images, white=16).images[..., 0], images / 16, atol=1e-6)
 
@@ -411,7 +411,7 @@ def test_test_part_is_a_fixed_choice() -> None:
 # Noise
 
 
-def test_noise_has_the_asked_size_and_stays_in_range() -> None:
+def test_noise_has_the_given_size_and_stays_in_range() -> None:
     clean, dirty = (load(configured("glyphs", train=300, noise=s)) for s in (0.0, 0.1))
     assert dirty.train.dtype == np.float32
     assert dirty.train.min() >= 0

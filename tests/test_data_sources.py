@@ -100,7 +100,7 @@ def test_glyphs_come_in_any_size(size: int) -> None:
     assert load(configured("glyphs", train=10, size=size)).shape == (size, size, 1)
 
 
-def test_as_many_glyphs_are_drawn_as_were_asked_for() -> None:
+def test_as_many_glyphs_are_drawn_as_configured() -> None:
     assert len(configured("glyphs").read().images) == 8192 + 910
 
 
@@ -235,7 +235,7 @@ def test_an_empty_npz_has_no_arrays(tmp_path: Path) -> None:
         configured("npz", path=str(tmp_path / "a.npz")).read()
 
 
-def test_npz_and_npy_taken_for_each_other_are_told_apart(archive: Path, tmp_path: Path) -> None:
+def test_npz_and_npy_mistaken_for_each_other_are_reported(archive: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", grey())
     assert "data=npz" in str(refused("npy", path=str(archive)).hint)
     assert "data=npy" in str(refused("npz", path=str(tmp_path / "a.npy")).hint)
@@ -243,7 +243,7 @@ def test_npz_and_npy_taken_for_each_other_are_told_apart(archive: Path, tmp_path
 
 @pytest.mark.parametrize("name", ["npz", "npy", "image_folder"])
 @pytest.mark.parametrize("path", [None, "", "  "])
-def test_a_path_without_value_is_asked_for(name: str, path: str | None) -> None:
+def test_a_path_without_value_is_an_error(name: str, path: str | None) -> None:
     error = refused(name, path=path)
     assert error.what == "data.path has no value"
     assert str(error.hint).startswith("use data.path=")
@@ -448,7 +448,7 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("channels", "shape"), [(None, (2, 12, 12, 3)), (1, (2, 12, 12)), (3, (2, 12, 12, 3))]
 )
-def test_channels_are_what_was_asked_for(
+def test_channels_are_as_configured(
     channels: int | None, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     save(tmp_path / "a.png", grey())

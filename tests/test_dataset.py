@@ -70,7 +70,7 @@ def test_the_same_image_over_and_over_leaves_nothing_to_explain():
     assert (found.distinct, found.repeated) == (1 / 5, 1)
 
 
-def test_no_more_than_the_first_images_are_looked_at_and_all_are_counted():
+def test_statistics_use_only_the_first_images_and_all_are_counted():
     train = np.repeat(images(1, side=2), SAMPLED + 3, axis=0)
     train[SAMPLED:] = 7
     found = dataset_statistics(Images(train=train, validation=train[-2:]))
@@ -80,7 +80,7 @@ def test_no_more_than_the_first_images_are_looked_at_and_all_are_counted():
     assert dataset(train, train, counts=(9, 5)).train == 9
 
 
-def test_of_large_images_fewer_are_looked_at():
+def test_statistics_use_fewer_large_images():
     assert sample_size((28, 28, 1)) == SAMPLED
     assert 20 < sample_size((256, 256, 3)) < 100
     assert sample_size((8000, 8000, 3)) == 16

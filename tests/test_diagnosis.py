@@ -299,7 +299,7 @@ def test_a_risk_is_forecast_where_it_is_one_and_only_then(code):
     assert forecast(*faulty).findings[0].fixes
 
 
-def test_what_is_wrong_with_the_data_is_said_before_training_too():
+def test_problems_of_the_data_are_reported_before_training_too():
     always = [rule.code for rule in RULES if rule.when is When.ALWAYS]
     assert {"CAE101", "CAE102", "CAE105"} <= set(always)
     found = [f.code for f in forecast(*seen(high=255.0)).findings]
@@ -587,7 +587,7 @@ def test_an_absurd_learning_rate_is_replaced_and_not_divided():
     assert first.overrides == ("optimizer.learning_rate=0.1",)
 
 
-def test_softmax_is_told_to_be_something_else():
+def test_softmax_is_to_be_replaced():
     config = known(plain(checked(["model.output_activation=softmax"])[1]))
     softmax = replace(BLACK, network=replace(BLACK.network, output_activation="softmax"))
     assert diagnose(softmax, config).findings[0].fixes[0].overrides == (
@@ -608,7 +608,7 @@ BASES = [
 
 
 @pytest.mark.parametrize("code", sorted({**CASES, **FORECAST}))
-def test_every_prescription_can_be_said_in_the_words_of_keras(code):
+def test_every_fix_has_a_form_for_keras_scripts(code):
     if code in CASES:
         findings = diagnose(CASES[code][0], CONFIG).findings
     else:

@@ -101,7 +101,7 @@ FORBIDDEN = {
 
 @WAYS
 @pytest.mark.parametrize("key", FORBIDDEN)
-def test_what_a_file_says_of_hydra_is_refused_with_the_file_and_the_key(here, theirs, way, key):
+def test_options_of_hydra_in_a_file_are_refused_with_the_file_and_the_key(here, theirs, way, key):
     error = refused(*way(theirs, f"hydra: {{{FORBIDDEN[key]}}}\n"))
     assert ".".join(key.split(".")[:2]) in error.what and "mine.yaml" in (error.where or "")
     assert "--trust-configs" in (error.hint or "") or key == "hydra.mode"

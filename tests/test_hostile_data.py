@@ -157,7 +157,7 @@ def test_nothing_but_a_bomb_is_an_error_in_one_line(tmp_path):
     )
 
 
-def test_pictures_as_large_as_allowed_are_decoded_one_beside_the_other_only_if_there_is_room(folder):
+def test_pictures_as_large_as_allowed_are_decoded_in_parallel_only_if_there_is_room(folder):
     picture = Image.new("RGBA", (9_000, 9_000), (10, 20, 30, 255))
     for i in range(3):
         picture.paste((200, 60 * i, 50, 100), (1000 * i, 500, 5000, 8000))
@@ -529,7 +529,7 @@ def test_of_every_kind_of_animation_the_first_frame_is_taken(kind, tmp_path):
         assert np.array_equal(read, colour(seed=0))
 
 
-def test_frames_behind_the_first_are_not_even_looked_at(tmp_path):
+def test_frames_after_the_first_are_not_decoded(tmp_path):
     first = tmp_path / "first.gif"
     Image.fromarray(grey()).save(first)
     start = first.read_bytes().rstrip(b";")
@@ -655,7 +655,7 @@ def test_zeros_without_end_are_refused_before_they_are_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["|u1", "<f8", "|V1000000"])
-def test_a_header_that_says_more_than_the_file_has_is_not_believed(dtype, tmp_path):
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(dtype, tmp_path):
     head = header(dtype, (10**9, 32, 32))
     path = packed(tmp_path / "a.npz", [("x_train.npy", head + bytes(1000))])
     assert "is truncated: x_train should have" in checked_array(path)

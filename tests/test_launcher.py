@@ -80,7 +80,7 @@ def test_combinations_can_be_left_out():
         ),
     ],
 )
-def test_what_cannot_be_is_said_with_the_nearest_name(words, complaint, hint):
+def test_what_cannot_be_chosen_is_an_error_with_the_nearest_name(words, complaint, hint):
     with pytest.raises(UserError) as caught:
         jobs(*words)
     assert complaint in caught.value.what and hint in (caught.value.hint or "")
@@ -176,7 +176,7 @@ def finished(run, status="ok", reason=None):
     run.set_status(status, reason)
 
 
-def test_a_finished_job_stays_and_one_that_differs_goes_beside_it(tmp_path, mark):
+def test_a_finished_job_stays_and_one_that_differs_gets_a_new_folder(tmp_path, mark):
     first = claim_folder(GuardedPath(tmp_path) / "job", mark())
     assert not first.finished and first.note is None
     finished(first.run)
@@ -293,7 +293,7 @@ def test_cores_are_divided_among_jobs(cores):
     assert len(slots.slots_for(4, 3, [])) == 3 and len(slots.slots_for(None, 9, [])) <= 4
 
 
-def test_a_gpu_has_one_job_unless_more_are_asked_for(cores):
+def test_a_gpu_has_one_job_unless_configured_otherwise(cores):
     cores(0, 1)
     assert [slot.gpu for slot in slots.slots_for(None, 9, ["0", "1", "2"])] == ["0", "1", "2"]
     assert [slot.gpu for slot in slots.slots_for(4, 9, ["0", "1"])] == ["0", "1", "0", "1"]

@@ -142,7 +142,7 @@ def named(word, root=None):
         ("night", NEWEST),
     ],
 )
-def test_a_run_is_found_by_every_word_for_it(here, word, folder):
+def test_a_run_is_selected_by_each_of_its_names(here, word, folder):
     assert named(word) == f"runs/{folder}"
 
 
@@ -165,13 +165,13 @@ def test_a_run_is_found_by_every_word_for_it(here, word, folder):
         ("runs/nothing", "no such folder", ""),
     ],
 )
-def test_a_word_for_several_runs_or_none_is_an_error_with_what_was_meant(here, word, what, hint):
+def test_a_name_that_matches_several_runs_or_none_is_an_error_with_candidates(here, word, what, hint):
     with pytest.raises(UserError) as caught:
         find(word)
     assert what in caught.value.what and hint in (caught.value.hint or "")
 
 
-def test_without_runs_a_word_names_none(tmp_path, monkeypatch):
+def test_without_runs_no_name_matches(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for word in ("last", "1", "abcd"):
         with pytest.raises(UserError, match=r"there are no runs|no run is called"):
@@ -184,7 +184,7 @@ def test_a_folder_with_a_run_is_meant_before_a_number_or_a_name(here):
     assert named("2") == "2" and named("3") == f"runs/{SWEEP}/{JOBS[0]}"
 
 
-def test_a_name_that_is_a_number_too_is_told_apart(here):
+def test_a_name_that_is_also_a_number_is_not_confused_with_it(here):
     made(here / "runs" / "4", "2026-01-05T10:00:00")
     with pytest.raises(UserError, match="'4' may be one of 2 runs"):
         find("4")
@@ -193,14 +193,14 @@ def test_a_name_that_is_a_number_too_is_told_apart(here):
     assert named("0003").endswith("_0003") and named("3").endswith(JOBS[0])
 
 
-def test_other_folders_of_runs_are_looked_through_if_they_are_named(here):
+def test_other_folders_of_runs_are_searched_if_they_are_given(here):
     made(here / "elsewhere" / "x", "2026-02-01T10:00:00")
     assert named("last", Path("elsewhere")) == "elsewhere/x" and named("last").endswith("_2345")
     with pytest.raises(UserError, match="no such folder"):
         Registry(Path("nowhere"))
 
 
-def test_numbers_stay_when_runs_are_added_and_when_one_goes_on(here):
+def test_numbers_stay_when_runs_are_added_and_when_one_is_resumed(here):
     before = {e.name: e.number for e in Registry().entries}
     assert list(before) == [OLDEST, SECOND, *(f"{SWEEP}/{job}" for job in JOBS), NEWEST]
     made(here / "runs" / "x", "2026-03-01T10:00:00")
@@ -209,7 +209,7 @@ def test_numbers_stay_when_runs_are_added_and_when_one_goes_on(here):
     assert {name: after[name] for name in before} == before and after["x"] == 6
 
 
-def test_words_of_a_command_are_told_from_runs():
+def test_arguments_of_a_command_are_distinguished_from_runs():
     assert split(["last", "loss=ssim"]) == (["last"], ["loss=ssim"])
     assert split(["k3fa/loss=mse,seed=0", "seed=1"]) == (["k3fa/loss=mse,seed=0"], ["seed=1"])
     assert split(["hydra/launcher=joblib", "last"]) == (["last"], ["hydra/launcher=joblib"])
@@ -328,7 +328,7 @@ def test_other_programs_get_all_of_it(here, capsys):
     assert float(rows[0]["psnr"]) == 21.0 and rows[0]["tags"] == "old"
 
 
-def test_nothing_to_list_is_said(here, capsys, tmp_path_factory, monkeypatch):
+def test_an_empty_list_is_reported(here, capsys, tmp_path_factory, monkeypatch):
     told = listed(capsys, "status=running")
     assert told.out == "" and "none of 5 runs" in told.err
     assert json.loads(listed(capsys, "status=running", "--json").out) == []
@@ -558,7 +558,7 @@ def test_tags_are_added_and_removed_beside_those_of_the_config(here, capsys):
 
 
 @pytest.mark.parametrize("tag", ["a b", "a,b", "a=b", "", "x" * 100, "a\nb", "\x1b"])
-def test_what_is_no_word_is_no_tag(here, capsys, tag):
+def test_an_invalid_tag_is_refused(here, capsys, tag):
     assert cli.run(["runs", "tag", "aaaa", tag]) == 2
     assert "a tag has at most 60 characters" in capsys.readouterr().err
     assert not Run(here / "runs" / OLDEST).tags_file.shown.exists()
@@ -694,7 +694,7 @@ def test_a_sweep_is_removed_only_by_its_own_name(here, capsys):
     assert len(Registry().entries) == 3
 
 
-def test_removing_is_asked_about_on_a_terminal(here):
+def test_removing_needs_confirmation_on_a_terminal(here):
     code, shown = on_a_terminal("runs", "rm", "aaaa", answer=b"n\n", cwd=here)
     assert code == 2 and "remove 1 folder? [y/N]" in shown and "nothing was removed" in shown
     assert f"runs/{OLDEST}  ok, tagged old" in shown and (here / "runs" / OLDEST).exists()
@@ -717,7 +717,7 @@ def compared(capsys, *words):
     return capsys.readouterr().out.splitlines()
 
 
-def test_runs_are_beside_each_other_with_the_best_marked(here, capsys):
+def test_runs_are_listed_side_by_side_with_the_best_marked(here, capsys):
     lines = compared(capsys, "aaaa", "k3fa/loss=mse,seed=0")
     assert "21.00 " in lines[1] and "25.00*" in lines[2] and "0.625*" in lines[2]
     assert "25.0%*" not in lines[1] + lines[2]  # the same for both
@@ -789,7 +789,7 @@ def test_a_comparison_needs_two_runs(here, capsys):
     assert "whole number from 1" in capsys.readouterr().err
 
 
-def test_what_differs_is_said_in_words_and_by_the_exit_code(here, capsys):
+def test_differences_are_reported_in_text_and_by_the_exit_code(here, capsys):
     assert cli.run(["compare", "3", "4", "--exit-code"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert "config" in lines and "  loss: mse → ssim" in lines
@@ -824,7 +824,7 @@ def test_other_images_code_and_machines_are_differences(here, capsys):
     assert "config" not in shown and "cae-cli" not in shown
 
 
-def test_numbers_that_differ_in_their_last_digit_are_told_apart(here, capsys):
+def test_numbers_that_differ_in_their_last_digit_are_shown_as_different(here, capsys):
     other = here / "runs" / "copy"
     shutil.copytree(here / "runs" / OLDEST, other)
     summary = json.loads((other / "summary.json").read_text())
@@ -895,7 +895,7 @@ def test_a_mistake_is_one_error_line_and_one_hint(here, capsys, words, what, hin
     assert len(lines) <= 3
 
 
-def test_commands_that_judge_a_run_take_a_word_for_it(here, capsys):
+def test_commands_that_diagnose_a_run_accept_its_names(here, capsys):
     for words in (["report", "aaaa"], ["diagnose", "1"], ["report", "aaaa", "--runs", "runs"]):
         assert cli.run(words) == 2  # there are no arrays to judge
         assert f"runs/{OLDEST}" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_every_option_there_is_comes_back(number):
     ],
     ids=str,
 )
-def test_a_config_comes_back_from_few_words(words):
+def test_a_config_is_reproduced_by_few_overrides(words):
     config = config_of(*words)
     made = overrides_of(config)
     assert again(config) == config and not made.unknown and not made.new
@@ -229,7 +229,7 @@ def test_keys_of_hydra_and_groups_in_a_strangers_file_do_not_reach_the_command_l
 
 
 @pytest.mark.parametrize("nonsense", [None, "text", [[1]], {"name": 3}])
-def test_a_config_with_nonsense_in_a_group_is_refused_or_said(nonsense):
+def test_a_config_with_nonsense_in_a_group_is_refused_or_reported(nonsense):
     for group in ("data", "model", "loss", "regularization", "training", "rules", "seed", "tags"):
         config = copy.deepcopy(config_of())
         config[group] = nonsense

@@ -107,7 +107,7 @@ def test_a_threshold_of_ones_own_changes_what_is_forecast():
     assert "CAE001" in changed.passed
 
 
-def test_a_disabled_rule_does_not_look_and_that_is_said():
+def test_a_disabled_rule_is_not_checked_and_listed_as_disabled():
     dead = replace(healthy(), layers=DEAD)
     diagnosis = diagnose(dead, config("rules.CAE401.enabled=false"))
     assert diagnosis.disabled == ("CAE401",) and diagnosis.findings == ()
@@ -204,7 +204,7 @@ def written(folder, text, name="my rules.py"):
     return path
 
 
-def test_rules_of_ones_own_are_asked_like_any_other(tmp_path, rules):
+def test_rules_of_ones_own_are_checked_like_any_other(tmp_path, rules):
     assert refused("rules.MINE01.threshold=.2").what == "rules.MINE01 is not a rule"
     load_rules(written(tmp_path, MINE))
     assert [rule.code for rule in rules] == sorted(rule.code for rule in rules)

@@ -180,7 +180,7 @@ def test_surroundings_say_what_ran():
     assert found["machine"]["python"]
 
 
-def test_a_run_of_an_older_version_is_told_how_to_be_made_again(tmp_path):
+def test_a_run_of_an_older_version_gets_a_hint_how_to_repeat_it(tmp_path):
     folder = tmp_path / "my run"
     folder.mkdir()
     (folder / "run.json").write_text('{"schema": 1, "command": ["cae", "train", "loss=mse"]}')

@@ -74,7 +74,7 @@ def test_a_folder_read_into_a_file_gives_the_same_images(tmp_path, monkeypatch):
     assert on_disk.notes == in_memory.notes
 
 
-def test_a_full_disk_is_said(monkeypatch):
+def test_a_full_disk_is_reported(monkeypatch):
     class Full(io.BytesIO):
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -85,7 +85,7 @@ def test_a_full_disk_is_said(monkeypatch):
         full.append(grey(1)[0])
 
 
-def test_a_disk_that_is_full_at_the_last_byte_is_said_too(monkeypatch):
+def test_a_disk_that_is_full_at_the_last_byte_is_reported_too(monkeypatch):
     array = spool.Spool(0)
     for image in grey(9):
         array.append(image)

@@ -219,7 +219,7 @@ def test_the_leaderboard_is_what_the_jobs_files_say(grid):
         assert (row["status"], row["code"], row["problem"]) == ("ok", "CAE211", "a problem")
 
 
-def test_the_screen_says_order_ties_reasons_and_where_the_pictures_are(grid):
+def test_the_screen_shows_order_ties_reasons_and_where_the_figures_are(grid):
     text = text_of(grid)
     lines = text.splitlines()
     assert "18 jobs, all finished" in text
@@ -439,7 +439,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_job_is_told_and_the_others_are_ranked(grid, kind):
+def test_a_damaged_job_is_reported_and_the_others_are_ranked(grid, kind):
     damage, status, problem = DAMAGE[kind]
     hurt = grid / "loss=mse,model=l2,seed=1"
     damage(hurt)
@@ -510,7 +510,7 @@ def test_findings_of_another_kind_are_none(grid, findings):
     assert not sweep.read(grid).reaches(Severity.NOTE)
 
 
-def test_failed_and_interrupted_jobs_say_why_and_count_for_nothing(tmp_path):
+def test_failed_and_interrupted_jobs_are_reported_with_a_reason_and_not_counted(tmp_path):
     words = [[f"seed={s}"] for s in range(5)]
     paths = write_sweep(tmp_path / "s", words, ["seed"])
     write_job(paths[0], words[0], 20.0, code="CAE211")
@@ -572,7 +572,7 @@ def test_without_commands_that_name_the_same_keys_the_configs_say_it(tmp_path):
     assert [job.values["model.kernel_size"] for job in found.jobs] == ["3", "3", "5", "5"]
 
 
-def test_a_choice_is_told_by_its_name_and_not_by_the_options_it_brings(tmp_path):
+def test_a_choice_is_shown_by_its_name_and_not_by_the_options_it_sets(tmp_path):
     losses = [{"name": "mse"}, {"name": "ssim", "window": 7}, {"name": "ssim", "window": 11}]
     for k, (loss, kinds) in enumerate(itertools.product(losses, ({}, {"l2": {"strength": 0.1}}))):
         config = {"loss": loss, "regularization": kinds, "model": {"filters": [4]}}
@@ -602,7 +602,7 @@ def test_a_folder_that_is_none_is_the_users_to_mend(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.json", "effects.json", "contact.png"])
-def test_what_cannot_be_written_is_said_and_leaves_no_half_file(grid, name):
+def test_what_cannot_be_written_is_reported_and_leaves_no_partial_file(grid, name):
     (grid / name).mkdir()
     with pytest.raises(UserError, match="cannot write the leaderboard"):
         sweep.rebuild(grid)

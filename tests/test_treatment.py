@@ -148,7 +148,7 @@ def test_random_controls_leave_the_budget_and_the_images_alone():
     assert {key_of(beside(("loss=bce",), seed)[0]) for seed in range(5)} <= set(CHANGED)
 
 
-def test_a_random_control_is_no_option_that_does_nothing_beside_the_others():
+def test_a_random_control_is_no_option_without_effect_next_to_the_others():
     idle = {"augmentation.target", "model.sampling_kernel", "optimizer.nesterov"}
     words = ("optimizer=sgd", "optimizer.momentum=0")
     assert not idle & {option.key for option in _options(batch.checked(words))}
@@ -284,7 +284,7 @@ def test_what_does_not_fit_or_changes_nothing_or_was_tried_is_passed_over():
     assert one.wanted() == [] and one.is_over
 
 
-def test_a_random_control_goes_beside_every_step_and_no_further():
+def test_a_random_control_accompanies_every_step_and_no_more():
     first = arm([made(FAULTY, PENALTY)], name="rx")
     other = arm([made(FAULTY, PENALTY)], RandomControls(RandomControl(0), first), name="control")
     steps = 0
@@ -437,7 +437,7 @@ def snapshot(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")}
 
 
-def test_a_run_is_fixed_beside_a_random_control_and_is_left_alone_itself(trainings, capsys):
+def test_a_run_is_fixed_next_to_a_random_control_and_is_not_changed_itself(trainings, capsys):
     trainings.results["control"] = DEAD
     before = snapshot(trainings.home)
     assert cli.run(["treat", "last"]) == 0
@@ -474,12 +474,12 @@ def test_treatment_json_has_all_of_it_and_json_prints_it(trainings, capsys):
     assert failing == ["inactive maps"]
 
 
-def test_what_random_changes_fix_too_is_said_to_be_chance(trainings, capsys):
+def test_what_random_changes_fix_too_is_reported_as_chance(trainings, capsys):
     assert cli.run(["treat", "last"]) == 0
     assert "a random change fixed it too (score 0.76), so this may be chance" in capsys.readouterr().out
 
 
-def test_no_fix_helps_and_that_is_said(trainings, capsys):
+def test_that_no_fix_helps_is_reported(trainings, capsys):
     trainings.default = DEAD
     assert cli.run(["treat", "last", "--max-fixes", "2"]) == 0
     out = capsys.readouterr().out
@@ -613,7 +613,7 @@ def test_a_healthy_run_and_one_that_only_advice_helps_are_not_trained(trainings,
         (["last", "--seed", "3"], "unrecognized arguments: --seed"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_trained(trainings, capsys, words, said):
+def test_mistakes_are_reported_before_anything_is_trained(trainings, capsys, words, said):
     assert cli.run(["treat", *words]) == 2
     assert said in capsys.readouterr().err and not trainings.trained
 

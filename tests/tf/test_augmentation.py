@@ -27,7 +27,7 @@ def inner(images):
     return images[:, 8:-8, 12:-12]
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_without_options_nothing_changes():
     images = ramp()
     assert augmented(images) == pytest.approx(images, abs=1e-4)
     assert not Augmentation(**NONE).active
@@ -92,7 +92,7 @@ def test_values_stay_in_their_range():
 
 
 @pytest.mark.parametrize("target", ["same", "original"])
-def test_the_target_is_transformed_with_the_input_unless_asked_not_to(target):
+def test_the_target_is_transformed_with_the_input_unless_configured_otherwise(target):
     # A network that copies its input has no error if the target is the same, and has one if not.
     from cae_cli.config.compose import checked
     from cae_cli.data import Images

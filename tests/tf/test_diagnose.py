@@ -136,7 +136,7 @@ def test_bytes_behind_a_sigmoid_are_seen(glyphs, tmp_path):
     assert first["code"] == "CAE102" and "sigmoid" in first["message"]
 
 
-def test_a_learning_rate_that_is_too_high_is_seen_and_told_in_the_words_of_keras(glyphs, tmp_path):
+def test_a_learning_rate_that_is_too_high_is_diagnosed_in_terms_of_keras(glyphs, tmp_path):
     watch = fitted(plain_network(), glyphs, tmp_path, optimizer=keras.optimizers.Adam(0.5), epochs=5)
     assert watch.report["diagnosis"]["findings"][0]["code"] == "CAE207"
     assert "learning_rate=0.001" in (watch.folder / "summary.txt").read_text()
@@ -198,13 +198,13 @@ def test_a_network_without_convolutions_is_refused_and_leaves_no_folder(saved):
     assert set((saved / "runs" / "diagnose").glob("*")) == before
 
 
-def test_skip_connections_are_found_out_and_can_be_made_to_fail(saved):
+def test_skip_connections_are_detected_and_can_set_the_exit_code(saved):
     done, report = diagnosed(saved, "skips.keras", *IMAGES, "--fail-on", "error")
     assert done.code == 1
     assert report["diagnosis"]["findings"][0]["code"] == "CAE502"
 
 
-def test_another_range_is_noticed_and_can_be_said(saved, plain):
+def test_another_range_is_detected_and_can_be_given(saved, plain):
     done, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
     assert "--range=0,255" in done.err
     _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--latent", "code")

@@ -115,7 +115,7 @@ def canary(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_code_is_refused_and_run_only_where_it_is_asked_for(suffix, tmp_path):
+def test_code_is_refused_and_run_only_with_unsafe(suffix, tmp_path):
     made, code = canary(tmp_path)
     network(layers.Lambda(code)).save(tmp_path / f"model.{suffix}")
     made.unlink()  # it ran while the model was built

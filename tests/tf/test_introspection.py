@@ -243,7 +243,7 @@ def test_normalisation_and_dropout_are_seen():
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_strangers_are_taken_apart_and_put_together(stranger):
+def test_foreign_networks_are_split_and_reassembled(stranger):
     model = stranger()
     found = introspect(model)
     assert outputs_equal(model, found, images(found.model))
@@ -272,7 +272,7 @@ def test_the_code_is_the_narrowest_place(stranger, code, convolutions, depth, hi
     assert found.hidden_activation == hidden
 
 
-def test_the_code_is_behind_its_activation():
+def test_the_code_is_taken_after_its_activation():
     assert introspect(dense_latent()).latent_layer == "squeezed"
     image = x = keras.Input((8, 8, 1))
     for layer in (conv(8, strides=2), conv(2), layers.BatchNormalization(), layers.ReLU(name="here")):
@@ -359,7 +359,7 @@ def test_an_unbuilt_model_gets_its_shape_from_the_images():
         introspect(open_sides, shape=(6, 7, 3))
 
 
-def test_what_keras_cannot_follow_is_said():
+def test_what_keras_cannot_trace_is_reported():
     class Tensorflow(keras.Model):
         def __init__(self):
             super().__init__()
@@ -440,7 +440,7 @@ def test_depthwise_and_separable_kernels_are_those_that_act():
 
 
 @pytest.mark.parametrize("network", [lambda: make().model, u_net, nested])
-def test_a_replaced_filter_is_the_constant_that_was_asked_for(network):
+def test_a_replaced_filter_is_the_given_constant(network):
     found = introspect(network())
     x = images(found.model)
     replaced = found.with_replaced_maps()

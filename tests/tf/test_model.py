@@ -124,7 +124,7 @@ def test_kernels_of_transposed_convolutions_have_the_same_order_of_axes():
     assert np.array_equal(kernels["decoder_2"][0, 1, 2, 3], np.array(layer.kernel)[0, 1, 3, 2])
 
 
-def test_the_code_has_the_channels_that_were_asked_for():
+def test_the_code_has_the_configured_channels():
     assert make("model.latent_channels=3").latent.shape[-1] == 3
     assert make("model=wide").latent.shape == (None, 7, 7, 8)
     assert make("model=shallow").latent.shape == (None, 14, 14, 8)

@@ -136,7 +136,7 @@ def test_targets_that_are_not_augmented_show_in_what_is_fed():
     assert float(recorded(*AUGMENTED, "augmentation.target=original")[2]["batches/pair"]) > 0.1
 
 
-def test_the_maps_are_looked_at_after_the_steps_that_were_promised():
+def test_the_maps_are_measured_after_the_documented_steps():
     steps_of = ["training.batch_size=8", "training.epochs=6", "training.snapshots=[0,2]"]
     _, _, arrays = recorded(*steps_of, looks=True)
     assert arrays["dynamics/look_steps"].tolist() == [0, 32, 50, 128, 150]
@@ -149,7 +149,7 @@ def test_the_maps_are_looked_at_after_the_steps_that_were_promised():
             assert np.array_equal(arrays[f"look_image_std/{layer}"][row], spread.image_std())
 
 
-def test_the_maps_that_are_looked_at_are_those_of_the_first_held_out_images():
+def test_the_measured_maps_are_those_of_the_first_held_out_images():
     network = new()
     held_out = as_float(IMAGES.held_out[:WATCHED])
     maps = keras.Model(network.model.input, network.maps["encoder_1"])(held_out).numpy()
@@ -175,7 +175,7 @@ class Blind:
     [pytest.param([], marks=pytest.mark.soak), EVERYTHING],
     ids=["reference", "everything"],
 )
-def test_looking_changes_no_bit(overrides):
+def test_measuring_the_maps_changes_no_bit(overrides):
     words = [
         *overrides,
         "training.batch_size=4",

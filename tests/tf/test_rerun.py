@@ -52,7 +52,7 @@ def test_a_change_is_the_only_difference_of_the_config(here, capfd):
     assert (here / "side.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_other_commands_take_a_word_for_a_run(here, capfd):
+def test_other_commands_accept_names_of_a_run(here, capfd):
     [entry] = Registry().entries
     for words in (["report", "last"], ["diagnose", entry.id, "rules.CAE303.enabled=false"],
                   ["resume", "1"]):  # fmt: skip

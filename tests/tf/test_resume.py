@@ -73,7 +73,7 @@ def test_a_signal_leaves_no_part_of_a_file_and_a_damaged_checkpoint_costs_an_epo
     assert not differences(undisturbed, here / "run")
 
 
-def test_a_run_of_before_its_first_checkpoint_begins_again(here, undisturbed, monkeypatch):
+def test_a_run_without_a_checkpoint_starts_again(here, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         interrupted_in(patch, 1)
         with pytest.raises(Interrupted):
@@ -146,7 +146,7 @@ def test_a_run_that_is_removed_while_it_trains_says_so(here, monkeypatch, capsys
     assert "error: the folder of the run was removed while it was trained\n" in capsys.readouterr().err
 
 
-def test_a_cosine_that_was_planned_shorter_is_said(here, capsys):
+def test_a_cosine_schedule_that_was_planned_shorter_is_reported(here, capsys):
     assert train("run", "training.epochs=2", "schedule=cosine") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
     error = capsys.readouterr().err

@@ -229,7 +229,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training_with_the_epoch()
 
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "loss"), (np.inf, "loss"), (1e14, "gradient")])
-def test_what_was_not_finite_is_said(value, what):
+def test_what_was_not_finite_is_recorded(value, what):
     bad = as_float(IMAGES.train).copy()
     bad[image_order(0, 1, 200)[40]] = value  # in the second step
     network = build(IMAGES.shape, configured(SMALL, "model.output_activation=linear").model)
