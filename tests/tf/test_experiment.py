@@ -19,6 +19,7 @@ from PIL import Image
 
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import SCHEMA_VERSION
+from cae_cli.system import memory
 from tests.conftest import environment
 
 pytestmark = pytest.mark.tf
@@ -266,7 +267,10 @@ def test_two_jobs_never_share_a_folder(cae):
     assert done.code == 1 and "another run is in this folder already" in done.err
 
 
-def test_a_network_too_large_for_memory_is_one_line(cae, tmp_path):
+def test_a_network_too_large_for_memory_is_one_line(cae, tmp_path, monkeypatch):
+    done = cae("train", "model.kernel_size=100000", *DIGITS)
+    assert done.code == 2 and "training with model.kernel_size=100000 would need" in done.err
+    monkeypatch.setattr(memory, "free", lambda: None)  # unknown, so TensorFlow finds out
     done = cae("train", "model.kernel_size=100000", *DIGITS)
     assert done.code == 1 and "Traceback" not in done.err
     assert done.err.splitlines()[-2].startswith("error: ")
