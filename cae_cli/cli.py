@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from cae_cli import __version__
 from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean, to_paste
-from cae_cli.system import streams
+from cae_cli.system import files, streams
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ def run(arguments: list[str], command: Callable[[list[str]], int] | None = None)
         code = (command or dispatch)(arguments)
         streams.check()
         return code
-    except (UserError, RunFailed) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except (UserError, RunFailed, OSError) as error:
+        shown = files.refused(error) if isinstance(error, OSError) else error
+        if shown is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         from cae_cli.report.terminal import show_error
 
-        show_error(error)
-        return 2 if isinstance(error, UserError) else 1
+        show_error(shown)
+        return 2 if isinstance(shown, UserError) else 1
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ Hydra is imported by `parse` alone, so that a command which composes no config s
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -220,8 +221,9 @@ def say_how_to_resume(run: Run) -> None:
     """Prints the command that resumes a run which ended early, if that is possible."""
     from cae_cli.report import terminal
 
-    if run.can_go_on():
-        terminal.Screen().say(f"resume it with: {to_paste('cae', 'resume', run.folder)}")
+    with contextlib.suppress(OSError, UserError):  # the first error is the one to report
+        if run.can_go_on():
+            terminal.Screen().say(f"resume it with: {to_paste('cae', 'resume', run.folder)}")
 
 
 def show(outcome: Outcome, run: Run, flags: argparse.Namespace) -> int:

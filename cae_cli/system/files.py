@@ -102,6 +102,17 @@ def writing(path: Path | GuardedPath) -> Iterator[None]:
         raise cannot_write(error, path) from error
 
 
+def refused(error: OSError) -> UserError | None:
+    """The error for a disk, permissions or limits that end a command; None if it is another one."""
+    if error.errno not in CANNOT_WRITE:
+        return None
+    return UserError(
+        f"the operating system refuses it: {(error.strerror or str(error)).lower()}",
+        where=error.filename,
+        hint="check the disk, the permissions and the limits of the process",
+    )
+
+
 def cannot_write(error: OSError, path: Path | GuardedPath) -> UserError:
     """The error for a failure to write."""
     reason = (error.strerror or str(error)).lower()

@@ -28,6 +28,13 @@ def tensorflow_as_in_a_process_of_its_own():
     gc.freeze()  # every new network collects garbage, and need not look for it in TensorFlow's modules
 
 
+@pytest.fixture(autouse=True, scope="module")
+def absl_writes_to_the_real_standard_error():
+    """As below, for trainings in fixtures of a module."""
+    if "absl.logging" in sys.modules:
+        sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
+
+
 @pytest.fixture(autouse=True)
 def absl_keeps_its_hands_off():
     """Absl closes the standard error that it was imported with when Hydra sets up logging.
