@@ -106,10 +106,11 @@ def test_a_control_is_not_trained_in_a_linked_folder(here):
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_anything_at_any_name(tmp_path, smoke, kind):
-    for name in names():
+    for number, name in enumerate(names(), list(KINDS).index(kind)):
         here = fresh(tmp_path / "here", smoke)
         plant(kind, here / RUN / name, here / "outside")
-        check(here, [*READING, DRAWING, TRAINING, FROZEN, REMOVING], here / "outside")
+        writing = [DRAWING, TRAINING, FROZEN][number % 3]
+        check(here, [*READING, writing, REMOVING], here / "outside")
 
 
 @pytest.mark.parametrize("number", range(CASES or 40))
