@@ -93,13 +93,13 @@ def counted(count: Counter) -> Iterator[None]:
         path = _where(file)
         if not isinstance(file, int):
             count("open", path)
-        if not writes or "+" in mode or not count.covers(path):
+        if not writes or not count.covers(path):
             return real_open(file, mode, buffering, *rest, **others)
         raw = _Raw(file, mode.replace("b", "").replace("t", ""), others.pop("closefd", True))
         raw.count, raw.path = count, path
         if buffering == 0:
             return raw
-        buffer = io.BufferedWriter(raw)
+        buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" in mode:
             return buffer
         return io.TextIOWrapper(buffer, *rest, **others)
