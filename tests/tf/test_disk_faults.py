@@ -1,6 +1,7 @@
 """Every operation on a file of a run may fail, and the power may fail between any two of them."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -65,8 +66,9 @@ def test_an_operation_that_fails_once_or_for_ever(tmp_path, undisturbed, operati
 @pytest.mark.parametrize("lasting", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_fails_at_every_call(tmp_path, undisturbed, operation, lasting):
-    total = undisturbed[1][operation]
-    for number in range(1, total + 1, 5 if lasting else 1):
+    """Of writes, every fourth: `make soak SEED=1`, 2 and 3 try the others."""
+    total, step = undisturbed[1][operation], (5 if lasting else 1) * (4 if operation == "write" else 1)
+    for number in range(1 + int(os.environ.get("CAE_SEED", "0")) % step, total + 1, step):
         error = ERRORS[operation][number % len(ERRORS[operation])]
         fails(tmp_path / str(number), undisturbed, operation, number, error, lasting=lasting)
     print(f"{operation}: {total} calls")
