@@ -18,7 +18,7 @@ from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.model.build import build
 from cae_cli.training import backend
 from tests.tf.conftest import configured
-from tests.tf.test_training import SMALL, blobs, trained, weights
+from tests.tf.test_training import blobs, trained, weights
 
 tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402
@@ -40,7 +40,7 @@ UNLABELLED = replace(IMAGES, train_labels=None, validation_labels=None)
 
 
 def new(*overrides):
-    config = configured(SMALL, *overrides)
+    config = configured(*overrides)
     backend.seed(config.seed)
     return build(IMAGES.shape, config.model, tuple(config.regularization.values()))
 
@@ -195,7 +195,7 @@ def test_labels_are_read_off_the_trained_code_and_off_the_first_one(reference):
 
 
 def test_the_code_of_a_network_with_skips_is_judged_with_its_image_in_place():
-    network = new("model=unet", "model.filters=[8,4]")
+    network = new("model=unet")
     assert network.skips
     arrays = Probe(network, UNLABELLED).record()
     assert all(
