@@ -195,6 +195,7 @@ class Run:
             for left in self.root.walk():
                 if left.name.startswith(UNFINISHED) and not left.is_folder():
                     left.unlink()
+            self._keep_two_checkpoints()  # a power cut may bring back one that was removed
             # Space for the final status, even if the disk is full then.
             reserve = self.root / f"{UNFINISHED}reserve"
             with reserve.append() as file:
@@ -396,6 +397,9 @@ class Run:
     def write_checkpoint(self, epoch: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """What is needed to resume after an epoch; the checkpoint before it is kept as well."""
         self.write_arrays(self._checkpoint(epoch), arrays)
+        self._keep_two_checkpoints()
+
+    def _keep_two_checkpoints(self) -> None:
         for path in self._checkpoints()[:-2]:
             path.unlink()
 

@@ -70,6 +70,7 @@ def test_every_operation_fails_at_every_call(tmp_path, undisturbed, operation, l
     total, step = undisturbed[1][operation], (5 if lasting else 1) * (4 if operation == "write" else 1)
     for number in range(1 + int(os.environ.get("CAE_SEED", "0")) % step, total + 1, step):
         error = ERRORS[operation][number % len(ERRORS[operation])]
+        (tmp_path / str(number)).mkdir()
         fails(tmp_path / str(number), undisturbed, operation, number, error, lasting=lasting)
     print(f"{operation}: {total} calls")
 
