@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cae_cli.errors import UserError, printable
-from cae_cli.introspection.keras_internals import without_values
+from cae_cli.introspection.keras_internals import uncompiled, without_values
 from cae_cli.introspection.layers import Model
 from cae_cli.system import memory
 
@@ -78,7 +78,10 @@ def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: b
     import keras
 
     try:
-        return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+        with uncompiled():
+            return keras.models.load_model(
+                path, custom_objects=objects, compile=False, safe_mode=safe_mode
+            )
     except Exception as error:  # Keras raises nearly any type, depending on the damage
         text = str(error)
         unknown = re.search(r"(?:Could not locate|Unknown) [\w ]+?:? '([^']+)'", text)
@@ -94,22 +97,8 @@ def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: b
 
 def _try(path: Path, objects: Mapping[str, Any], custom: Any) -> None:
     """Opens the model with variables that have shapes but no values, so it takes no memory."""
-    import keras
-
-    try:
-        with without_values():
-            _opened(path, objects, custom, safe_mode=True)
-    except UserError as error:
-        # A custom class may make a variable from a value, which this scope refuses.
-        if not (objects or keras.saving.get_custom_objects()) or not _of_scope(error):
-            raise
-
-
-def _of_scope(error: BaseException | None) -> bool:
-    """Whether Keras refused a variable made from a value: by its own words, none of the file's."""
-    while error is not None and not str(error).startswith("You are attempting to create a variable"):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    with without_values():
+        _opened(path, objects, custom, safe_mode=True)
 
 
 def _unknown(name: str, path: Path, custom: Any) -> UserError:

@@ -116,16 +116,49 @@ def without_losses(layer: Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_values() -> Iterator[None]:
-    """In the block new variables have shapes but no values, so they take no memory."""
+    """In the block new variables have shapes but no values, so they take no memory.
+
+    Those that a layer makes from a value, which exists already, keep it.
+    """
     import keras
     from keras.src.backend.common import global_state
 
+    create = keras.Variable.__init__
+
+    def from_value(variable: Any, initializer: Any, *args: Any, **kwargs: Any) -> None:
+        if not callable(initializer) and not isinstance(initializer, str):
+            dtype = args[1] if len(args) > 1 else kwargs.pop("dtype", None)
+            value = keras.ops.convert_to_tensor(initializer, dtype)
+            args = (tuple(value.shape), keras.backend.standardize_dtype(value.dtype), *args[2:])
+            kwargs.pop("shape", None)
+            create(variable, lambda *_, **__: value, *args, **kwargs)  # Keras takes functions only
+        else:
+            create(variable, initializer, *args, **kwargs)
+
+    keras.Variable.__init__ = from_value
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
     finally:
+        keras.Variable.__init__ = create
         # Keras would give them their values at the end of the next such scope.
         global_state.set_global_attribute("uninitialized_variables", [])
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """In the block no model is compiled as its file says, at any depth.
+
+    ``load_model(compile=False)`` compiles models within a model, and optimizers take memory.
+    """
+    from keras.src.trainers.trainer import Trainer
+
+    compiled = Trainer.compile_from_config
+    Trainer.compile_from_config = lambda *_: None
+    try:
+        yield
+    finally:
+        Trainer.compile_from_config = compiled
 
 
 def observe_batches(model: Any, wanted: Callable[[], bool], observe: Callable[[Any], None]) -> None:

@@ -420,29 +420,53 @@ def test_layers_of_terabytes_are_never_allocated(good):
     assert "cannot be opened" in refused(with_config(good, huge(2**38)))
 
 
-def test_no_name_in_a_file_hides_what_its_layers_need(good, tmp_path):
-    """A file that mentions what Keras says of classes that make a variable from a value."""
+COUNTED = """
+import keras
+
+@keras.saving.register_keras_serializable(package="mine")
+class Scaled(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = keras.Variable([2.0], name="factor")
+        self.count = keras.Variable(3, trainable=False, dtype="int32")
+
+    def call(self, x):
+        return x * self.factor
+"""
+
+
+@pytest.mark.parametrize("kind", ["optimizer", "layer"])
+def test_variables_made_from_values_do_not_keep_a_model_from_being_tried(kind, tmp_path):
+    """Those of the optimizer of a model within the model, and those of a class of the user's own."""
+    path, custom, scope = tmp_path / "outer.keras", tmp_path / "mine.py", {"__name__": "elsewhere"}
+    custom.write_text(COUNTED)
+    exec(COUNTED, scope)
+    inner = network(*([scope["Scaled"]()] if kind == "layer" else []))
+    if kind == "optimizer":
+        inner.compile("adam", "mse")
+        inner.optimizer.build(inner.trainable_variables)
+    keras.Sequential([keras.Input((8, 8, 1)), inner]).save(path)
+    x = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    opened = load(path, custom)
+    np.testing.assert_array_equal(opened(x), inner(x))
+    assert getattr(opened.layers[0], "optimizer", None) is None
 
     def change(config):
-        huge(2**16)(config)
-        layer(config, "output")["config"]["activation"] = "in a stateless scope"
+        first = next(x for x in config["config"]["layers"] if "layers" in x["config"])
+        layer({"config": first["config"]}, "code")["config"]["filters"] = 2**16
 
-    path = with_config(good, change)
-    known = tmp_path / "mine.py"
-    known.write_text(CUSTOM)
     create, created = keras.Variable.__init__, []
 
     def watched(variable, *args, **kwargs):
         create(variable, *args, **kwargs)
         created.append(variable)
 
-    for custom in (None, known):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(keras.Variable, "__init__", watched)
-            refused(path, custom)
-    assert created
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Variable, "__init__", watched)
+        refused(with_config(path, change), custom)
+    assert max(np.prod(variable.shape) for variable in created) > 2**16
     assert all(variable._value is None for variable in created)
-    keras.saving.get_custom_objects().pop("mine>Twice")
+    keras.saving.get_custom_objects().pop("mine>Scaled")
 
 
 def test_layers_that_would_just_fit_are_not_allocated_either(good, tmp_path):

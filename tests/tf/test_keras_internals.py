@@ -103,3 +103,27 @@ def test_the_first_batches_of_fit_are_observed_and_still_trained_on():
         weights.append(model.get_weights())
     assert [np.asarray(batch[0]).tolist() for batch in seen] == [[[0], [1]], [[2], [3]]]
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_models_within_a_model_are_not_compiled():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    settings = model.get_compile_config()
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    with internals.uncompiled():
+        other.compile_from_config(settings)
+    assert not other.compiled
+    other.compile_from_config(settings)
+    assert other.compiled
+
+
+def test_variables_have_no_values_but_those_that_are_there():
+    with internals.without_values():
+        large = keras.layers.Dense(2**40)
+        large.build((None, 2**20))
+        given = keras.Variable([1.0, 2.0], dtype="float32")
+        number = keras.Variable(3)
+        assert large.kernel.shape == (2**20, 2**40)
+        assert np.asarray(given).tolist() == [1, 2]
+        assert (number.shape, number.dtype) == ((), "int32")
+    assert np.asarray(keras.Variable(np.ones(2))).tolist() == [1, 1]
