@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -68,11 +69,17 @@ def test_an_operation_that_fails_once_or_for_ever(tmp_path, undisturbed, operati
 def test_every_operation_fails_at_every_call(tmp_path, undisturbed, operation, lasting):
     """Of writes, every fourth: `make soak SEED=1`, 2 and 3 try the others."""
     total, step = undisturbed[1][operation], (5 if lasting else 1) * (4 if operation == "write" else 1)
+    problems = []
     for number in range(1 + int(os.environ.get("CAE_SEED", "0")) % step, total + 1, step):
         error = ERRORS[operation][number % len(ERRORS[operation])]
-        (tmp_path / str(number)).mkdir()
-        fails(tmp_path / str(number), undisturbed, operation, number, error, lasting=lasting)
-    print(f"{operation}: {total} calls")
+        home = tmp_path / str(number)
+        home.mkdir()
+        try:
+            fails(home, undisturbed, operation, number, error, lasting=lasting)
+        except Exception as problem:
+            problems.append((number, error, problem))
+        shutil.rmtree(home)
+    assert not problems, f"{len(problems)} of {total // step}"
 
 
 @pytest.fixture(scope="module")
