@@ -18,7 +18,7 @@ from cae_cli.errors import RunFailed, UserError
 from cae_cli.experiment import Outcome
 from cae_cli.report import summary, terminal
 from cae_cli.runs.folder import Run
-from cae_cli.system import streams
+from cae_cli.system import files, streams
 
 
 @dataclass
@@ -141,8 +141,11 @@ def job_folder(overrides: str) -> str:
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
-def unforeseen(error: Exception, run: Run) -> RunFailed:
+def unforeseen(error: Exception, run: Run) -> RunFailed | UserError:
     """Turns an unexpected error into one with a hint."""
+    refusal = files.refused(error) if isinstance(error, OSError) else None
+    if refusal is not None:
+        return refusal
     name = type(error).__name__
     message = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
