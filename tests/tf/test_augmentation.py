@@ -109,6 +109,7 @@ def test_the_target_is_transformed_with_the_input_unless_configured_otherwise(ta
 
     class Network:
         model = keras.Model(inputs, copy)
+        bytes_per_image = 2048
 
     recorder = Recorder(Network.model, dict)
     steps = CompiledSteps(Network, Images(train=images, validation=images), config, recorder, parts=1)
