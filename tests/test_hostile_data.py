@@ -157,6 +157,7 @@ def test_nothing_but_a_bomb_is_an_error_in_one_line(tmp_path):
     )
 
 
+@pytest.mark.soak
 def test_pictures_as_large_as_allowed_are_decoded_in_parallel_only_if_there_is_room(folder):
     picture = Image.new("RGBA", (9_000, 9_000), (10, 20, 30, 255))
     for i in range(3):
@@ -181,6 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.soak
 def test_the_memory_of_eight_threads_is_that_of_the_pixels_that_have_room(tmp_path):
     picture = Image.new("RGBA", (3000, 3000), (10, 20, 30, 200))
     picture.save(tmp_path / "0.png", compress_level=1)

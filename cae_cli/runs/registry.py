@@ -236,10 +236,10 @@ def remove(folder: Path) -> None:
             shutil.rmtree(leaving, ignore_errors=True)  # left by an interrupted removal
             path.rename(leaving)
             shutil.rmtree(leaving)
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # or a thousand folders within each other
+            reason = getattr(error, "strerror", None) or str(error)
             raise UserError(
-                f"cannot be removed: {(error.strerror or str(error)).lower()}",
-                where=error.filename or folder,
+                f"cannot be removed: {reason.lower()}", where=getattr(error, "filename", None) or folder
             ) from error
 
 

@@ -23,6 +23,7 @@ from cae_cli.errors import UserError, to_paste
 
 UNFINISHED = ".unfinished-"  # prefix of files that are still being written
 MOST_TEXT = 2**26  # bytes of a text file of a run
+DEEPEST = 16  # folders within each other, below that of a run
 
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd  # not on Windows
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -133,11 +134,19 @@ class GuardedPath:
         return [GuardedPath(self.root, (*self.parts, n)) for n in fnmatch.filter(names, pattern)]
 
     def walk(self) -> Iterator[GuardedPath]:
-        """Everything inside this folder, at any depth; links are not followed."""
-        for child in self.children():
-            yield child
-            if child.is_folder():
-                yield from child.walk()
+        """Everything inside this folder; links are not followed.
+
+        Raises:
+            Unsafe: folders are nested deeper than those of any run.
+        """
+        waiting = [self]
+        while waiting:
+            for child in waiting.pop().children():
+                yield child
+                if child.is_folder():
+                    if len(child.parts) - len(self.parts) > DEEPEST:
+                        raise Unsafe("folders are nested deeper than those of any run", where=self)
+                    waiting.append(child)
 
     def check(self) -> None:
         """Raises Unsafe if anything inside is neither a regular file nor a folder.
