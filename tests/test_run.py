@@ -315,6 +315,14 @@ def test_of_two_checkpoints_the_newest_that_is_whole_is_taken(tmp_path):
     assert run.checkpoint() is None
 
 
+def test_foreign_files_among_the_snapshots_are_no_snapshots(tmp_path):
+    run = Run(tmp_path)
+    run.write_arrays(run.snapshot(3), {"outputs": np.ones(1)})
+    for name in ("epoch_abc.npz", "epoch_.npz", "epoch_1e3.npz", "epoch_²².npz", "notes.txt"):
+        (tmp_path / "snapshots" / name).write_text("")
+    assert list(run.snapshots()) == [3]
+
+
 def test_names_that_are_not_utf_8_are_written_and_read(tmp_path):
     run = Run(tmp_path)
     run.write_setup({"path": "a\udcff", "more": "…"})

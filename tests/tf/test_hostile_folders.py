@@ -85,6 +85,13 @@ def test_a_training_does_not_write_through_a_link(here, name):
     assert done.code == 2 and f"{name} is a link" in done.err
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "snapshots"])
+def test_a_file_in_place_of_a_folder_ends_a_training_with_one_line(here, name):
+    plant("empty file", here / RUN / name, here / "outside")
+    [done] = check(here, [TRAINING], here / "outside")
+    assert done.code == 2 and f"{name} is a file, where a folder belongs" in done.err
+
+
 def test_drawing_does_not_write_through_a_link(here):
     for name in ("filters", "curves.png"):
         plant("link", here / RUN / name, here / "outside")
