@@ -135,7 +135,7 @@ class BatchNorm(Regularizer):
 class InputNoise(Regularizer):
     """Gaussian noise on the input in training, clean target (Vincent et al. 2008)."""
 
-    stddev: float = option("standard deviation of the noise; images are in [0, 1]", least=0)
+    stddev: float = option("standard deviation of the noise; images are in [0, 1]", least=0, most=1)
 
     def on_input(self, x: Tensor) -> Tensor:
         """Active in training only."""

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from cae_cli.config.compose import Sources
+from cae_cli.config.schema import SEVERAL
+from cae_cli.errors import UserError
 from cae_cli.model.build import build
+from cae_cli.options import describe
 from tests.tf.conftest import configured
 
 tf = pytest.importorskip("tensorflow")
@@ -170,3 +173,20 @@ def test_a_saved_network_opens_in_plain_keras(tmp_path, overrides):
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     images = np.random.default_rng(0).random((3, 15, 13, 1), dtype=np.float32)
     assert np.array_equal(loaded(images), network.model(images))
+
+
+def _numbers():
+    """Every number of a regularizer, with its largest and some absurd values."""
+    for name, regularizer in SEVERAL["regularization"].items():
+        for info in describe(regularizer):
+            if info.type in ("number", "integer"):
+                yield from (f"regularization.{name}.{info.name}={v}" for v in ("0", "1", "2", "1e12"))
+
+
+@pytest.mark.parametrize("override", list(_numbers()))
+def test_a_number_that_is_accepted_can_be_built(override):
+    try:
+        config = configured(f"regularization=[{override.split('.')[1]}]", override)
+    except UserError:
+        return
+    build((8, 8, 1), config.model, tuple(config.regularization.values()))
