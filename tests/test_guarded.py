@@ -38,7 +38,7 @@ def test_a_name_leads_nowhere_else(root, name):
 
 OPERATIONS = {
     "open": lambda path: path.open(),
-    "read_bytes": lambda path: path.read_bytes(),
+    "read_text": lambda path: path.read_text(),
     "append": lambda path: path.append(),
 }
 WITHIN = {
@@ -105,6 +105,33 @@ def test_folders_without_end_are_refused(root):
     (root.shown / "/".join("d" * (DEEPEST + 3))).mkdir(parents=True)
     with pytest.raises(UserError, match="nested deeper"):
         list(root.walk())
+
+
+def test_a_folder_that_may_not_be_listed_is_left_out_only_if_asked_for(root, monkeypatch):
+    children = GuardedPath.children
+
+    def listed(self, pattern="*"):
+        if self.name == "inner":
+            raise PermissionError
+        return children(self, pattern)
+
+    monkeypatch.setattr(GuardedPath, "children", listed)
+    assert [path.name for path in root.walk(readable=True)] == ["inner"]
+    with pytest.raises(PermissionError):
+        list(root.walk())
+
+
+def test_an_error_names_the_whole_path(root):
+    for operation in ("rename", "remove"):
+        with pytest.raises(OSError, match="No such file") as refused:
+            WITHIN[operation](root / "inner/missing")
+        assert refused.value.filename == str(root.shown / "inner" / "missing")
+
+
+def test_a_name_that_no_file_can_have_is_refused(root):
+    with pytest.raises(ValueError, match="not the name of a file"):
+        root / "\ud800a"
+    assert (root / "\udcff").name == "\udcff"  # a byte that is not UTF-8
 
 
 def test_the_root_may_be_a_link(root):

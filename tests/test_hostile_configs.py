@@ -4,11 +4,13 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from cae_cli.commands import arguments
+from cae_cli.config import trust
 from cae_cli.config.compose import CONFIGS, Sources, checked, composed, count, jobs, with_sweeper_params
 from cae_cli.config.hydra_internals import loader_of
 from cae_cli.config.trust import Trust, check_subdir
@@ -629,7 +631,18 @@ DOUBLING = {
 def test_interpolations_that_double_each_other_are_refused(line, here, theirs):
     text = "".join(line.format(i=i, next=i + 1) for i in range(40)) + "  k40: ha\n"
     error = refused(*experiment(theirs, f"data:\n{text}"))
-    assert "interpolations ${…} make it larger than 1,000,000 characters" in error.what
+    assert "with its interpolations ${…} it is larger than 1,000,000 characters" in error.what
+
+
+def test_measuring_them_takes_no_memory():
+    tree = {"long": "x" * 10**5, "tags": ["${long}"] * 10, "nested": "${long}" * 10**4 + "${${long}}"}
+    tracemalloc.start()
+    list(trust._targets(tree, ("tags",), "${long}" * 10**4))
+    with pytest.raises(UserError, match="larger than"):
+        list(trust._targets(tree, ("nested",), tree["nested"]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25  # of 10^9 characters
 
 
 def test_they_are_refused_on_the_command_line_too(here):

@@ -26,6 +26,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import SCHEMA_VERSION
 from cae_cli.runs.registry import Registry, find, flat, split
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
+from cae_cli.system.guarded import GuardedPath
 from tests.conftest import environment
 from tests.summaries import write_summary
 from tests.test_cli import HEAVY, loaded_after
@@ -506,6 +507,21 @@ def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):
     changed(run.status_file.shown, host="another", boot="another")  # a new container, another node
     assert "interrupted" in listed(capsys).out.splitlines()[1]
     assert removed("aaaa") == 0
+
+
+def test_a_run_whose_folder_cannot_be_opened_hides_no_other(here, capsys, monkeypatch):
+    opened = GuardedPath.opened
+
+    def refused(self):
+        if OLDEST in str(self):
+            raise PermissionError(13, "Permission denied")
+        return opened(self)
+
+    monkeypatch.setattr(GuardedPath, "opened", refused)
+    told = listed(capsys)
+    assert (
+        len(told.out.splitlines()) == 6 and "! aaaa: status.json cannot be read: Permission" in told.err
+    )
 
 
 def test_a_thousand_runs_are_listed_numbered_and_found(tmp_path, monkeypatch, capsys):

@@ -267,14 +267,18 @@ def check_expansion(node: DictConfig) -> None:
             inner = [(*path, name) for above, name, _ in _items(value) if not above]
         total += sum(size(other, depth + 1) for other in inner)
         if total > MOST_EXPANDED:
-            raise Refused(
-                f"{key or 'the config'}: interpolations ${{…}} make it larger than "
-                f"{MOST_EXPANDED:,} characters",
-                hint="write the value out",
-            )
+            raise _too_large(key)
         return sizes.setdefault(path, total)
 
     size(())
+
+
+def _too_large(key: str) -> Refused:
+    return Refused(
+        f"{key or 'the config'}: with its interpolations ${{…}} it is larger than "
+        f"{MOST_EXPANDED:,} characters",
+        hint="write shorter values",
+    )
 
 
 def _targets(tree: Any, path: tuple[str, ...], text: str) -> Iterator[tuple[str, ...]]:
@@ -288,8 +292,16 @@ def _targets(tree: Any, path: tuple[str, ...], text: str) -> Iterator[tuple[str,
             raise Refused(
                 f"{'.'.join(path)}: in ${{a.${{b}}}}, b must be plain text", hint="write the key out"
             )
-        yield from (_target(path, reference) for reference in references)
-        text = _REFERENCE.sub(lambda found: _plain_text(_at(tree, _target(path, found[1]))), text)
+        targets = {reference: _target(path, reference) for reference in references}
+        yield from (targets[reference] for reference in references)  # each as often as it stands there
+        rest = _REFERENCE.sub("", text)
+        if "${" not in rest:
+            return
+        inner = {reference: _plain_text(_at(tree, target)) for reference, target in targets.items()}
+        if len(rest) + sum(len(inner[reference]) for reference in references) > MOST_EXPANDED:
+            raise _too_large(".".join(path))
+        for reference, plain in inner.items():
+            text = text.replace(f"${{{reference}}}", plain)
 
 
 def _plain_text(value: Any) -> str:

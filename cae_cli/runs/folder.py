@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from cae_cli.errors import Interrupted, RunFailed, UserError, printable
 from cae_cli.runs.json_files import (
     SCHEMA_VERSION,
+    Missing,
     read_any_version,
     read_versioned,
     write_json,
@@ -153,7 +154,7 @@ class Run:
             )
         if at_work is None and not force:
             raise UserError(
-                f"the run may be in progress: this file system has no locks, and {which} may still "
+                f"the run may be in progress: there are no locks to tell, and {which} may still "
                 f"work; its last file was written at {self._changed():%Y-%m-%d %H:%M}",
                 where=self.folder,
                 hint="if that process has ended, add --force; if it has not, both would write its files",
@@ -165,13 +166,16 @@ class Run:
 
     def _changed(self) -> datetime:
         """When a file of the run was written last."""
-        found = [path.stat() for path in self.root.walk()]
+        found = [path.stat() for path in self.root.walk(readable=True)]
         times = [one.st_mtime for one in found if one is not None and stat.S_ISREG(one.st_mode)]
         return datetime.fromtimestamp(max(times, default=0)).astimezone()
 
     def _status(self) -> dict[str, Any]:
         # Versions do not differ here, and a run must never look ended while it is running.
-        return read_any_version(self.status_file) if self.status_file.exists() else {}
+        try:
+            return read_any_version(self.status_file)
+        except Missing:
+            return {}
 
     @contextlib.contextmanager
     def running(self, *, resume: bool = False) -> Iterator[None]:
@@ -192,7 +196,7 @@ class Run:
                     where=self.folder,
                     hint="leave out hydra.run.dir; hydra.sweep.subdir must differ between jobs",
                 )
-            for left in self.root.walk():
+            for left in self.root.walk(readable=True):
                 if left.name.startswith(UNFINISHED) and not left.is_folder():
                     left.unlink()
             self._keep_two_checkpoints()  # a power cut may bring back one that was removed
@@ -218,7 +222,8 @@ class Run:
             except BaseException as error:
                 cause = signals.behind(error)
                 if isinstance(cause, Exception):
-                    self.check_kept()
+                    with contextlib.suppress(OSError):
+                        self.check_kept()
                 # On a full disk the first error is the one to report.
                 with contextlib.suppress(OSError, UserError):
                     reserve.unlink()
@@ -251,7 +256,7 @@ class Run:
         try:
             with self.root.opened() as opened:
                 return opened.identity()
-        except OSError:
+        except FileNotFoundError:
             return None
 
     def _set_status_of(self, error: BaseException) -> None:

@@ -30,12 +30,13 @@ def read_json(path: GuardedPath) -> dict[str, Any]:
     """What `write_json` wrote, whatever its schema.
 
     Raises:
-        UserError: it is missing, damaged or foreign, or no regular file.
+        Missing: there is none.
+        UserError: it is damaged or foreign, or no regular file.
     """
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(
+        raise Missing(
             f"{path.name} is missing", where=path.parent, hint="is this the folder of a run?"
         ) from error
     except OSError as error:
@@ -47,6 +48,10 @@ def read_json(path: GuardedPath) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise foreign(path)
     return content
+
+
+class Missing(UserError):
+    """There is no such file."""
 
 
 class OlderVersion(UserError):

@@ -17,7 +17,7 @@ from typing import Any
 
 from cae_cli.errors import UserError
 from cae_cli.runs.folder import Run
-from cae_cli.runs.json_files import OlderVersion, foreign, read_versioned
+from cae_cli.runs.json_files import Missing, OlderVersion, foreign, read_versioned
 from cae_cli.runs.sweep_folder import STATUSES, SweepFolder
 from cae_cli.system.guarded import GuardedPath, guard
 
@@ -79,9 +79,15 @@ class Entry:
         self, path: GuardedPath, read: Callable[[GuardedPath], dict[str, Any]] = read_versioned
     ) -> dict[str, Any]:
         try:
-            return read(path) if path.exists() else {}
-        except UserError as error:
-            self._errors[path.name] = error
+            return read(path)
+        except Missing:
+            return {}
+        except (UserError, OSError) as error:
+            self._errors[path.name] = (
+                error
+                if isinstance(error, UserError)
+                else UserError(f"{path.name} cannot be read: {error.strerror}", where=path)
+            )
             return {}
 
     @property

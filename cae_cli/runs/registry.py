@@ -236,10 +236,10 @@ def remove(folder: Path) -> None:
             shutil.rmtree(leaving, ignore_errors=True)  # left by an interrupted removal
             path.rename(leaving)
             shutil.rmtree(leaving)
-        except (OSError, RecursionError) as error:  # or a thousand folders within each other
-            reason = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
             raise UserError(
-                f"cannot be removed: {reason.lower()}", where=getattr(error, "filename", None) or folder
+                f"cannot be removed: {(error.strerror or str(error)).lower()}",
+                where=error.filename or folder,
             ) from error
 
 
@@ -259,6 +259,8 @@ def check_removable(folder: Path, *, sweep: bool = False, force: bool = False) -
             "a link is not followed to remove its target", where=folder, hint=to_paste("rm", folder)
         )
     root = GuardedPath(folder)
+    for _ in root.walk():
+        pass  # finds what cannot be listed or is too deep, before the folder is renamed
     runs = list(runs_in(root)) if sweep else [root]
     for run in runs:
         if not _is_ours(run):

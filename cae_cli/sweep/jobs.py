@@ -142,8 +142,8 @@ def read_job(path: GuardedPath, planned: PlannedJob, swept: Sequence[str]) -> Jo
     try:
         if not entry.run.status_file.exists():
             return Job(path, values, "not started")
-    except Unsafe as unsafe:  # a link or a file in place of the folder
-        return Job(path, values, "unreadable", unsafe.what)
+    except (Unsafe, OSError) as refusal:  # a link or a file in place of the folder, no permission
+        return Job(path, values, "unreadable", str(getattr(refusal, "what", refusal)))
     needed = ("status.json", "summary.json", "run.json") if entry.status == "ok" else ("status.json",)
     error = next((entry.errors[name] for name in needed if name in entry.errors), None)
     held_out = None

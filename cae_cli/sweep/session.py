@@ -243,13 +243,13 @@ class SweepSession:
         parent = Path(str(OmegaConf.select(self.node, FOLDER_KEY)))
         for path in sorted(parent.glob("*/"), reverse=True):
             folder = SweepFolder(path)
-            if not folder.is_written() or is_in_use(folder.root):
-                continue
             try:
+                if not folder.is_written() or is_in_use(folder.root):
+                    continue
                 content = folder.read()
                 if identity(content.command) != wanted:
                     continue
-            except UserError:  # damaged, or not a sweep
+            except (UserError, OSError):  # damaged, not a sweep, or somebody else's
                 continue
             if content.status != "running" or is_in_use(folder.root) is False:
                 yield folder

@@ -140,15 +140,15 @@ def at_work(folder: GuardedPath) -> Iterator[None]:
         UserError: another process has locked the folder.
     """
     with folder.opened() as opened:
-        real = opened.identity()
-        descriptor, depth = _at_work.get(real) or (_held(folder, opened.descriptor), 0)
-    _at_work[real] = descriptor, depth + 1
+        identity = opened.identity()
+        descriptor, depth = _at_work.get(identity) or (_held(folder, opened.descriptor), 0)
+    _at_work[identity] = descriptor, depth + 1
     try:
         yield
     finally:
-        descriptor, depth = _at_work.pop(real)
+        descriptor, depth = _at_work.pop(identity)
         if depth > 1:
-            _at_work[real] = descriptor, depth - 1
+            _at_work[identity] = descriptor, depth - 1
         elif descriptor >= 0:
             os.close(descriptor)
 

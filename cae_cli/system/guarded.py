@@ -110,11 +110,6 @@ class GuardedPath:
         """Whether there is anything of this name."""
         return self.stat() is not None
 
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        found = self.stat()
-        return found is not None and stat.S_ISREG(found.st_mode)
-
     def is_folder(self) -> bool:
         """Whether it is a folder; links below the root do not count."""
         found = self.stat()
@@ -133,19 +128,32 @@ class GuardedPath:
             return []
         return [GuardedPath(self.root, (*self.parts, n)) for n in fnmatch.filter(names, pattern)]
 
-    def walk(self) -> Iterator[GuardedPath]:
+    def walk(self, *, readable: bool = False) -> Iterator[GuardedPath]:
         """Everything inside this folder; links are not followed.
+
+        Args:
+            readable: folders that this user may not list are left out.
 
         Raises:
             Unsafe: folders are nested deeper than those of any run.
         """
         waiting = [self]
         while waiting:
-            for child in waiting.pop().children():
+            try:
+                children = waiting.pop().children()
+            except PermissionError:
+                if not readable:
+                    raise
+                continue
+            for child in children:
                 yield child
                 if child.is_folder():
                     if len(child.parts) - len(self.parts) > DEEPEST:
-                        raise Unsafe("folders are nested deeper than those of any run", where=self)
+                        raise Unsafe(
+                            "folders are nested deeper than those of any run",
+                            where=self,
+                            hint=f"remove it: {to_paste('rm', '-r', '--', self.shown)}",
+                        )
                     waiting.append(child)
 
     def check(self) -> None:
@@ -170,24 +178,21 @@ class GuardedPath:
         # Opening a pipe would wait for its other end.
         return os.fdopen(self._open(os.O_RDONLY | _NONBLOCK), "rb")
 
-    def read_bytes(self, most: int = MOST_TEXT) -> bytes:
-        """The content of the file.
+    def read_text(self) -> str:
+        """The content of the file, of UTF-8.
 
         Raises:
             FileNotFoundError, Unsafe: as for `open`.
-            UserError: it is larger than ``most`` bytes.
+            UserError: it has more than `MOST_TEXT` bytes.
+            ValueError: it is not UTF-8.
         """
         with self.open() as file:
-            content = file.read(most + 1)
-        if len(content) > most:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
             raise UserError(
                 f"{self.name} is larger than any file of cae", where=self, hint="is it a run's?"
             )
-        return content
-
-    def read_text(self) -> str:
-        """The content of the file as text; ValueError if it is not UTF-8, else as for `read_bytes`."""
-        return self.read_bytes().decode("utf-8")
+        return content.decode("utf-8")
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -294,7 +299,10 @@ class GuardedPath:
             FileNotFoundError: there is none.
             Unsafe: it is not a folder, or is inside of something that is not.
         """
-        folder = _Folder.of(self.root)
+        try:
+            folder = _Folder.of(self.root)
+        except NotADirectoryError as error:
+            raise _unsafe(GuardedPath(self.root), "folder") from error
         try:
             for depth, name in enumerate(self.parts):
                 try:
@@ -320,8 +328,7 @@ class GuardedPath:
             try:
                 descriptor = folder.open(self.name, flags)
             except OSError as error:
-                # ELOOP: a link; ENXIO: a pipe that nobody reads; EISDIR: a folder
-                if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                if error.errno in _NOT_A_FILE:
                     raise _unsafe(self, "file") from error
                 raise
         try:
@@ -338,7 +345,7 @@ class _Folder:
 
     Attributes:
         descriptor: its descriptor; None where the system has none.
-        path: used instead where there is no descriptor.
+        path: used instead where there is no descriptor, and in errors.
     """
 
     descriptor: int | None
@@ -354,58 +361,61 @@ class _Folder:
 
     def inner(self, name: str) -> _Folder:
         """A folder in this one that is no link."""
-        if self.descriptor is None:
-            mode = self.stat(name).st_mode
-            if not stat.S_ISDIR(mode) or os.path.realpath(self.path / name) != str(
-                Path(os.path.realpath(self.path)) / name
+        with self._named_in_errors(name):
+            if self.descriptor is not None:
+                return _Folder(os.open(name, _FOLDER, dir_fd=self.descriptor), self.path / name)
+            inner, real = self.path / name, os.path.realpath(self.path)
+            if not stat.S_ISDIR(inner.lstat().st_mode) or os.path.realpath(inner) != str(
+                Path(real) / name
             ):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
-            return _Folder(None, self.path / name)
-        return _Folder(os.open(name, _FOLDER, dir_fd=self.descriptor), self.path / name)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            return _Folder(None, inner)
 
     def identity(self) -> tuple[int, int]:
         """Device and inode: the same for every way to the folder."""
         found = self.path.stat() if self.descriptor is None else os.fstat(self.descriptor)
         return found.st_dev, found.st_ino
 
-    def _named(self, name: str) -> str:
-        return name if self.descriptor is not None else str(self.path / name)
-
-    def open(self, name: str, flags: int) -> int:
-        flags |= _NOFOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        if self.descriptor is None and stat.S_ISLNK(self._mode(name)):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+    @contextlib.contextmanager
+    def _named_in_errors(self, name: str) -> Iterator[str]:
+        """The name as the operating system needs it; errors get the whole path."""
         try:
-            return os.open(self._named(name), flags, 0o666, dir_fd=self.descriptor)
+            yield name if self.descriptor is not None else str(self.path / name)
         except OSError as error:
             error.filename = str(self.path / name)
             raise
 
-    def _mode(self, name: str) -> int:
-        with contextlib.suppress(FileNotFoundError):
-            return self.stat(name).st_mode
-        return 0
+    def open(self, name: str, flags: int) -> int:
+        flags |= _NOFOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        with self._named_in_errors(name) as path:
+            if self.descriptor is None and Path(path).is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            return os.open(path, flags, 0o666, dir_fd=self.descriptor)
 
     def stat(self, name: str) -> os.stat_result:
-        return os.stat(self._named(name), dir_fd=self.descriptor, follow_symlinks=False)
+        with self._named_in_errors(name) as path:
+            return os.stat(path, dir_fd=self.descriptor, follow_symlinks=False)
 
     def names(self) -> list[str]:
         with os.scandir(self.path if self.descriptor is None else self.descriptor) as entries:
             return sorted(entry.name for entry in entries)
 
     def mkdir(self, name: str) -> None:
-        os.mkdir(self._named(name), dir_fd=self.descriptor)
+        with self._named_in_errors(name) as path:
+            os.mkdir(path, dir_fd=self.descriptor)
 
     def unlink(self, name: str) -> None:
-        os.unlink(self._named(name), dir_fd=self.descriptor)
+        with self._named_in_errors(name) as path:
+            os.unlink(path, dir_fd=self.descriptor)
 
     def replace(self, old: str, new: str) -> None:
-        os.replace(
-            self._named(old), self._named(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor
-        )
+        path = new if self.descriptor is not None else str(self.path / new)
+        with self._named_in_errors(old) as before:
+            os.replace(before, path, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
-        shutil.rmtree(self._named(name), dir_fd=self.descriptor)
+        with self._named_in_errors(name) as path:
+            shutil.rmtree(path, dir_fd=self.descriptor)
 
     def to_disk(self) -> None:
         """Flushes the names in the folder to the disk."""
@@ -422,12 +432,19 @@ def guard(path: Path | GuardedPath) -> GuardedPath:
     return path if isinstance(path, GuardedPath) else GuardedPath(path)
 
 
+# What opening a file says of a link, a pipe that nobody reads, a folder.
+_NOT_A_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR)
+
 # What opening a folder says of a link, a file, a pipe.
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
 
 
 def is_name(name: str) -> bool:
     """Whether a text can be the name of a file in a folder."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
     return name == Path(name).name and bool(name.strip(".")) and "\0" not in name
 
 

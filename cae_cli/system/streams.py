@@ -114,8 +114,11 @@ def _replaced(attribute: str, name: str) -> Iterator[None]:
         output = Output(name, os.open(os.devnull, os.O_RDONLY))
         after = io.TextIOWrapper(output, errors="replace")
     else:
-        before.flush()
         output = Output(name, os.dup(before.fileno()))
+        try:
+            before.flush()  # what a script printed before
+        except OSError as error:
+            output.error = error
         after = io.TextIOWrapper(
             output,
             before.encoding,
