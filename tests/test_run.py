@@ -315,6 +315,15 @@ def test_of_two_checkpoints_the_newest_that_is_whole_is_taken(tmp_path):
     assert run.checkpoint() is None
 
 
+def test_a_file_whose_content_needs_much_more_memory_than_itself_is_refused(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"schema": 3, "x": [' + '{"":0},' * 600_000 + "0]}")
+    (tmp_path / "metrics.csv").write_text("epoch,step\n" + "1\n" * 300_000)
+    for read in (run.setup, run.read_metrics):
+        with pytest.raises(UserError, match=r"larger than any file of cae|metrics\.csv cannot be read"):
+            read()
+
+
 def test_foreign_files_among_the_snapshots_are_no_snapshots(tmp_path):
     run = Run(tmp_path)
     run.write_arrays(run.snapshot(3), {"outputs": np.ones(1)})

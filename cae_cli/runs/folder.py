@@ -38,6 +38,7 @@ from cae_cli.system.guarded import UNFINISHED, GuardedPath, guard, is_name
 logger = logging.getLogger(__name__)
 
 LONGEST_LAYER = 120  # bytes of a layer's name in the name of a file; longer ones are cut
+MOST_EPOCHS = 200_000  # lines of metrics.csv
 RESERVE = 2**14  # bytes kept free for the status of a run that fills the disk
 
 
@@ -333,7 +334,10 @@ class Run:
             UserError: it is missing or damaged.
         """
         try:
-            lines = list(csv.DictReader(io.StringIO(self.metrics.read_text(), newline="")))
+            text = self.metrics.read_text()
+            if text.count("\n") > MOST_EPOCHS:
+                raise _unreadable(self.metrics)
+            lines = list(csv.DictReader(io.StringIO(text, newline="")))
             return {
                 name: np.array([float(line[name] or "nan") for line in lines], np.float64)
                 for name in (lines[0] if lines else ())

@@ -16,6 +16,8 @@ from cae_cli.system.guarded import GuardedPath
 # Of the JSON files and arrays of a run. Increase it when older files would be misread.
 SCHEMA_VERSION = 3
 
+MOST_JSON = 2**22  # bytes of a file; Python needs up to 40 times as much for what is in it
+
 
 def write_json(path: GuardedPath, content: Mapping[str, Any]) -> None:
     """Writes a JSON file atomically; see `plain` for what it may hold."""
@@ -34,7 +36,7 @@ def read_json(path: GuardedPath) -> dict[str, Any]:
         UserError: it is damaged or foreign, or no regular file.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(MOST_JSON))
     except FileNotFoundError as error:
         raise Missing(
             f"{path.name} is missing", where=path.parent, hint="is this the folder of a run?"

@@ -178,17 +178,17 @@ class GuardedPath:
         # Opening a pipe would wait for its other end.
         return os.fdopen(self._open(os.O_RDONLY | _NONBLOCK), "rb")
 
-    def read_text(self) -> str:
+    def read_text(self, most: int = MOST_TEXT) -> str:
         """The content of the file, of UTF-8.
 
         Raises:
             FileNotFoundError, Unsafe: as for `open`.
-            UserError: it has more than `MOST_TEXT` bytes.
+            UserError: it has more than ``most`` bytes.
             ValueError: it is not UTF-8.
         """
         with self.open() as file:
-            content = file.read(MOST_TEXT + 1)
-        if len(content) > MOST_TEXT:
+            content = file.read(most + 1)
+        if len(content) > most:
             raise UserError(
                 f"{self.name} is larger than any file of cae", where=self, hint="is it a run's?"
             )
