@@ -16,6 +16,7 @@ from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, check_removable, remove
+from cae_cli.system.guarded import GuardedPath
 
 MAX_TAG = 60  # characters
 
@@ -201,7 +202,7 @@ def _facts(entry: Entry) -> list[Part]:
         "code": _code(entry.setup),
         "diagnosis": entry.verdict,
         "metrics": _figures(entry.figures),
-        "files": _files(entry.folder),
+        "files": _files(entry.run.root),
         "next": _next(entry),
     }
     width = max(map(len, facts)) + 2
@@ -244,13 +245,13 @@ def _figures(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{n} {v:.4g}" for n, v in figures.items() if n != "seconds")
 
 
-def _files(folder: Path) -> str:
+def _files(folder: GuardedPath) -> str:
     """What is in the folder, folders with the number of their files."""
     names = []
     try:
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                names.append(f"{path.name}/ ({sum(1 for _ in path.iterdir())})")
+        for path in folder.children():
+            if path.is_folder():
+                names.append(f"{path.name}/ ({len(path.children())})")
             elif not path.name.startswith("."):
                 names.append(path.name)
     except OSError:

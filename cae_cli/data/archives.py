@@ -147,16 +147,12 @@ def read_npz(path: Path, key: str) -> Pool:
         if key != "x_train":
             return Pool(images=arrays.read(key))
         notes: list[str] = []
-        images, labels, test_labels = arrays.read(key), None, None
-        if "y_train" in arrays.members:
-            labels = arrays.read("y_train")
-        has_test = "x_test" in arrays.members
-        if has_test and "y_test" in arrays.members:
-            test_labels = arrays.read("y_test")
+        images, labels, test_images = arrays.read(key), arrays.get("y_train"), arrays.get("x_test")
+        test_labels = None if test_images is None else arrays.get("y_test")
         return Pool(
             images=images,
             labels=_labels(labels, "y_train", notes),
-            test_images=arrays.read("x_test") if has_test else None,
+            test_images=test_images,
             test_labels=_labels(test_labels, "y_test", notes),
             notes=tuple(notes),
         )

@@ -15,7 +15,7 @@ import math
 import shutil
 import stat
 import traceback
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -173,10 +173,7 @@ class Run:
 
     def _status(self) -> dict[str, Any]:
         # Versions do not differ here, and a run must never look ended while it is running.
-        try:
-            return read_any_version(self.status_file)
-        except Missing:
-            return {}
+        return _if_there(self.status_file, read_any_version)
 
     @contextlib.contextmanager
     def running(self, *, resume: bool = False) -> Iterator[None]:
@@ -310,8 +307,7 @@ class Run:
 
     def frozen_encoder(self) -> float | None:
         """What `write_control` wrote, None if that was not tried."""
-        known = read_versioned(self.frozen_file) if self.frozen_file.exists() else {}
-        return known.get("explained_variance")
+        return _if_there(self.frozen_file, read_versioned).get("explained_variance")
 
     def write_tags(self, tags: Sequence[str]) -> None:
         """tags.json: tags that replace those of the config."""
@@ -447,6 +443,13 @@ class _Log(logging.StreamHandler[IO[str]]):
     def close(self) -> None:
         self.stream.close()
         super().close()
+
+
+def _if_there(path: GuardedPath, read: Callable[[GuardedPath], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return read(path)
+    except Missing:
+        return {}
 
 
 def _unreadable(path: GuardedPath) -> UserError:

@@ -82,12 +82,8 @@ class Entry:
             return read(path)
         except Missing:
             return {}
-        except (UserError, OSError) as error:
-            self._errors[path.name] = (
-                error
-                if isinstance(error, UserError)
-                else UserError(f"{path.name} cannot be read: {error.strerror}", where=path)
-            )
+        except UserError as error:
+            self._errors[path.name] = error
             return {}
 
     @property

@@ -101,7 +101,7 @@ class GuardedPath:
                 return self.root.stat()
             return None
         try:
-            with self._parent() as folder:
+            with self.parent.opened() as folder:
                 return folder.stat(self.name)
         except FileNotFoundError:
             return None
@@ -211,7 +211,7 @@ class GuardedPath:
         # The suffix is kept because Keras and NumPy depend on it.
         temporary = f"{UNFINISHED}{secrets.token_hex(6)}{self.suffix}"
         self.parent.make()
-        with self._parent() as folder:
+        with self.parent.opened() as folder:
             os.close(folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             try:
                 yield self.parent.shown / temporary
@@ -264,7 +264,7 @@ class GuardedPath:
         above = self.parent
         if len(self.parts) > 1 or not above.is_folder():
             above.make()
-        with self._parent() as folder, contextlib.suppress(FileExistsError):
+        with self.parent.opened() as folder, contextlib.suppress(FileExistsError):
             folder.mkdir(self.name)
             created = True
         if not created:
@@ -275,18 +275,18 @@ class GuardedPath:
     def rename(self, name: str) -> GuardedPath:
         """Gives it another name in its folder, and returns the new path."""
         other = self.parent / name
-        with self._parent() as folder:
+        with self.parent.opened() as folder:
             folder.replace(self.name, name)
         return other
 
     def unlink(self) -> None:
         """Removes the file if it exists; of a link, the link."""
-        with contextlib.suppress(FileNotFoundError), self._parent() as folder:
+        with contextlib.suppress(FileNotFoundError), self.parent.opened() as folder:
             folder.unlink(self.name)
 
     def remove(self) -> None:
         """Removes the folder with all its content; links are removed, not their targets."""
-        with self._parent() as folder:
+        with self.parent.opened() as folder:
             folder.remove(self.name)
 
     # -- descriptors ---------------------------------------------------------------------------------
@@ -317,14 +317,9 @@ class GuardedPath:
         finally:
             folder.close()
 
-    @contextlib.contextmanager
-    def _parent(self) -> Iterator[_Folder]:
-        with self.parent.opened() as folder:
-            yield folder
-
     def _open(self, flags: int) -> int:
         """A descriptor of the file, which is a regular one."""
-        with self._parent() as folder:
+        with self.parent.opened() as folder:
             try:
                 descriptor = folder.open(self.name, flags)
             except OSError as error:

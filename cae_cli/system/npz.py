@@ -70,6 +70,10 @@ class Arrays:
             shape, dtype, _ = _header(file)
         return shape, dtype
 
+    def get(self, name: str) -> Array | None:
+        """An array as by `read`, None if there is none of this name."""
+        return self.read(name) if name in self.members else None
+
     def read(self, name: str) -> Array:
         """An array.
 
