@@ -32,6 +32,7 @@ from cae_cli.model.build import build
 from cae_cli.model.plan import plan
 from cae_cli.report import figures, summary, terminal
 from cae_cli.report.sections import Part
+from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.system import signals, streams
@@ -404,7 +405,7 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         metrics=metrics,
         diagnosis=diagnosis.diagnose(metrics, settings),
         held_out=trained["held_out"],
-        command=folder.setup()["command"],
+        command=fit_to_paste(folder.setup()["command"]),
         failed=trained["diverged_at"] is not None,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cae_cli.errors import UserError
+from cae_cli.system import guarded
 from cae_cli.system.guarded import DEEPEST, GuardedPath
 
 
@@ -94,11 +95,45 @@ def test_a_pipe_is_not_waited_for(root):
         root.check()
 
 
-def test_a_hard_link_is_read_but_not_appended_to(root):
-    (root.shown / "log").hardlink_to(root.shown.parent / "outside" / "file")
+def test_a_hard_link_is_read_and_gets_its_own_content_before_it_is_written(root):
+    outside = root.shown.parent / "outside" / "file"
+    for name in ("log", "other", "inner/deep"):
+        (root.shown / name).hardlink_to(outside)
     assert (root / "log").read_text() == "outside"
+    with (root / "log").append() as file:
+        file.write(b" and more")
+    assert (root / "log").read_text() == "outside and more" and outside.read_text() == "outside"
+    root.check()  # what is directly in the folder
+    assert outside.stat().st_nlink == 2 and (root / "other").read_text() == "outside"
+    (root / "inner").check()
+    assert outside.stat().st_nlink == 1
+
+
+def test_a_large_hard_link_is_not_appended_to(root, monkeypatch):
+    monkeypatch.setattr(guarded, "MOST_TEXT", 3)
+    (root.shown / "log").hardlink_to(root.shown.parent / "outside" / "file")
     with pytest.raises(UserError, match="log is a hard link"):
         (root / "log").append()
+
+
+def test_a_folder_may_be_checked_without_those_in_it(root):
+    os.mkfifo(root.shown / "inner" / "pipe")
+    root.check(deep=False)
+    with pytest.raises(UserError, match="pipe is a pipe"):
+        root.check()
+
+
+def test_a_folder_is_not_removed_as_a_file(root):
+    with pytest.raises(UserError, match="inner is a folder, where a file belongs"):
+        (root / "inner").unlink()
+
+
+def test_a_file_does_not_replace_a_folder(root):
+    path = root / "inner"
+    with pytest.raises(UserError, match="is a folder, where a file") as caught, path.atomic() as new:
+        new.write_text("new")
+    assert caught.value.where == str(root / "inner") and caught.value.hint.startswith("remove it: rm -r")
+    assert [path.name for path in root.walk()] == ["inner"]
 
 
 def test_folders_without_end_are_refused(root):

@@ -14,6 +14,7 @@ from cae_cli.config import compose
 from cae_cli.data.source import folder_at
 from cae_cli.errors import UserError, to_paste
 from cae_cli.options import override_to_paste
+from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.folder import Run
 from cae_cli.runs.registry import Registry, check_removable
 from cae_cli.sweep.hydra_app import check_empty
@@ -77,6 +78,36 @@ def test_hints_name_the_folder(name, tmp_path, monkeypatch):
     assert names(link, check_removable, link)
     if "\udcff" not in name:  # overrides are UTF-8 text
         assert names(run, folder_at, str(setup), "photos")
+
+
+TRAIN = ["cae", "train"]
+
+
+@pytest.mark.parametrize("command", [
+    [*TRAIN, "model=l2", "~regularization", "+tags=[a]", "++seed=1", "rules.CAE101.threshold=0.5"],
+    [*TRAIN, "-cd", "my configs", "-cn", "mine", "data.path=a b", "data.test=${data.train}"],
+    [*TRAIN, "-m", "seed=1,2", "sweep.pairs=[{a:1},{a:2}]"],
+])  # fmt: skip
+def test_a_command_as_cae_writes_it_is_fit_to_paste(command):
+    assert fit_to_paste(command) == command == fit_to_paste(tuple(command))
+
+
+@pytest.mark.parametrize("words", [
+    ["--rules=a.py"], ["--rules", "a.py"], ["--trust-configs"], ["--custom", "a.py"], ["--force"],
+    ["rm"], ["hydra.run.dir=/"], ["++hydra.sweep.dir=x"], ["+hydra/launcher=x"], ["~hydra"],
+    ["-cd", "--rules=a.py"], ["-cd"], ["--config-dir=a"], ["task_name=${oc.env:SECRET}"], ["; rm -rf x"],
+    ["task_name=a${oc.env:HOME}"], ["hydra/sweeper=x"],
+])  # fmt: skip
+def test_what_runs_code_or_reads_the_environment_is_not_shown_to_be_pasted(words):
+    assert fit_to_paste([*TRAIN, "model=l2", *words]) == [*TRAIN, "model=l2"]
+
+
+@pytest.mark.parametrize("command", [
+    ["rm", "-rf", "important"], ["cae", "runs", "rm", "last"], ["cae"], [], None, {"cae": 1},
+    "cae train", [*TRAIN, 3], ["cae", "train;rm"],
+])  # fmt: skip
+def test_other_commands_are_not_shown_to_be_pasted(command):
+    assert fit_to_paste(command) == []
 
 
 def literals(node: ast.JoinedStr):

@@ -147,6 +147,8 @@ def test_damaged_files_are_named(tmp_path):
         ("{", "not valid JSON"),
         ('{"schema": 99}', "newer version"),
         ("[]", "not a file of cae"),
+        ('{"a": ' + "[" * 400 + "]" * 400 + "}", "not a file of cae"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "not valid JSON"),
     ],
 )
 def test_a_summary_that_cannot_be_read_is_named(tmp_path, content, complaint):
@@ -222,7 +224,7 @@ def another_process_in(folder):
 def test_two_processes_are_never_in_one_run(tmp_path):
     with another_process_in(tmp_path):
         assert Run(tmp_path).status()["status"] == "running" and is_in_use(GuardedPath(tmp_path))
-        with pytest.raises(UserError, match="another process works on this run"):
+        with pytest.raises(UserError, match="another process works in this folder"):
             Run(tmp_path).running(resume=True).__enter__()
         assert Run(tmp_path).status()["status"] == "running"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
 import os
 import re
 import shutil
 import statistics
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -602,9 +604,15 @@ def test_a_folder_that_is_none_is_the_users_to_mend(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.json", "effects.json", "contact.png"])
-def test_what_cannot_be_written_is_reported_and_leaves_no_partial_file(grid, name):
-    (grid / name).mkdir()
-    with pytest.raises(UserError, match="cannot write the leaderboard"):
+@pytest.mark.parametrize("why", ["folder", "disk"])
+def test_what_cannot_be_written_is_reported_and_leaves_no_partial_file(grid, name, why, monkeypatch):
+    if why == "folder":
+        (grid / name).mkdir()
+    else:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(guarded._Folder, "replace", Mock(side_effect=full))
+    expected = {"folder": f"{name} is a folder, where a file", "disk": "cannot write the leaderboard"}
+    with pytest.raises(UserError, match=expected[why]):
         sweep.rebuild(grid)
     assert not list(grid.glob(".unfinished*"))
 

@@ -23,6 +23,8 @@ from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
 from cae_cli.runs.registry import flat
 from cae_cli.sweep import batch
+from cae_cli.system.files import at_work
+from cae_cli.system.guarded import GuardedPath
 from cae_cli.treatment import arm as treatment
 from cae_cli.treatment import session
 from cae_cli.treatment.arm import Arm, Fixes, Proposal, RandomControls
@@ -622,6 +624,10 @@ def test_a_model_from_elsewhere_and_a_run_that_is_not_over_are_refused(trainings
     trainings.results[trainings.home.name] = None
     assert cli.run(["treat", "last"]) == 2
     assert "error: " in capsys.readouterr().err
+    with at_work(GuardedPath(trainings.home)):
+        Run(trainings.home).set_status("running")
+        assert cli.run(["treat", "last"]) == 2
+        assert "error: the run is in progress" in capsys.readouterr().err
     setup = json.loads((trainings.home / "run.json").read_text())
     (trainings.home / "run.json").write_text(json.dumps({**setup, "command": []}))
     assert cli.run(["treat", "last"]) == 2

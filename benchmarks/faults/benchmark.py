@@ -11,7 +11,7 @@ from benchmarks.faults import ablation, case_files, tools, trainings
 from benchmarks.faults.case import Case
 from benchmarks.faults.scoring import FixTrial, Verdict
 from benchmarks.faults.trainings import Diagnosed
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, counted
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch
 from cae_cli.treatment.arm import Arm, Fixes, RandomControls, Step
@@ -82,12 +82,14 @@ def run(request: Request, command: Sequence[str], notify: Callable[[str], None])
     requested = trainings.chosen(cases, request.part, request.only)
     usable, left_out = trainings.with_images(requested, request.data)
     for file, count in left_out.items():
-        notify(f"! {_trainings(count)} left out: {file} does not exist (--data sets the folder)")
+        notify(
+            f"! {counted(count, 'training')} left out: {file} does not exist (--data sets the folder)"
+        )
     if not usable:
         raise UserError("no training has its images", where=request.data, hint="use --data FOLDER")
     prepared = trainings.prepared(usable, request.data, request.out / "images")
     with batch.opened(request.out, command, n_jobs=request.n_jobs, pictures=False) as runner:
-        notify(f"{_trainings(len(prepared))} of the part {request.part}, in {request.out}")
+        notify(f"{counted(len(prepared), 'training')} of the part {request.part}, in {request.out}")
         runs = runner.train([training.wanted for training in prepared])
         diagnosed = [trainings.diagnosed(p, run) for p, run in zip(prepared, runs, strict=True)]
         trials = try_fixes(diagnosed, runner, notify) if request.fix else None
@@ -121,18 +123,13 @@ def try_fixes(
         wanted = {id(arm): arm.wanted() for arm in arms}
         if not any(wanted.values()):
             break
-        notify(
-            f"fixes, step {number} of at most {MAX_STEPS}: {_trainings(sum(map(len, wanted.values())))}"
-        )
+        count = counted(sum(map(len, wanted.values())), "training")
+        notify(f"fixes, step {number} of at most {MAX_STEPS}: {count}")
         runs = iter(runner.train([one for arm in arms for one in wanted[id(arm)]]))
         for arm in arms:
             if wanted[id(arm)]:
                 arm.take([next(runs) for _ in wanted[id(arm)]])
     return tuple(_trial(one.verdict, *pairs[one.verdict.name]) for one in faulty)
-
-
-def _trainings(count: int) -> str:
-    return f"{count} training{'' if count == 1 else 's'}"
 
 
 def _arms(one: Diagnosed) -> tuple[Arm, Arm]:

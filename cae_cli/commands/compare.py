@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, counted
 from cae_cli.report import comparison, numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
@@ -74,7 +74,7 @@ def main(args: list[str]) -> int:
     entries = list({entry.folder.resolve(): entry for entry in entries}.values())
     if len(entries) < 2:
         raise UserError(
-            f"expected two runs or a sweep, got {len(entries)} run{'' if len(entries) == 1 else 's'}",
+            f"expected two runs or a sweep, got {counted(len(entries), 'run')}",
             where="command line: cae compare",
             hint="cae compare last-1 last",
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
-from cae_cli.errors import UserError, did_you_mean, printable, to_paste
+from cae_cli.errors import UserError, counted, did_you_mean, printable, to_paste
 from cae_cli.report import numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
@@ -343,7 +343,7 @@ def _rm(args: list[str]) -> int:
 def _description(registry: Registry, folder: Path, sweep: Path | None) -> str:
     if sweep is not None:
         jobs = len(registry.jobs(sweep))
-        return f"a sweep with {jobs} job{'' if jobs == 1 else 's'}, which are removed too"
+        return f"a sweep with {counted(jobs, 'job')}, which are removed too"
     entry = registry.entry(registry.find(str(folder)))
     tags = f"tagged {','.join(entry.tags)}" if entry.tags else ""
     return ", ".join(filter(None, (entry.status, tags)))
@@ -364,7 +364,7 @@ def _confirm(lines: Sequence[str]) -> None:
             where="command line: cae runs rm",
             hint="--yes removes without asking",
         )
-    count = f"{len(lines)} folder{'' if len(lines) == 1 else 's'}"
+    count = counted(len(lines), "folder")
     print(f"remove {count}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UserError("nothing was removed", hint="answer y to remove")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from cae_cli import sweep
 from cae_cli.commands.arguments import parse_plain
-from cae_cli.errors import UserError, did_you_mean, printable
+from cae_cli.errors import UserError, counted, did_you_mean, printable
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import line
@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
     activity = {True: ", in progress", False: ", not in progress", None: ""}[
         is_in_use(GuardedPath(folder))
     ]
-    lines = [f"{len(found.jobs)} jobs: {states}{activity}"]
+    lines = [f"{counted(len(found.jobs), 'job')}: {states}{activity}"]
     for job in found.jobs:
         name = printable(job.folder.name)
         if job.status == "running":

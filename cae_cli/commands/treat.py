@@ -14,7 +14,7 @@ from typing import Any
 from cae_cli import experiment
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
 from cae_cli.config.overrides import overrides_of_run
-from cae_cli.errors import Interrupted, UserError, to_paste
+from cae_cli.errors import Interrupted, UserError, counted, to_paste
 from cae_cli.report import numbers, summary, terminal
 from cae_cli.report.sections import Column, Command, Part, Table, line
 from cae_cli.report.treatment import treatment as table
@@ -128,8 +128,10 @@ def _diagnosed(run: Run) -> Result:
     """The result of the run itself.
 
     Raises:
-        UserError: it did not get far enough for a diagnosis.
+        UserError: it is in progress, or did not get far enough for a diagnosis.
     """
+    if run.status().get("status") == "running":
+        raise UserError("the run is in progress", where=run.folder, hint="wait until it has ended")
     before = result(run)
     if before.diagnosis is None:
         with reading(run):  # names the file that is wrong, if there is one
@@ -205,7 +207,7 @@ def _announce(plan: Plan, cost: float) -> None:
             hint="use a larger --budget, --no-control, or fewer --seeds",
         )
     fixes = f"{plan.max_fixes} fix{'' if plan.max_fixes == 1 else 'es'}"
-    trainings = f"{plan.trainings} training{'' if plan.trainings == 1 else 's'}"
+    trainings = counted(plan.trainings, "training")
     terminal.Screen().say(
         f"at most {fixes} with {trainings} each, about {numbers.duration(plan.seconds)} per training: "
         f"{numbers.duration(plan.most(cost))} at most"

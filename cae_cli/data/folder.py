@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
 from cae_cli.data.spool import Spool
-from cae_cli.errors import UserError, printable
+from cae_cli.errors import UserError, counted, printable
 from cae_cli.options import OptionError, option
 from cae_cli.system import memory
 
@@ -123,7 +123,7 @@ class ImageFolder(DataOptions):
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
-            small = f"{_count(reading.small, 'file')} ({_first(reading.small)})"
+            small = f"{counted(len(reading.small), 'file')} ({_first(reading.small)})"
             notes.append(f"{small} left out: smaller than a patch")
         if not reading.files:
             raise UserError(
@@ -244,7 +244,7 @@ class ImageFolder(DataOptions):
                 where=root,
                 hint=f"remove them, or use data.unreadable={math.ceil(100 * len(files) / total) / 100}",
             )
-        notes.append(f"{_count(files, 'unreadable file')} left out: {_first(files)}")
+        notes.append(f"{counted(len(files), 'unreadable file')} left out: {_first(files)}")
         for file in files[:MOST_LOGGED]:
             logger.warning("unreadable, left out: %s", file)
         if len(files) > MOST_LOGGED:
@@ -459,7 +459,3 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _count(names: list[str], what: str) -> str:
-    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}"

@@ -20,6 +20,7 @@ from cae_cli.diagnosis.finding import (
     Severity,
     Skipped,
 )
+from cae_cli.errors import counted
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.network import Network
@@ -101,13 +102,9 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
 
 def _nothing_found(diagnosis: Diagnosis) -> str:
     notes, skipped = len(diagnosis.findings), len(diagnosis.skipped)
-    counted = f"no problem found by {_count(len(diagnosis.passed), 'rule')}"
-    counted += f", {skipped} not checked" if skipped else ""
-    return counted + (f", {_count(notes, 'note')}" if notes else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    text = f"no problem found by {counted(len(diagnosis.passed), 'rule')}"
+    text += f", {skipped} not checked" if skipped else ""
+    return text + (f", {counted(notes, 'note')}" if notes else "")
 
 
 def _risk(diagnosis: Diagnosis) -> str:

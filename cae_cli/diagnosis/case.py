@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cae_cli.diagnosis.finding import Evidence
+from cae_cli.errors import counted
 from cae_cli.metrics.collect import Layer, Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.network import Network
@@ -85,7 +86,7 @@ class Case:
         count = quality.images
         if count >= FEWEST_IMAGES:
             return None
-        return f"only {count} held-out image{'' if count == 1 else 's'}, {FEWEST_IMAGES} are needed"
+        return f"only {counted(count, 'held-out image')}, {FEWEST_IMAGES} are needed"
 
     @property
     def too_early(self) -> str | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cae_cli.errors import printable
+from cae_cli.errors import counted, printable
 from cae_cli.report.numbers import NOTHING, share, with_margin
 from cae_cli.report.sections import Column, Part, Section, Table, line
 from cae_cli.statistics.effects import Effects
@@ -150,7 +150,7 @@ def unfinished(jobs: Sequence[Unfinished], planned: int) -> list[Part]:
         jobs: those that did not.
         planned: how many there are.
     """
-    count = f"{planned} job{'' if planned == 1 else 's'}"
+    count = counted(planned, "job")
     if not jobs:
         return [f"{count}, all finished"]
     # Those that were not started are the last.

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from cae_cli.errors import counted
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import Column, Table, table_lines
@@ -75,7 +76,7 @@ class Progress:
         """Counts jobs that an earlier call finished."""
         self.done += count
         if count:
-            self.say(f"{_jobs(count)} of {self.total} already finished")
+            self.say(f"{counted(count, 'job')} of {self.total} already finished")
 
     def started(self, name: str) -> None:
         """Reports that a job began."""
@@ -151,7 +152,3 @@ class Progress:
             return None
         parts = [max(0.0, whole - (now - job.began)) for job in running]
         return (sum(parts) + waiting * whole) / min(self.at_once, len(running) + waiting)
-
-
-def _jobs(count: int) -> str:
-    return f"{count} job{'' if count == 1 else 's'}"

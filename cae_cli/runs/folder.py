@@ -240,13 +240,13 @@ class Run:
         """Checks, within `running`, that the folder is still the one of the run.
 
         Raises:
-            UserError: somebody removed it.
+            UserError: somebody moved or removed it.
         """
         if self._identity is not None and self._present() != self._identity:
             raise UserError(
-                "the folder of the run was removed while it was trained",
+                "the folder of the run was moved or removed while it was trained",
                 where=self.folder,
-                hint="start the run again",
+                hint="if it was moved, resume it: cae resume FOLDER; else start the run again",
             )
 
     def _present(self) -> tuple[int, int] | None:

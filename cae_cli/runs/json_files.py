@@ -17,6 +17,7 @@ from cae_cli.system.guarded import GuardedPath
 SCHEMA_VERSION = 3
 
 MOST_JSON = 2**22  # bytes of a file; Python needs up to 40 times as much for what is in it
+DEEPEST = 32  # lists and objects within each other; files of cae have 9
 
 
 def write_json(path: GuardedPath, content: Mapping[str, Any]) -> None:
@@ -47,9 +48,24 @@ def read_json(path: GuardedPath) -> dict[str, Any]:
         raise UserError(
             f"{path.name} is not valid JSON", where=path, hint="the file is damaged or incomplete"
         ) from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or _is_deeper(content, DEEPEST):
         raise foreign(path)
     return content
+
+
+def _is_deeper(content: dict[str, Any], most: int) -> bool:
+    """Whether lists and objects are nested deeper, so that recursion might reach Python's limit."""
+    level: list[Any] = [content]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class Missing(UserError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_cli.errors import UserError
+from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import Missing, OlderVersion, foreign, read_versioned
 from cae_cli.runs.sweep_folder import STATUSES, SweepFolder
@@ -156,8 +157,8 @@ class Entry:
 
     @property
     def command(self) -> list[str]:
-        """The command that made it, [] for a model that was trained elsewhere."""
-        return [str(word) for word in _list(self.setup.get("command"))]
+        """The command that made it, as far as it is fit to paste."""
+        return fit_to_paste(self.setup.get("command"))
 
     @property
     def overrides(self) -> list[str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cae_cli.errors import UserError, nearest, to_paste
+from cae_cli.errors import UserError, counted, nearest, to_paste
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import read_json
 from cae_cli.runs.reader import STAMP, Entry, exists, is_run, is_sweep, short_name
@@ -84,7 +84,7 @@ class Registry:
         if word and _is_folder(path):
             jobs = sum(1 for _ in runs_in(GuardedPath(path)))
             if jobs:
-                count = f"{jobs} run{'' if jobs == 1 else 's'}"
+                count = counted(jobs, "run")
                 raise UserError(
                     f"the folder holds {count} and is not a run itself",
                     where=path,
@@ -267,7 +267,7 @@ def check_removable(folder: Path, *, sweep: bool = False, force: bool = False) -
             raise UserError("not the folder of a run of cae", where=run, hint="only runs are removed")
     if sweep and not is_sweep(folder):
         raise UserError(
-            f"not the folder of a sweep, though it holds {len(runs)} run{'' if len(runs) == 1 else 's'}",
+            f"not the folder of a sweep, though it holds {counted(len(runs), 'run')}",
             where=folder,
             hint="name the runs",
         )

@@ -18,6 +18,7 @@ from omegaconf import read_write
 from cae_cli.config import compose, hydra_internals
 from cae_cli.config.schema import Config
 from cae_cli.config.trust import Trust, check_untrusted
+from cae_cli.errors import counted
 from cae_cli.options import quoted
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
@@ -79,7 +80,7 @@ class Batch:
             UserError: the overrides of a run are wrong; nothing is trained then.
             Interrupted: by a signal, after all runs have ended.
         """
-        with Screen().doing(f"checking {len(runs)} run{'' if len(runs) == 1 else 's'} …"):
+        with Screen().doing(f"checking {counted(len(runs), 'run')} …"):
             jobs = [self._prepare(run, number) for number, run in enumerate(runs, self._trained)]
         self._trained += len(jobs)
         content = self.folder.read()

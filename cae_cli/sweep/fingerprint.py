@@ -220,6 +220,7 @@ def _existing(run: Run, fingerprint: Fingerprint, note: str | None, *, verdict: 
         run.root.remove()
     else:
         run.root.check()  # Hydra will write into it
+        (run.root / ".hydra").check()
     if make(run.root):
         fingerprint.write(run)
     return JobFolder(run, note=note)

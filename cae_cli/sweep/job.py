@@ -150,7 +150,7 @@ def unforeseen(error: Exception, run: Run) -> RunFailed | UserError:
     message = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
         failure = RunFailed(
-            f"not enough memory: {message}",
+            f"not enough memory{f': {message}' if message else ''}",
             hint="use fewer or smaller images, a smaller training.batch_size or a smaller model",
         )
     else:

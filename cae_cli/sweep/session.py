@@ -18,9 +18,10 @@ from cae_cli import experiment, sweep
 from cae_cli.config import compose
 from cae_cli.config.schema import METRICS, Config
 from cae_cli.config.trust import check_subdir
-from cae_cli.errors import Interrupted, UserError, to_paste
+from cae_cli.errors import Interrupted, UserError, counted, to_paste
 from cae_cli.options import key_of, quoted
 from cae_cli.report import terminal
+from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.sweep_folder import Objective, SweepFile, SweepFolder
 from cae_cli.sweep import Sweep, grid, launcher, pool
 from cae_cli.sweep.hydra_app import call_hydra, check_empty, own_folder
@@ -28,6 +29,7 @@ from cae_cli.sweep.job import Task, wants_errors
 from cae_cli.sweep.jobs import unplanned
 from cae_cli.system import streams
 from cae_cli.system.files import at_work, is_in_use
+from cae_cli.system.guarded import GuardedPath
 
 GRIDS = ("basic", "grid")  # sweepers that train all combinations
 FOLDER_KEY = "hydra.sweep.dir"
@@ -63,7 +65,7 @@ class SweepSession:
         jobs = compose.jobs(composed)
         own.check(composed, jobs)
         jobs = own.jobs(jobs)
-        with terminal.Screen().doing(f"checking {len(jobs)} jobs …"):
+        with terminal.Screen().doing(f"checking {counted(len(jobs), 'job')} …"):
             checked = [_checked_job(job, number, sources) for number, job in enumerate(jobs)]
         self.node, config = checked[0]
         self.swept = (*compose.swept_keys(composed), *own.keys)
@@ -141,6 +143,7 @@ class SweepSession:
         """
         status = "failed"
         with self._claimed_folder() as folder:
+            folder.root.check(deep=False)  # Hydra and its plugins write into it
             streams.results_in(folder.losses)
             before = folder.read() if folder.is_written() else None
             jobs = before.jobs if before else ()
@@ -224,11 +227,11 @@ class SweepSession:
         with at_work(folder.root):
             if not (self.has_our_launcher and folder.is_written()):
                 check_empty(path, FOLDER_KEY)
-            elif identity(folder.read().command) != identity(self.command):
+            elif not self._is_of_same_command(folder):
                 raise UserError(
                     "another sweep is in this folder",
                     where=path,
-                    hint=f"its command: {to_paste(*folder.read().command)}",
+                    hint=_its_command(folder),
                 )
             try:
                 yield folder
@@ -239,20 +242,28 @@ class SweepSession:
 
     def _earlier(self) -> Iterator[SweepFolder]:
         """Sweeps of the same command that no process is working on, the newest first."""
-        wanted = identity(self.command)
-        parent = Path(str(OmegaConf.select(self.node, FOLDER_KEY)))
-        for path in sorted(parent.glob("*/"), reverse=True):
+        parent = GuardedPath(Path(str(OmegaConf.select(self.node, FOLDER_KEY))))
+        for path in reversed(parent.children()):
+            if not path.is_folder():  # links are followed only where a person types them
+                continue
             folder = SweepFolder(path)
             try:
                 if not folder.is_written() or is_in_use(folder.root):
                     continue
                 content = folder.read()
-                if identity(content.command) != wanted:
-                    continue
             except (UserError, OSError):  # damaged, not a sweep, or somebody else's
                 continue
-            if content.status != "running" or is_in_use(folder.root) is False:
+            if self._is_of_same_command(folder) and (
+                content.status != "running" or is_in_use(folder.root) is False
+            ):
                 yield folder
+
+    def _is_of_same_command(self, folder: SweepFolder) -> bool:
+        command = folder.read().command
+        try:
+            return identity(command) == identity(self.command)
+        except UserError:  # it is not the command of a sweep
+            return False
 
 
 def identity(command: Sequence[str]) -> tuple[Any, ...]:
@@ -275,6 +286,11 @@ def identity(command: Sequence[str]) -> tuple[Any, ...]:
         if o.key_or_group not in swept and not ignored.fullmatch(o.key_or_group)
     }
     return tuple(flags), frozenset(fixed), frozenset(swept | set(own.keys))
+
+
+def _its_command(folder: SweepFolder) -> str:
+    words = fit_to_paste(folder.read().command)
+    return f"its command: {to_paste(*words)}" if words else "choose another folder"
 
 
 def _checked_job(

@@ -170,9 +170,9 @@ def _held(folder: GuardedPath, opened: int | None) -> int:
     else:
         os.close(descriptor)
         raise UserError(
-            "another process works on this run",
+            "another process works in this folder",
             where=folder,
-            hint="wait until it ends; status.json has its process id and machine",
+            hint="wait until it ends, or choose another folder",
         )
     os.close(descriptor)
     return -1

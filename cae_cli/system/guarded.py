@@ -156,15 +156,45 @@ class GuardedPath:
                         )
                     waiting.append(child)
 
-    def check(self) -> None:
-        """Raises Unsafe if anything inside is neither a regular file nor a folder.
+    def check(self, *, deep: bool = True) -> None:
+        """Makes this folder safe for a library that writes into it by itself.
 
-        For libraries that write into a folder by themselves.
+        Files directly in it get a content of their own, see `own`.
+
+        Args:
+            deep: look into the folders in it, too.
+
+        Raises:
+            Unsafe: something inside is neither a regular file nor a folder.
         """
-        for inner in self.walk():
+        for inner in self.walk() if deep else self.children():
             found = inner.stat()
             if found is not None and not stat.S_ISDIR(found.st_mode):
                 _check_regular(found, inner)
+                if inner.parent == self:
+                    inner.own()
+
+    def own(self) -> None:
+        """Gives a file that has other names elsewhere (hard links) a content of its own.
+
+        Writing into it changes no other file then. A file that does not exist stays so.
+
+        Raises:
+            Unsafe: it is not a regular file, or has other names and is larger than any text of a run.
+        """
+        found = self.stat()
+        if found is None or found.st_nlink == 1 or stat.S_ISDIR(found.st_mode):
+            return
+        with self.open() as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            raise Unsafe(
+                f"{self.name} is a hard link: writing would change another file too",
+                where=self,
+                hint=f"remove it: {to_paste('rm', self)}",
+            )
+        with self.atomic() as temporary:
+            temporary.write_bytes(content)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -206,7 +236,7 @@ class GuardedPath:
             its path, for libraries that open files by path.
 
         Raises:
-            Unsafe: it is inside of something that is not a folder.
+            Unsafe: it is a folder, or is inside of something that is not a folder.
         """
         # The suffix is kept because Keras and NumPy depend on it.
         temporary = f"{UNFINISHED}{secrets.token_hex(6)}{self.suffix}"
@@ -220,7 +250,8 @@ class GuardedPath:
                     _to_disk(descriptor)  # otherwise the new name may reach the disk before the content
                 finally:
                     os.close(descriptor)
-                folder.replace(temporary, self.name)
+                with self._being_no_folder():
+                    folder.replace(temporary, self.name)
                 folder.to_disk()
             finally:
                 with contextlib.suppress(FileNotFoundError):
@@ -230,18 +261,13 @@ class GuardedPath:
         """The file, opened to append to it, unbuffered; created if it does not exist.
 
         Raises:
-            Unsafe: it is not a regular file, or has a second name (a hard link) elsewhere.
+            Unsafe: as for `own`.
         """
         self.parent.make()
-        descriptor = self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NONBLOCK)
-        if os.fstat(descriptor).st_nlink > 1:
-            os.close(descriptor)
-            raise Unsafe(
-                f"{self.name} is a hard link: writing would change another file too",
-                where=self,
-                hint=f"remove it: {to_paste('rm', self)}",
-            )
-        return os.fdopen(descriptor, "ab", buffering=0)
+        self.own()
+        return os.fdopen(
+            self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NONBLOCK), "ab", buffering=0
+        )
 
     def make(self) -> bool:
         """Creates this folder, and those above it.
@@ -280,8 +306,16 @@ class GuardedPath:
         return other
 
     def unlink(self) -> None:
-        """Removes the file if it exists; of a link, the link."""
-        with contextlib.suppress(FileNotFoundError), self.parent.opened() as folder:
+        """Removes the file if it exists; of a link, the link.
+
+        Raises:
+            Unsafe: it is a folder.
+        """
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self.parent.opened() as folder,
+            self._being_no_folder(),
+        ):
             folder.unlink(self.name)
 
     def remove(self) -> None:
@@ -316,6 +350,16 @@ class GuardedPath:
             yield folder
         finally:
             folder.close()
+
+    @contextlib.contextmanager
+    def _being_no_folder(self) -> Iterator[None]:
+        """For what systems refuse for a folder: replacing it by a file, and removing it as one."""
+        try:
+            yield
+        except (IsADirectoryError, PermissionError) as error:
+            if self.is_folder():
+                raise _unsafe(self, "file") from error
+            raise
 
     def _open(self, flags: int) -> int:
         """A descriptor of the file, which is a regular one."""

@@ -137,13 +137,15 @@ def test_other_images_are_refused(here, monkeypatch, capsys):
     assert cli.run(["resume", "run", "training.epochs=2"]) == 0
 
 
-def test_a_run_that_is_removed_while_it_trains_says_so(here, monkeypatch, capsys):
-    def removed(self, rows):
-        shutil.rmtree("run")
-
-    monkeypatch.setattr(Run, "write_metrics", removed)
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda run: shutil.move(run, "moved")])
+def test_a_run_that_is_moved_or_removed_while_it_trains_says_so(here, monkeypatch, capsys, change):
+    monkeypatch.setattr(Run, "write_metrics", lambda self, rows: change("run"))
     assert train("run", "training.epochs=4") == 2
-    assert "error: the folder of the run was removed while it was trained\n" in capsys.readouterr().err
+    assert "the folder of the run was moved or removed while it was trained\n" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    if (here / "moved").exists():
+        assert cli.run(["resume", "moved"]) == 0
 
 
 def test_a_cosine_schedule_that_was_planned_shorter_is_reported(here, capsys):

@@ -13,6 +13,7 @@ from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import STEPS_FOR_SKILL, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.errors import counted
 
 INF = math.inf
 
@@ -127,8 +128,7 @@ class Narrow(_Capacity):
         narrow = 8 if channels is not None and channels <= self.threshold else None
         wider = fixes.layer_sizes("wider layers", filters=filters, channels=narrow)
         return self.finding(
-            f"a hidden layer has {narrowest} filter{'' if narrowest == 1 else 's'}; "
-            f"{self._result(case)}",
+            f"a hidden layer has {counted(narrowest, 'filter')}; {self._result(case)}",
             Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF), "filters"),
             case.skill_score(),
             fixes=(wider,) if filters else (),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.errors import counted
 from cae_cli.metrics.filters import p_value, structure
 from cae_cli.metrics.quality import psnr
 from cae_cli.report.figures.catalogue import RunData, figure
@@ -46,7 +47,7 @@ def filters(run: RunData, layer: str) -> Image.Image:
     if len(shown) < filters:
         caption += f"; {len(shown)} of {filters} filters shown"
     return grid(
-        f"{layer}: {filters} filter{'' if filters == 1 else 's'} {kh}x{kw}x{inputs}",
+        f"{layer}: {counted(filters, 'filter')} {kh}x{kw}x{inputs}",
         rows,
         row_names,
         column_names,
