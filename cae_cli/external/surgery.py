@@ -1,0 +1,106 @@
+"""A model of the same build as another one, with an edit and with weights drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from cae_cli.errors import UserError
+from cae_cli.introspection.layers import is_a
+
+Layer = Any  # a keras.Layer
+Tensor = Any  # symbolic
+
+
+class CannotRebuild(UserError):
+    """Keras cannot build the model again, or not with this edit."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is different in the new model. Functions get the layers of the old one.
+
+    Attributes:
+        config: the config of the new layer, from a layer and a copy of its config.
+        after: what the layers behind a layer get, from the layer and its output.
+        left_out: whether a layer is left out. It must have one input.
+    """
+
+    config: Callable[[Layer, dict[str, Any]], dict[str, Any]] = lambda _, config: config
+    after: Callable[[Layer, Tensor], Tensor] = lambda _, output: output
+    left_out: Callable[[Layer], bool] = lambda _: False
+
+
+SAME = Edit()
+
+
+def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
+    """The model again, with an edit, not compiled.
+
+    Nested models are edited too. Layers that are used several times stay shared.
+
+    Args:
+        model: built; functional, sequential, or of a class of its own that has a ``get_config``, of
+            which nothing can be edited.
+        edit: what is different.
+
+    Raises:
+        CannotRebuild: as its name says.
+    """
+    try:
+        if _is_graph(model):
+            return _Copy(edit).of(model)
+        if edit is not SAME:
+            raise CannotRebuild("only functional and sequential models can be edited")
+        return type(model).from_config(model.get_config())
+    except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        lines = str(error).strip().splitlines()
+        raise CannotRebuild(
+            f"Keras cannot build this model again: {lines[0] if lines else error}"
+        ) from error
+
+
+def layers(model: keras.Model) -> Iterator[Layer]:
+    """The layers of a model, in order, those of nested models in place of these; without inputs."""
+    for layer in model.layers:
+        if _is_graph(layer):
+            yield from layers(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer
+
+
+def _is_graph(layer: Any) -> bool:
+    return is_a(layer, {"Functional", "Sequential"})
+
+
+class _Copy:
+    """One copy of a model: what is shared in it stays shared."""
+
+    def __init__(self, edit: Edit) -> None:
+        self._edit = edit
+        self._new: dict[int, Any] = {}
+        self._old: dict[int, Any] = {}
+
+    def of(self, model: Any) -> Any:
+        if isinstance(model, keras.Sequential):
+            # Keras puts no layers between those of a sequential model.
+            model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        return keras.models.clone_model(model, clone_function=self._layer, call_function=self._call)
+
+    def _layer(self, old: Any) -> Any:
+        if id(old) not in self._new:
+            if _is_graph(old):
+                new = self.of(old)
+            else:
+                new = type(old).from_config(self._edit.config(old, old.get_config()))
+            self._new[id(old)], self._old[id(new)] = new, old
+        return self._new[id(old)]
+
+    def _call(self, new: Any, *arguments: Any, **words: Any) -> Any:
+        old = self._old[id(new)]
+        if self._edit.left_out(old):
+            return arguments[0]
+        return self._edit.after(old, new(*arguments, **words))
