@@ -23,6 +23,15 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_configure() -> None:
+    """Under nohup SIGHUP is ignored, and would be in processes of tests, which are sent it.
+
+    What has a handler here has none there.
+    """
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that has ended."""

@@ -67,7 +67,12 @@ class Sweep:
 
     def end(self) -> tuple[int, str, str]:
         """Waits for the end: exit code, standard output, standard error."""
-        out, err = self.process.communicate(timeout=300)
+        try:
+            out, err = self.process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            for pid in self.alive():
+                os.kill(pid, signal.SIGKILL)
+            raise
         return self.process.returncode, out, err
 
 
