@@ -249,8 +249,6 @@ def _explained(path: Path) -> Iterator[None]:
     except npz.Refused as error:
         raise UserError(f"data.path {error}", where=path, hint=error.hint) from error
     except Exception as error:  # zipfile, zlib, NumPy's header parser: each has its own
-        if "allow_pickle" in str(error):
-            raise _pickled(path) from error
         raise UserError(
             f"data.path cannot be read: {_first_line(error)}",
             where=path,

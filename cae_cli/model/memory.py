@@ -34,13 +34,13 @@ def needed(shape: tuple[int, int, int], options: ModelOptions, batch: int, froze
         batch: images per step.
         frozen: the part that is not trained: "none", "encoder" or "decoder".
     """
-    all_ = list(parts(shape, options))
-    trained = [part for part in all_ if part.of != frozen]
+    every = list(parts(shape, options))
+    trained = [part for part in every if part.of != frozen]
     kept = sum(part.times * part.inputs for part in trained)
     if options.activation != "linear":
         kept = max(kept, sum(part.times * part.outputs for part in trained))
-    measured = max(part.inputs for part in all_)  # afterwards, image by image
-    weights = sum(part.times * part.weights for part in all_)
+    measured = max(part.inputs for part in every)  # afterwards, image by image
+    weights = sum(part.times * part.weights for part in every)
     return 4 * ((COPIES + (frozen == "none")) * weights + max(batch * kept, measured))
 
 
