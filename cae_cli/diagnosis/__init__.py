@@ -20,6 +20,7 @@ from cae_cli.diagnosis.finding import (
     Severity,
     Skipped,
 )
+from cae_cli.diagnosis.trials import Trials, after_trials
 from cae_cli.errors import counted
 from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
@@ -44,15 +45,24 @@ __all__ = [
 ]
 
 
-def diagnose(metrics: Metrics, config: Mapping[str, Any]) -> Diagnosis:
+def diagnose(metrics: Metrics, config: Mapping[str, Any], trials: Trials | None = None) -> Diagnosis:
     """Checks every rule that applies to a trained network.
 
     Args:
         metrics: of the run.
         config: see `Case`; its ``rules`` may disable rules and change thresholds.
+        trials: short trainings with fixes, if there were some; they reorder the findings.
     """
     case = Case(metrics.dataset, metrics.network, config, metrics)
-    return _check(case, (When.ALWAYS, When.AFTER))
+    diagnosis = _check(case, (When.ALWAYS, When.AFTER))
+    if trials is None:
+        return diagnosis
+    diagnosis = after_trials(diagnosis, trials)
+    verdict = trials.verdict(diagnosis)
+    if not trials.proven:
+        said = _verdict(case, diagnosis)
+        verdict = f"{said}; {verdict}" if trials.fails else said
+    return replace(diagnosis, verdict=verdict)
 
 
 def forecast(dataset: DatasetStatistics, network: Network, config: Mapping[str, Any]) -> Diagnosis:

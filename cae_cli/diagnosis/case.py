@@ -149,6 +149,8 @@ class Case:
             return True
         key, _, text = override.partition("=")
         had = self.option(key)
+        if key == "regularization" and key not in self.config:
+            return True
         if key == "regularization":
             return set(re.findall(r"\w+", text)) - {"none"} != set(had or {})
         if isinstance(had, Mapping):  # of a group without names, any option is a change

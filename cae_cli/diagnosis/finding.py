@@ -102,12 +102,14 @@ class Fix:
         why: what it does, in a few words.
         safety: what it costs.
         keras: the same change in a Keras script, for networks that this tool did not train.
+        edit: the same change in the catalogue of `external.edits`, "" where there is none.
     """
 
     overrides: tuple[str, ...]
     why: str
     safety: Safety
     keras: str = ""
+    edit: str = ""
 
     def applied(self, arguments: Sequence[str]) -> list[str]:
         """The arguments that repeat a run with this fix.

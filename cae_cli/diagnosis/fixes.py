@@ -13,8 +13,9 @@ SAFE, TRADE, SLOW = Safety.SAFE, Safety.TRADE, Safety.SLOW
 # -- loss and data
 
 CROSS_ENTROPY = Fix(
-    ("loss=bce",), "its gradient survives a saturated sigmoid", SAFE, 'loss="binary_crossentropy"'
-)
+    ("loss=bce",), "its gradient survives a saturated sigmoid", SAFE, 'loss="binary_crossentropy"',
+    edit="cross-entropy",
+)  # fmt: skip
 SIMILARITY = Fix(
     ("loss=ssim",),
     "detail counts as much as brightness",
@@ -27,12 +28,15 @@ SSIM_CONSTANTS = Fix(
     SAFE,
     "max_val=1.0 in tf.image.ssim for images in [0, 1]",
 )
-SCALED_IMAGES = Fix(("data.scale=auto",), "images in [0, 1]", SAFE, "images scaled to [0, 1]")
+SCALED_IMAGES = Fix(
+    ("data.scale=auto",), "images in [0, 1]", SAFE, "images scaled to [0, 1]", edit="images in reach"
+)
 SAME_TARGET = Fix(
     ("augmentation.target=same",),
     "transforms input and target together",
     SAFE,
     "the same transform of input and target",
+    edit="target = input",
 )
 
 # -- layers
@@ -42,23 +46,37 @@ LINEAR_OUTPUT = Fix(
     "an output that cannot saturate",
     SAFE,
     'activation="linear" in the last layer',
+    edit="linear output",
 )
 ELU = Fix(
     ("model.activation=elu",),
     "a gradient below zero",
     SAFE,
     'activation="elu" in the hidden layers',
+    edit="ELU",
 )
 
 
 def kernel_size(side: int, why: str, safety: Safety = SAFE) -> Fix:
     """Another side of the kernels."""
-    return Fix((f"model.kernel_size={side}",), why, safety, f"kernel_size={side}")
+    return Fix(
+        (f"model.kernel_size={side}",),
+        why,
+        safety,
+        f"kernel_size={side}",
+        edit="3x3 kernels" if side == 3 else "",
+    )
 
 
 def initializer(name: str, why: str) -> Fix:
     """Another initializer of the kernels."""
-    return Fix((f"model.initializer={name}",), why, SAFE, f'kernel_initializer="{name}"')
+    return Fix(
+        (f"model.initializer={name}",),
+        why,
+        SAFE,
+        f'kernel_initializer="{name}"',
+        edit="he_normal initializers" if name == "he_normal" else "",
+    )
 
 
 def layer_sizes(
@@ -73,7 +91,8 @@ def layer_sizes(
     if channels is not None:
         overrides.append(f"model.latent_channels={channels}")
         keras.append(f"a latent code of {channels} channels")
-    return Fix(tuple(overrides), why, safety, ", ".join(keras))
+    edit = "wider code" if channels is not None and not filters else ""
+    return Fix(tuple(overrides), why, safety, ", ".join(keras), edit)
 
 
 def deeper(case: Case) -> list[Fix]:
@@ -87,7 +106,8 @@ def tighter(case: Case) -> list[Fix]:
     channels = case.network.latent_shape[-1]
     positions = case.network.latent_values / max(1, channels)
     fitting = max(1, int(case.network.image_values / (2 * positions)))
-    return [layer_sizes("a bottleneck", TRADE, channels=fitting)] if fitting < channels else []
+    fix = layer_sizes("a bottleneck", TRADE, channels=fitting)
+    return [replace(fix, edit="narrower code")] if fitting < channels else []
 
 
 def even_overlap(case: Case) -> list[Fix]:
@@ -121,7 +141,7 @@ def _adding(case: Case, name: str) -> tuple[str, ...]:
 def batchnorm(case: Case, why: str = "keeps gradients alive") -> Fix:
     """Batch normalisation in addition to the regularizers of the run."""
     keras = "BatchNormalization() between each hidden convolution and its activation"
-    return Fix(_adding(case, "batchnorm"), why, SAFE, keras)
+    return Fix(_adding(case, "batchnorm"), why, SAFE, keras, edit="batch normalisation")
 
 
 def dropout(case: Case) -> Fix:
@@ -140,7 +160,10 @@ def without(case: Case, names: Iterable[str], why: str, safety: Safety = SAFE) -
     dropped = set(names)
     left = [name for name in case.option("regularization") or {} if name not in dropped]
     keras = f"without the regularization by {', '.join(sorted(dropped))}"
-    return Fix((_regularization(left),), why, safety, keras)
+    if not dropped:
+        keras = "no kernel_regularizer, no activity_regularizer, no add_loss"
+    edit = "no dropout" if dropped and dropped <= {"dropout", "noise"} else "no penalties"
+    return Fix((_regularization(left),), why, safety, keras, edit)
 
 
 def revive(case: Case) -> list[Fix]:
@@ -148,13 +171,20 @@ def revive(case: Case) -> list[Fix]:
     fixes = [batchnorm(case, "no filter can stay below zero")]
     if case.network.hidden_activation == "relu":
         leaky = 'activation="leaky_relu" in the hidden layers'
-        fixes.append(Fix(("model.activation=leaky_relu",), "a gradient below zero", SAFE, leaky))
+        why = "a gradient below zero"
+        fixes.append(Fix(("model.activation=leaky_relu",), why, SAFE, leaky, edit="LeakyReLU"))
     return fixes
 
 
 # -- optimizer and training
 
-CLIPPED_GRADIENTS = Fix(("optimizer.clip_norm=1",), "limits the gradients", SAFE, "global_clipnorm=1")
+CLIPPED_GRADIENTS = Fix(
+    ("optimizer.clip_norm=1",),
+    "limits the gradients",
+    SAFE,
+    "global_clipnorm=1",
+    edit="clipped gradients",
+)
 
 
 def usual_rate(case: Case) -> float:
@@ -166,18 +196,20 @@ def usual_learning_rate(case: Case) -> Fix:
     """The usual learning rate of the optimizer."""
     rate = f"{usual_rate(case):g}"
     why = "the usual learning rate"
-    return Fix((f"optimizer.learning_rate={rate}",), why, SAFE, f"learning_rate={rate}")
+    keras = f"learning_rate={rate}"
+    return Fix((f"optimizer.learning_rate={rate}",), why, SAFE, keras, edit="Adam at 0.001")
 
 
 def _scaled_rate(case: Case, factor: float, why: str) -> Fix:
     """The learning rate times ``factor``, or the usual one where the result is still far from it."""
+    edit = "rate / 10" if factor < 1 else "rate x 10"
     rate, usual = case.option("optimizer.learning_rate"), usual_rate(case)
     if rate is None:  # of a training that was not recorded
-        return replace(usual_learning_rate(case), keras=why)
+        return replace(usual_learning_rate(case), keras=why, edit=edit)
     if not rate or (rate > 10 * usual if factor < 1 else rate < usual / 10):
         return usual_learning_rate(case)
     new = f"{rate * factor:g}"
-    return Fix((f"optimizer.learning_rate={new}",), why, SAFE, f"learning_rate={new}")
+    return Fix((f"optimizer.learning_rate={new}",), why, SAFE, f"learning_rate={new}", edit)
 
 
 def slower(case: Case) -> Fix:
@@ -196,4 +228,4 @@ def longer(case: Case) -> Fix:
     overrides = [f"training.epochs={3 * int(epochs or 1)}"]
     if steps:
         overrides.append(f"training.steps={3 * int(steps)}")
-    return Fix(tuple(overrides), "trains longer", SLOW, "three times the epochs")
+    return Fix(tuple(overrides), "trains longer", SLOW, "three times the epochs", edit="more steps")

@@ -15,6 +15,8 @@ from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
 from cae_cli.diagnosis.finding import Diagnosis, Severity
 from cae_cli.metrics.collect import Metrics
 
+SHARE_OF_LINEAR = 0.9  # of the explained variance of a linear decoder: healthy runs have 0.94 and more
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -67,7 +69,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
         Criterion(
             "share of linear baseline",
             of_linear,
-            0.8 if case.fact("loss.gives_up_squared_error") else 0.9,
+            0.8 if case.fact("loss.gives_up_squared_error") else SHARE_OF_LINEAR,
             inf,
             "healthy runs explain 0.97 and more of what a linear decoder explains, denoising ones 0.94",
         ),

@@ -24,12 +24,14 @@ class Edit:
     """What is different in the new model. Functions get the layers of the old one.
 
     Attributes:
-        config: the config of the new layer, from a layer and a copy of its config.
+        config: the config of the new layer, or the new layer, from a layer and a copy of its config.
+        inputs: what a layer gets, from the layer and the arguments of its call.
         after: what the layers behind a layer get, from the layer and its output.
         left_out: whether a layer is left out. It must have one input.
     """
 
-    config: Callable[[Layer, dict[str, Any]], dict[str, Any]] = lambda _, config: config
+    config: Callable[[Layer, dict[str, Any]], dict[str, Any] | Layer] = lambda _, config: config
+    inputs: Callable[[Layer, tuple[Any, ...]], tuple[Any, ...]] = lambda _, arguments: arguments
     after: Callable[[Layer, Tensor], Tensor] = lambda _, output: output
     left_out: Callable[[Layer], bool] = lambda _: False
 
@@ -51,7 +53,7 @@ def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
         CannotRebuild: as its name says.
     """
     try:
-        if _is_graph(model):
+        if is_graph(model):
             return _Copy(edit).of(model)
         if edit is not SAME:
             raise CannotRebuild("only functional and sequential models can be edited")
@@ -66,13 +68,14 @@ def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
 def layers(model: keras.Model) -> Iterator[Layer]:
     """The layers of a model, in order, those of nested models in place of these; without inputs."""
     for layer in model.layers:
-        if _is_graph(layer):
+        if is_graph(layer):
             yield from layers(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
             yield layer
 
 
-def _is_graph(layer: Any) -> bool:
+def is_graph(layer: Any) -> bool:
+    """Whether a layer is a functional or a sequential model, whose layers can be edited."""
     return is_a(layer, {"Functional", "Sequential"})
 
 
@@ -92,10 +95,11 @@ class _Copy:
 
     def _layer(self, old: Any) -> Any:
         if id(old) not in self._new:
-            if _is_graph(old):
+            if is_graph(old):
                 new = self.of(old)
             else:
-                new = type(old).from_config(self._edit.config(old, old.get_config()))
+                edited = self._edit.config(old, old.get_config())
+                new = type(old).from_config(edited) if isinstance(edited, dict) else edited
             self._new[id(old)], self._old[id(new)] = new, old
         return self._new[id(old)]
 
@@ -103,4 +107,4 @@ class _Copy:
         old = self._old[id(new)]
         if self._edit.left_out(old):
             return arguments[0]
-        return self._edit.after(old, new(*arguments, **words))
+        return self._edit.after(old, new(*self._edit.inputs(old, arguments), **words))

@@ -9,6 +9,7 @@ so that a new version of Keras shows what it changed.
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,49 @@ def without_losses(layer: Layer) -> Iterator[None]:
         yield
     finally:
         del layer.__dict__["add_loss"]
+
+
+@contextlib.contextmanager
+def scaled_losses(layer: Layer, factor: float) -> Iterator[None]:
+    """In the block what ``layer.add_loss`` gets is multiplied by ``factor``."""
+    import keras
+
+    add = layer.add_loss
+
+    def scaled(loss: Any) -> None:
+        add(keras.tree.map_structure(lambda value: value * factor, loss))
+
+    layer.__dict__["add_loss"] = scaled
+    try:
+        yield
+    finally:
+        del layer.__dict__["add_loss"]
+
+
+@contextlib.contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """In the block weights, orders and random layers follow from ``number``.
+
+    Afterwards the random states of Python, NumPy and Keras are what they were; that of ``tf.random`` is
+    never touched.
+    """
+    import numpy as np
+    from keras.src.backend.common import global_state
+
+    names = ("global_random_seed", "global_seed_generator")
+    states = random.getstate(), np.random.get_state()
+    kept = {name: global_state.get_global_attribute(name) for name in names}
+    random.seed(number)
+    np.random.seed(number)  # Keras' own layers draw from it no more, those of others may
+    global_state.set_global_attribute("global_random_seed", number)
+    global_state.set_global_attribute("global_seed_generator", None)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for name, value in kept.items():
+            global_state.set_global_attribute(name, value)
 
 
 @contextlib.contextmanager

@@ -130,12 +130,13 @@ class TargetMismatch(Rule):
             return None
         message = f"input and target differ {batches.pair:.2f} times as much as two images"
         one_sided = case.option("augmentation.target") == "original"
+        script = case.option("model") is None
         if one_sided:
             message += ": the augmentation changes the input only"
         return self.finding(
             message,
             Evidence("squared difference", batches.pair, self.threshold, (0, 0), "of two images'"),
-            fixes=(fixes.SAME_TARGET,) if one_sided else (),
+            fixes=(fixes.SAME_TARGET,) if one_sided or script else (),
             advice="use the image as its own target, shuffled and transformed together with it",
         )
 

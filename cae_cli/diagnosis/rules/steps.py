@@ -73,7 +73,8 @@ class PenaltyTooStrong(_FirstSteps):
         if share <= self.threshold:
             return None
         proposed = [self._weaker(case, name, share) for name in case.penalties if share < 1]
-        if case.penalties:
+        script = case.option("model") is None  # whose penalties have no names
+        if case.penalties or script:
             proposed.append(fixes.without(case, case.penalties, "no penalty"))
         return self.finding(
             f"{share:.0%} of the loss of the first steps is penalty",
@@ -93,6 +94,7 @@ class PenaltyTooStrong(_FirstSteps):
             f"{right:.0%} of the loss",
             Safety.SAFE,
             f"{' and '.join(new.values())} as the strength of the {name} penalty",
+            edit="weaker penalties",
         )
 
 

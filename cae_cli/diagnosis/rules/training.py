@@ -99,7 +99,10 @@ class OutputActivation(Rule):
         channels = case.network.image_shape[2]
         what = "a channel that is always 1" if channels == 1 else f"{channels} channels that sum to 1"
         keras = 'activation="sigmoid" in the last layer'
-        sigmoid = Fix(("model.output_activation=sigmoid",), "an output per pixel", Safety.SAFE, keras)
+        why = "an output per pixel"
+        sigmoid = Fix(
+            ("model.output_activation=sigmoid",), why, Safety.SAFE, keras, edit="sigmoid output"
+        )
         return self.finding(
             f"the last layer has a softmax over {what}",
             Evidence("softmax over channels", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
@@ -200,7 +203,9 @@ class EncoderFrozen(Rule):
             case.option("training.frozen"),
         )  # None: a script of somebody's own
         keras = f"trainable=True for {still}"
-        thaw = Fix(("training.frozen=none",), "trains all layers", Safety.SAFE, keras)
+        thaw = Fix(
+            ("training.frozen=none",), "trains all layers", Safety.SAFE, keras, edit="all layers trained"
+        )
         return self.finding(
             f"the weights of {still} did not change",
             Evidence(

@@ -1,0 +1,212 @@
+"""Edits of trainings, and trials of them."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from cae_cli.diagnosis import fixes
+from cae_cli.diagnosis.finding import Fix
+from cae_cli.errors import UserError
+from cae_cli.external import edits, random_edits, surgery, trials
+from cae_cli.external.training import Training, of_model
+
+pytestmark = pytest.mark.tf
+
+NOISE = np.random.default_rng(0)
+# Soft blobs of 16x16 pixels: what a small network learns in a few steps.
+GRID = np.stack(np.meshgrid(*[np.arange(16)] * 2), -1)
+CENTRES = NOISE.uniform(3, 13, (200, 1, 1, 2))
+BLOBS = np.exp(-np.square(GRID - CENTRES).sum(-1) / 12)[..., None].astype(np.float32)
+
+
+@keras.saving.register_keras_serializable()
+class Leaky(L.Layer):
+    """Adds a loss of its own."""
+
+    def call(self, x):
+        self.add_loss(100 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+def network(act="relu", out="sigmoid", **words):
+    same = {"padding": "same", "activation": act, **words}
+    return keras.Sequential([
+        keras.Input((16, 16, 1)), L.Conv2D(8, 3, strides=2, **same), L.Conv2D(4, 3, name="code", **same),
+        L.Conv2DTranspose(8, 3, strides=2, **same), L.Conv2D(1, 3, padding="same", activation=out),
+    ])  # fmt: skip
+
+
+def faulty() -> Training:
+    """A training that nearly every edit changes."""
+    image = keras.Input((16, 16, 1))
+    x = L.Conv2D(8, 1, activation="tanh", kernel_initializer="zeros", kernel_regularizer="l2",
+                 dtype="float16")(image)  # fmt: skip
+    x = L.Dropout(0.5)(Leaky()(x))
+    skip = x
+    x = L.Conv2D(4, 3, strides=2, padding="same", name="code", trainable=False)(x)
+    x = L.LeakyReLU()(x)
+    x = L.ActivityRegularization(l1=0.1)(x)
+    x = L.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
+    x = L.Concatenate()([x, skip])
+    model = keras.Model(image, L.Activation("sigmoid")(L.Conv2D(1, 3, padding="same")(x)))
+    model.compile(keras.optimizers.SGD(5.0, momentum=0.9), "mae")
+    return of_model(model, 2 * BLOBS, BLOBS[::-1], shuffle=False)
+
+
+def healthy() -> Training:
+    model = network()
+    model.compile(keras.optimizers.Adam(0.001), "binary_crossentropy")
+    return of_model(model, BLOBS)
+
+
+EXCEPT = {"sigmoid output", "absolute error"}  # the faulty training has both
+ALWAYS = {
+    "linear output", "ELU", "LeakyReLU", "batch normalisation", "rate / 10", "rate x 10", "more steps",
+    "he_normal initializers", "clipped gradients", "squared error", "absolute error", "wider code",
+    "narrower code",
+}  # fmt: skip
+
+
+def test_every_edit_changes_a_faulty_training_and_only_some_a_usual_one():
+    keras.utils.set_random_seed(0)
+    training = faulty()
+    before = [w.numpy() for w in training.model.weights]
+    found = {name: edit.change(training) for name, edit in edits.CATALOGUE.items()}
+    assert {name for name, change in found.items() if change is None} == EXCEPT
+    for name, change in found.items():
+        assert change.before != change.after if change else name in EXCEPT
+        assert change is None or change.training is not training
+    assert all(np.array_equal(a, b) for a, b in zip(before, training.model.weights, strict=True))
+    usual = healthy()
+    assert {name for name, edit in edits.CATALOGUE.items() if edit.change(usual)} == ALWAYS
+
+
+def test_edits_do_what_they_say():
+    keras.utils.set_random_seed(0)
+    training = faulty()
+
+    def edited(name):
+        return edits.CATALOGUE[name].change(training)
+
+    def kinds(name):
+        return [type(layer).__name__ for layer in edited(name).training.layers]
+
+    assert "Dropout" in kinds("linear output") and "Dropout" not in kinds("no dropout")
+    assert "BatchNormalization" in kinds("batch normalisation")
+    assert edited("no penalties").training.penalties == 0
+    assert "ActivityRegularization" not in kinds("no penalties")
+    assert {x.dtype_policy.name for x in edited("float32").training.layers} == {"float32"}
+    assert edited("rate / 10").after == "optimizer=keras.optimizers.SGD(learning_rate=0.5, momentum=0.9)"
+    assert edited("Adam at 0.001").training.optimizer.rate == pytest.approx(0.001)
+    assert edited("shuffled batches").training.shuffle
+    assert edited("target = input").training.y is None
+    scaled = edited("images in reach").training
+    assert scaled.x.max() <= 1 and scaled.targets.max() == pytest.approx(
+        scaled.held_out_y.max(), abs=0.5
+    )
+    assert edited("linear output").after == 'keras.layers.Activation("linear")'
+    assert "leaky_relu" not in str([x.get_config() for x in edited("ELU").training.layers])
+    # Without skips, another image in front of them changes nothing behind the latent code.
+    cut = edited("no skips").training.model
+    merged = next(layer for layer in cut.layers if isinstance(layer, L.Concatenate))
+    assert not np.asarray(keras.Model(cut.inputs[0], merged.output)(BLOBS[:2]))[..., 8:].any()
+
+
+def test_a_fix_of_the_diagnosis_names_an_edit_of_the_catalogue():
+    constants = [value for value in vars(fixes).values() if isinstance(value, Fix)]
+    made = [
+        fixes.kernel_size(3, ""), fixes.kernel_size(5, ""), fixes.initializer("he_normal", ""),
+        fixes.initializer("orthogonal", ""), fixes.layer_sizes("", channels=8),
+    ]  # fmt: skip
+    named = {fix.edit for fix in [*constants, *made]} - {""}
+    assert named <= edits.CATALOGUE.keys() and len(named) >= 7
+
+
+def test_a_training_follows_from_its_seed_and_leaves_random_states_alone():
+    training = healthy()
+    random.seed(1)
+    np.random.seed(1)
+    first = training.run(6, 3)
+    drawn = random.random(), np.random.random()
+    random.seed(1)
+    np.random.seed(1)
+    assert drawn == (random.random(), np.random.random())
+    again, other = training.run(6, 3), training.run(6, 4)
+    assert training.explained(first) == training.explained(again) != training.explained(other)
+
+
+def test_the_smoother_of_image_and_target_is_what_counts():
+    noisy = BLOBS + NOISE.normal(0, 0.3, BLOBS.shape).astype(np.float32)
+    model = network()
+    model.compile("adam", "mse")
+    assert np.array_equal(of_model(model, noisy, BLOBS).clean[0], BLOBS[:180])  # a denoiser
+    assert np.array_equal(of_model(model, BLOBS, noisy).clean[0], BLOBS[:180])  # noisy targets
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Three edits, a few steps each."""
+    names = ("ReLU", "no penalties", "Adam at 0.001", "squared error")
+    monkeypatch.setattr(trials, "CATALOGUE", {name: edits.CATALOGUE[name] for name in names})
+    monkeypatch.setattr(trials, "STEPS", 60)
+
+
+DRAWN = random_edits.changes
+
+
+def one_control(training, seed):
+    yield next(DRAWN(training, seed))
+
+
+def test_the_edit_that_undoes_the_fault_is_the_proven_cause(few, monkeypatch):
+    monkeypatch.setattr(random_edits, "changes", one_control)
+    model = network(activity_regularizer=keras.regularizers.L1(10.0))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    before = [np.array(w) for w in model.weights]
+    lines = []
+    result = trials.tried(of_model(model, BLOBS), budget=600, linear=0.8, say=lines.append)
+    found = result.trials
+    assert [t.name for t in found.proven] == ["no penalties"] and len(found.proven[0].explained) == 2
+    assert found.fails and found.verdict().startswith(
+        "a fault that no rule knows; no penalties mends it"
+    )
+    assert "activity_regularizer" in found.proven[0].before
+    assert "activity_regularizer" not in found.proven[0].after
+    assert len(found.controls) == 1 and not found.ended and not found.untried
+    assert {"images", "targets", "unchanged", "edit", "control"} == result.pictures.keys()
+    assert len(lines) == 2 + len(found.edits) + 1 + 1
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
+
+
+def test_an_interrupt_keeps_what_was_measured(few, monkeypatch):
+    def interrupted(line):
+        if line.startswith("Adam"):
+            raise KeyboardInterrupt
+
+    model = network()
+    model.compile("sgd", "mse")
+    found = trials.tried(of_model(model, BLOBS), budget=600, say=interrupted).trials
+    assert found.ended == "interrupted" and [t.name for t in found.edits] == []
+    assert len(found.unchanged.explained) == 2
+
+
+def test_a_model_that_cannot_be_built_again_is_an_error():
+    class Closed(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x, training=False):
+            return self.inner(x)
+
+    model = Closed(network())
+    model.compile("adam", "mse")
+    with pytest.raises(surgery.CannotRebuild):
+        of_model(model, BLOBS).run(1, 0)
+    with pytest.raises(UserError, match="one shape"):
+        of_model(network(), BLOBS[..., 0])
+    with pytest.raises(UserError, match="200 images have 3 targets"):
+        of_model(network(), BLOBS, BLOBS[:3])
