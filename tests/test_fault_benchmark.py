@@ -24,7 +24,7 @@ from benchmarks.faults import (
     trainings,
 )
 from benchmarks.faults.case import joined
-from benchmarks.faults.scoring import FixTrial, Verdict
+from benchmarks.faults.scoring import CONTROLS, FixTrial, Tried, Verdict
 from cae_cli import cli, data, experiment
 from cae_cli.diagnosis import RULES, diagnose
 from cae_cli.errors import UserError
@@ -50,6 +50,11 @@ variants:
   - {part: test, data: files, seeds: [10, 11], config: [regularization.l2.strength=0.3]}
   - {part: smoke, data: glyphs, seeds: [0], corrupt: repeats_16, config: ["model.filters=[8,8]"]}
 """
+
+
+def trial(name, named, first, fixed, control_first, control, trainings, **values):
+    controls = {"random change": Tried(control_first, control, trainings)}
+    return FixTrial(name, named, Tried(first, fixed, trainings), controls, **values)
 
 
 @pytest.fixture
@@ -367,7 +372,7 @@ def test_recall_precision_and_what_was_named_instead():
 def test_a_second_fault_may_show_after_the_first_is_fixed():
     both = faulty("d.1", ("CAE501",), second_fault=("CAE601",), named=("CAE501",))
     assert scoring.diagnosis_scores([both]).second_fault.count == 0
-    late = FixTrial("d.1", ("CAE501",), False, False, False, False, 2, 2, later=("CAE601",))
+    late = trial("d.1", ("CAE501",), False, False, False, False, 2, later=("CAE601",))
     assert scoring.scores([both], [late]).diagnosis.second_fault.count == 1
 
 
@@ -396,9 +401,9 @@ def test_confidence_and_wrong_verdicts():
 
 
 def test_a_fixable_training_without_findings_counts_as_not_fixed():
-    fixed = FixTrial("a.1", ("CAE206",), True, True, False, False, 1, 1)
-    late = FixTrial("a.2", ("CAE208", "CAE206"), False, True, False, True, 2, 2)
-    never = FixTrial("b.1", ("CAE302",), False, False, True, True, 3, 3)
+    fixed = trial("a.1", ("CAE206",), True, True, False, False, 1)
+    late = trial("a.2", ("CAE208", "CAE206"), False, True, False, True, 2)
+    never = trial("b.1", ("CAE302",), False, False, True, True, 3)
     all_scores = scoring.scores(VERDICTS, [fixed, late, never])
     fixes = all_scores.fixes
     # a.1 to a.4, b.1, c.1, c.2; b.2 is not fixable
@@ -406,7 +411,9 @@ def test_a_fixable_training_without_findings_counts_as_not_fixed():
     assert counted(fixes.first_of_one) == (1, 5)
     assert counted(fixes.fixed) == (2, 7)
     assert counted(fixes.fixed_of_treated) == (2, 3)
-    assert (fixes.control_first.count, *counted(fixes.control)) == (1, 2, 3)
+    [control] = fixes.controls.values()
+    assert (control.first.count, *counted(control.fixed)) == (1, 2, 3)
+    assert counted(fixes.first_of_treated) == (1, 3)
     assert fixes.trainings == 2
     penalty = next(c for c in all_scores.causes if c.code == "CAE206")
     assert counted(penalty.fixed) == (2, 4)
@@ -565,14 +572,15 @@ def test_a_tool_is_right_where_the_fault_can_have_the_symptom():
 # -- fixes -------------------------------------------------------------------------------------------
 
 
-def test_fixes_and_random_control_are_trained_in_step_and_equally_often(monkeypatch, tmp_path):
-    """The second fix works, and random changes do not."""
+def test_fixes_and_controls_are_trained_in_step_and_equally_often(monkeypatch, tmp_path):
+    """The second fix and random search work, random changes and the one recipe do not."""
     overrides = ("data=glyphs", "optimizer.learning_rate=0.5")
     poor = replace(with_dynamics(early_peak=0.0), layers=(layer(dead=12), layer("output", 1)))
     config = {**CONFIG, "optimizer": {"name": "adam", "learning_rate": 0.5, "clip_norm": None}}
     outcomes = {
         "x.treat_1_s7": poor, "x.treat_2_s7": healthy(),
-        "x.control_1_s7": poor, "x.control_2_s7": poor,
+        "x.random_change_1_s7": poor, "x.random_change_2_s7": poor,
+        "x.random_search_1_s7": healthy(), "x.good_practice_1_s7": poor,
     }  # fmt: skip
 
     def of(run):
@@ -596,22 +604,33 @@ def test_fixes_and_random_control_are_trained_in_step_and_equally_often(monkeypa
 
     without_findings = diagnosed("y")
     without_findings.verdict = replace(without_findings.verdict, named=(), findings=())
-    [trial] = benchmark.try_fixes(
+    [tried] = benchmark.try_fixes(
         [diagnosed("x"), without_findings, diagnosed("z", fixable=False)], Runner(), lambda line: None
     )
-    assert trained == [[f"x.treat_{n}_s7", f"x.control_{n}_s7"] for n in (1, 2)]
-    assert (trial.name, trial.named) == ("x", ("CAE207",))
-    assert (trial.first, trial.fixed) == (False, True)
-    assert (trial.control_first, trial.control) == (False, False)
-    assert trial.trainings == trial.control_trainings == 2
-    assert trial.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
-    assert trial.steps[-1].endswith("→ healthy")
+    names = ["treat", "random_change", "random_search", "good_practice"]
+    assert trained == [[f"x.{n}_1_s7" for n in names], [f"x.{n}_2_s7" for n in names[:2]]]
+    assert (tried.name, tried.named) == ("x", ("CAE207",))
+    assert (tried.fixes.first, tried.fixes.fixed, tried.fixes.trainings) == (False, True, 2)
+    assert tried.fixes.steps[0].startswith("optimizer.learning_rate=0.001 → CAE207, inactive maps")
+    assert tried.fixes.steps[-1].endswith("→ healthy")
+    outcomes = {name: (c.first, c.fixed, c.trainings) for name, c in tried.controls.items()}
+    assert outcomes == {
+        "random change": (False, False, 2),
+        "random search": (True, True, 1),
+        "good practice": (False, False, 1),
+    }
+    assert list(outcomes) == list(CONTROLS)
+    searched = tried.controls["random search"].steps[0].split(" → ")[0].split()
+    assert [word.partition("=")[0] for word in searched[:6]] != sorted(searched[:6]) and len(
+        searched
+    ) == 9
+    assert "model=residual" in tried.controls["good practice"].steps[0]
 
 
 # -- the page -----------------------------------------------------------------------------------------
 
 
-FIXED = (FixTrial("a.1", ("CAE206",), True, True, False, False, 1, 1),)
+FIXED = (trial("a.1", ("CAE206",), True, True, False, False, 1),)
 
 
 def results(verdicts=VERDICTS, trials=FIXED):
@@ -646,7 +665,7 @@ def test_goals_are_met_missed_or_left_open():
     assert many["healthy, every criterion met: alarms"].met is True
     assert many["faulty: an accepted cause is named first"].met is True
     assert many["fixable: fixed by the first fix"].met is True
-    assert many["treated: fixed by one of as many random changes"].met is True
+    assert many["treated: fixed by random change, all trainings"].met is True
     assert "borderline: alarms" not in many  # there are none
     assert goals(well())["healthy, every criterion met: alarms"].met is None  # too few
     own = goals()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from benchmarks.faults import ablation, case_files, tools, trainings
 from benchmarks.faults.case import Case
-from benchmarks.faults.scoring import FixTrial, Verdict
+from benchmarks.faults.scoring import CONTROLS, FixTrial, Tried, Verdict
 from benchmarks.faults.trainings import Diagnosed
 from cae_cli.errors import UserError, counted
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch
-from cae_cli.treatment.arm import Arm, Fixes, RandomControls, Step
+from cae_cli.treatment.arm import Arm, Fixes, GoodPractice, Proposer, RandomControls, Step
 from cae_cli.treatment.random_control import RandomControl
 
 MAX_STEPS = 3  # of fixes per run
@@ -107,7 +107,7 @@ def run(request: Request, command: Sequence[str], notify: Callable[[str], None])
 def try_fixes(
     diagnosed: Sequence[Diagnosed], runner: Batch, notify: Callable[[str], None]
 ) -> tuple[FixTrial, ...]:
-    """Trains faulty runs with findings again: with their fixes, and with random changes as a control.
+    """Trains faulty runs with findings again: with their fixes, and with each of `CONTROLS`.
 
     Each step is trained for all of them at once.
     """
@@ -116,9 +116,9 @@ def try_fixes(
         for one in diagnosed
         if one.verdict.expect == "faulty" and one.verdict.fixable and one.verdict.is_alarm
     ]
-    notify(f"fixes of {len(faulty)} faulty runs are tried, each with a random control")
-    pairs = {one.verdict.name: _arms(one) for one in faulty}
-    arms = [arm for pair in pairs.values() for arm in pair]
+    notify(f"fixes of {len(faulty)} faulty runs are tried, each with controls: {', '.join(CONTROLS)}")
+    tried = {one.verdict.name: _arms(one) for one in faulty}
+    arms = [arm for own in tried.values() for arm in own.values()]
     for number in range(1, MAX_STEPS + 1):
         wanted = {id(arm): arm.wanted() for arm in arms}
         if not any(wanted.values()):
@@ -129,31 +129,42 @@ def try_fixes(
         for arm in arms:
             if wanted[id(arm)]:
                 arm.take([next(runs) for _ in wanted[id(arm)]])
-    return tuple(_trial(one.verdict, *pairs[one.verdict.name]) for one in faulty)
+    return tuple(_trial(one.verdict, tried[one.verdict.name]) for one in faulty)
 
 
-def _arms(one: Diagnosed) -> tuple[Arm, Arm]:
+FIXES = "treat"  # the name of their arm
+
+
+def _arms(one: Diagnosed) -> dict[str, Arm]:
+    """The arm of the fixes, and that of each control."""
     name, seed = one.verdict.name, one.prepared.training.seed
-    overrides, before, seeds = one.prepared.overrides, [one.result], [seed]
-    fixes = Arm(f"{name}.treat", overrides, before, seeds, Fixes(), MAX_STEPS, batch.checked)
-    chance = RandomControls(RandomControl(zlib.crc32(name.encode())), fixes)
-    return fixes, Arm(f"{name}.control", overrides, before, seeds, chance, MAX_STEPS, batch.checked)
+
+    def arm(of: str, proposer: Proposer) -> Arm:
+        run = f"{name}.{of.replace(' ', '_')}"
+        return Arm(run, one.prepared.overrides, [one.result], [seed], proposer, MAX_STEPS, batch.checked)
+
+    fixes, random = arm(FIXES, Fixes()), RandomControl(zlib.crc32(name.encode()))
+    proposers: tuple[Proposer, ...] = (
+        RandomControls(random, fixes),
+        RandomControls(random, fixes, search=True),
+        GoodPractice(),
+    )
+    return {FIXES: fixes, **{of: arm(of, one) for of, one in zip(CONTROLS, proposers, strict=True)}}
 
 
-def _trial(verdict: Verdict, fixes: Arm, control: Arm) -> FixTrial:
+def _trial(verdict: Verdict, arms: Mapping[str, Arm]) -> FixTrial:
+    fixes = arms[FIXES]
     return FixTrial(
         verdict.name,
         verdict.named,
-        first=fixes.first_fixed,
-        fixed=fixes.is_fixed,
-        control_first=control.first_fixed,
-        control=control.is_fixed,
-        trainings=fixes.trainings,
-        control_trainings=control.trainings,
+        fixes=_tried(fixes),
+        controls={name: _tried(arms[name]) for name in CONTROLS},
         later=tuple(sorted({code for step in fixes.steps for r in step.results for code in r.codes})),
-        steps=tuple(map(_described, fixes.steps)),
-        control_steps=tuple(map(_described, control.steps)),
     )
+
+
+def _tried(arm: Arm) -> Tried:
+    return Tried(arm.first_fixed, arm.is_fixed, arm.trainings, tuple(map(_described, arm.steps)))
 
 
 def _described(step: Step) -> str:

@@ -24,7 +24,7 @@ from benchmarks.faults.report import (
     share,
     tool_rows,
 )
-from benchmarks.faults.scoring import rate_of
+from benchmarks.faults.scoring import CONTROLS, rate_of
 from cae_cli.diagnosis import RULES
 from cae_cli.report.sections import markdown
 from cae_cli.runs.json_files import read_json
@@ -255,13 +255,13 @@ def _fixes(shown: Record, entries: Figures) -> str:
         (
             row.name,
             ", ".join(row.named),
-            "<br>".join(row.steps),
-            "<br>".join(row.control_steps),
-            "yes" if row.fixed else "**no**",
+            "<br>".join(row.fixes.steps),
+            "<br>".join(row.controls["random change"].steps),
+            "yes" if row.fixes.fixed else "**no**",
         )
         for row in shown.not_fixed_first
     ]
-    titles = ["training", "named causes", "fixes", "random control", "fixed in the end"]
+    titles = ["training", "named causes", "fixes", "random changes", "fixed in the end"]
     tried = (
         "The first fix was not sufficient for these trainings. After each arrow are the causes that "
         "the diagnosis names then, and by the criteria that fail.\n\n" + markdown(titles, rows)
@@ -275,20 +275,29 @@ def _fixes(shown: Record, entries: Figures) -> str:
     )
     mean = "–" if fixes.trainings is None else f"{fixes.trainings:.1f}"
     first, fixed = share(fixes.first, FIRST_FIX), share(fixes.fixed, ANY_FIX)
-    control_first, control = share(fixes.control_first), share(fixes.control, BY_CHANCE)
+    controls = [
+        (f"{name}: {CONTROLS[name]}", share(one.first), share(one.fixed, BY_CHANCE))
+        for name, one in fixes.controls.items()
+    ]
+    compared = markdown(
+        ["treated trainings", "healthy after the first training", "healthy in the end"],
+        [("the fixes", share(fixes.first_of_treated), share(fixes.fixed_of_treated)), *controls],
+    )
+    missing = [name for name in CONTROLS if name not in fixes.controls]
+    missing_line = f"\n\nNot tried in this run: {', '.join(missing)}." if missing else ""
     return f"""\
 ## Fixes
 
 Every faulty training that an option can fix and that has a finding was trained again with the first fix
-of the first-named cause. If it was not healthy then, the next fix was tried, {MAX_STEPS} at most. The
-*random control* changes as many options of the same kind at random and gets as many trainings. *Healthy*
-means: no finding above a note, enough metrics for a verdict, and every criterion met. A fixable training
-without findings counts as not fixed. With two faults, the first fix can mend only one.
+of the first-named cause. If it was not healthy then, the next fix was tried, {MAX_STEPS} at most.
+*Healthy* means: no finding above a note, enough metrics for a verdict, and every criterion met. A
+fixable training without findings counts as not fixed. With two faults, the first fix can mend only one.
 
 The first fix was sufficient for {first} and one of the fixes for {fixed} of
-{fixes.fixed.total} fixable trainings. The first random change was sufficient for {control_first} and one
-of as many random changes for {control} of {fixes.control.total} treated trainings. The mean number of
-fixes per training was {mean}.{_recorded(entries)}
+{fixes.fixed.total} fixable trainings. The mean number of fixes per training was
+{mean}.{_recorded(entries)}
+
+{compared}{missing_line}
 
 {tried}{untreated}"""
 

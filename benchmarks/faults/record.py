@@ -102,7 +102,9 @@ def record(results: Results, command: str) -> Record:
         tools={name: tools.scores(verdicts, symptoms) for name, symptoms in results.tools.items()},
         without={name: _short(own) for name, own in results.without.items()},
         not_fixed_first=tuple(
-            trial for trial in sorted(trials, key=lambda trial: trial.fixed) if not trial.first
+            trial
+            for trial in sorted(trials, key=lambda trial: trial.fixes.fixed)
+            if not trial.fixes.first
         ),
         not_treated=tuple(
             v.name

@@ -93,9 +93,12 @@ def goals(scores: Scores) -> list[Goal]:
             Goal("fixable, one fault: fixed by the first fix", fixes.first_of_one),
             _goal("fixable: fixed by one of the fixes", fixes.fixed, "at least", ANY_FIX),
             Goal("treated: fixed by one of the fixes", fixes.fixed_of_treated),
-            Goal("treated: fixed by the first random change", fixes.control_first),
-            _goal("treated: fixed by one of as many random changes", fixes.control, "below", BY_CHANCE),
         ]
+        for name, control in fixes.controls.items():
+            listed += [
+                Goal(f"treated: fixed by the first {name}", control.first),
+                _goal(f"treated: fixed by {name}, all trainings", control.fixed, "below", BY_CHANCE),
+            ]
     return [goal for goal in listed if goal.rate.total]
 
 

@@ -98,34 +98,47 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What some changes did to a faulty run.
+
+    Attributes:
+        first: the first change alone made it healthy.
+        fixed: some change did, within the allowed steps.
+        trainings: number of trainings.
+        steps: the changes and their results, in words.
+    """
+
+    first: bool
+    fixed: bool
+    trainings: int
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FixTrial:
-    """How a faulty run responded to its fixes and to random changes.
+    """How a faulty run responded to its fixes and to controls.
 
     Attributes:
         name: of the run.
         named: codes of its root causes.
-        first: the first fix alone made it healthy.
-        fixed: some fix did, within the allowed steps.
-        control_first: the first random change did.
-        control: some random change did, within as many trainings.
-        trainings: number of trainings with fixes.
-        control_trainings: number of trainings with random changes.
+        fixes: what the fixes did.
+        controls: what others did, by a name of `CONTROLS`.
         later: codes of causes that were found after a fix.
-        steps: the fixes and their results, in words.
-        control_steps: the random changes and their results, in words.
     """
 
     name: str
     named: tuple[str, ...]
-    first: bool
-    fixed: bool
-    control_first: bool
-    control: bool
-    trainings: int
-    control_trainings: int
+    fixes: Tried
+    controls: Mapping[str, Tried]
     later: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
-    control_steps: tuple[str, ...] = ()
+
+
+# What fixes are compared with, and what each is.
+CONTROLS = {
+    "random change": "as many options of the same kind, at random; as many trainings",
+    "random search": "an option of every group and three values, at random; as many trainings",
+    "good practice": "batch normalisation, residual blocks, Adam with 0.001, BCE; one training",
+}
 
 
 @dataclass(frozen=True)
@@ -190,8 +203,16 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class ControlScores:
+    """What a control did, of the treated runs: made healthy by its first change, and by some change."""
+
+    first: Rate
+    fixed: Rate
+
+
+@dataclass(frozen=True)
 class FixScores:
-    """What fixes and random changes did.
+    """What fixes and controls did.
 
     Attributes:
         first: of the fixable faulty runs, those that the first fix made healthy.
@@ -199,8 +220,8 @@ class FixScores:
         fixed: those that were healthy within the allowed steps. A run without findings counts as not
             fixed.
         fixed_of_treated: the same share of the runs that were treated.
-        control_first: of the treated runs, those that the first random change made healthy.
-        control: of the treated runs, those that as many random changes made healthy.
+        first_of_treated: of the treated runs, those that the first fix made healthy.
+        controls: what others did, by a name of `CONTROLS`; those that were tried.
         trainings: mean number of trainings with fixes per treated run, None without any.
     """
 
@@ -208,8 +229,8 @@ class FixScores:
     first_of_one: Rate
     fixed: Rate
     fixed_of_treated: Rate
-    control_first: Rate
-    control: Rate
+    first_of_treated: Rate
+    controls: Mapping[str, ControlScores]
     trainings: float | None
 
 
@@ -342,7 +363,7 @@ def cause_scores(
     verdicts: Sequence[Verdict], trials: Sequence[FixTrial] | None = None
 ) -> tuple[CauseScores, ...]:
     """Recall and precision of each code that was expected or named first."""
-    fixed = {trial.name for trial in trials or () if trial.fixed}
+    fixed = {trial.name for trial in trials or () if trial.fixes.fixed}
     codes = {v.causes[0] for v in verdicts if v.causes} | {v.named[0] for v in verdicts if v.named}
     listed = []
     for code in sorted(codes):
@@ -369,13 +390,20 @@ def fix_scores(verdicts: Sequence[Verdict], trials: Sequence[FixTrial]) -> FixSc
         return rate(v.name in by_name and hit(by_name[v.name]) for v in names)
 
     return FixScores(
-        first=share(fixable, lambda trial: trial.first),
-        first_of_one=share((v for v in fixable if not v.second_fault), lambda trial: trial.first),
-        fixed=share(fixable, lambda trial: trial.fixed),
-        fixed_of_treated=rate(trial.fixed for trial in treated),
-        control_first=rate(trial.control_first for trial in treated),
-        control=rate(trial.control for trial in treated),
-        trainings=sum(t.trainings for t in treated) / len(treated) if treated else None,
+        first=share(fixable, lambda trial: trial.fixes.first),
+        first_of_one=share((v for v in fixable if not v.second_fault), lambda trial: trial.fixes.first),
+        fixed=share(fixable, lambda trial: trial.fixes.fixed),
+        fixed_of_treated=rate(trial.fixes.fixed for trial in treated),
+        first_of_treated=rate(trial.fixes.first for trial in treated),
+        controls={
+            name: ControlScores(
+                rate(trial.controls[name].first for trial in treated),
+                rate(trial.controls[name].fixed for trial in treated),
+            )
+            for name in CONTROLS
+            if treated and all(name in trial.controls for trial in treated)
+        },
+        trainings=sum(t.fixes.trainings for t in treated) / len(treated) if treated else None,
     )
 
 

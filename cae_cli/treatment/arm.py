@@ -18,7 +18,7 @@ from cae_cli.errors import UserError, to_paste
 from cae_cli.options import key_of
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import BatchRun
-from cae_cli.treatment.random_control import RandomControl, with_changes
+from cae_cli.treatment.random_control import ANYTHING, RandomControl, with_changes
 from cae_cli.treatment.result import Result, is_better, result
 
 # Changes that short trainings try in addition to the proposed fixes: those that helped most often.
@@ -260,11 +260,13 @@ class RandomControls:
     Args:
         control: draws the changes.
         other: the arm whose steps are matched.
+        search: draw from the whole space of options; False: changes of the kind of the other arm's.
     """
 
-    def __init__(self, control: RandomControl, other: Arm) -> None:
+    def __init__(self, control: RandomControl, other: Arm, *, search: bool = False) -> None:
         self.control = control
         self.other = other
+        self.search = search
 
     def proposals(self, arm: Arm) -> Iterator[Proposal]:
         """One change, if the other arm has a step of this number."""
@@ -273,9 +275,32 @@ class RandomControls:
         tried = self.other.tried
         if number > len(tried):
             return
-        drawn = self.control.draw(tried[number - 1], arm.overrides, number, arm.checked, arm.known)
+        change = ANYTHING if self.search else tried[number - 1]
+        drawn = self.control.draw(change, arm.overrides, number, arm.checked, arm.known)
         if drawn is not None:
             yield Proposal(drawn, "random")
+
+
+# What is often recommended, whatever the problem. BCE needs images and outputs in [0, 1].
+GOOD_PRACTICE = tuple(
+    (
+        "model=residual",
+        "regularization=batchnorm",
+        loss,
+        "optimizer=adam",
+        "optimizer.learning_rate=0.001",
+    )
+    for loss in ("loss=bce", "loss=mse")
+)
+
+
+class GoodPractice:
+    """Proposes one fixed recipe for every run, as its only step."""
+
+    def proposals(self, arm: Arm) -> Iterator[Proposal]:
+        """The recipe, in the form that fits the run."""
+        if not arm.steps:
+            yield from (Proposal(change, "good practice") for change in GOOD_PRACTICE)
 
 
 def reproduced(overrides: Sequence[str], seed: int) -> str:

@@ -26,6 +26,9 @@ from cae_cli.options import Range, key_of
 CHANGED = ("model", "loss", "regularization", "augmentation", "optimizer", "schedule")
 DATA_KEYS = ("scale", "noise")
 
+# What random search changes: an option of every group, and some values.
+ANYTHING = (*(f"{group}=" for group in CHANGED), *(3 * ("a.value=",)))
+
 FACTOR = 100.0  # a number without bounds changes by at most this factor
 # Whole numbers are sizes of networks and windows, whose cost grows faster than linearly.
 WHOLE_FACTOR = 4.0
@@ -68,7 +71,7 @@ class RandomControl:
         (``optimizer.learning_rate=0.1``) by another value. All keys of a kind are equally likely.
 
         Args:
-            fix: its overrides.
+            fix: its overrides; `ANYTHING` for a draw from the whole space of options.
             overrides: of the run that is changed.
             step: number of the step, from 1; each step has its own draw.
             checked: composes a config from overrides and checks it.

@@ -85,6 +85,12 @@ def test_a_training_does_not_write_through_a_link(here, name):
     assert done.code == 2 and f"{name} is a link" in done.err
 
 
+def test_a_log_with_a_second_name_is_continued_in_a_copy(here):
+    plant("hard link", here / RUN / "train.log", here / "outside")
+    [done] = check(here, [TRAINING], here / "outside")
+    assert done.code == 0 and (here / RUN / "train.log").stat().st_nlink == 1
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "snapshots"])
 def test_a_file_in_place_of_a_folder_ends_a_training_with_one_line(here, name):
     plant("empty file", here / RUN / name, here / "outside")
@@ -100,7 +106,7 @@ def test_drawing_does_not_write_through_a_link(here):
     assert not (here / RUN / "curves.png").is_symlink()  # replaced, as it was drawn before
 
 
-@pytest.mark.parametrize("kind", ["link to nothing", "hard link", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["link to nothing", "pipe", "folder"])
 def test_a_log_that_is_no_file_of_its_own_ends_the_command(here, kind):
     plant(kind, here / RUN / "train.log", here / "outside")
     [done] = check(here, [TRAINING], here / "outside")
