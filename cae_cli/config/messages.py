@@ -60,7 +60,7 @@ def _rephrase(error: Exception, overrides: Sequence[str], sources: Sources) -> U
         return UserError(
             f"cannot read the override {error.override!r}",
             where=f"command line: {error.override}",
-            hint="write key=value; put quotes around a value with spaces, commas or brackets: "
+            hint="write key=value; put quotes around a value with spaces, commas, brackets or =: "
             "'key=[1,2]'",
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
