@@ -1,6 +1,7 @@
 """A runner of convolutional-autoencoder experiments that says what their filters learned.
 
-``from cae_cli import Diagnosis`` is a Keras callback for trainings of one's own.
+``from cae_cli import Diagnosis`` is a Keras callback for trainings of one's own, ``cae_cli.treat`` tries
+fixes on them.
 """
 
 from typing import Any
@@ -9,9 +10,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the callback, and Keras with it, only when it is asked for."""
+    """Imports what needs Keras only when it is asked for."""
     if name == "Diagnosis":
         from cae_cli.external.keras_callback import Diagnosis
 
         return Diagnosis
+    if name == "treat":
+        from cae_cli.external.treat import treat
+
+        return treat
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,6 +22,7 @@ from cae_cli import data, diagnosis
 from cae_cli.config.schema import Config, plain
 from cae_cli.data import Images
 from cae_cli.diagnosis import Diagnosis
+from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.introspection import Autoencoder
 from cae_cli.introspection.probe import Probe
@@ -35,6 +36,7 @@ from cae_cli.report.sections import Part
 from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import foreign
 from cae_cli.system import signals, streams
 from cae_cli.training import backend
 from cae_cli.training.facts import facts
@@ -56,6 +58,7 @@ class Outcome:
         command: arguments of the command line that repeats this run; empty for a model that this tool
             did not train.
         failed: the training diverged; everything else is there nevertheless.
+        trials: short trainings with fixes, if there were some.
     """
 
     metrics: Metrics
@@ -63,11 +66,12 @@ class Outcome:
     held_out: str
     command: Sequence[str]
     failed: bool
+    trials: Trials | None = None
 
     def summary(self, *, verbose: bool = False) -> list[Part]:
         """The summary, to be shown."""
         return summary.summary(
-            self.metrics, self.diagnosis, self.held_out, self.command, verbose=verbose
+            self.metrics, self.diagnosis, self.held_out, self.command, self.trials, verbose=verbose
         )
 
 
@@ -401,13 +405,23 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
+    trials = _trials(folder)
     return Outcome(
         metrics=metrics,
-        diagnosis=diagnosis.diagnose(metrics, settings),
+        diagnosis=diagnosis.diagnose(metrics, settings, trials),
         held_out=trained["held_out"],
         command=fit_to_paste(folder.setup()["command"]),
         failed=trained["diverged_at"] is not None,
+        trials=trials,
     )
+
+
+def _trials(folder: Run) -> Trials | None:
+    content = folder.trials()
+    try:
+        return None if content is None else Trials.of(content)
+    except ValueError as error:
+        raise foreign(folder.trials_file) from error
 
 
 def report(

@@ -70,6 +70,7 @@ def make_run(folder, channels=1, side=12, filters=(5, 40), examples=8, kernel=3)
         arrays[f"look_image_std/{name}"] = RNG.random((3, count), dtype=np.float32)
         inputs = count
     run.write_arrays(run.arrays, arrays)
+    run.write_arrays(run.trial_arrays, {"images": seen, "targets": 1 - seen, "unchanged": 0.5 * seen})
     for epoch in (0, 1):
         kernels = {k: v for k, v in arrays.items() if k.startswith("kernel/")}
         run.write_arrays(run.snapshot(epoch), {**kernels, "outputs": seen})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +54,6 @@ The exit code is 1 if a training could not be run, else 0 for any outcome.
 
 {RUN_HELP}"""
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
 
 def main(args: list[str]) -> int:
     """Treats the given run.
@@ -99,11 +96,10 @@ def main(args: list[str]) -> int:
 
 def duration(text: str) -> float:
     """A time like 30s, 10m or 2h, in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smh])", text)
-    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a time like 90s, 10m or 2h, got {text!r}")
-    return seconds
+    try:
+        return numbers.seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 # -- before anything is trained --------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """Short trainings with one change each, as plain data, and what they prove.
 
 A change is a *proven cause* only if all of this holds: what the training reaches fails a criterion of
-`health`; with the change the error of held-out images is at most half; this holds with every seed, by
-more than seeds differ; and no majority of all changes does the same.
+`health`; the change brings more than seeds differ, with every seed; with it at most half of the error is
+left, or, where the whole training is known, the criterion holds; and no majority of all changes does the
+same. In a short trial alone, passing a criterion proves nothing: a larger rate gets there sooner.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
@@ -118,6 +119,15 @@ class Trials:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"no trials: {error}") from error
 
+    def content(self) -> dict[str, Any]:
+        """The content of trials.json: what was measured, and what it proves."""
+        return {
+            **asdict(self),
+            "verdict": self.verdict(),
+            "proven": [trial.name for trial in self.proven],
+            "alike": [trial.name for trial in self.alike],
+        }
+
     @property
     def reached(self) -> float:
         """What the training reaches: the better of the unchanged trial and the model as it was given."""
@@ -126,8 +136,13 @@ class Trials:
     @property
     def fails(self) -> bool:
         """Whether that is too little, by the criteria of `health`."""
+        return self.reached < self.enough
+
+    @property
+    def enough(self) -> float:
+        """The explained variance of a healthy training, by the criteria of `health`."""
         linear = self.linear if self.linear > LITTLE_EXPLAINED else 0.0
-        return self.reached < max(LITTLE_EXPLAINED, SHARE_OF_LINEAR * linear)
+        return max(LITTLE_EXPLAINED, SHARE_OF_LINEAR * linear)
 
     @property
     def spread(self) -> float:
@@ -148,9 +163,12 @@ class Trials:
         return not trial.cut and least > spread
 
     def mends(self, trial: Trial) -> bool:
-        """Whether a change helps a failing training so much that at most half of its error is left."""
-        left = max(1 - bounded(value) for value in trial.explained)
-        return self.fails and self.helps(trial) and left <= HALF * (1 - self.reached)
+        """Whether a change turns a failing training into one that learns, see above."""
+        if not (self.fails and self.helps(trial)):
+            return False
+        least = min(map(bounded, trial.explained))
+        is_enough = not math.isnan(self.given) and least >= self.enough
+        return is_enough or 1 - least <= HALF * (1 - self.reached)
 
     @property
     def undecided(self) -> bool:

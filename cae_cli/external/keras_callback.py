@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cae_cli import experiment
 from cae_cli.data import Images
 from cae_cli.errors import UserError
-from cae_cli.external.model import prepare, write_run
+from cae_cli.external.model import options_of, prepare, span_of, stored, write_run
 from cae_cli.introspection.keras_internals import observe_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
@@ -21,7 +21,6 @@ from cae_cli.runs.folder import Run
 from cae_cli.system import streams
 from cae_cli.system.files import claim
 from cae_cli.training.history import Epoch
-from cae_cli.training.losses import name_of_keras_loss
 from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
@@ -66,10 +65,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if held_out is None:
             count = max(1, round(HELD_OUT * len(images)))
             images, held_out = images[:-count], images[-count:]
-        self.span = _span(images)
+        self.span = span_of(images)
         self.images = Images(
-            train=_stored(images, self.span),
-            validation=_stored(np.asarray(held_out), self.span),
+            train=stored(images, self.span),
+            validation=stored(np.asarray(held_out), self.span),
             source="fit",
         )
         self.latent = latent
@@ -139,11 +138,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
         self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
-        loss = name_of_keras_loss(getattr(self.model, "loss", None))
-        options: dict[str, Any] = {"loss": {"name": loss}}
-        if self._rate is not None:
-            name = type(self.model.optimizer).__name__.lower()
-            options["optimizer"] = {"name": name, "learning_rate": self._rate}
+        optimizer = type(self.model.optimizer).__name__
+        options = options_of(getattr(self.model, "loss", None), optimizer, self._rate)
         write_run(
             self.run,
             self.images,
@@ -177,20 +173,6 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             learning_rate=math.nan if rate is None else rate,
         )
         self._rows.append(epoch.row())
-
-
-def _span(images: NDArray[Any]) -> tuple[float, float]:
-    """The range that the images are scaled to: [0, 1], [-1, 1] or [0, 255]."""
-    low, high = float(images.min()), float(images.max())
-    if low < 0:
-        return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
-    return (0.0, 1.0) if high <= 1 else (0.0, max(high, 255.0))
-
-
-def _stored(images: NDArray[Any], span: tuple[float, float]) -> NDArray[np.float32]:
-    """The images in [0, 1]."""
-    low, high = span
-    return np.asarray((images.astype(np.float32) - low) / (high - low), np.float32)
 
 
 def _is_image(value: Any) -> bool:

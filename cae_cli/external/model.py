@@ -25,6 +25,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.system import memory
 from cae_cli.system.files import writing
 from cae_cli.training import backend
+from cae_cli.training.losses import name_of_keras_loss
 
 Array = NDArray[np.float32]
 Span = tuple[float, float]
@@ -159,6 +160,34 @@ def write_run(
     folder.write_setup({**surroundings(), "command": [], "config": options, "data": described})
     statistics = experiment.dataset_statistics(images)
     experiment.write_results(folder, images, statistics, arrays, options, **training)
+
+
+def options_of(loss: Any, optimizer: str, rate: float | None) -> dict[str, Any]:
+    """What is known of a training in the words of a config.
+
+    Args:
+        loss: as ``model.compile`` got it.
+        optimizer: the name of its class.
+        rate: its learning rate; None: unknown.
+    """
+    options: dict[str, Any] = {"loss": {"name": name_of_keras_loss(loss)}}
+    if rate is not None:
+        options["optimizer"] = {"name": optimizer.lower(), "learning_rate": rate}
+    return options
+
+
+def span_of(images: NDArray[Any]) -> Span:
+    """The range that images are scaled to: [0, 1], [-1, 1] or [0, 255]."""
+    low, high = float(images.min()), float(images.max())
+    if low < 0:
+        return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
+    return (0.0, 1.0) if high <= 1 else (0.0, max(high, 255.0))
+
+
+def stored(images: NDArray[Any], span: Span) -> Array:
+    """Images of this range in [0, 1]."""
+    low, high = span
+    return np.asarray((images.astype(np.float32) - low) / (high - low), np.float32)
 
 
 def check_computes(probe: Probe, images: Images) -> None:

@@ -19,6 +19,7 @@ from cae_cli.introspection.keras_internals import scaled_losses, seeded
 from cae_cli.introspection.layers import from_keras
 from cae_cli.metrics.batches import neighbour_correlation
 from cae_cli.metrics.quality import explained_variance
+from cae_cli.system import signals
 
 Array = NDArray[np.float32]
 
@@ -105,7 +106,7 @@ class Training:
     def facts(self) -> Mapping[str, Any]:
         """Of the network, see `introspection.Autoencoder.facts`; {} where it has none."""
         try:
-            return introspection.introspect(self.model, shape=self.x.shape[1:]).facts()
+            return introspection.introspect(self.model, shape=_shape(self.x.shape[1:])).facts()
         except UserError:
             return {}
 
@@ -140,6 +141,8 @@ class Training:
 
     def outputs(self, model: keras.Model, images: Array) -> Array:
         """(n, h, w, c) reconstructions, in the range of the targets."""
+        if type(model).call is keras.Model.call:  # a training step alone
+            model = introspection.introspect(model, shape=_shape(images.shape[1:])).model
         starts = range(0, len(images), PART)
         parts = [self._output(model(images[s : s + PART], training=False)) for s in starts]
         whole = np.concatenate(parts).astype(np.float32)
@@ -215,6 +218,8 @@ class Training:
                 except UserError:
                     raise
                 except Exception as error:  # the code of somebody's model may raise anything
+                    if (cause := signals.behind(error)) is not error:
+                        raise cause from error
                     lines = str(error).strip().splitlines() or [type(error).__name__]
                     raise UserError(
                         f"this model cannot be trained again: {printable(lines[0])[:300]}",
@@ -237,6 +242,11 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self._watch(batch + 1, self.model):
             self.model.stop_training = True
+
+
+def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    h, w, c = shape
+    return h, w, c
 
 
 def layers_of(model: keras.Model) -> list[Layer]:
@@ -337,6 +347,6 @@ def editable(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     ):
         return model
     try:
-        return introspection.introspect(model, shape=(shape[0], shape[1], shape[2])).model
+        return introspection.introspect(model, shape=_shape(shape)).model
     except UserError:
         return model

@@ -12,7 +12,7 @@ import numpy as np
 
 from cae_cli.diagnosis import Finding
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
-from cae_cli.diagnosis.trials import Trial, Trials, bounded
+from cae_cli.diagnosis.trials import LEAST_GAIN, Trial, Trials, bounded
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.external import random_edits
 from cae_cli.external.edits import CATALOGUE, Change
@@ -62,10 +62,11 @@ def tried(
 ) -> Result:
     """Tries edits on a training.
 
-    First comes the training itself, with two seeds, then the edits that findings propose, each beside a
+    First comes the training itself, then the edits that findings propose, each beside a
     random change, then the rest of the catalogue, then further random changes. All start from the same
-    weights and get the same batches, as far as the edit allows. An edit that helps is repeated with the
-    second seed at once. Ctrl-C ends the trials and keeps what was measured.
+    weights and get the same batches, as far as the edit allows. What seems to mend the training is
+    repeated with a second seed at once, and so is the training itself. Ctrl-C ends the trials and keeps
+    what was measured.
 
     Args:
         training: to be edited.
@@ -140,11 +141,9 @@ class _Session:
         self._lengthen()
         changes = random_edits.changes(self.training, self.control_seed)
         order = [*proposals, *(name for name in CATALOGUE if name not in proposals)]
-        if self._is_time():
-            self._train(self.unchanged, 1)
         for number, name in enumerate(order):
             if not self._is_time():
-                self.untried = order[number:]
+                self.untried = [n for n in order[number:] if self._change(n) is not None]
                 break
             made = self._try(name, proposals.get(name, ()))
             if made and (name in proposals or not self.controls):
@@ -167,19 +166,28 @@ class _Session:
 
     def _try(self, name: str, codes: tuple[str, ...]) -> bool:
         """Tries an edit; whether it applied."""
-        edit = CATALOGUE[name]
-        change = edit.change(self.training)
-        if change is None or (name == "more steps" and (self.training.steps or 0) > self.steps):
+        change = self._change(name)
+        if change is None:
             return False
-        attempt = self._attempt(name, edit.sentence, codes, change)
+        attempt = self._attempt(name, CATALOGUE[name].sentence, codes, change)
         if not self._trained(attempt):
             return False
         self.edits.append(attempt)
         self._confirm(attempt)
         return True
 
+    def _change(self, name: str) -> Change | None:
+        """The change that an edit makes; more steps tell nothing where the training ran more anyway."""
+        if name == "more steps" and (self.training.steps or 0) > self.steps:
+            return None
+        return CATALOGUE[name].change(self.training)
+
     def _confirm(self, attempt: _Attempt) -> None:
         """A second seed for what seems to mend the training."""
+        if self.trials().gain(attempt.trial) > LEAST_GAIN and len(self.unchanged.explained) == 1:
+            if not self._is_time():
+                return
+            self._train(self.unchanged, 1)
         now = self.trials()
         confirmed = sum(len(a.explained) > 1 for a in self.edits)
         better = all(attempt.trial.mean > a.trial.mean for a in self.edits if len(a.explained) > 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 NOTHING = "–"
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def number(value: float | None, digits: int) -> str:
@@ -40,6 +42,19 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{rest:02d}"
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a time like 30s, 10m or 2h.
+
+    Raises:
+        ValueError: it is something else, with a message that begins with "must be".
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smh])", text)
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"must be a time like 90s, 10m or 2h, got {text!r}")
+    return seconds
 
 
 def value(option: Any) -> str:

@@ -9,10 +9,12 @@ from cae_cli.diagnosis import RULES, health
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rules.latent import PassThrough
+from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import to_paste
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
+from cae_cli.report.trials import section as of_trials
 
 SHOWN_IN_FULL = 2  # findings, so that a typical summary fits on a screen
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
@@ -25,6 +27,7 @@ def summary(
     diagnosis: Diagnosis,
     held_out: str,
     command: Sequence[str],
+    trials: Trials | None = None,
     *,
     verbose: bool = False,
 ) -> list[Part]:
@@ -36,13 +39,13 @@ def summary(
         held_out: which images were measured, "test" or "validation".
         command: arguments of the command line that train the run again; none for a model that this
             tool did not train.
+        trials: short trainings with fixes, if there were some.
         verbose: every number, every finding in full, rules by code and problem.
     """
-    parts: list[Part] = [
-        "",
-        verdict(diagnosis),
-        _score(metrics),
-        "",
+    parts: list[Part] = ["", verdict(diagnosis), _score(metrics), ""]
+    if trials is not None:
+        parts += [of_trials(trials, verbose=verbose), ""]
+    parts += [
         Section(
             f"Baselines ({metrics.quality.images:,} {held_out} images)",
             [_baselines(metrics, verbose=verbose)],

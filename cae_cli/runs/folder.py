@@ -63,6 +63,8 @@ class Run:
         self.tags_file = self.root / "tags.json"
         self.training_file = self.root / "training.json"
         self.frozen_file = self.root / "frozen_encoder.json"
+        self.trials_file = self.root / "trials.json"
+        self.trial_arrays = self.root / "trials.npz"
         self.log = self.root / "train.log"
         self.job_log = self.root / "job.log"
         self.metrics = self.root / "metrics.csv"
@@ -308,6 +310,19 @@ class Run:
     def frozen_encoder(self) -> float | None:
         """What `write_control` wrote, None if that was not tried."""
         return _if_there(self.frozen_file, read_versioned).get("explained_variance")
+
+    def write_trials(self, trials: Mapping[str, Any], pictures: Mapping[str, NDArray[Any]]) -> None:
+        """trials.json: short trainings with fixes; trials.npz: what they made of some images."""
+        self.write_arrays(self.trial_arrays, pictures)
+        self._write(self.trials_file, **trials)
+
+    def trials(self) -> dict[str, Any] | None:
+        """The trials that `write_trials` wrote, None if there were none."""
+        return _if_there(self.trials_file, read_versioned) or None
+
+    def pictures_of_trials(self) -> dict[str, NDArray[Any]]:
+        """The arrays that `write_trials` wrote, {} if there were no trials."""
+        return self.read_arrays(self.trial_arrays) if self.trial_arrays.exists() else {}
 
     def write_tags(self, tags: Sequence[str]) -> None:
         """tags.json: tags that replace those of the config."""

@@ -42,7 +42,10 @@ def draw(
         UserError: a file cannot be read, or a layer's name is not that of a file.
     """
     data = RunData(
-        arrays=run.read_arrays(run.arrays),
+        arrays={
+            **run.read_arrays(run.arrays),
+            **{f"trial/{name}": array for name, array in run.pictures_of_trials().items()},
+        },
         epochs=run.read_metrics() if run.metrics.exists() else {},
         snapshots={epoch: run.read_arrays(path) for epoch, path in run.snapshots().items()},
         frozen=frozen,

@@ -113,6 +113,31 @@ def reconstructions(run: RunData) -> Image.Image:
 
 
 @figure(
+    "trials.png",
+    "Held-out images after short trainings: unchanged, with the best fix, with a random change.",
+    *("trial/images", "trial/unchanged"),
+)
+def trials(run: RunData) -> Image.Image:
+    """Inputs, targets where they differ, and the reconstructions of each training."""
+    names = {
+        "images": "input",
+        "targets": "target",
+        "unchanged": "unchanged",
+        "edit": "with the best fix",
+        "control": "with the best\nrandom change",
+    }
+    found = {key: run.arrays[f"trial/{key}"] for key in names if run.has(f"trial/{key}")}
+    if "targets" in found and np.array_equal(found["targets"], found["images"]):
+        del found["targets"]
+    return grid(
+        "Held-out images after short trainings",
+        [[photo(image) for image in images] for images in found.values()],
+        [names[key] for key in found],
+        cell=0.8,
+    )
+
+
+@figure(
     "filters_by_epoch.png",
     "The filters of the first convolution and reconstructions after some epochs (`training.snapshots`).",
     *("snapshots", "kernel/", "map_std/", "example_images"),
