@@ -723,6 +723,7 @@ def test_headers_that_are_none_are_explained(case, tmp_path, monkeypatch):
         assert refused("npy", path=str(tmp_path / "a.npy")).what.startswith("data.path")
 
 
+@pytest.mark.soak  # in the short tests a bomb is an array, see above
 def test_four_gigabytes_of_header_are_not_unpacked(tmp_path):
     head = npy.magic(2, 0) + struct.pack("<I", 2**32 - 1) + b"{"
     path = packed(tmp_path / "a.npz", [("x_train.npy", blocks(head, 1024))])
@@ -770,10 +771,10 @@ def np_bytes(array):
 
 def test_an_archive_of_many_arrays_lists_a_few(tmp_path):
     one_array = np_bytes(np.zeros(1))
-    names = ["\x1b[2J\n", "<b>", "\u202e", "n" * 60_000, *map(str, range(100_000))]
+    names = ["\x1b[2J\n", "<b>", "\u202e", "n" * 60_000, *map(str, range(20_000))]
     path = packed(tmp_path / "a.npz", [(f"{n}.npy", one_array) for n in names], zipfile.ZIP_STORED)
     error = refused("npz", path=str(path))
-    assert "and 99,984 more" in error.what
+    assert "and 19,984 more" in error.what
     assert "\\x1b[2J\\n (1,)" in error.what
     assert len(error.what) + len(error.hint) < 3000
     assert plain(error.what + error.hint)
