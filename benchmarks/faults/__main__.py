@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from pathlib import Path
@@ -13,10 +14,12 @@ from benchmarks.faults.record import RECORDED, record
 from cae_cli import cli
 from cae_cli.commands.arguments import count, parse_plain
 from cae_cli.report import terminal
+from cae_cli.runs.json_files import plain
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed
 
 COMMAND = "python -m benchmarks.faults"
+OUTSIDE = ("outside", "outside-smoke")
 CASES = Path(__file__).parent / "cases"
 
 HELP = """\
@@ -32,15 +35,22 @@ checkout. Finished trainings are kept: run the same command to resume.
 
   --part PART             test (default; the published figures), tuning (rules
                           may have been set with it), smoke (generated images,
-                          a few minutes)
+                          a few minutes); outside (published fault operators on
+                          plain Keras scripts), outside-smoke
   --data DIR              folder of the image files (default: data)
   --out DIR               folder of the runs (default: runs/faults)
   --only NAME ...         only these cases, or the cases that expect these codes
   --no-fixes              diagnose only
   --jobs N                number of trainings at once
-  --record                save the figures in benchmarks/faults/results.json and
-                          generate docs/fault_benchmark.md
+  --record                save the figures in benchmarks/faults and generate
+                          the page in docs
   --json                  print the figures as JSON
+
+With --part outside, out of these options --data, --out (default: runs/outside),
+--jobs, --record and --json count, and:
+
+  --draw SEED             which mutants are drawn (default: 1)
+  --no-training           judge what is trained, with the rules of today
 
 Corruptions of the images (in a case: corrupt: repeats_16):
 {corruptions}
@@ -62,25 +72,28 @@ def main(arguments: list[str]) -> int:
     flags = parse_plain(
         COMMAND,
         arguments,
-        part={"choices": PARTS, "default": "test"},
+        part={"choices": (*PARTS, *OUTSIDE), "default": "test"},
         data={"type": typed, "default": Path("data")},
-        out={"type": typed, "default": Path("runs/faults")},
+        out={"type": typed},
         only={"nargs": "+", "default": []},
         jobs={"type": count},
         record={"action": "store_true"},
         json={"action": "store_true"},
-        **{"no-fixes": {"action": "store_true"}},
+        draw={"type": int, "default": 1},
+        **{"no-fixes": {"action": "store_true"}, "no-training": {"action": "store_true"}},
     )
     if flags.help:
         docs = [corruption.doc for corruption in CORRUPTIONS.values()]
         lines = [f"  {name:<22}  {doc}" for name, doc in zip(names(), docs, strict=True)]
         print(HELP.format(corruptions="\n".join(lines)), end="")
         return 0
+    if flags.part in OUTSIDE:
+        return _outside(flags)
     request = benchmark.Request(
         cases=tuple(map(typed, flags.names)) or (CASES,),
         part=flags.part,
         data=flags.data.resolve(),
-        out=flags.out,
+        out=flags.out or Path("runs/faults"),
         only=tuple(flags.only),
         fix=not flags.no_fixes,
         n_jobs=flags.jobs,
@@ -98,6 +111,26 @@ def main(arguments: list[str]) -> int:
     else:
         terminal.show(report.summary(figures))
     return int(request.part == "smoke" and bool(figures.wrong))
+
+
+def _outside(flags: argparse.Namespace) -> int:
+    """Runs the outside part, and shows or records its figures."""
+    from benchmarks.faults.outside import record, run  # imports Keras
+
+    out = (flags.out or Path(f"runs/{flags.part}")).resolve()
+    made = run.whole if flags.part == "outside" else run.smoke
+    request = made(flags.draw, flags.data.resolve(), out, flags.jobs)
+    with signals.raised():
+        judged = run.run(request, terminal.Screen().say, train=not flags.no_training)
+    figures = record.record(request, judged)
+    record.write(out / f"results_{flags.draw}.json", figures)
+    if flags.record:
+        record.publish(figures)
+    if flags.json:
+        print(json.dumps(plain(figures), indent=2, ensure_ascii=False))
+    else:
+        terminal.show(record.summary(figures))
+    return 0
 
 
 def _portable(request: benchmark.Request, is_recorded: bool) -> str:

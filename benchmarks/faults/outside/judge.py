@@ -1,0 +1,113 @@
+"""What the trainings of a mutant show: whether it is faulty, and what the diagnosis and the tools say.
+
+Diagnoses are made again from the run folders, with the rules of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.faults import tools
+from benchmarks.faults.outside.accepted import accepted
+from benchmarks.faults.outside.criterion import Comparison, compare
+from benchmarks.faults.outside.draw import Mutant
+from benchmarks.faults.outside.worker import Result
+from benchmarks.faults.scoring import Verdict
+from benchmarks.faults.tools import Symptoms
+from benchmarks.faults.trainings import with_diagnosis
+from cae_cli import experiment
+from cae_cli.errors import UserError
+from cae_cli.runs.folder import Run
+
+HEALTHY, FAULTY, BORDERLINE = "healthy", "faulty", "borderline"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A mutant or an original, judged.
+
+    Attributes:
+        mutant: what was trained.
+        errors: of held-out images, one per seed.
+        comparison: with the original; None for an original, or if Keras cannot train the mutant.
+        verdict: the diagnosis next to what is accepted. An original is "healthy", a killed mutant
+            "faulty", any other mutant "borderline".
+        symptoms: that each simpler tool reports, by its name.
+        seconds: that all trainings took.
+        is_fixed: of a killed mutant, whether the first fix of its first-named cause, applied alone,
+            brought the error back to the spread of the original; None where that was not tried.
+    """
+
+    mutant: Mutant
+    errors: tuple[float, ...]
+    comparison: Comparison | None
+    verdict: Verdict
+    symptoms: Mapping[str, Symptoms] = field(default_factory=dict)
+    seconds: float = 0.0
+    is_fixed: bool | None = None
+
+    @property
+    def described(self) -> str:
+        """The judgement in words."""
+        if self.comparison is None:
+            return self.verdict.described
+        state = "killed" if self.comparison.is_killed else "not killed"
+        return f"{state} (error x {self.comparison.ratio:.2f}); {self.verdict.described}"
+
+
+def judged(
+    mutant: Mutant, number: int, own: Sequence[Result], original: Sequence[Result], out: Path
+) -> Judged:
+    """Judges the trainings of a mutant.
+
+    Args:
+        mutant: what was trained; an original has no change.
+        number: for the name.
+        own: what its trainings gave; the first was diagnosed.
+        original: what the trainings of its original gave.
+        out: folder of the run folders.
+    """
+    errors, reference = _errors(own), _errors(original)
+    comparison = None
+    if mutant.change is not None and len(errors) == len(own) and len(reference) == len(original):
+        comparison = compare(reference, errors)
+    killed = comparison is not None and comparison.is_killed
+    expect = HEALTHY if mutant.change is None else FAULTY if killed else BORDERLINE
+    name = mutant.change.operator if mutant.change else "original"
+    expected = Verdict(
+        name=f"{mutant.base}.{name}.{number}",
+        case=name,
+        data=mutant.base,
+        expect=expect,
+        causes=accepted(mutant.change).rules if mutant.change and killed else (),
+        second_fault=(),
+        fixable=False,
+    )
+    verdict, symptoms = _diagnosed(expected, own[0], out)
+    return Judged(
+        mutant, errors, comparison, verdict, symptoms, round(sum(one.seconds for one in own), 1)
+    )
+
+
+def _errors(results: Sequence[Result]) -> tuple[float, ...]:
+    return tuple(result.error for result in results if result.error is not None)
+
+
+def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, dict[str, Symptoms]]:
+    """The diagnosis and the symptoms of the training with the callback."""
+    nothing: dict[str, Symptoms] = {tool.name: () for tool in tools.TOOLS}
+    if not first.folder:
+        return replace(expected, failed=first.failed or "it was not diagnosed"), nothing
+    folder = Run(out / first.folder)
+    try:
+        outcome = experiment.diagnose(folder)
+        signals = tools.signals(folder, folder.settings())
+    except UserError as error:
+        return replace(expected, failed=error.what), nothing
+    verdict = replace(
+        with_diagnosis(expected, outcome.diagnosis),
+        explained_variance=outcome.metrics.quality.explained_variance,
+    )
+    return verdict, {tool.name: tuple(tool.check(signals)) for tool in tools.TOOLS}

@@ -1,0 +1,208 @@
+"""Runs the outside part. READ THIS FIRST: `run` has the steps in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.faults.outside import draw, judge, worker
+from benchmarks.faults.outside.draw import MUTANTS, Mutant
+from benchmarks.faults.outside.judge import Judged
+from benchmarks.faults.outside.training import BASES
+from benchmarks.faults.outside.worker import Job, Result
+from cae_cli.errors import UserError, counted
+from cae_cli.system.files import make
+
+SEEDS = 5  # of each mutant and of each original
+PER_PROCESS = 25  # trainings, so that a process does not grow for hours
+SMOKE_BASES = ("dense", "digits")  # their images need no file
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        seed: of the draw.
+        data: folder of the image files.
+        out: folder of the results and run folders; what is in it is not trained again.
+        n_mutants: how many of the draw.
+        n_seeds: trainings of each, at least two.
+        bases: names of scripts.
+        epochs: at most; None for those of the scripts.
+        n_jobs: trainings at once, with one thread each; None: one for each processor.
+    """
+
+    seed: int
+    data: Path
+    out: Path
+    n_mutants: int = MUTANTS
+    n_seeds: int = SEEDS
+    bases: Sequence[str] = BASES
+    epochs: int | None = None
+    n_jobs: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is a draw as it is recorded."""
+        return (self.n_mutants, tuple(self.bases), self.epochs) == (MUTANTS, BASES, None)
+
+
+def whole(seed: int, data: Path, out: Path, n_jobs: int | None = None) -> Request:
+    """A whole draw."""
+    return Request(seed, data, out, n_jobs=n_jobs)
+
+
+def smoke(seed: int, data: Path, out: Path, n_jobs: int | None = None) -> Request:
+    """A small run that shows whether everything works, and nothing about the diagnosis."""
+    return Request(seed, data, out, n_mutants=4, n_seeds=2, bases=SMOKE_BASES, epochs=4, n_jobs=n_jobs)
+
+
+def run(request: Request, notify: Callable[[str], None], *, train: bool = True) -> list[Judged]:
+    """Trains what is not trained yet, and judges everything that is complete with the current rules.
+
+    Mutant by mutant, so that what is there after an interruption is a whole as well.
+
+    Args:
+        request: what to run.
+        notify: receives lines about the progress.
+        train: whether what is missing is trained; else it is left out.
+
+    Returns:
+        Originals and mutants whose trainings are complete, originals first.
+
+    Raises:
+        UserError: an image file cannot be read, or the system ended a training.
+        Interrupted: by a signal; trainings in progress are finished first.
+    """
+    mutants = drawn(request, notify)
+    if train:
+        _train(request, mutants, notify)
+    return _judged(request, mutants)
+
+
+def drawn(request: Request, notify: Callable[[str], None]) -> list[Mutant]:
+    """The mutants of the draw: recorded, or drawn now and kept beside the results."""
+    names = [draw.file_of(request.seed)] if request.is_whole else []
+    size = f"{request.n_mutants}_{len(request.bases)}"
+    names.append(request.out / f"draw_{request.seed}_{size}.json")
+    for name in names:
+        if name.exists():
+            return draw.read(name)
+    notify(f"drawing {request.n_mutants} mutants with the seed {request.seed}")
+    try:
+        mutants = draw.draw(
+            request.seed,
+            request.data,
+            count=request.n_mutants,
+            bases=request.bases,
+            notify=notify,
+        )
+    except OSError as error:
+        raise UserError(
+            f"an image file cannot be read: {error.strerror or error}",
+            where=error.filename or request.data,
+            hint="use --data FOLDER",
+        ) from error
+    draw.write(names[-1], request.seed, mutants)
+    return mutants
+
+
+def subjects(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
+    """The mutants in order, each original before the first of its mutants."""
+    seen: set[str] = set()
+    for mutant in mutants:
+        if mutant.base not in seen:
+            seen.add(mutant.base)
+            yield Mutant(mutant.base)
+        yield mutant
+
+
+def jobs(request: Request, subject: Mutant) -> list[Job]:
+    """The trainings of a mutant or an original; the first one is diagnosed."""
+    return [Job(subject, seed, seed == 0, request.epochs) for seed in range(request.n_seeds)]
+
+
+def results(request: Request, subject: Mutant) -> list[Result] | None:
+    """What the trainings gave, None if they are not complete."""
+    listed = [job.result(request.out) for job in jobs(request, subject)]
+    complete = [result for result in listed if result is not None]
+    return complete if len(complete) == len(listed) else None
+
+
+def _train(request: Request, mutants: Sequence[Mutant], notify: Callable[[str], None]) -> None:
+    make(request.out)
+    listed = list(subjects(mutants))
+    missing = [
+        (subject, job)
+        for subject in listed
+        for job in jobs(request, subject)
+        if job.result(request.out) is None
+    ]
+    total = len(listed) * request.n_seeds
+    notify(
+        f"{counted(total, 'training')} of draw {request.seed}, {len(missing)} to do, in {request.out}"
+    )
+    if not missing:
+        return
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    pool = ProcessPoolExecutor(
+        request.n_jobs or os.cpu_count() or 1,
+        multiprocessing.get_context("spawn"),
+        worker.start,
+        max_tasks_per_child=PER_PROCESS,
+    )
+    left = {subject: sum(one is subject for one, _ in missing) for subject in listed}
+    done = total - len(missing)
+    try:
+        futures: dict[Future[Result], Mutant] = {
+            pool.submit(worker.run, job, request.data, request.out): subject for subject, job in missing
+        }
+        for future in as_completed(futures):
+            future.result()
+            subject, done = futures[future], done + 1
+            left[subject] -= 1
+            if not left[subject]:
+                notify(f"{done}/{total}  {_told(request, subject)}")
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a training was ended by the system", hint="run the same command again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _judged(request: Request, mutants: Sequence[Mutant]) -> list[Judged]:
+    complete = {subject: results(request, subject) for subject in subjects(mutants)}
+    listed = []
+    for number, subject in enumerate(sorted(complete, key=lambda subject: subject.change is not None)):
+        own, original = complete[subject], complete[Mutant(subject.base)]
+        if own is not None and original is not None:
+            listed.append(judge.judged(subject, number, own, original, request.out))
+    return listed
+
+
+def _told(request: Request, subject: Mutant) -> str:
+    """One line about a subject whose trainings are complete."""
+    own, original = results(request, subject), results(request, Mutant(subject.base))
+    if own is None or original is None:
+        return subject.described
+    judged = judge.judged(subject, 0, own, original, request.out)
+    return f"{subject.described}: {judged.described}"
+
+
+def states(listed: Sequence[Judged]) -> Mapping[str, int]:
+    """How many originals, killed and other mutants there are."""
+    return {
+        name: sum(one.verdict.expect == expect for one in listed)
+        for name, expect in (
+            ("originals", "healthy"),
+            ("killed", "faulty"),
+            ("not killed", "borderline"),
+        )
+    }
