@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test soak fuzz faults faults-smoke check bench format docs clean
+.PHONY: help setup train test soak fuzz faults faults-smoke faults-outside check bench format docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ faults: $(VENV)/.done ## Measure how often the diagnosis and its fixes are right
 
 faults-smoke: $(VENV)/.done ## Small version of faults; fails if a verdict is wrong (minutes)
 	@$(BIN)/python -m benchmarks.faults --part smoke --no-fixes --out runs/faults-smoke
+
+faults-outside: $(VENV)/.done ## Draw published faults into plain Keras scripts (2 hours); SEED=1 DATA=FOLDER
+	@$(BIN)/python -m benchmarks.faults --part outside --draw $(SEED) --data $(DATA) --record $(ARGS)
 
 check: $(VENV)/.done ## Check formatting, style, types and the import contract
 	@$(BIN)/ruff format --check .

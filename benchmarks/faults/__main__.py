@@ -17,6 +17,8 @@ from cae_cli.report import terminal
 from cae_cli.runs.json_files import plain
 from cae_cli.system import signals
 from cae_cli.system.files import make, typed
+from cae_cli.system.guarded import GuardedPath
+from cae_cli.training import backend
 
 COMMAND = "python -m benchmarks.faults"
 OUTSIDE = ("outside", "outside-smoke")
@@ -115,17 +117,22 @@ def main(arguments: list[str]) -> int:
 
 def _outside(flags: argparse.Namespace) -> int:
     """Runs the outside part, and shows or records its figures."""
-    from benchmarks.faults.outside import record, run  # imports Keras
-
     out = (flags.out or Path(f"runs/{flags.part}")).resolve()
-    made = run.whole if flags.part == "outside" else run.smoke
-    request = made(flags.draw, flags.data.resolve(), out, flags.jobs)
-    with signals.raised():
+    make(out)
+    with signals.raised(), backend.quiet(GuardedPath.of(out / "tensorflow.log")):
+        from benchmarks.faults.outside import page, record, run  # import Keras
+
+        made = run.whole if flags.part == "outside" else run.smoke
+        request = made(flags.draw, flags.data.resolve(), out, flags.jobs)
         judged = run.run(request, terminal.Screen().say, train=not flags.no_training)
-    figures = record.record(request, judged)
-    record.write(out / f"results_{flags.draw}.json", figures)
-    if flags.record:
-        record.publish(figures)
+        words = [*COMMAND.split(), "--part", flags.part, "--draw", str(flags.draw), "--data", "DIR"]
+        figures = record.record(
+            flags.draw, request.n_seeds, request.n_mutants, judged, shlex.join([*words, "--record"])
+        )
+        record.write(out / f"results_{flags.draw}.json", figures)
+        if flags.record and flags.part == "outside":
+            record.publish(figures)
+            page.write()
     if flags.json:
         print(json.dumps(plain(figures), indent=2, ensure_ascii=False))
     else:

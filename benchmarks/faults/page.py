@@ -107,7 +107,8 @@ Thresholds of the rules may have been set with the part *tuning*, whose training
 strengths of the fault, or other images; none of them is counted here. Brackets hold 95 % Wilson
 intervals, in per cent. They cover the chance in the choice of trainings from these cases; they say
 nothing about faults without a case. Cases, rules and criteria have the same authors, so the figures are
-an upper bound."""
+an upper bound. The [outside part](fault_benchmark_outside.md) has faults of others in plain Keras
+scripts."""
 
 
 def _goals(shown: Record, entries: Figures) -> str:
@@ -319,4 +320,7 @@ def _cases(shown: Record) -> str:
 
 
 if __name__ == "__main__":
+    from benchmarks.faults.outside import page as outside  # imports Keras
+
     write(record.read(RECORDED))
+    outside.write()

@@ -16,6 +16,7 @@ import numpy as np
 LEVEL = 0.05  # of the test
 EFFECT = 0.5  # the smallest Cohen's d
 LEAST = 1e-12  # an error of 0 has no logarithm
+LARGEST = 1e6  # Cohen's d where errors have no spread
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Comparison:
 
     Attributes:
         p: of Welch's two-sided test on logarithms; 1 if all errors are equal.
-        d: Cohen's effect size, positive where the mutant is worse; infinite without any spread.
+        d: Cohen's effect size, positive where the mutant is worse, at most `LARGEST`.
         ratio: geometric mean of the mutant's errors over that of the original's.
     """
 
@@ -52,7 +53,7 @@ def compare(original: Sequence[float], mutant: Sequence[float]) -> Comparison:
     spread = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / 2)
     if spread < 1e-12:  # the test has no answer without any spread
         is_same = abs(rise) < 1e-12
-        p, d = (1.0, 0.0) if is_same else (0.0, math.copysign(math.inf, rise))
+        p, d = (1.0, 0.0) if is_same else (0.0, math.copysign(LARGEST, rise))
     else:
-        p, d = float(ttest_ind(after, before, equal_var=False).pvalue), rise / spread
+        p, d = float(ttest_ind(after, before, equal_var=False).pvalue), min(rise / spread, LARGEST)
     return Comparison(p, d, math.exp(rise))

@@ -63,14 +63,16 @@ def draw(
     keras.utils.set_random_seed(seed)
     originals = {base: training.read(base, data) for base in bases}
     mutants: list[Mutant] = []
+    names: list[str] = []
     while len(mutants) < count:
-        for name in rng.permutation(list(OPERATORS)):
-            mutant = _mutant(OPERATORS[str(name)], originals, mutants, rng)
-            if mutant is None:
-                notify(f"! {name} can change no base")
-            else:
-                mutants.append(mutant)
-    return mutants[:count]
+        names = names or [str(name) for name in rng.permutation(list(OPERATORS))]
+        name = names.pop(0)
+        mutant = _mutant(OPERATORS[name], originals, mutants, rng)
+        if mutant is None:
+            notify(f"! {name} can change no base")
+        else:
+            mutants.append(mutant)
+    return mutants
 
 
 def _mutant(

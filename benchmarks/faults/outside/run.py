@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -194,15 +194,3 @@ def _told(request: Request, subject: Mutant) -> str:
         return subject.described
     judged = judge.judged(subject, 0, own, original, request.out)
     return f"{subject.described}: {judged.described}"
-
-
-def states(listed: Sequence[Judged]) -> Mapping[str, int]:
-    """How many originals, killed and other mutants there are."""
-    return {
-        name: sum(one.verdict.expect == expect for one in listed)
-        for name, expect in (
-            ("originals", "healthy"),
-            ("killed", "faulty"),
-            ("not killed", "borderline"),
-        )
-    }

@@ -16,8 +16,9 @@ def images(folder="data"):
     digits = load_digits()
     x = (digits.images[..., None] / 16).astype("float32")
     order = np.random.default_rng(0).permutation(len(x))
-    train, test = order[:1500], order[1500:]
-    return (x[train], x[train], digits.target[train]), (x[test], x[test])
+    x, labels = x[order], digits.target[order]
+    x, labels, x_test = x[:1500], labels[:1500], x[1500:]
+    return (x, x, labels), (x_test, x_test)
 
 
 def model():
