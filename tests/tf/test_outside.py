@@ -243,7 +243,7 @@ def test_what_is_not_finite_has_the_worst_error(value):
 def test_a_script_trains_what_it_reconstructs(base):
     own = training.read(base, Path("nowhere"))
     assert own.fits and own.y is own.x and len(own.labels) == len(own.x)
-    assert 0 <= own.x.min() and own.x.max() == 1
+    assert own.x.min() >= 0 and own.x.max() == 1
     own.fit["epochs"], own.x, own.y = 1, own.x[:64], own.y[:64]
     before = training.held_out_error(own)
     training.train(own)
