@@ -36,8 +36,10 @@ class Judged:
             "faulty", any other mutant "borderline".
         symptoms: that each simpler tool reports, by its name.
         seconds: that all trainings took.
-        is_fixed: of a killed mutant, whether the first fix of its first-named cause, applied alone,
-            brought the error back to the spread of the original; None where that was not tried.
+        fix: the edit of `external.edits` that is the first fix of the first-named cause, "" if there is
+            none.
+        is_fixed: whether this fix alone brings the error back to the spread of the original; None where
+            that was not tried.
     """
 
     mutant: Mutant
@@ -46,7 +48,13 @@ class Judged:
     verdict: Verdict
     symptoms: Mapping[str, Symptoms] = field(default_factory=dict)
     seconds: float = 0.0
+    fix: str = ""
     is_fixed: bool | None = None
+
+    @property
+    def needs_trial(self) -> bool:
+        """Whether its first fix decides if it is right: killed, and another cause is named first."""
+        return self.verdict.expect == FAULTY and not self.verdict.is_right and bool(self.fix)
 
     @property
     def described(self) -> str:
@@ -85,29 +93,30 @@ def judged(
         second_fault=(),
         fixable=False,
     )
-    verdict, symptoms = _diagnosed(expected, own[0], out)
-    return Judged(
-        mutant, errors, comparison, verdict, symptoms, round(sum(one.seconds for one in own), 1)
-    )
+    verdict, symptoms, fix = _diagnosed(expected, own[0], out)
+    seconds = round(sum(one.seconds for one in own), 1)
+    return Judged(mutant, errors, comparison, verdict, symptoms, seconds, fix)
 
 
 def _errors(results: Sequence[Result]) -> tuple[float, ...]:
     return tuple(result.error for result in results if result.error is not None)
 
 
-def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, dict[str, Symptoms]]:
-    """The diagnosis and the symptoms of the training with the callback."""
+def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, dict[str, Symptoms], str]:
+    """The diagnosis, the symptoms and the first fix of the training with the callback."""
     nothing: dict[str, Symptoms] = {tool.name: () for tool in tools.TOOLS}
     if not first.folder:
-        return replace(expected, failed=first.failed or "it was not diagnosed"), nothing
+        return replace(expected, failed=first.failed or "it was not diagnosed"), nothing, ""
     folder = Run(out / first.folder)
     try:
         outcome = experiment.diagnose(folder)
         signals = tools.signals(folder, folder.settings())
     except UserError as error:
-        return replace(expected, failed=error.what), nothing
+        return replace(expected, failed=error.what), nothing, ""
     verdict = replace(
         with_diagnosis(expected, outcome.diagnosis),
         explained_variance=outcome.metrics.quality.explained_variance,
     )
-    return verdict, {tool.name: tuple(tool.check(signals)) for tool in tools.TOOLS}
+    fixes = [fix for cause in outcome.diagnosis.causes[:1] for fix in cause.fixes[:1]]
+    symptoms = {tool.name: tuple(tool.check(signals)) for tool in tools.TOOLS}
+    return verdict, symptoms, fixes[0].edit if fixes else ""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.faults.outside import criterion, record
+from benchmarks.faults.outside import alternatives, criterion, record
 from benchmarks.faults.outside.accepted import table
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.operators import OPERATORS
@@ -79,6 +79,8 @@ Keras scripts that use the callback and nothing else of cae. Neither faults nor 
   cause is one that was written down as accepted for the operator before the first mutant was judged
   (`benchmarks/faults/outside/accepted.yaml`). A killed mutant of which no rule names the fault counts
   as missed.
+- *Right with alternatives*: or the first fix of the first-named cause, applied alone, brings the mean
+  error of {alternatives.SEEDS} trainings back to the spread of the original's.
 - An *alarm*, a finding above a note, is false where the mutant is not killed.
 
 Brackets hold 95 % Wilson intervals, in per cent. Mutants of one operator or of one script are alike, so
@@ -221,13 +223,14 @@ def _missed(shown: Record) -> str:
             _ratio(one),
             " or ".join(one.verdict.causes) or "no rule",
             one.verdict.described,
+            {None: "", True: f"{one.fix}: **repairs**", False: f"{one.fix}: no"}[one.is_fixed],
         )
         for one in shown.killed
         if one.mutant.change and not one.verdict.is_right
     ]
     if not rows:
         return "None."
-    titles = ["script", "change", "error", "accepted", "diagnosis"]
+    titles = ["script", "change", "error", "accepted", "diagnosis", "first fix alone"]
     return markdown(titles, rows)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.faults.outside import draw, judge, worker
+from benchmarks.faults.outside import alternatives, draw, judge, worker
 from benchmarks.faults.outside.draw import MUTANTS, Mutant
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.training import BASES
@@ -81,9 +82,15 @@ def run(request: Request, notify: Callable[[str], None], *, train: bool = True) 
         Interrupted: by a signal; trainings in progress are finished first.
     """
     mutants = drawn(request, notify)
+    listed = [(one, job) for one in subjects(mutants) for job in jobs(request, one)]
     if train:
-        _train(request, mutants, notify)
-    return _judged(request, mutants)
+        notify(f"draw {request.seed}: originals and mutants, in {request.out}")
+        _train(request, listed, notify)
+    judged = _judged(request, mutants)
+    if train:
+        notify(f"draw {request.seed}: first fixes that decide whether another cause counts")
+        _train(request, [(one.mutant, job) for one in judged for job in trials(request, one)], notify)
+    return [_with_trial(request, one) for one in judged]
 
 
 def drawn(request: Request, notify: Callable[[str], None]) -> list[Mutant]:
@@ -128,26 +135,42 @@ def jobs(request: Request, subject: Mutant) -> list[Job]:
     return [Job(subject, seed, seed == 0, request.epochs) for seed in range(request.n_seeds)]
 
 
-def results(request: Request, subject: Mutant) -> list[Result] | None:
-    """What the trainings gave, None if they are not complete."""
-    listed = [job.result(request.out) for job in jobs(request, subject)]
-    complete = [result for result in listed if result is not None]
-    return complete if len(complete) == len(listed) else None
+def trials(request: Request, one: Judged) -> list[Job]:
+    """The trainings with the first fix of a mutant, where that decides whether it is right."""
+    if not one.needs_trial:
+        return []
+    seeds = range(alternatives.SEEDS)
+    return [Job(one.mutant, seed, False, request.epochs, one.fix) for seed in seeds]
 
 
-def _train(request: Request, mutants: Sequence[Mutant], notify: Callable[[str], None]) -> None:
-    make(request.out)
-    listed = list(subjects(mutants))
-    missing = [
-        (subject, job)
-        for subject in listed
-        for job in jobs(request, subject)
-        if job.result(request.out) is None
+def _with_trial(request: Request, one: Judged) -> Judged:
+    tried = _results(request, trials(request, one))
+    if not tried:
+        return one
+    errors = [result.error for result in tried if result.error is not None]
+    original = [
+        result.error for result in _results(request, jobs(request, Mutant(one.mutant.base))) or ()
     ]
-    total = len(listed) * request.n_seeds
-    notify(
-        f"{counted(total, 'training')} of draw {request.seed}, {len(missing)} to do, in {request.out}"
-    )
+    reference = [error for error in original if error is not None]
+    is_fixed = len(errors) == len(tried) and alternatives.is_back(reference, errors)
+    return replace(one, is_fixed=is_fixed)
+
+
+def _results(request: Request, listed: Sequence[Job]) -> list[Result] | None:
+    """What trainings gave, None if they are not complete."""
+    found = [job.result(request.out) for job in listed]
+    complete = [result for result in found if result is not None]
+    return complete if len(complete) == len(found) else None
+
+
+def _train(
+    request: Request, listed: Sequence[tuple[Mutant, Job]], notify: Callable[[str], None]
+) -> None:
+    """Trains what is missing, in this order, and says what is complete."""
+    make(request.out)
+    missing = [(subject, job) for subject, job in listed if job.result(request.out) is None]
+    total = len(listed)
+    notify(f"{counted(total, 'training')}, {len(missing)} to do")
     if not missing:
         return
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
@@ -157,7 +180,7 @@ def _train(request: Request, mutants: Sequence[Mutant], notify: Callable[[str], 
         worker.start,
         max_tasks_per_child=PER_PROCESS,
     )
-    left = {subject: sum(one is subject for one, _ in missing) for subject in listed}
+    left = Counter(subject for subject, _ in missing)
     done = total - len(missing)
     try:
         futures: dict[Future[Result], Mutant] = {
@@ -178,7 +201,7 @@ def _train(request: Request, mutants: Sequence[Mutant], notify: Callable[[str], 
 
 
 def _judged(request: Request, mutants: Sequence[Mutant]) -> list[Judged]:
-    complete = {subject: results(request, subject) for subject in subjects(mutants)}
+    complete = {subject: _results(request, jobs(request, subject)) for subject in subjects(mutants)}
     listed = []
     for number, subject in enumerate(sorted(complete, key=lambda subject: subject.change is not None)):
         own, original = complete[subject], complete[Mutant(subject.base)]
@@ -189,7 +212,7 @@ def _judged(request: Request, mutants: Sequence[Mutant]) -> list[Judged]:
 
 def _told(request: Request, subject: Mutant) -> str:
     """One line about a subject whose trainings are complete."""
-    own, original = results(request, subject), results(request, Mutant(subject.base))
+    own, original = (_results(request, jobs(request, one)) for one in (subject, Mutant(subject.base)))
     if own is None or original is None:
         return subject.described
     judged = judge.judged(subject, 0, own, original, request.out)

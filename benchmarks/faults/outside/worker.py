@@ -9,14 +9,14 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from benchmarks.faults.outside import operators, training
+from benchmarks.faults.outside import alternatives, operators, training
 from benchmarks.faults.outside.draw import Mutant
 from benchmarks.faults.outside.training import SCRIPTS, WORST
 from cae_cli.errors import UserError
@@ -35,12 +35,14 @@ class Job:
         seed: of the weights, the order of the images, and what is random in the change.
         is_diagnosed: with the callback.
         epochs: at most; None for those of the script.
+        edit: of `external.edits`, applied after the change; "" for none.
     """
 
     mutant: Mutant
     seed: int
     is_diagnosed: bool
     epochs: int | None = None
+    edit: str = ""
 
     @property
     def key(self) -> str:
@@ -52,6 +54,7 @@ class Job:
         script = (SCRIPTS / f"{self.mutant.base}.py").read_text(encoding="utf-8")
         version = RUN_VERSION if self.is_diagnosed else None
         values = [script, plain(self.mutant.change), self.seed, self.epochs, keras.__version__, version]
+        values += [self.edit] if self.edit else []
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def result(self, out: Path) -> Result | None:
@@ -109,7 +112,7 @@ def run(job: Job, data: Path, out: Path) -> Result:
         return known
     make(out / "trainings")
     began, result = time.monotonic(), _trained(job, data, out)
-    result = Result(**{**vars(result), "seconds": round(time.monotonic() - began, 1)})
+    result = replace(result, seconds=round(time.monotonic() - began, 1))
     job.write(out, result)
     return result
 
@@ -128,7 +131,7 @@ def _trained(job: Job, data: Path, out: Path) -> Result:
 
 
 def _without(job: Job) -> Job:
-    return Job(job.mutant, job.seed, is_diagnosed=False, epochs=job.epochs)
+    return replace(job, is_diagnosed=False)
 
 
 def _once(job: Job, data: Path, out: Path) -> Result:
@@ -137,6 +140,8 @@ def _once(job: Job, data: Path, out: Path) -> Result:
     own = training.read(job.mutant.base, data)
     if job.mutant.change is not None:
         operators.apply(own, job.mutant.change, np.random.default_rng(job.seed))
+    if job.edit:
+        alternatives.apply(own, job.edit)
     if job.epochs is not None:
         own.fit["epochs"] = min(own.fit["epochs"], job.epochs)
     callbacks: list[Any] = []
