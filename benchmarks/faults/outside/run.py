@@ -21,6 +21,14 @@ from cae_cli.system.files import make
 
 SEEDS = 5  # of each mutant and of each original
 PER_PROCESS = 25  # trainings, so that a process does not grow for hours
+# Of the processes: one thread each, which TensorFlow reads when it is imported.
+ENVIRONMENT = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "MPLBACKEND": "agg",
+}
 SMOKE_BASES = ("dense", "digits")  # their images need no file
 
 
@@ -173,7 +181,7 @@ def _train(
     notify(f"{counted(total, 'training')}, {len(missing)} to do")
     if not missing:
         return
-    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    os.environ |= ENVIRONMENT
     pool = ProcessPoolExecutor(
         request.n_jobs or os.cpu_count() or 1,
         multiprocessing.get_context("spawn"),

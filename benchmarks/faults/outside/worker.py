@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import signal
 import time
@@ -89,14 +88,8 @@ class Result:
 
 
 def start() -> None:
-    """Prepares a process for trainings: one thread, no messages; only its parent gets Ctrl-C."""
-    import tensorflow
-
+    """Prepares a process for trainings: only its parent gets Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
-    tensorflow.get_logger().setLevel("ERROR")
-    os.environ.setdefault("MPLBACKEND", "agg")
 
 
 def run(job: Job, data: Path, out: Path) -> Result:
