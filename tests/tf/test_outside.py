@@ -12,11 +12,13 @@ import pytest
 from keras import layers as L
 from scipy.stats import ttest_ind
 
+from benchmarks.faults import tools
 from benchmarks.faults.outside import (
     accepted,
     alternatives,
     criterion,
     draw,
+    judge,
     operators,
     page,
     record,
@@ -370,6 +372,31 @@ def test_the_small_run_trains_diagnoses_and_resumes(tmp_path):
     again = []
     assert run.run(run.smoke(1, Path("nowhere"), tmp_path), again.append) == judged
     assert "12 trainings, 0 to do" in again
+
+
+def test_what_the_callback_does_not_record_alarms_no_tool():
+    fell = np.array([0.3, 0.2, 0.15])
+    nothing = np.full(3, np.nan)
+    for val in (fell + 0.01, nothing):  # with validation, and without
+        recorded = tools.Signals(
+            train_loss=fell,
+            val_loss=np.r_[np.nan, val],
+            val_mse=np.r_[nothing, 0.02],
+            variance=0.1,
+            gradients=np.full((3, 2), 0.1, np.float32),
+            updates=np.full((3, 2), -2.0, np.float32),
+            inactive=0.0,
+            input_range=(0.0, 1.0),
+            diverged=False,
+            config={"optimizer": {"learning_rate": 0.001}},
+        )
+        assert any(tool.check(recorded) for tool in tools.TOOLS)
+        shown = judge._of_callback(recorded, {"network": {"hidden_activation": "relu"}})
+        assert not any(tool.check(shown) for tool in tools.TOOLS)
+    lost = judge._of_callback(
+        replace(recorded, train_loss=nothing), {"network": {"hidden_activation": "relu"}}
+    )
+    assert tools.TOOLS[1].check(lost) == ["not finite"]
 
 
 # --- figures and the page ---

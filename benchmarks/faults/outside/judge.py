@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks.faults import tools
 from benchmarks.faults.outside.accepted import accepted
@@ -15,7 +18,7 @@ from benchmarks.faults.outside.criterion import Comparison, compare
 from benchmarks.faults.outside.draw import Mutant
 from benchmarks.faults.outside.worker import Result
 from benchmarks.faults.scoring import Verdict
-from benchmarks.faults.tools import Symptoms
+from benchmarks.faults.tools import Signals, Symptoms
 from benchmarks.faults.trainings import with_diagnosis
 from cae_cli import experiment
 from cae_cli.errors import UserError
@@ -110,7 +113,7 @@ def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, di
     folder = Run(out / first.folder)
     try:
         outcome = experiment.diagnose(folder)
-        signals = tools.signals(folder, folder.settings())
+        signals = _of_callback(tools.signals(folder, folder.settings()), folder.training())
     except UserError as error:
         return replace(expected, failed=error.what), nothing, ""
     verdict = replace(
@@ -120,3 +123,26 @@ def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, di
     fixes = [fix for cause in outcome.diagnosis.causes[:1] for fix in cause.fixes[:1]]
     symptoms = {tool.name: tuple(tool.check(signals)) for tool in tools.TOOLS}
     return verdict, symptoms, fixes[0].edit if fixes else ""
+
+
+def _of_callback(signals: Signals, trained: Mapping[str, Any]) -> Signals:
+    """What the callback does not record is filled in, in favour of the tools.
+
+    The loss before training is that of the training images in the first epoch. Without validation the
+    loss of the training images stands for it. The explained variance is 0 before the last epoch.
+
+    Args:
+        signals: as recorded.
+        trained: training.json.
+    """
+    train, val = signals.train_loss, signals.val_loss[1:]
+    val = train if np.isnan(val).all() else val
+    start = train[:1] if train.size else np.array([np.nan])
+    config = dict(signals.config)
+    config["model"] = {"activation": trained["network"]["hidden_activation"]}
+    return replace(
+        signals,
+        val_loss=np.concatenate([start, val]),
+        val_mse=np.array([signals.variance, signals.variance, signals.val_mse[-1]]),
+        config=config,
+    )

@@ -263,8 +263,9 @@ def _tools(shown: Record) -> str:
 {markdown(titles, rows)}
 
 The tools and their thresholds are described in the [inside part](fault_benchmark.md). A tool names a
-symptom and counts as right if an accepted rule can cause it. The callback knows the explained variance
-only at the end, so checks of its course see one value."""
+symptom and counts as right if an accepted rule can cause it. The callback does not record the
+loss before training, nor the explained variance before the end; they are filled in so that no tool is
+alarmed by them: with the loss of the first epoch, and with 0."""
 
 
 def _operators() -> str:
