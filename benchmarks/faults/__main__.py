@@ -13,6 +13,7 @@ from benchmarks.faults.corruption import CORRUPTIONS, names
 from benchmarks.faults.record import RECORDED, record
 from cae_cli import cli
 from cae_cli.commands.arguments import count, parse_plain
+from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.runs.json_files import plain
 from cae_cli.system import signals
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
         jobs={"type": count},
         record={"action": "store_true"},
         json={"action": "store_true"},
-        draw={"type": int, "default": 1},
+        draw={"type": count, "default": 1},
         **{"no-fixes": {"action": "store_true"}, "no-training": {"action": "store_true"}},
     )
     if flags.help:
@@ -117,6 +118,12 @@ def main(arguments: list[str]) -> int:
 
 def _outside(flags: argparse.Namespace) -> int:
     """Runs the outside part, and shows or records its figures."""
+    if flags.names or flags.only:
+        raise UserError(
+            f"--part {flags.part} takes no cases",
+            where="command line",
+            hint="--draw SEED chooses its mutants",
+        )
     out = (flags.out or Path(f"runs/{flags.part}")).resolve()
     make(out)
     with signals.raised(), backend.quiet(GuardedPath.of(out / "tensorflow.log")):

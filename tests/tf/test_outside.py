@@ -33,6 +33,7 @@ from benchmarks.faults.outside.training import BASES, WORST, Training
 from benchmarks.faults.outside.worker import Job, Result
 from benchmarks.faults.scoring import Verdict
 from cae_cli.diagnosis import RULES
+from cae_cli.errors import UserError
 from cae_cli.external.surgery import CannotRebuild, layers
 from tests.conftest import ROOT
 
@@ -319,6 +320,13 @@ def _done(value):
     future = Future()
     future.set_result(value)
     return future
+
+
+def test_missing_images_are_reported_before_anything_is_trained(tmp_path):
+    own = replace(run.whole(1, tmp_path / "nowhere", tmp_path), bases=("colour",))
+    with pytest.raises(UserError, match=r"the images of colour\.py cannot be read") as caught:
+        run.run(own, lambda line: None)
+    assert caught.value.hint == "use --data FOLDER" and not (tmp_path / "trainings").exists()
 
 
 def test_another_cause_counts_if_its_first_fix_alone_repairs_the_mutant(tmp_path):

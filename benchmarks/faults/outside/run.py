@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.faults.outside import alternatives, draw, judge, worker
+from benchmarks.faults.outside import alternatives, draw, judge, training, worker
 from benchmarks.faults.outside.draw import MUTANTS, Mutant
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.training import BASES
@@ -110,22 +110,25 @@ def drawn(request: Request, notify: Callable[[str], None]) -> list[Mutant]:
         if name.exists():
             return draw.read(name)
     notify(f"drawing {request.n_mutants} mutants with the seed {request.seed}")
-    try:
-        mutants = draw.draw(
-            request.seed,
-            request.data,
-            count=request.n_mutants,
-            bases=request.bases,
-            notify=notify,
-        )
-    except OSError as error:
-        raise UserError(
-            f"an image file cannot be read: {error.strerror or error}",
-            where=error.filename or request.data,
-            hint="use --data FOLDER",
-        ) from error
+    _check_images(request)
+    mutants = draw.draw(
+        request.seed, request.data, count=request.n_mutants, bases=request.bases, notify=notify
+    )
     draw.write(names[-1], request.seed, mutants)
     return mutants
+
+
+def _check_images(request: Request) -> None:
+    """Raises UserError if a script cannot read its images."""
+    for base in request.bases:
+        try:
+            training.read(base, request.data)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the images of {base}.py cannot be read: {getattr(error, 'strerror', None) or error}",
+                where=getattr(error, "filename", None) or request.data,
+                hint="use --data FOLDER",
+            ) from error
 
 
 def subjects(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
@@ -181,6 +184,7 @@ def _train(
     notify(f"{counted(total, 'training')}, {len(missing)} to do")
     if not missing:
         return
+    _check_images(request)
     os.environ |= ENVIRONMENT
     pool = ProcessPoolExecutor(
         request.n_jobs or os.cpu_count() or 1,
@@ -200,10 +204,12 @@ def _train(
             left[subject] -= 1
             if not left[subject]:
                 notify(f"{done}/{total}  {_told(request, subject)}")
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a training was ended by the system", hint="run the same command again"
-        ) from error
+    except (BrokenProcessPool, MemoryError) as error:
+        hint = "run the same command again, with --jobs 1 if there is too little memory"
+        raise UserError("a training was ended by the system", hint=hint) from error
+    except OSError as error:
+        reason, where = error.strerror or error, error.filename
+        raise UserError(f"a file cannot be read or written: {reason}", where=where) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -24,6 +24,8 @@ from cae_cli.runs.json_files import plain, read_json, write_json
 from cae_cli.system.files import make
 from cae_cli.system.guarded import GuardedPath
 
+PASSING = (OSError, MemoryError)  # of the machine, not of the training: may succeed the next time
+
 
 @dataclass(frozen=True)
 class Job:
@@ -99,6 +101,10 @@ def run(job: Job, data: Path, out: Path) -> Result:
         job: what to train.
         data: folder of the image files.
         out: folder for the results and the run folders.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        MemoryError: there is too little.
     """
     known = job.result(out)
     if known is not None:
@@ -115,10 +121,14 @@ def _trained(job: Job, data: Path, out: Path) -> Result:
     if job.is_diagnosed:
         try:
             return _once(job, data, out)
+        except PASSING:
+            raise
         except Exception as error:  # the callback failed, or the training did
             failed = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     try:
         return Result(_once(_without(job), data, out).error, 0.0, folder, failed)
+    except PASSING:
+        raise
     except Exception as error:
         return Result(None, 0.0, failed=f"{type(error).__name__}: {error}".splitlines()[0][:300])
 
