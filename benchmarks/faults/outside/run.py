@@ -20,7 +20,9 @@ from cae_cli.errors import UserError, counted
 from cae_cli.system.files import make
 
 SEEDS = 5  # of each mutant and of each original
-PER_PROCESS = 25  # trainings, so that a process does not grow for hours
+# Trainings until the processes are replaced, so that they do not grow for hours. The pool's own way to
+# do that, max_tasks_per_child, leaves it without processes in Python 3.11.
+PER_POOL = 60
 # Of the processes: one thread each, which TensorFlow reads when it is imported.
 ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -186,24 +188,28 @@ def _train(
         return
     _check_images(request)
     os.environ |= ENVIRONMENT
-    pool = ProcessPoolExecutor(
-        request.n_jobs or os.cpu_count() or 1,
-        multiprocessing.get_context("spawn"),
-        worker.start,
-        max_tasks_per_child=PER_PROCESS,
-    )
     left = Counter(subject for subject, _ in missing)
     done = total - len(missing)
+    for start in range(0, len(missing), PER_POOL):
+        for subject in _trained(request, missing[start : start + PER_POOL]):
+            left[subject] -= 1
+            done += 1
+            if not left[subject]:
+                notify(f"{done}/{total}  {_told(request, subject)}")
+
+
+def _trained(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator[Mutant]:
+    """Trains in processes of their own; gives the subject of each training when it is done."""
+    pool = ProcessPoolExecutor(
+        request.n_jobs or os.cpu_count() or 1, multiprocessing.get_context("spawn"), worker.start
+    )
     try:
         futures: dict[Future[Result], Mutant] = {
-            pool.submit(worker.run, job, request.data, request.out): subject for subject, job in missing
+            pool.submit(worker.run, job, request.data, request.out): subject for subject, job in listed
         }
         for future in as_completed(futures):
             future.result()
-            subject, done = futures[future], done + 1
-            left[subject] -= 1
-            if not left[subject]:
-                notify(f"{done}/{total}  {_told(request, subject)}")
+            yield futures[future]
     except (BrokenProcessPool, MemoryError) as error:
         hint = "run the same command again, with --jobs 1 if there is too little memory"
         raise UserError("a training was ended by the system", hint=hint) from error
