@@ -127,7 +127,7 @@ def _outside(flags: argparse.Namespace) -> int:
     out = (flags.out or Path(f"runs/{flags.part}")).resolve()
     make(out)
     with signals.raised(), backend.quiet(GuardedPath.of(out / "tensorflow.log")):
-        from benchmarks.faults.outside import page, record, run  # import Keras
+        from benchmarks.faults.outside import draw, page, record, run  # import Keras
 
         made = run.whole if flags.part == "outside" else run.smoke
         request = made(flags.draw, flags.data.resolve(), out, flags.jobs)
@@ -138,6 +138,7 @@ def _outside(flags: argparse.Namespace) -> int:
         )
         record.write(out / f"results_{flags.draw}.json", figures)
         if flags.record and flags.part == "outside":
+            draw.write(draw.file_of(flags.draw), flags.draw, run.drawn(request, print))
             record.publish(figures)
             page.write()
     if flags.json:

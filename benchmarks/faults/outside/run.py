@@ -92,15 +92,9 @@ def run(request: Request, notify: Callable[[str], None], *, train: bool = True) 
         Interrupted: by a signal; trainings in progress are finished first.
     """
     mutants = drawn(request, notify)
-    listed = [(one, job) for one in subjects(mutants) for job in jobs(request, one)]
     if train:
-        notify(f"draw {request.seed}: originals and mutants, in {request.out}")
-        _train(request, listed, notify)
-    judged = _judged(request, mutants)
-    if train:
-        notify(f"draw {request.seed}: first fixes that decide whether another cause counts")
-        _train(request, [(one.mutant, job) for one in judged for job in trials(request, one)], notify)
-    return [_with_trial(request, one) for one in judged]
+        _train(request, mutants, notify)
+    return [_with_trial(request, one) for one in _judged(request, mutants)]
 
 
 def drawn(request: Request, notify: Callable[[str], None]) -> list[Mutant]:
@@ -176,30 +170,39 @@ def _results(request: Request, listed: Sequence[Job]) -> list[Result] | None:
     return complete if len(complete) == len(found) else None
 
 
-def _train(
-    request: Request, listed: Sequence[tuple[Mutant, Job]], notify: Callable[[str], None]
-) -> None:
-    """Trains what is missing, in this order, and says what is complete."""
+def _train(request: Request, mutants: Sequence[Mutant], notify: Callable[[str], None]) -> None:
+    """Trains what is missing, mutant by mutant; after some of them the fixes that decide about these."""
     make(request.out)
-    missing = [(subject, job) for subject, job in listed if job.result(request.out) is None]
-    total = len(listed)
-    notify(f"{counted(total, 'training')}, {len(missing)} to do")
-    if not missing:
-        return
-    _check_images(request)
-    os.environ |= ENVIRONMENT
+    listed = [(subject, job) for subject in subjects(mutants) for job in jobs(request, subject)]
+    missing = _missing(request, listed)
+    done = len(listed) - len(missing)
+    notify(f"{counted(len(listed), 'training')}, {len(missing)} to do, in {request.out}")
+    if missing:
+        _check_images(request)
     left = Counter(subject for subject, _ in missing)
-    done = total - len(missing)
-    for start in range(0, len(missing), PER_POOL):
+    for start in range(0, max(1, len(missing)), PER_POOL):
         for subject in _trained(request, missing[start : start + PER_POOL]):
             left[subject] -= 1
             done += 1
             if not left[subject]:
-                notify(f"{done}/{total}  {_told(request, subject)}")
+                notify(f"{done}/{len(listed)}  {_told(request, subject)}")
+        judged = _judged(request, mutants)
+        fixes = _missing(request, [(one.mutant, job) for one in judged for job in trials(request, one)])
+        if fixes:
+            notify(f"{counted(len(fixes), 'training')} with a first fix that decides about a cause")
+        for _ in _trained(request, fixes):
+            pass
+
+
+def _missing(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> list[tuple[Mutant, Job]]:
+    return [(subject, job) for subject, job in listed if job.result(request.out) is None]
 
 
 def _trained(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator[Mutant]:
     """Trains in processes of their own; gives the subject of each training when it is done."""
+    if not listed:
+        return
+    os.environ |= ENVIRONMENT
     pool = ProcessPoolExecutor(
         request.n_jobs or os.cpu_count() or 1, multiprocessing.get_context("spawn"), worker.start
     )
