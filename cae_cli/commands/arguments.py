@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cae_cli.errors import UserError, to_paste
 from cae_cli.options import key_of
+from cae_cli.report.numbers import seconds_of
 
 if TYPE_CHECKING:
     from cae_cli.config.compose import Sources
@@ -52,6 +53,10 @@ FLAGS = {
     "cae diagnose": (
         "verbose", "fail-on", "rules", "trust-configs", "json", "latent", "custom", "range",
         "frozen-encoder", "unsafe", "runs",
+    ),
+    "cae treat": (
+        "verbose", "rules", "trust-configs", "json", "latent", "custom", "range", "unsafe", "budget",
+        "steps",
     ),
 }  # fmt: skip
 
@@ -110,6 +115,8 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "range": {"type": _interval},
         "frozen-encoder": {"action": "store_true"},
         "force": {"action": "store_true"},
+        "budget": {"type": duration},
+        "steps": {"type": count},
     }
     for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])
@@ -144,6 +151,14 @@ def count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 10**9:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """A time like 30s, 10m or 2h, in seconds."""
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _interval(text: str) -> tuple[float, float]:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from cae_cli import experiment
-from cae_cli.commands import arguments
-from cae_cli.config import compose
-from cae_cli.config.schema import Config
+from cae_cli.commands import arguments, models
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
-from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
 from cae_cli.runs.opening import check_trained, open_run, reading
-from cae_cli.sweep.job import unforeseen
 from cae_cli.system import signals
 from cae_cli.system.files import claim, typed
-
-MODELS = (".keras", ".h5", ".hdf5")
 
 HELP = f"""\
 usage: cae diagnose RUN [rules.CODE.threshold=…] [rules.CODE.enabled=false]
@@ -44,15 +35,7 @@ for a run:
                           explained beyond this baseline.
 
 for a model:
-  --latent LAYER          the layer whose output is the latent code, if it is
-                          not detected
-  --custom FILE           a Python file with the model's own layer classes,
-                          which is executed
-  --unsafe                also open a file that contains code (Lambda layers),
-                          executing it with all your permissions
-  --range=LOW,HIGH        the range of pixel values that the model was trained
-                          on; the default is 0,1
-
+{models.HELP}
 for both:
 {arguments.DIAGNOSIS_HELP}{arguments.TRUST_HELP}\
   --json                  print the content of summary.json
@@ -78,7 +61,7 @@ def main(args: list[str]) -> int:
     )
     path = typed(subject)
     with signals.raised():
-        if path.suffix.lower() in MODELS and not path.is_dir():
+        if models.is_model(path):
             run, outcome = _model(path, overrides, flags)
         else:
             run = open_run(subject, flags.runs)
@@ -99,7 +82,7 @@ def _run(run: Run, overrides: Sequence[str], flags: argparse.Namespace) -> exper
             where=f"command line: {others[0]}",
             hint="rules.CAE401.threshold=0.5; or cae rerun for another run",
         )
-    rules = _rules(overrides)
+    rules = models.rules(overrides)
     if flags.frozen_encoder:
         check_trained(run, "leave out --frozen-encoder")
         _train_frozen(run)
@@ -111,56 +94,22 @@ def _train_frozen(run: Run) -> None:
     """Trains the network of a run with a frozen encoder, in a folder inside the run's."""
     with reading(run):  # finds damaged files before anything is trained
         command = [*experiment.diagnose(run).command, "training.frozen=encoder"]
-    options = _options(command[2:], trusted=False)
+    options = models.options(command[2:], trusted=False)
     folder = Run(claim(run.root / "frozen_encoder"))
     frozen = experiment.run(options, command, folder)
     run.write_control(frozen.metrics.quality.explained_variance)
 
 
-def _options(overrides: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
-    """The checked config of overrides; those from the files of a run are not trusted."""
-    flags = arguments.parse("cae train", list(overrides), trusted=trusted)
-    flags.trust_configs = trust_configs
-    return compose.checked(flags.overrides, arguments.sources(flags))[1]
-
-
-def _rules(overrides: Sequence[str]) -> dict[str, Any]:
-    """The checked options of single rules."""
-    if not overrides:
-        return {}
-    options = _options(overrides, trusted=True)
-    return {code: asdict(rule) for code, rule in options.rules.items()}
-
-
 def _model(
     path: Path, overrides: Sequence[str], flags: argparse.Namespace
 ) -> tuple[Run, experiment.Outcome]:
-    from cae_cli import data
     from cae_cli.external import model
 
-    if not path.is_file():
-        raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
-    if not any(key_of(word) == "data" for word in overrides):
-        raise UserError(
-            "images are needed to diagnose a model",
-            where="command line: cae diagnose",
-            hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
-        )
     if flags.frozen_encoder:
         raise UserError(
             "a model that was trained elsewhere cannot be trained again",
             where="command line: cae diagnose",
             hint="leave out --frozen-encoder",
         )
-    config = _options(overrides, trusted=True, trust_configs=flags.trust_configs)
-    with terminal.Screen().doing("reading images …"):
-        images = data.load(config.data)
-    run = Run(claim(Path("runs/diagnose")))
-    options = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
-    try:
-        return run, model.diagnose_file(path, images, options, run, _rules(overrides))
-    except UserError:
-        shutil.rmtree(run.folder, ignore_errors=True)  # it is new, and holds nothing of value
-        raise
-    except Exception as error:
-        raise unforeseen(error, run) from error
+    parent = Path("runs/diagnose")
+    return models.work_on(path, overrides, flags, "cae diagnose", parent, model.diagnose_file)

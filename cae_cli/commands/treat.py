@@ -6,12 +6,13 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cae_cli import experiment
-from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, parse_plain
+from cae_cli.commands import arguments, models
+from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, count, duration, parse_plain
 from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import Interrupted, UserError, counted, to_paste
 from cae_cli.report import numbers, summary, terminal
@@ -24,14 +25,22 @@ from cae_cli.runs.opening import check_trained, open_run, reading
 from cae_cli.sweep import batch
 from cae_cli.system import signals
 from cae_cli.system.files import claim, typed
+from cae_cli.training import backend
 from cae_cli.treatment import record
 from cae_cli.treatment.arm import MAX_CANDIDATES, Fixes
 from cae_cli.treatment.result import Result, result
 from cae_cli.treatment.session import FILE, SHORT_STEPS, Plan, Session
 
+if TYPE_CHECKING:
+    from cae_cli.data import Images
+    from cae_cli.external.model import FileOptions
+
+MODEL_BUDGET = 120.0  # seconds
+
 HELP = f"""\
 usage: cae treat RUN [--max-fixes 3] [--budget 10m] [--seeds 3]
        cae treat RUN --short
+       cae treat MODEL.keras data=npz data.path=x.npz [--budget 2m]
 
 Tests the fixes that the diagnosis proposes: trains the run again with a fix,
 and with a random change of the same kind (random control). A fix that helps is
@@ -49,6 +58,17 @@ best run if a fix helped.
   --short                 only compare up to {MAX_CANDIDATES} fixes, including common ones, in
                           trainings of {SHORT_STEPS} steps each
   --json                  print the content of treatment.json
+
+Of a Keras autoencoder that was trained elsewhere, it builds others with single
+changes, trains each for a few hundred steps, as the file was compiled, beside
+the unchanged model and random changes, and says which change mends it, with the
+code to replace. The result is in trials.json and trials.png.
+
+  --budget TIME           try changes for TIME; default 2m
+  --steps N               the steps that the model was trained for
+{models.HELP}\
+  --verbose               show every change, every number
+  --json                  print the content of trials.json
 {RUNS_HELP}
 The exit code is 1 if a training could not be run, else 0 for any outcome.
 
@@ -65,6 +85,10 @@ def main(args: list[str]) -> int:
         UserError: there is no such run, or it cannot be treated.
         Interrupted: by a signal; the results so far are written and shown.
     """
+    if any(
+        models.is_model(typed(word)) for word in args if not word.startswith("-") and "=" not in word
+    ):
+        return _treat_model(args)
     switch = {"action": "store_true"}
     own: dict[str, dict[str, Any]] = {
         "max-fixes": {"type": count, "default": 3},
@@ -94,12 +118,33 @@ def main(args: list[str]) -> int:
         return _treat(plan, ["cae", "treat", *args], flags)
 
 
-def duration(text: str) -> float:
-    """A time like 30s, 10m or 2h, in seconds."""
-    try:
-        return numbers.seconds_of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+# -- a model that was trained elsewhere ------------------------------------------------------------
+
+
+def _treat_model(args: list[str]) -> int:
+    """Diagnoses a model file and tries fixes on its training."""
+    flags = arguments.parse("cae treat", args)
+    subject, overrides = registry.split_one(
+        flags.overrides, "cae treat", "cae treat model.keras data=npz data.path=x.npz", "one model file"
+    )
+
+    def work(
+        path: Path, images: Images, options: FileOptions, run: Run, rules: Mapping[str, Any]
+    ) -> experiment.Outcome:
+        with backend.quiet(run.log):
+            from cae_cli.external.treat import treat_file
+        budget = flags.budget or MODEL_BUDGET
+        return treat_file(path, images, options, run, rules, budget=budget, steps=flags.steps)
+
+    with signals.raised():
+        run, outcome = models.work_on(
+            typed(subject), overrides, flags, "cae treat", Path("runs/treat"), work
+        )
+    if flags.json:
+        _print_json(run.trials() or {})
+    else:
+        arguments.show(outcome, run, flags)
+    return 0
 
 
 # -- before anything is trained --------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Short trainings with one change each, as plain data, and what they prove.
 
 A change is a *proven cause* only if all of this holds: what the training reaches fails a criterion of
-`health`; the change brings more than seeds differ, with every seed; with it at most half of the error is
-left, or, where the whole training is known, the criterion holds; and no majority of all changes does the
-same. In a short trial alone, passing a criterion proves nothing: a larger rate gets there sooner.
+`health`; the change brings more than seeds differ, with every seed; it makes up at least half of what
+the training lacks; and no majority of all changes does the same. What the training lacks is measured to
+the criterion where the whole training is known. Else it is all of the error, because in short trainings
+alone a larger rate passes the criterion sooner, and that proves nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding
 from cae_cli.diagnosis.health import SHARE_OF_LINEAR
 from cae_cli.errors import counted
 
-HALF = 0.5  # of the error of held-out images
+HALF = 0.5  # of what the training lacks
 LEAST_GAIN = 0.05  # of explained variance; kept fixes gain as much
 WORST = -1.0  # explained variance below which trainings are equally bad
 FEWEST_SEEDS = 2  # for a spread
@@ -55,14 +56,17 @@ class Trial:
 
     @property
     def spread(self) -> float:
-        """The largest explained variance minus the smallest, 0 with one seed."""
-        values = [bounded(value) for value in self.explained]
+        """The largest explained variance minus the smallest, 0 with one seed.
+
+        What is worse than the mean image counts as the mean image: how much worse is chance.
+        """
+        values = [bounded(value, 0.0) for value in self.explained]
         return max(values) - min(values)
 
 
-def bounded(value: float) -> float:
-    """An explained variance, not below `WORST`."""
-    return max(value, WORST) if not math.isnan(value) else WORST
+def bounded(value: float, least: float = WORST) -> float:
+    """An explained variance, not below ``least``."""
+    return max(value, least) if not math.isnan(value) else least
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ class Trials:
         """Whether a change gains more than seeds differ, with every seed."""
         spread = max(self.spread, trial.spread)
         pairs = zip(trial.explained, self.unchanged.explained, strict=False)
-        least = min(bounded(a) - max(bounded(b), bounded(self.given)) for a, b in pairs)
+        given = bounded(self.given, 0.0)
+        least = min(bounded(a, 0.0) - max(bounded(b, 0.0), given) for a, b in pairs)
         return not trial.cut and least > spread
 
     def mends(self, trial: Trial) -> bool:
@@ -167,8 +172,8 @@ class Trials:
         if not (self.fails and self.helps(trial)):
             return False
         least = min(map(bounded, trial.explained))
-        is_enough = not math.isnan(self.given) and least >= self.enough
-        return is_enough or 1 - least <= HALF * (1 - self.reached)
+        goal = 1.0 if math.isnan(self.given) else self.enough
+        return least >= max(LITTLE_EXPLAINED, self.reached + HALF * (goal - self.reached))
 
     @property
     def undecided(self) -> bool:
@@ -225,7 +230,9 @@ class Trials:
                 return f"no change is needed: {beyond}"
             if any(len(t.explained) < FEWEST_SEEDS and self.mends(t) for t in self.edits):
                 return f"{best.name} seems to help, but there was no time for a second seed: {beyond}"
-            return f"none of {counted(len(self.edits), 'change')} that were tried mends it: {beyond}"
+            left = f", {len(self.untried)} were not tried" if self.untried else ""
+            tried = f"none of {counted(len(self.edits), 'change')} that were tried mends it"
+            return f"{tried}{left}: {beyond}"
         names = " or ".join(trial.name for trial in self.alike)
         named = [] if diagnosis is None else [f for f in diagnosis.causes if self.confirms(f)]
         cause = f"confirmed: {named[0].problem}" if named else "a fault that no rule knows"

@@ -69,28 +69,49 @@ def diagnose_file(
     Raises:
         UserError: the file cannot be used, or does not fit the images.
     """
+    with folder.running(), writing(folder.folder):
+        with backend.quiet(folder.log):
+            measure_file(path, images, options, folder, {"rules": dict(rules)})
+        return experiment.report(folder)
+
+
+def measure_file(
+    path: Path, images: Images, options: FileOptions, folder: Run, config: Mapping[str, Any]
+) -> Any:
+    """Opens a saved Keras autoencoder and writes the files of a run; arguments as for `diagnose_file`.
+
+    Args:
+        path: as for `diagnose_file`.
+        images: as for `diagnose_file`.
+        options: as for `diagnose_file`.
+        folder: as for `diagnose_file`.
+        config: what is known of the training, in the words of a config.
+
+    Returns:
+        The Keras model.
+
+    Raises:
+        UserError: as for `diagnose_file`.
+    """
     screen = terminal.Screen()
     if options.unsafe:
         screen.say(f"! --unsafe: code in {path.name} is run with all of your permissions")
-    with folder.running(), writing(folder.folder):
-        with backend.quiet(folder.log):
-            with screen.doing("starting TensorFlow …"):
-                backend.start(deterministic=False, mixed_precision=False)
-            with screen.doing("opening the model …"):
-                model = introspection.load(path, options.custom, unsafe=options.unsafe)
-                autoencoder, network, fitting = prepare(model, images, options.latent, options.span)
-            screen.say(
-                f"{path.name}: {autoencoder.weight_count:,} weights, latent layer "
-                f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
-            )
-            probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
-            check_computes(probe, images)
-            if options.span == RANGES[0]:
-                _check_range(probe, images, screen)
-            with screen.doing("measuring …"):
-                arrays = probe.record()
-                write_run(folder, images, arrays, {"rules": dict(rules)}, network=network)
-        return experiment.report(folder)
+    with screen.doing("starting TensorFlow …"):
+        backend.start(deterministic=False, mixed_precision=False)
+    with screen.doing("opening the model …"):
+        model = introspection.load(path, options.custom, unsafe=options.unsafe)
+        autoencoder, network, fitting = prepare(model, images, options.latent, options.span)
+    screen.say(
+        f"{path.name}: {autoencoder.weight_count:,} weights, latent layer "
+        f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
+    )
+    probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
+    check_computes(probe, images)
+    if options.span == RANGES[0]:
+        _check_range(probe, images, screen)
+    with screen.doing("measuring …"):
+        write_run(folder, images, probe.record(), config, network=network)
+    return model
 
 
 def prepare(

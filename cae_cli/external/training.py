@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -206,7 +207,7 @@ class Training:
                     data = tf.data.Dataset.from_generator(
                         lambda: self.batches(steps, seed), output_signature=signature
                     )
-                    callbacks = [keras.callbacks.TerminateOnNaN(), _Watch(watch)]
+                    callbacks = [_Watch(watch)]
                     model.fit(
                         data,
                         epochs=1,
@@ -233,14 +234,14 @@ class Training:
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Asks after each step whether to continue."""
+    """Asks after each step whether to continue; a loss that is not finite ends the training."""
 
     def __init__(self, watch: Callable[[int, keras.Model], bool]) -> None:
         super().__init__()
         self._watch = watch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if not self._watch(batch + 1, self.model):
+        if not (self._watch(batch + 1, self.model) and np.isfinite((logs or {}).get("loss", 0.0))):
             self.model.stop_training = True
 
 
@@ -323,6 +324,56 @@ def compiled(model: keras.Model) -> dict[str, Any]:
         "loss": loss if loss is not None or own_step else "mse",
         "words": words,
     }
+
+
+def compiled_as(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of ``compile``, as attributes of `Training`: optimizers and losses of Keras.
+
+    Args:
+        config: of `introspection.compile_config`. Anybody may have written it.
+    """
+    found: dict[str, Any] = {}
+    optimizer = config.get("optimizer") or config.get("optimizer_config")
+    inner = _part(optimizer, "config").get("inner_optimizer")
+    made = _of_keras(inner or optimizer, keras.optimizers, keras.optimizers.Optimizer)
+    if made is not None:
+        found["optimizer"] = Optimizer.of(made)
+    loss = config.get("loss")
+    if isinstance(loss, Mapping) and loss.get("class_name") == "function":
+        loss = loss.get("config")
+    if isinstance(loss, str):
+        with contextlib.suppress(ValueError):
+            keras.losses.get(loss)
+            found["loss"] = loss
+    elif (made := _of_keras(loss, keras.losses, keras.losses.Loss)) is not None:
+        found["loss"] = made
+    return found
+
+
+def _part(value: Any, key: str) -> Mapping[str, Any]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def _of_keras(described: Any, module: Any, base: type) -> Any:
+    """An object of a class of one of Keras' modules, from plain numbers; else None."""
+    if not isinstance(described, Mapping):
+        return None
+    kind = getattr(module, str(described.get("class_name")).rpartition(">")[2], None)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        return None
+    config = dict(_part(described, "config"))
+    schedule = keras.optimizers.schedules
+    if isinstance(config.get("learning_rate"), Mapping):
+        rate = _of_keras(config["learning_rate"], schedule, schedule.LearningRateSchedule)
+        config["learning_rate"] = rate
+    plain = (int, float, str, bool, type(None), schedule.LearningRateSchedule)
+    words = {k: v for k, v in config.items() if isinstance(v, plain)}
+    known = inspect.signature(kind.__init__).parameters
+    try:
+        return kind(**{k: v for k, v in words.items() if k in known})
+    except (TypeError, ValueError):
+        return None
 
 
 def editable(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli import experiment
-from cae_cli.data import Images
+from cae_cli import experiment, introspection
+from cae_cli.data import Images, as_float
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external import trials
-from cae_cli.external.model import Span, options_of, prepare, span_of, stored, write_run
-from cae_cli.external.training import Training, of_model
+from cae_cli.external.model import (
+    FileOptions,
+    Span,
+    measure_file,
+    options_of,
+    prepare,
+    span_of,
+    stored,
+    write_run,
+)
+from cae_cli.external.training import Training, compiled_as, of_model
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration, seconds_of
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
-from cae_cli.system.files import claim
+from cae_cli.system.files import claim, writing
+from cae_cli.training import backend
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,55 @@ def _budget(budget: str | float) -> float:
     if not 0 < seconds < math.inf:
         raise UserError(f"budget must be a positive number of seconds, got {budget!r}")
     return seconds
+
+
+def treat_file(
+    path: Path,
+    images: Images,
+    options: FileOptions,
+    run: Run,
+    rules: Mapping[str, Any],
+    *,
+    budget: float,
+    steps: int | None = None,
+) -> experiment.Outcome:
+    """Diagnoses a saved Keras autoencoder and tries fixes, compiled as the file says.
+
+    Args:
+        path: the .keras or .h5 file.
+        images: to diagnose and to train it on.
+        options: how to open it.
+        run: an empty folder, for files and pictures.
+        rules: options of single rules.
+        budget: seconds.
+        steps: that the model was trained for; None: not known.
+
+    Raises:
+        UserError: the file cannot be used, does not fit the images, or cannot be trained.
+    """
+    screen = terminal.Screen()
+    with run.running(), writing(run.folder), backend.quiet(run.log):
+        config = introspection.compile_config(path) if path.is_file() else {}
+        model = measure_file(path, images, options, run, {"rules": dict(rules)})
+        found = compiled_as(config)
+        missing = " and ".join(name for name in ("optimizer", "loss") if name not in found)
+        if missing:
+            screen.say(f"the file names no {missing} of Keras: using Adam at 0.001, mean squared error")
+        low, high = options.span
+        x, held_out = (
+            np.float32(low) + np.float32(high - low) * as_float(part)
+            for part in (images.train, images.held_out)
+        )
+        training = of_model(model, x, held_out=(held_out,), steps=steps, **found)
+        write_options(run, training, rules)
+        given = training.explained(training.model)
+        return proven(run, training, budget=budget, given=given, say=screen.say, silent=False)
+
+
+def write_options(run: Run, training: Training, rules: Mapping[str, Any]) -> None:
+    """Adds to the files of a run what is known of its training."""
+    known = options_of(training.loss, training.optimizer.kind.__name__, training.optimizer.rate)
+    run.write_setup({**run.setup(), "config": {**known, "rules": dict(rules)}})
 
 
 def diagnosed(run: Run, model: Any, training: Training, latent: str | None) -> None:

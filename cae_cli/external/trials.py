@@ -62,11 +62,11 @@ def tried(
 ) -> Result:
     """Tries edits on a training.
 
-    First comes the training itself, then the edits that findings propose, each beside a
-    random change, then the rest of the catalogue, then further random changes. All start from the same
-    weights and get the same batches, as far as the edit allows. What seems to mend the training is
-    repeated with a second seed at once, and so is the training itself. Ctrl-C ends the trials and keeps
-    what was measured.
+    First comes the training itself, then the edits that findings propose, then the rest of the
+    catalogue. One random change follows the first edit, further ones the last, as many as edits. All
+    start from the same weights and get the same batches, as far as the edit allows. What seems to mend
+    the training is repeated with a second seed at once, and so is the training itself; time is kept for
+    that. Ctrl-C ends the trials and keeps what was measured.
 
     Args:
         training: to be edited.
@@ -140,18 +140,20 @@ class _Session:
         self._train(self.unchanged, 0)
         self._lengthen()
         changes = random_edits.changes(self.training, self.control_seed)
-        order = [*proposals, *(name for name in CATALOGUE if name not in proposals)]
+        # Longer trials take the time of several others.
+        first = [name for name in proposals if name != "more steps"]
+        order = [*first, *(name for name in CATALOGUE if name not in first)]
         for number, name in enumerate(order):
-            if not self._is_time():
+            if not self._is_time(1 + len(self.seeds) - len(self.unchanged.explained) + 1):
                 self.untried = [n for n in order[number:] if self._change(n) is not None]
                 break
             made = self._try(name, proposals.get(name, ()))
-            if made and (name in proposals or not self.controls):
+            if made and not self.controls:
                 self._control(changes)
         while len(self.controls) < len(self.edits) and self._is_time():
             if not self._control(changes):
                 break
-        if not self._is_time():
+        if self.untried or not self._is_time():
             self.ended = f"the budget of {duration(self.budget)} is used"
 
     def _lengthen(self) -> None:
@@ -247,10 +249,10 @@ class _Session:
         )
         self.say(f"{attempt.trial.name}: explains {bounded(explained):.2f}, {duration(seconds)}")
 
-    def _is_time(self) -> bool:
-        """Whether another training, as long as they are on average, ends within the budget."""
+    def _is_time(self, trainings: int = 1) -> bool:
+        """Whether so many trainings, as long as they are on average, end within the budget."""
         left = self.budget - (time.monotonic() - self.began)
-        return left >= float(np.mean(self._each))
+        return left >= trainings * float(np.mean(self._each))
 
     def trials(self) -> Trials:
         """The trials so far."""

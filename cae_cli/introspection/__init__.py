@@ -7,8 +7,8 @@ where an encoder and a decoder use the same layer name.
 """
 
 from cae_cli.introspection.autoencoder import Autoencoder
-from cae_cli.introspection.files import load
+from cae_cli.introspection.files import compile_config, load
 from cae_cli.introspection.footprint import footprint
 from cae_cli.introspection.introspect import introspect
 
-__all__ = ["Autoencoder", "footprint", "introspect", "load"]
+__all__ = ["Autoencoder", "compile_config", "footprint", "introspect", "load"]

@@ -74,6 +74,22 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
     return _opened(path, objects, custom, safe_mode=not unsafe)
 
 
+def compile_config(path: Path) -> dict[str, Any]:
+    """How a saved model was compiled, as plain JSON that nothing was made of; {} where it does not say.
+
+    Args:
+        path: of a file that `load` accepts.
+    """
+    config = _checked(path).get("compile_config")
+    if path.suffix != ".keras":
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("training_config")
+            config = None if text is None else _parsed(text, path)
+    return config if isinstance(config, dict) else {}
+
+
 def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: bool) -> Model:
     import keras
 

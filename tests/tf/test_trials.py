@@ -1,5 +1,6 @@
 """Edits of trainings, and trials of them."""
 
+import json
 import random
 
 import keras
@@ -13,8 +14,9 @@ from cae_cli.diagnosis.finding import Fix
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external import edits, random_edits, surgery, trials
-from cae_cli.external.training import Training, of_model
+from cae_cli.external.training import Training, compiled_as, of_model
 from cae_cli.runs.folder import Run
+from tests.conftest import called
 
 pytestmark = pytest.mark.tf
 
@@ -211,6 +213,42 @@ def test_treat_writes_what_it_proved_and_leaves_the_model_alone(few, monkeypatch
         experiment.diagnose(run)
     with pytest.raises(UserError, match="budget must be a time like"):
         treat(model, BLOBS, budget="soon")
+
+
+def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
+    monkeypatch.setattr(random_edits, "changes", lambda *_: iter(()))
+    model = network(activity_regularizer=keras.regularizers.L1(10.0))
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError())
+    model.fit(BLOBS, BLOBS, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "x.npz", x_train=BLOBS[:180, ..., 0], x_test=BLOBS[180:, ..., 0])
+    words = ("model.keras", "data=npz", "data.path=x.npz", "--budget", "1h")
+    done = called(tmp_path, "treat", *words, "--json")
+    assert done.code == 0, done.err
+    found = Trials.of(json.loads(done.out))
+    assert [t.name for t in found.proven] == ["no penalties"]
+    assert "Adam at 0.001" in [t.name for t in found.edits]  # the file's rate is another one
+    done = called(tmp_path, "treat", "model.keras")
+    assert done.code == 2 and "images are needed to treat a model" in done.err
+
+
+@pytest.mark.parametrize(
+    ("config", "rate", "loss"),
+    [
+        ({"optimizer": {"class_name": "SGD", "config": {"learning_rate": 5.0}}}, 5.0, None),
+        ({"optimizer_config": {"class_name": "Adam", "config": {}}, "loss": "mae"}, 0.001, "mae"),
+        ({"optimizer": {"class_name": "Own>Adam2"}, "loss": "of_somebody"}, None, None),
+        ({"optimizer": {"class_name": "get"}, "loss": {"class_name": "os.system"}}, None, None),
+        ({"optimizer": 3, "loss": {"class_name": "function", "config": "mse"}}, None, "mse"),
+        ({}, None, None),
+    ],
+)  # fmt: skip
+def test_of_what_a_file_says_only_keras_own_parts_are_taken(config, rate, loss):
+    found = compiled_as(config)
+    assert (found["optimizer"].rate if "optimizer" in found else None) == (
+        None if rate is None else pytest.approx(rate)
+    )
+    assert found.get("loss") == loss
 
 
 def test_an_interrupt_keeps_what_was_measured(few, monkeypatch):

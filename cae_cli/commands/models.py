@@ -1,0 +1,105 @@
+"""Model files on the command line, for ``cae diagnose MODEL`` and ``cae treat MODEL``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cae_cli.commands import arguments
+from cae_cli.config import compose
+from cae_cli.config.schema import Config
+from cae_cli.errors import UserError
+from cae_cli.options import key_of
+from cae_cli.report import terminal
+from cae_cli.runs.folder import Run
+from cae_cli.sweep.job import unforeseen
+from cae_cli.system.files import claim
+
+if TYPE_CHECKING:
+    from cae_cli.data import Images
+    from cae_cli.experiment import Outcome
+    from cae_cli.external.model import FileOptions
+
+    Work = Callable[[Path, Images, FileOptions, Run, Mapping[str, Any]], Outcome]
+
+MODELS = (".keras", ".h5", ".hdf5")
+HELP = """\
+  --latent LAYER          the layer whose output is the latent code, if it is
+                          not detected
+  --custom FILE           a Python file with the model's own layer classes,
+                          which is executed
+  --unsafe                also open a file that contains code (Lambda layers),
+                          executing it with all your permissions
+  --range=LOW,HIGH        the range of pixel values that the model was trained
+                          on; the default is 0,1
+"""
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path names a model file rather than a run."""
+    return path.suffix.lower() in MODELS and not path.is_dir()
+
+
+def work_on(
+    path: Path,
+    overrides: Sequence[str],
+    flags: argparse.Namespace,
+    command: str,
+    parent: Path,
+    work: Work,
+) -> tuple[Run, Outcome]:
+    """Works on a model file in a new run folder, which does not stay if the user is in error.
+
+    Args:
+        path: of the file.
+        overrides: of the config; ``data=…`` is needed.
+        flags: of the command line.
+        command: for messages.
+        parent: of the folder.
+        work: gets the file, the images, how to open it, the folder, and the options of rules.
+
+    Raises:
+        UserError: there is no such file, there are no images, or ``work`` raised it.
+    """
+    from cae_cli import data
+    from cae_cli.external import model
+
+    if not path.is_file():
+        raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
+    if not any(key_of(word) == "data" for word in overrides):
+        raise UserError(
+            f"images are needed to {command.rpartition(' ')[2]} a model",
+            where=f"command line: {command}",
+            hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
+        )
+    config = options(overrides, trusted=True, trust_configs=flags.trust_configs)
+    with terminal.Screen().doing("reading images …"):
+        images = data.load(config.data)
+    run = Run(claim(parent))
+    opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    try:
+        return run, work(path, images, opening, run, rules(overrides))
+    except UserError:
+        shutil.rmtree(run.folder, ignore_errors=True)  # it is new, and holds nothing of value
+        raise
+    except Exception as error:
+        raise unforeseen(error, run) from error
+
+
+def options(overrides: Sequence[str], *, trusted: bool, trust_configs: bool = False) -> Config:
+    """The checked config of overrides; those from the files of a run are not trusted."""
+    flags = arguments.parse("cae train", list(overrides), trusted=trusted)
+    flags.trust_configs = trust_configs
+    return compose.checked(flags.overrides, arguments.sources(flags))[1]
+
+
+def rules(overrides: Sequence[str]) -> dict[str, Any]:
+    """The checked options of single rules."""
+    if not overrides:
+        return {}
+    checked = options(overrides, trusted=True)
+    return {code: asdict(rule) for code, rule in checked.rules.items()}
