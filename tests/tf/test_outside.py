@@ -487,8 +487,11 @@ def test_a_mutant_that_keras_cannot_train_is_counted_and_left_out():
 
 
 def test_the_page_follows_the_records():
-    text = page.page([(recorded(), recorded())])
-    assert "**6 of 20 mutants are judged so far**" in text
+    assert "| at least 85 % |  |" in page.page([(recorded(), recorded())])  # no verdict before the end
+    assert "**6 of 20 mutants are judged so far**" in page.page([(recorded(), recorded())])
+    shown = recorded(drawn=6)
+    text = page.page([(shown, shown)])
+    assert "All 6 mutants are judged" in text
     assert (
         "| killed: right by the map, named first | 1 of 4 | 25 % (5 to 70) | at least 85 % | **missed**"
         in text

@@ -68,7 +68,8 @@ def _heading() -> str:
 
 The cases of the [fault benchmark](fault_benchmark.md) are faults that its authors thought of. Here the
 faults are drawn by chance from published fault operators, within published ranges, and put into plain
-Keras scripts that use the callback and nothing else of cae. Neither faults nor strengths were chosen.
+Keras scripts that use the callback and nothing else of cae. No fault and no strength was chosen. The
+scripts, and how values are distributed within a range, are still by the authors of the rules.
 
 - A *mutant* is a script with one change. It and its *original* are trained with several seeds each,
   and the errors of held-out images are compared. The mutant is *killed*, which means really faulty,
@@ -91,7 +92,7 @@ def _draw(now: Record, first: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in now.packages.items())
     done = (
         f"All {now.n_drawn} mutants are judged"
-        if len(now.mutants) + now.n_untrainable == now.n_drawn
+        if now.is_done
         else f"**{len(now.mutants)} of {now.n_drawn} mutants are judged so far**"
     )
     untrained = (

@@ -72,6 +72,11 @@ class Record:
         return len(self.judged) - len(self.originals) - len(self.mutants)
 
     @property
+    def is_done(self) -> bool:
+        """Whether every mutant of the draw is judged."""
+        return len(self.mutants) + self.n_untrainable == self.n_drawn
+
+    @property
     def killed(self) -> list[Judged]:
         """The faulty ones."""
         return [one for one in self.mutants if one.comparison and one.comparison.is_killed]
@@ -157,7 +162,7 @@ class Figure:
         name: what is counted.
         rate: the figure.
         goal: in words, "" without one.
-        is_met: None without a goal, or where nothing was counted.
+        is_met: None without a goal, or as long as mutants of the draw are not judged.
     """
 
     name: str
@@ -187,7 +192,7 @@ def figures(shown: Record) -> list[Figure]:
             "killed: right by the map, named first",
             right,
             f"at least {RIGHT:.0%}".replace("%", " %"),
-            right.share >= RIGHT if right.total else None,
+            right.share >= RIGHT if right.total and shown.is_done else None,
         ),
         Figure(
             "killed: right, and the original has another first cause",
@@ -204,7 +209,7 @@ def figures(shown: Record) -> list[Figure]:
             "not killed: alarms",
             alarms,
             f"at most {FALSE_ALARMS:.0%}".replace("%", " %"),
-            alarms.share <= FALSE_ALARMS if alarms.total else None,
+            alarms.share <= FALSE_ALARMS if alarms.total and shown.is_done else None,
         ),
         Figure("not killed: cannot tell", _undecided(spared)),
         Figure("originals: alarms", own.healthy_alarms),
