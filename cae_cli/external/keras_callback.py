@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli import experiment
-from cae_cli.data import Images
+from cae_cli.data import Images, as_float
+from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.model import options_of, prepare, span_of, stored, write_run
+from cae_cli.external.training import Array, compiled, of_model
+from cae_cli.external.treat import budget_of, proven
+from cae_cli.external.trials import STEPS
 from cae_cli.introspection.keras_internals import observe_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
@@ -24,6 +28,7 @@ from cae_cli.training.history import Epoch
 from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
+MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
 # Epochs after which the feature maps are measured.
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
 
@@ -37,10 +42,13 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             which ``validation_split=0.1`` keeps out of training too.
         latent: name of the layer whose output is the latent code; None: detected.
         folder: the parent of the folder for files and pictures.
+        try_fixes: for how long fixes are tried on the training when it has ended, like "60s"; None: not.
+            The user's model is not changed by that.
         verbose: 0 prints nothing, 1 the summary, 2 every number.
 
     Attributes:
         report: after training, the content of summary.json.
+        trials: the fixes that were tried, see `diagnosis.trials.Trials`; None if none were.
         folder: with files and pictures.
     """
 
@@ -51,6 +59,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         *,
         latent: str | None = None,
         folder: str | Path = "runs/keras",
+        try_fixes: str | float | None = None,
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -75,6 +84,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.parent = Path(folder)
         self.verbose = verbose
         self.report: dict[str, Any] = {}
+        self.trials: Trials | None = None
+        self._budget = None if try_fixes is None else budget_of(try_fixes)
+        self._fed: list[tuple[Array, Array]] = []  # the first batches, where fixes are tried
         self._batch = 0
         self._step = self._epoch = 0
         self._diverged: int | None = None
@@ -92,7 +104,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._diverged = None
         self._rows: list[dict[str, float]] = []
         self._row(math.nan, math.nan)
-        observe_batches(self.model, lambda: self.recorder.wants_batch(self._step), self._record_batch)
+        self._fed = []
+        self._compiled = compiled(self.model)
+        observe_batches(self.model, self._wants_batch, self._record_batch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Prepares to measure the step."""
@@ -149,18 +163,63 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             measured_epoch=self._epoch,
             diverged_at=self._diverged,
         )
-        self.outcome = experiment.report(self.run, silent=not self.verbose)
+        self.outcome = self._proven() or experiment.report(self.run, silent=not self.verbose)
+        self.trials = self.outcome.trials
         self.report = self.run.summary()
         if self.verbose:
             terminal.show(self.outcome.summary(verbose=self.verbose > 1))
             terminal.show([terminal.folder(self.folder)])
+
+    def _proven(self) -> experiment.Outcome | None:
+        """The report with fixes tried; None without a budget, or if it cannot be repeated."""
+        if self._budget is None:
+            return None
+        screen = terminal.Screen()
+        low, high = self.span
+        images, held_out = (
+            np.asarray(low + (high - low) * as_float(part), np.float32)
+            for part in (self.images.train, self.images.validation)
+        )
+        x, y, size, shuffle = images, None, 32, True
+        if self._fed:
+            first, size = self._fed[0][0], len(self._fed[0][0])
+            shuffle = not np.allclose(first, images[: len(first)], atol=1e-5)
+            if any(not np.array_equal(*pair) for pair in self._fed):
+                x, y = (np.concatenate(part) for part in zip(*self._fed, strict=True))
+        held = (held_out,) if y is None else (held_out, held_out)
+        try:
+            training = of_model(
+                self.model, x, y, held_out=held, batch_size=size, shuffle=shuffle, steps=self._step,
+                **self._compiled,
+            )  # fmt: skip
+            say = screen.say if self.verbose else lambda _: None
+            given = training.explained(training.model)
+            return proven(self.run, training, budget=self._budget, given=given, say=say)
+        except UserError as error:
+            screen.say(f"! no fixes were tried: {error.what}")
+        except KeyboardInterrupt:
+            screen.say("! interrupted before a fix was tried")
+        return None
+
+    def _wants_batch(self) -> bool:
+        return self.recorder.wants_batch(self._step) or self._keeps_batch()
+
+    def _keeps_batch(self) -> bool:
+        """Whether fixes are to be tried on what the next step gets."""
+        if self._budget is None or self._step >= STEPS:
+            return False
+        return not self._fed or len(self._fed) * 2 * self._fed[0][0].nbytes < MOST_FED
 
     def _record_batch(self, batch: Any) -> None:
         """Records inputs and targets of a batch of images."""
         inputs, targets = keras.utils.unpack_x_y_sample_weight(batch)[:2]
         targets = inputs if targets is None else targets  # train_step makes its own
         if _is_image(inputs) and _is_image(targets) and inputs.shape == targets.shape:
-            self.recorder.batches(np.asarray(inputs, np.float32), np.asarray(targets, np.float32))
+            pair = np.asarray(inputs, np.float32), np.asarray(targets, np.float32)
+            if self.recorder.wants_batch(self._step):
+                self.recorder.batches(*pair)
+            if self._keeps_batch():
+                self._fed.append(pair)
 
     def _row(self, loss: float, val_loss: float) -> None:
         rate = _learning_rate(self.model)

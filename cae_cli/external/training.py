@@ -26,6 +26,7 @@ Array = NDArray[np.float32]
 
 JUDGED = 256  # held-out images at most that a trial is measured on
 JUDGED_PIXELS = 2**22  # of them together
+SMOOTHER = 0.02  # correlation of neighbouring pixels; batches of the same images differ by less
 PART = 64  # images in a forward pass
 
 
@@ -115,15 +116,14 @@ class Training:
     def clean(self) -> tuple[Array, Array]:
         """What the output should be: (n, h, w, c) for the training images, and for held-out ones.
 
-        The targets, or the images where their neighbouring pixels are more alike: noise does not count
-        as something to reconstruct, on whichever side it is.
+        The images, or the targets where these have clearly less noise: then it is a denoiser.
         """
         if self.y is None or self.held_out_y is None:
             return self.x, self.held_out
         few = slice(JUDGED)
-        if neighbour_correlation(self.x[few]) > neighbour_correlation(self.y[few]):
-            return self.x, self.held_out
-        return self.y, self.held_out_y
+        if neighbour_correlation(self.y[few]) > neighbour_correlation(self.x[few]) + SMOOTHER:
+            return self.y, self.held_out_y
+        return self.x, self.held_out
 
     @cached_property
     def judged(self) -> tuple[Array, Array]:

@@ -89,7 +89,7 @@ def treat(
         UserError: the shapes do not fit, it is no autoencoder of images, or Keras cannot build or train
             it again.
     """
-    seconds = _budget(budget)
+    seconds = budget_of(budget)
     if steps is None and getattr(model, "optimizer", None) is not None:
         steps = int(model.optimizer.iterations) or None
     if held_out is not None and not isinstance(held_out, list | tuple):
@@ -118,7 +118,8 @@ def treat(
     return Treatment(outcome.trials, run.summary(), run.folder)
 
 
-def _budget(budget: str | float) -> float:
+def budget_of(budget: str | float) -> float:
+    """The seconds of a budget like "90s", or a number of them; UserError for anything else."""
     try:
         seconds = seconds_of(budget) if isinstance(budget, str) else float(budget)
     except ValueError as error:

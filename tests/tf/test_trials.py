@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from cae_cli import experiment, treat
+from cae_cli import Diagnosis, experiment, treat
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.finding import Fix
 from cae_cli.diagnosis.trials import Trials
@@ -213,6 +213,20 @@ def test_treat_writes_what_it_proved_and_leaves_the_model_alone(few, monkeypatch
         experiment.diagnose(run)
     with pytest.raises(UserError, match="budget must be a time like"):
         treat(model, BLOBS, budget="soon")
+
+
+def test_the_callback_tries_fixes_on_what_the_training_was_fed(few, monkeypatch, tmp_path):
+    monkeypatch.setattr(random_edits, "changes", lambda *_: iter(()))
+    monkeypatch.setattr(trials, "CATALOGUE", {"target = input": edits.CATALOGUE["target = input"]})
+    model = network(act="elu", out="linear")
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    callback = Diagnosis(BLOBS, try_fixes="1h", folder=tmp_path, verbose=0)
+    model.fit(BLOBS[:180], BLOBS[179::-1], epochs=7, verbose=0, callbacks=[callback])
+    found = callback.trials
+    assert found.steps == 40 and [t.name for t in found.proven] == ["target = input"]
+    assert callback.report["verdict"].endswith(found.verdict().partition("; ")[2])
+    with pytest.raises(UserError, match="budget must be"):
+        Diagnosis(BLOBS, try_fixes=-1)
 
 
 def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
