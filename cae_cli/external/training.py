@@ -134,7 +134,7 @@ class Training:
     def explained(self, model: keras.Model) -> float:
         """Explained variance of held-out images, 1 for perfect; -inf if a number is not finite."""
         images, targets = self.judged
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), seeded(0):  # layers may draw at random here too
             error = np.square(self.outputs(model, images) - targets).mean(axis=(1, 2, 3))
             mean = self.clean[0].mean(axis=0, dtype=np.float64)
             found = explained_variance(error, np.square(targets - mean).mean(axis=(1, 2, 3)))

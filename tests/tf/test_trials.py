@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from benchmarks import treat as builds
 from cae_cli import Diagnosis, experiment, treat
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.finding import Fix
@@ -169,6 +170,7 @@ def one_control(training, seed):
     yield next(DRAWN(training, seed))
 
 
+@pytest.mark.soak
 def test_the_edit_that_undoes_the_fault_is_the_proven_cause(few, monkeypatch):
     monkeypatch.setattr(random_edits, "changes", one_control)
     model = network(activity_regularizer=keras.regularizers.L1(10.0))
@@ -229,6 +231,7 @@ def test_the_callback_tries_fixes_on_what_the_training_was_fed(few, monkeypatch,
         Diagnosis(BLOBS, try_fixes=-1)
 
 
+@pytest.mark.soak
 def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
     monkeypatch.setattr(random_edits, "changes", lambda *_: iter(()))
     model = network(activity_regularizer=keras.regularizers.L1(10.0))
@@ -242,6 +245,10 @@ def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
     found = Trials.of(json.loads(done.out))
     assert [t.name for t in found.proven] == ["no penalties"]
     assert "Adam at 0.001" in [t.name for t in found.edits]  # the file's rate is another one
+
+
+def test_a_model_file_is_treated_with_images_only(tmp_path):
+    (tmp_path / "model.keras").touch()
     done = called(tmp_path, "treat", "model.keras")
     assert done.code == 2 and "images are needed to treat a model" in done.err
 
@@ -275,6 +282,42 @@ def test_an_interrupt_keeps_what_was_measured(few, monkeypatch):
     found = trials.tried(of_model(model, BLOBS), budget=600, say=interrupted).trials
     assert found.ended == "interrupted" and [t.name for t in found.edits] == []
     assert len(found.unchanged.explained) == 1
+
+
+NOT_HERE = ("variational", "colour", "64 pixels")  # done above, or of other images
+
+
+def layerless(name):
+    return name in ("subclassed, with a training step",)
+
+
+@pytest.mark.parametrize("name", builds.BUILDS)
+def test_models_of_any_build_can_be_edited(name):
+    model = builds.BUILDS[name]()
+    loss = {} if layerless(name) else {"loss": "mse"}
+    model.compile(keras.optimizers.SGD(0.1), **loss)
+    side, channels = {"colour": (32, 3), "64 pixels": (64, 1)}.get(name, (28, 1))
+    training = of_model(model, np.zeros((4, side, side, channels), np.float32))
+    changed = {name for name, edit in edits.CATALOGUE.items() if edit.change(training)}
+    assert {"Adam at 0.001", "rate x 10"} <= changed
+    assert layerless(name) or {"linear output", "ELU", "he_normal initializers"} <= changed
+    assert ("no penalties" in changed) == (name == "variational")
+    assert ("no skips" in changed) == (name == "skip connection")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "variational",
+        *(pytest.param(n, marks=pytest.mark.soak) for n in builds.BUILDS if n not in NOT_HERE),
+    ],
+)
+def test_models_of_any_build_are_trained_again(name):
+    model = builds.BUILDS[name]()
+    model.compile(keras.optimizers.Adam(), **({} if layerless(name) else {"loss": "mse"}))
+    training = of_model(model, np.pad(BLOBS, ((0, 0), (6, 6), (6, 6), (0, 0))))
+    first, again = (training.explained(training.run(3, 0)) for _ in range(2))
+    assert first == again
 
 
 def test_a_model_that_cannot_be_built_again_is_an_error():
