@@ -139,7 +139,8 @@ def read(path: Path) -> Record:
 def publish(shown: Record) -> None:
     """Records a draw for the page.
 
-    What was judged first is kept: the first record only gets the mutants that it lacks.
+    What was judged first is kept: the first record only gets the mutants, and the trials of a first fix,
+    that it lacks.
     """
     first = file_of(shown.seed, is_first=True)
     write(first, _joined(read(first), shown) if first.exists() else shown)
@@ -148,7 +149,13 @@ def publish(shown: Record) -> None:
 
 def _joined(first: Record, now: Record) -> Record:
     known = {one.mutant: one for one in first.judged}
-    return replace(first, judged=tuple(known.get(one.mutant, one) for one in now.judged))
+
+    def kept(one: Judged) -> Judged:
+        old = known.get(one.mutant, one)
+        untried = old.is_fixed is None and old.fix == one.fix
+        return replace(old, is_fixed=one.is_fixed) if untried else old
+
+    return replace(first, judged=tuple(map(kept, now.judged)))
 
 
 # --- figures ---
