@@ -197,7 +197,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             if name.startswith("saved"):
                 model.save(Path(folder) / "model.h5")
-                model = keras.models.load_model(Path(folder) / "model.h5")
+                # Keras does not read what it writes of a loss named "mse" into such a file.
+                model = keras.models.load_model(Path(folder) / "model.h5", compile=False)
+                model.compile(keras.optimizers.SGD(1e-4), "mse")
             steps = EPOCHS * len(x) // 32
             found = cae_cli.treat(
                 model, x, y, budget=arguments.budget, folder=folder, verbose=0, steps=steps
