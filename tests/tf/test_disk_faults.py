@@ -55,9 +55,13 @@ def fails(home, undisturbed, operation, number, error, *, lasting):
 
 
 CASES = {"open": 0.6, "write": 0.6, "rename": 0.6, "fsync": 0.15, "flock": 0.15, "mkdir": 0.15}
+SHORT = ("open", "rename", "fsync")
 
 
-@pytest.mark.parametrize(("operation", "share"), CASES.items())
+@pytest.mark.parametrize(
+    ("operation", "share"),
+    [pytest.param(*c, marks=[] if c[0] in SHORT else pytest.mark.soak) for c in CASES.items()],
+)
 def test_an_operation_that_fails_once_or_for_ever(tmp_path, undisturbed, operation, share):
     number = max(1, round(share * undisturbed[1][operation]))
     fails(tmp_path, undisturbed, operation, number, ERRORS[operation][0], lasting=share > 0.5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -83,9 +84,9 @@ def configs(own):
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_changes_what_it_says_and_nothing_else(name):
-    operator, rng = OPERATORS[name], np.random.default_rng(1)
+    operator, rng, before = OPERATORS[name], np.random.default_rng(1), small()
     for _ in range(12):  # a mutant may be impossible
-        change = operator.draw(small(), rng)
+        change = operator.draw(before, rng)
         own = small()
         try:
             operators.apply(own, change, np.random.default_rng(0))
@@ -95,7 +96,7 @@ def test_an_operator_changes_what_it_says_and_nothing_else(name):
             break
     assert own.fits and change.operator == name and change.before != change.after
     assert Change(**json.loads(json.dumps(vars(change)))) == change
-    before, kinds = small(), [type(layer).__name__ for layer in layers(own.model)]
+    kinds = [type(layer).__name__ for layer in layers(own.model)]
     parts = {
         "training data": ("x", "y", "labels"),
         "learning rate": ("optimizer",),
@@ -280,7 +281,7 @@ def test_what_is_trained_is_not_trained_again_and_only_complete_mutants_are_judg
 ):
     mutants = [Mutant("dense", Change("epochs", 40, 1)), Mutant("dense", Change("epochs", 40, 2))]
     monkeypatch.setattr(run, "drawn", lambda *_: mutants)
-    own, trained = request(tmp_path), []
+    own, trained, variables = request(tmp_path), [], dict(os.environ)
 
     class Pool:
         """Trains in this process, and is interrupted after so many trainings."""
@@ -291,6 +292,7 @@ def test_what_is_trained_is_not_trained_again_and_only_complete_mutants_are_judg
             pass
 
         def submit(self, _, job, data, out):
+            assert os.environ["OMP_NUM_THREADS"] == "1"  # for the processes that are started here
             if len(trained) == Pool.left:
                 raise KeyboardInterrupt
             trained.append(job)
@@ -303,6 +305,7 @@ def test_what_is_trained_is_not_trained_again_and_only_complete_mutants_are_judg
     monkeypatch.setattr(run, "ProcessPoolExecutor", Pool)
     with pytest.raises(KeyboardInterrupt):
         run.run(own, lambda line: None)
+    assert dict(os.environ) == variables
     partial = run.run(own, lambda line: None, train=False)
     assert [one.verdict.case for one in partial] == ["original", "epochs"]
     Pool.left = 100

@@ -61,6 +61,7 @@ def without_terminal(cwd, words, is_there, *, hangup):
     return process.wait(timeout=300)
 
 
+@pytest.mark.soak  # the signal and each loss alone are in the short tests, see `test_experiment`
 def test_a_sweep_whose_terminal_is_closed_continues_under_nohup(tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     words = ("-m", *SMALL, "training.epochs=3", "seed=0,1", "hydra.sweep.dir=sweep")

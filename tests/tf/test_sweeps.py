@@ -154,12 +154,10 @@ def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
     assert [place.job(job).shown for job in place.read().jobs] == [large, fast, well, killed]
 
 
+@pytest.mark.soak  # `test_launcher` ends jobs by signals, `test_experiment` a run
 @pytest.mark.parametrize(
     ("number", "code"),
-    [
-        (signal.SIGINT, 130),
-        *(pytest.param(n, 128 + n, marks=pytest.mark.soak) for n in (signal.SIGTERM, signal.SIGHUP)),
-    ],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
 def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     sweep = Sweep(tmp_path, *LONG, "seed=range(0,5)", "hydra.launcher.n_jobs=2")

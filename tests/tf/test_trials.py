@@ -217,6 +217,7 @@ def test_treat_writes_what_it_proved_and_leaves_the_model_alone(few, monkeypatch
         treat(model, BLOBS, budget="soon")
 
 
+@pytest.mark.soak  # `treat` is called with the same trials above
 def test_the_callback_tries_fixes_on_what_the_training_was_fed(few, monkeypatch, tmp_path):
     monkeypatch.setattr(random_edits, "changes", lambda *_: iter(()))
     monkeypatch.setattr(trials, "CATALOGUE", {"target = input": edits.CATALOGUE["target = input"]})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,7 +203,26 @@ def _trained(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator
     """Trains in processes of their own; gives the subject of each training when it is done."""
     if not listed:
         return
-    os.environ |= ENVIRONMENT
+    with _environment(ENVIRONMENT):
+        yield from _trained_in_processes(request, listed)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of the processes that are started in the block, and of no others."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _trained_in_processes(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator[Mutant]:
     pool = ProcessPoolExecutor(
         request.n_jobs or os.cpu_count() or 1, multiprocessing.get_context("spawn"), worker.start
     )
