@@ -19,7 +19,7 @@ from cae_cli.diagnosis.rules.data import RANGES
 from cae_cli.errors import counted
 from cae_cli.external import surgery
 from cae_cli.external.surgery import Layer
-from cae_cli.external.training import ADAM, Optimizer, Training, adds_losses
+from cae_cli.external.training import Optimizer, Training, adam, adds_losses
 from cae_cli.introspection.keras_internals import steps_between
 from cae_cli.introspection.layers import (
     NOISES,
@@ -286,16 +286,16 @@ def _cross_entropy(training: Training) -> Change | None:
 
 @edit("Adam at 0.001", "the usual optimizer at its usual rate")
 def _adam(training: Training) -> Change | None:
-    usual = dict(ADAM.config)
+    usual = dict(adam().config)
     own = {k: training.optimizer.config.get(k) for k in usual}
-    alike = training.optimizer.kind is ADAM.kind and all(
+    alike = training.optimizer.kind is adam().kind and all(
         own[k] == v or (isinstance(v, float) and np.isclose(float(own[k] or 0), v))
         for k, v in usual.items()
         if k != "name" and not isinstance(own[k], Mapping)
     )
     if alike and training.optimizer.rate is not None:
         return None
-    return with_optimizer(training, ADAM)
+    return with_optimizer(training, adam())
 
 
 @edit("no dropout", "no dropout and no noise in the model")

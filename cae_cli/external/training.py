@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import keras
@@ -59,7 +59,10 @@ class Optimizer:
         return float(rate) if isinstance(rate, int | float) else None
 
 
-ADAM = Optimizer.of(keras.optimizers.Adam(0.001))
+@cache
+def adam() -> Optimizer:
+    """Adam at 0.001. Making one starts TensorFlow, which must not happen when this file is imported."""
+    return Optimizer.of(keras.optimizers.Adam(0.001))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +88,7 @@ class Training:
     y: Array | None = field(default=None, repr=False)
     held_out: Array = field(repr=False)
     held_out_y: Array | None = field(default=None, repr=False)
-    optimizer: Optimizer = ADAM
+    optimizer: Optimizer = field(default_factory=adam)
     loss: Any = "mse"
     batch_size: int = 32
     shuffle: bool = True

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from cae_cli.errors import UserError
 from cae_cli.external import edits, random_edits, surgery, trials
 from cae_cli.external.training import Training, compiled_as, of_model
 from cae_cli.runs.folder import Run
-from tests.conftest import called
+from tests.conftest import called, environment
 
 pytestmark = pytest.mark.tf
 
@@ -338,3 +340,18 @@ def test_a_model_that_cannot_be_built_again_is_an_error():
         of_model(network(), BLOBS[..., 0])
     with pytest.raises(UserError, match="200 images have 3 targets"):
         of_model(network(), BLOBS, BLOBS[:3])
+
+
+def test_importing_starts_no_tensorflow():
+    """Else a later run in the same process would get other threads, and other bits."""
+    code = (
+        "import pkgutil, importlib, cae_cli, tensorflow as tf\n"
+        "for module in pkgutil.walk_packages(cae_cli.__path__, 'cae_cli.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "tf.config.threading.set_intra_op_parallelism_threads(1)\n"  # raises once it was started
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
