@@ -278,8 +278,7 @@ def _linear_output(training: Training) -> Change | None:
 
 @edit("cross-entropy", "a loss whose gradient survives a saturated sigmoid")
 def _cross_entropy(training: Training) -> Change | None:
-    within = float(training.targets.min()) >= 0 and float(training.targets.max()) <= 1
-    if not within or _output(training)[1] != "sigmoid":
+    if not training.is_within_0_1 or _output(training)[1] != "sigmoid":
         return None
     return with_loss(training, "binary_crossentropy")
 
@@ -455,8 +454,7 @@ def _squared_error(training: Training) -> Change | None:
 
 @edit("sigmoid output", "an output between 0 and 1")
 def _sigmoid_output(training: Training) -> Change | None:
-    within = float(training.targets.min()) >= 0 and float(training.targets.max()) <= 1
-    return _output_as(training, "sigmoid") if within else None
+    return _output_as(training, "sigmoid") if training.is_within_0_1 else None
 
 
 @edit("LeakyReLU", "hidden layers with a small gradient below zero")

@@ -133,8 +133,7 @@ def _rate(training: Training, rng: random.Random) -> Change | None:
 
 def _loss(training: Training, rng: random.Random) -> Change | None:
     loss = rng.choice(LOSSES)
-    within = float(training.targets.min()) >= 0 and float(training.targets.max()) <= 1
-    return with_loss(training, loss) if within or loss != "binary_crossentropy" else None
+    return with_loss(training, loss) if training.is_within_0_1 or loss != "binary_crossentropy" else None
 
 
 def _batch(training: Training, rng: random.Random) -> Change | None:

@@ -102,6 +102,11 @@ class Training:
         """(n, h, w, c) of the training images."""
         return self.x if self.y is None else self.y
 
+    @property
+    def is_within_0_1(self) -> bool:
+        """Whether all training targets are from 0 to 1, as cross-entropy needs them."""
+        return float(self.targets.min()) >= 0 and float(self.targets.max()) <= 1
+
     @cached_property
     def layers(self) -> list[Layer]:
         """In order, also those of nested models; none for a model that cannot be edited."""

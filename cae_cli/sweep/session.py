@@ -227,11 +227,12 @@ class SweepSession:
         with at_work(folder.root):
             if not (self.has_our_launcher and folder.is_written()):
                 check_empty(path, FOLDER_KEY)
-            elif not self._is_of_same_command(folder):
+            elif not self._is_same(command := folder.read().command):
+                words = fit_to_paste(command)
                 raise UserError(
                     "another sweep is in this folder",
                     where=path,
-                    hint=_its_command(folder),
+                    hint=f"its command: {to_paste(*words)}" if words else "choose another folder",
                 )
             try:
                 yield folder
@@ -253,13 +254,13 @@ class SweepSession:
                 content = folder.read()
             except (UserError, OSError):  # damaged, not a sweep, or somebody else's
                 continue
-            if self._is_of_same_command(folder) and (
+            if self._is_same(content.command) and (
                 content.status != "running" or is_in_use(folder.root) is False
             ):
                 yield folder
 
-    def _is_of_same_command(self, folder: SweepFolder) -> bool:
-        command = folder.read().command
+    def _is_same(self, command: Sequence[str]) -> bool:
+        """Whether a command in a file is that of this sweep."""
         try:
             return identity(command) == identity(self.command)
         except UserError:  # it is not the command of a sweep
@@ -286,11 +287,6 @@ def identity(command: Sequence[str]) -> tuple[Any, ...]:
         if o.key_or_group not in swept and not ignored.fullmatch(o.key_or_group)
     }
     return tuple(flags), frozenset(fixed), frozenset(swept | set(own.keys))
-
-
-def _its_command(folder: SweepFolder) -> str:
-    words = fit_to_paste(folder.read().command)
-    return f"its command: {to_paste(*words)}" if words else "choose another folder"
 
 
 def _checked_job(
