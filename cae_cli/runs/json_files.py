@@ -110,7 +110,8 @@ def read_any_version(path: GuardedPath) -> dict[str, Any]:
 
 def foreign(path: GuardedPath) -> UserError:
     """The error for a file that cae did not write."""
-    return UserError(f"{path.name} is not a file of cae", where=path, hint="is it a run's?")
+    hint = "it was changed or is another program's; move it away or use another folder"
+    return UserError(f"{path.name} is not a file of cae", where=path, hint=hint)
 
 
 def plain(value: Any) -> Any:

@@ -219,9 +219,8 @@ class GuardedPath:
         with self.open() as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise UserError(
-                f"{self.name} is larger than any file of cae", where=self, hint="is it a run's?"
-            )
+            hint = "it was changed or is another program's; move it away or use another folder"
+            raise UserError(f"{self.name} is larger than any file of cae", where=self, hint=hint)
         return content.decode("utf-8")
 
     # -- writing -----------------------------------------------------------------------------------
