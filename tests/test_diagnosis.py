@@ -154,6 +154,10 @@ BLACK = with_quality(
 DEAD = (layer(dead=5, constant=2), layer("output", 1))
 # One faulty and one nearly faulty case for every rule that judges a trained network.
 CASES = {
+    "CAE005": (
+        changed("network", latent_shape=(14, 14, 8)),
+        changed("network", latent_shape=(14, 14, 3)),
+    ),
     "CAE101": (changed("dataset", distinct=0.01), changed("dataset", distinct=0.6)),
     "CAE102": (changed("batches", target_high=255.0), changed("batches", target_high=1.04)),
     "CAE103": (changed("batches", pair=0.3), changed("batches", pair=0.08)),
@@ -214,7 +218,7 @@ CASES = {
         with_quality(train_explained_variance=0.875),
     ),
     "CAE502": (with_perturbation(latent_swap=0.01), with_perturbation(latent_swap=0.2)),
-    "CAE503": (with_perturbation(pixel_copy=0.5), with_perturbation(pixel_copy=0.2)),
+    "CAE503": (with_perturbation(pixel_copy=0.6), with_perturbation(pixel_copy=0.45)),
     "CAE601": (
         poor(replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1)))),
         replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1))),
@@ -229,7 +233,8 @@ CASES = {
     "CAE603": (poor(changed("network", narrowest=1)), changed("network", narrowest=1)),
     "CAE604": (
         replace(
-            with_perturbation(pixel_copy=0.2), network=replace(healthy().network, receptive_field=4.0)
+            with_perturbation(pixel_copy=0.2),
+            network=replace(healthy().network, receptive_field=4.0, latent_shape=(14, 14, 8)),
         ),
         changed("network", receptive_field=4.0),
     ),
@@ -264,7 +269,6 @@ FORECAST = {
         seen(group("augmentation", rotation=10.0, target="original")),
         seen(group("augmentation", rotation=10.0)),
     ),
-    "CAE005": (seen(latent_shape=(14, 14, 8)), seen(latent_shape=(14, 14, 3))),
     "CAE006": (seen(receptive_field=3.0), seen(receptive_field=5.0)),
     "CAE007": (
         seen(group("model", upsampling="transposed", sampling_kernel=3)),
@@ -567,12 +571,33 @@ def test_constants_beyond_the_contrast_are_wrong_where_the_loss_cannot_be_comput
     assert said(7.65) == ["CAE204"] and said(0.03) == []
 
 
-def test_without_a_bottleneck_less_copying_counts():
-    copying = with_perturbation(pixel_copy=0.2)
-    large = replace(healthy().network, latent_shape=(14, 14, 16))  # four times the image
-    assert codes(copying) == []
-    assert codes(replace(copying, network=large)) == ["CAE503"]
-    assert codes(replace(with_perturbation(pixel_copy=0.05), network=large)) == []
+@pytest.mark.parametrize(
+    ("latent", "copied", "expected"),
+    [
+        ((7, 7, 1), 0.2, []),
+        ((7, 7, 1), 0.3, ["CAE503"]),  # a linear description of 49 values passes 0.06
+        ((14, 14, 2), 0.37, []),  # half the image
+        ((14, 14, 2), 0.55, ["CAE503"]),
+        ((14, 14, 4), 0.4, ["CAE005"]),  # as large as the image, which is a note
+        ((14, 14, 4), 0.6, ["CAE503", "CAE005"]),
+        ((14, 14, 16), 0.2, ["CAE503", "CAE005"]),  # four times the image: no bottleneck at all
+        ((14, 14, 16), 0.05, ["CAE005"]),
+    ],
+)
+def test_copying_counts_beyond_what_a_linear_description_of_the_same_size_passes(
+    latent, copied, expected
+):
+    network = replace(healthy().network, latent_shape=latent)
+    diagnosis = diagnose(replace(with_perturbation(pixel_copy=copied), network=network), CONFIG)
+    assert [f.code for f in diagnosis.findings] == expected
+    assert [f.code for f in diagnosis.causes] == [code for code in expected if code != "CAE005"]
+
+
+def test_an_excess_of_latent_values_is_a_risk_before_training_and_a_note_after_it():
+    large = replace(healthy().network, latent_shape=(14, 14, 8))
+    (before,) = forecast(healthy().dataset, large, CONFIG).findings
+    (after,) = diagnose(replace(healthy(), network=large), CONFIG).findings
+    assert (before.severity, after.severity) == (Severity.WARNING, Severity.NOTE)
 
 
 def test_a_note_is_no_problem():
@@ -631,7 +656,8 @@ def test_every_fix_composes_and_changes_the_run(whole):
         before = checked(base)[1]
         for code in sorted(CASES):
             findings = diagnose(CASES[code][0], known(plain(before))).findings
-            assert code in {finding.code for finding in findings}, base
+            restrained = code == "CAE005" and {"noise", "dropout"} & set(plain(before)["regularization"])
+            assert restrained or code in {finding.code for finding in findings}, base
             for fix in (fix for finding in findings for fix in finding.fixes):
                 key = (number, fix.overrides) if number < whole else fix.overrides
                 if key in composed:

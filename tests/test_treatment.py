@@ -58,7 +58,7 @@ OTHERS_SIGN = {
     "share of linear baseline": with_perturbation(linear=0.96),
     "latent swap": with_perturbation(latent_swap=0.3),
     "inactive maps": replace(healthy(), layers=(layer(dead=7), layer("output", 1))),
-    "pixel copy": with_perturbation(pixel_copy=0.3),
+    "pixel copy": with_perturbation(pixel_copy=0.6),
     "train-test gap": with_quality(train_explained_variance=0.9),
 }
 

@@ -48,6 +48,16 @@ class Network:
         return int(np.prod(self.image_shape))
 
     @property
+    def linear_copy(self) -> float:
+        """Share of white noise that the best linear description of this size passes on, at most 1.
+
+        A projection on d of D directions passes d/D of what has no preferred direction, like scrambled
+        pixels and added noise. With fewer latent values than pixels, a network that passes more has a
+        way around its latent code; with as many, it can pass everything.
+        """
+        return min(1.0, self.latent_values / self.image_values)
+
+    @property
     def latent_grid(self) -> tuple[int, int]:
         """Rows and columns of the latent code; of a flat one those of a square of its size."""
         if len(self.latent_shape) == 3:

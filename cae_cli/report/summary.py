@@ -161,13 +161,13 @@ def _perturbation_tests(metrics: Metrics) -> Table:
         (
             "pixel copy",
             perturbation.pixel_copy,
-            f"below {criterion['pixel copy'].most:g}",
+            f"below {criterion['pixel copy'].most:.2g}",
             "contrast copied from scrambled pixels",
         ),
         (
             "noise gain",
             perturbation.noise_gain,
-            f"below {PassThrough.most_noise:g}",
+            f"below {max(PassThrough.most_noise, metrics.network.linear_copy):.2g}",
             "noise that reaches the output",
         ),
     ]

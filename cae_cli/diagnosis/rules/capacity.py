@@ -146,7 +146,8 @@ class Shallow(_Capacity):
     code = "CAE604"
     problem = "the network is too shallow"
     measured = (
-        "receptive field over the side of the image, where more than 0.1 of scrambled pixels is copied"
+        "receptive field over the side of the image, where more than 0.1 of scrambled pixels is copied, "
+        "and more than a linear description of the same size passes"
     )
     threshold = 0.2
     source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."
@@ -162,13 +163,15 @@ class Shallow(_Capacity):
             return self.skipped("the receptive field of this network is unknown")
         share = field / side
         large = case.network.latent_values > self.largest_latent * case.network.image_values
-        if share >= self.threshold or copied <= self.most_copied or large:
+        linear = case.network.linear_copy
+        most = self.most_copied if linear == 1 else max(self.most_copied, linear)
+        if share >= self.threshold or copied <= most or large:
             return None
         return self.finding(
             f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are "
             "copied",
             Evidence("receptive field", share, self.threshold, (0.36, 1), "of the image's side"),
-            Evidence("pixel copy", copied, self.most_copied, (-INF, 0.05), "of the contrast"),
+            Evidence("pixel copy", copied, most, (-INF, 0.05), "of the contrast"),
             fixes=fixes.deeper(case),
             advice="another stage of convolution and pooling",
         )

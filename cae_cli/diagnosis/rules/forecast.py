@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 from cae_cli.diagnosis import fixes
@@ -152,10 +153,14 @@ class InputOnlyAugmentation(_Risk):
 
 @RULES.add
 class Overcomplete(_Risk):
-    """Such a network can copy pixels without describing anything."""
+    """Such a network can copy pixels without describing anything.
+
+    Whether it does is seen after training, CAE503. So this is a note then.
+    """
 
     code = "CAE005"
     problem = "the latent code is as large as the image"
+    when = When.ALWAYS
     measured = "latent values over image values, without noise, dropout or an activity penalty"
     threshold = 1.0
     source = (
@@ -171,11 +176,12 @@ class Overcomplete(_Risk):
         ratio = values / image
         if ratio < self.threshold or set(self.restraints) & set(case.option("regularization") or {}):
             return None
-        return self.finding(
-            f"the latent code has {values:,} values, an image {image:,}",
+        found = self.finding(
+            f"the latent code has {values:,} values, an image {image:,}: nothing has to be left out",
             Evidence("latent code over image", ratio, self.threshold, (0, 0.5), "times"),
             fixes=[fixes.input_noise(case), *fixes.tighter(case), *fixes.deeper(case)],
         )
+        return found if case.trained is None else replace(found, severity=Severity.NOTE)
 
 
 @RULES.add
