@@ -54,7 +54,7 @@ class Outcome:
     Attributes:
         metrics: what was measured.
         diagnosis: findings and fixes.
-        held_out: which images were measured, "test" or "validation".
+        held_out: which images were measured: "test", "validation", or "training" without others.
         command: arguments of the command line that repeats this run; empty for a model that this tool
             did not train.
         failed: the training diverged; everything else is there nevertheless.

@@ -47,6 +47,7 @@ class Images:
         train_labels, validation_labels, test_labels: (n,) integers, or None.
         source: the data option's name.
         notes: sentences about what was done to the data.
+        trained_on: the validation images were trained on too, because there are no others.
     """
 
     train: NDArray[np.generic]
@@ -57,6 +58,7 @@ class Images:
     test_labels: NDArray[np.int64] | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    trained_on: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +73,9 @@ class Images:
 
     @property
     def held_out_name(self) -> str:
-        """Which part `held_out` is: "test" or "validation"."""
+        """Which part `held_out` is: "test", "validation", or "training" if it was trained on."""
+        if self.trained_on:
+            return "training"
         return "validation" if self.test is None else "test"
 
     def fingerprint(self) -> str:

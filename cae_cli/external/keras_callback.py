@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ from cae_cli import experiment
 from cae_cli.data import Images, as_float
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
+from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
 from cae_cli.external.model import options_of, prepare, span_of, stored, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
-from cae_cli.introspection.keras_internals import observe_batches
+from cae_cli.introspection.keras_internals import observe_batches, release_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
@@ -33,11 +37,29 @@ MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
 
 
+def undisturbed(event: Callable[..., None]) -> Callable[..., None]:
+    """An event that never disturbs the training: if it fails, the diagnosis is given up."""
+
+    @functools.wraps(event)
+    def guarded(self: Diagnosis, *args: Any, **kwargs: Any) -> None:
+        try:
+            event(self, *args, **kwargs)
+        except Exception as error:
+            self.give_up(error)
+
+    return guarded
+
+
 class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     """Records a training and diagnoses the filters at its end.
 
+    Without images it takes some hundred of those that ``fit`` is fed, and of its validation data. A
+    second ``fit`` of the same model continues the same training. An interrupted ``fit`` is diagnosed as
+    far as it came. What cannot be diagnosed is said, and the training continues undisturbed.
+
     Args:
-        images: (n, h, w, c) that the network is trained on, in the range that it is trained on.
+        images: (n, h, w, c) that the network is trained on, in the range that it is trained on. None, a
+            data set or a generator: those that pass; nothing is consumed.
         held_out: (m, h, w, c) images that it is not trained on; None: the last tenth of ``images``,
             which ``validation_split=0.1`` keeps out of training too.
         latent: name of the layer whose output is the latent code; None: detected.
@@ -47,14 +69,14 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: 0 prints nothing, 1 the summary, 2 every number.
 
     Attributes:
-        report: after training, the content of summary.json.
+        report: after training, the content of summary.json; {} if it could not be diagnosed.
         trials: the fixes that were tried, see `diagnosis.trials.Trials`; None if none were.
         folder: with files and pictures.
     """
 
     def __init__(
         self,
-        images: NDArray[Any],
+        images: Any = None,
         held_out: NDArray[Any] | None = None,
         *,
         latent: str | None = None,
@@ -63,66 +85,67 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        images = np.asarray(images)
-        if images.ndim != 4 or (held_out is not None and np.ndim(held_out) != 4):
-            raise UserError(
-                f"the images must have the shape (n, h, w, c), got {images.shape}",
-                hint="x[..., None] adds the channel axis.",
-            )
-        if len(images) < 2:
-            raise UserError(f"at least two images are needed, got {len(images)}")
-        if held_out is None:
-            count = max(1, round(HELD_OUT * len(images)))
-            images, held_out = images[:-count], images[-count:]
-        self.span = span_of(images)
-        self.images = Images(
-            train=stored(images, self.span),
-            validation=stored(np.asarray(held_out), self.span),
-            source="fit",
-        )
+        self._given = _arrays(images, held_out)
         self.latent = latent
         self.parent = Path(folder)
         self.verbose = verbose
         self.report: dict[str, Any] = {}
         self.trials: Trials | None = None
+        self.recorder: Recorder | None = None  # once the images are known
         self._budget = None if try_fixes is None else budget_of(try_fixes)
         self._fed: list[tuple[Array, Array]] = []  # the first batches, where fixes are tried
-        self._batch = 0
-        self._step = self._epoch = 0
-        self._diverged: int | None = None
+        self._diverged: int | None = None  # the step
+        self._batch = self._done = 0  # the current batch of the epoch, and how many are done
         self._loss_sum = 0.0  # sum over the steps of this epoch
+        self._running: contextlib.ExitStack | None = None  # the run, while it is recorded
+        self._left: list[Array] = []  # the weights at the end of the last fit
 
+    # -- events of Keras ---------------------------------------------------------------------------
+
+    @undisturbed
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Claims a folder and probes the untrained network."""
-        self.run = Run(claim(self.parent))
-        self.folder = self.run.folder
-        self._rate = _learning_rate(self.model)  # schedules change it later
-        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
-        self.probe = Probe(autoencoder, self.images, fitting=fitting)
-        self.recorder = Recorder(self.model, self.probe.spreads)
-        self._step = self._epoch = 0
-        self._diverged = None
-        self._rows: list[dict[str, float]] = []
-        self._row(math.nan, math.nan)
-        self._fed = []
+        """Claims a folder and probes the untrained network, or waits for the first images."""
+        if self._running is not None:
+            with self._ending():
+                self.run.set_status("interrupted", "the training ended with an error")
+        self.report, self.trials = {}, None
+        self._fed, self._batch, self._done = [], 0, 0
         self._compiled = compiled(self.model)
-        observe_batches(self.model, self._wants_batch, self._record_batch)
+        observe_batches(self.model, self._wants_batch, self._record_batch, interrupted=self._interrupted)
+        if self._continues():
+            self._open()
+        else:
+            self.recorder = None
+            self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
+            self._seen.closed = self._seen_held_out.closed = self._given is not None
+            if self._given is not None:
+                self._start(*self._given)
 
+    @undisturbed
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Prepares to measure the step."""
         self._batch = batch
         if batch == 0:
-            self._loss_sum = 0.0
-        self.recorder.before(self._step, first_of_epoch=batch == 0)
+            self._loss_sum, self._done = 0.0, 0
+        self._before()
 
+    def _before(self) -> None:
+        if self.recorder is not None:
+            self.recorder.before(self._step, first_of_epoch=self._batch == 0)
+
+    @undisturbed
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures the step, or the steps: Keras may make several at once."""
-        mean = float((logs or {}).get("loss", math.nan))
+        if self.recorder is None:
+            return
+        reported = float((logs or {}).get("loss", math.nan))
         made = batch - self._batch + 1
-        # Keras reports the mean over the epoch so far.
-        loss = (mean * (batch + 1) - self._loss_sum) / made
-        self._loss_sum = mean * (batch + 1)
-        if not math.isfinite(mean) and self._diverged is None and logs and "loss" in logs:
+        loss = reported
+        if self._averages(reported, batch):
+            loss = (reported * (batch + 1) - self._loss_sum) / made
+        self._loss_sum += made * loss
+        self._done = batch + 1
+        if not math.isfinite(reported) and self._diverged is None and logs and "loss" in logs:
             self._diverged = self._step
         penalty = _penalty(self.model) if self._step < EARLY else 0.0
         self.recorder.losses(np.full(made, loss, np.float32))
@@ -133,27 +156,144 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 data_loss=loss - penalty,
                 penalty=penalty,
             )
+        else:
+            self.recorder.look_after(self._step, made)
         self._step += made
 
+    @undisturbed
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Sees the first validation batches, if it was given no images."""
+        if self.recorder is not None:
+            observe_batches(
+                self.model,
+                lambda: not self._seen_held_out.closed,
+                self._record_validation_batch,
+                of="test_function",
+                interrupted=self._interrupted,
+            )
+
+    @undisturbed
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Later validations show the same images again."""
+        release_batches(self.model, "test_function")
+        if self.recorder is not None:
+            self._seen_held_out.closed = self._seen_held_out.closed or bool(self._seen_held_out)
+
+    @undisturbed
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Records the epoch."""
+        if self.recorder is None:
+            return
         logs = logs or {}
         self._epoch += 1
+        self._done = 0
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
         # Keras adds the penalties of the weights to its validation loss.
         val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
         self._row(logs.get("loss", math.nan), val_loss)
 
-    @streams.guarded()  # that nobody reads the summary must not end the user's script
+    @undisturbed
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measures, diagnoses, and prints the summary."""
-        self.recorder.epoch(self._step, None, look=True)
-        arrays = {**self.probe.record(), **self.recorder.record()}
+        self._finish()
+
+    @undisturbed
+    def _interrupted(self) -> None:
+        """Diagnoses what was trained until the user interrupted ``fit``."""
+        if self.recorder is not None and self._done:  # in the middle of an epoch
+            self._epoch += 1
+            self._row(self._loss_sum / self._done, math.nan)
+        self._finish("interrupted by the keyboard")
+
+    def give_up(self, error: Exception) -> None:
+        """Records this training no longer."""
+        said = f"{error.what}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        hint = f"; {error.hint}" if isinstance(error, UserError) and error.hint else ""
+        terminal.Screen().say(f"! this training is not diagnosed: {said}{hint}")
+        self.recorder = None
+        self._seen.closed = self._seen_held_out.closed = True
+        if self._running is not None:
+            with contextlib.suppress(Exception), self._ending():
+                raise error  # the status and the log of the run tell it
+
+    # -- beginning and end -------------------------------------------------------------------------
+
+    def _continues(self) -> bool:
+        """Whether this fit continues the one that was recorded last."""
+        if self.recorder is None or self.recorder.model is not self.model:
+            return False
+        weights = self.model.get_weights()
+        return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
+
+    def _start(self, images: Array, held_out: Array) -> None:
+        """Claims a folder and probes the network before its first step.
+
+        Args:
+            images: (n, h, w, c) that it is trained on, in the range that it is trained on.
+            held_out: (m, h, w, c) that it is not trained on, as far as they are known.
+        """
+        self._rate = _learning_rate(self.model)  # schedules change it later
+        self._earlier = _steps_of(self.model)  # in a fit that was not recorded
+        self.span = span_of(images)
+        self.images = self._stored(images, held_out)
+        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
+        self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
+        self.recorder = Recorder(self.model, self.probe.spreads)
+        self._step, self._epoch = self._earlier, 0
+        self._diverged = None
+        self._rows: list[dict[str, float]] = []
+        self._row(math.nan, math.nan)
+        self._open()
+
+    def _open(self) -> None:
+        """Claims a folder, whose run is in progress until `_ending`."""
+        self.run = Run(claim(self.parent))
+        self.folder = self.run.folder
+        self._running = contextlib.ExitStack()
+        self._running.enter_context(self.run.running())
+
+    def _ending(self) -> contextlib.ExitStack:
+        """At the end of its block the run is no longer in progress."""
+        assert self._running is not None
+        running, self._running = self._running, None
+        return running
+
+    @streams.guarded()  # that nobody reads the summary must not end the user's script
+    def _finish(self, interrupted: str | None = None) -> None:
+        """Measures, diagnoses and shows; ``interrupted`` says by what the training was."""
+        release_batches(self.model)
+        if self.recorder is None:
+            if not self._seen.closed:
+                terminal.Screen().say("! this training is not diagnosed: no batch of images was seen")
+            return
+        with self._ending():
+            self._measure(self.recorder)
+            self.outcome = (None if interrupted else self._proven()) or experiment.report(
+                self.run, silent=not self.verbose
+            )
+            if interrupted:
+                self.run.set_status("interrupted", interrupted)
+        self.trials = self.outcome.trials
+        self.report = self.run.summary()
+        if self.verbose:
+            terminal.show(self.outcome.summary(verbose=self.verbose > 1))
+            terminal.show([terminal.folder(self.folder)])
+
+    def _measure(self, recorder: Recorder) -> None:
+        """Writes the files of the run."""
+        recorder.epoch(self._step, None, look=True)
+        self._left = self.model.get_weights()
+        if self._given is None:
+            self.images = self._passed()
+            self.probe.use(self.images)
+        arrays = {**self.probe.record(), **recorder.record()}
+        if self._earlier:  # the losses since then are no course of a training
+            arrays["dynamics/losses"] = np.zeros(0, np.float32)
         self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
         self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
-        optimizer = type(self.model.optimizer).__name__
-        options = options_of(getattr(self.model, "loss", None), optimizer, self._rate)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        options = options_of(getattr(self.model, "loss", None), type(optimizer).__name__, self._rate)
         write_run(
             self.run,
             self.images,
@@ -163,12 +303,27 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             measured_epoch=self._epoch,
             diverged_at=self._diverged,
         )
-        self.outcome = self._proven() or experiment.report(self.run, silent=not self.verbose)
-        self.trials = self.outcome.trials
-        self.report = self.run.summary()
-        if self.verbose:
-            terminal.show(self.outcome.summary(verbose=self.verbose > 1))
-            terminal.show([terminal.folder(self.folder)])
+
+    # -- images ------------------------------------------------------------------------------------
+
+    def _stored(self, images: Array, held_out: Array, **more: Any) -> Images:
+        """Images in the range of the network as those of a run."""
+        parts = {"train": stored(images, self.span), "validation": stored(held_out, self.span)}
+        return Images(**parts, source="fit", **more)
+
+    def _passed(self) -> Images:
+        """The images that passed; without validation data the last of them stand for held-out ones."""
+        images = self._seen.arrays()[1]
+        if self._seen_held_out:
+            return self._stored(images, self._seen_held_out.arrays()[1])
+        return self._stored(*_split(images), trained_on=True)
+
+    def _averages(self, reported: float, batch: int) -> bool:
+        """Whether the reported loss is the mean over the epoch so far, as that of Keras is."""
+        if batch < EARLY or self._step - self._earlier < EARLY:  # later it is known
+            means = [m for m in self.model.metrics if isinstance(m, keras.metrics.Mean)]
+            self._is_mean = any(math.isclose(m.result(), reported, rel_tol=1e-4) for m in means)
+        return self._is_mean
 
     def _proven(self) -> experiment.Outcome | None:
         """The report with fixes tried; None without a budget, or if it cannot be repeated."""
@@ -202,7 +357,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         return None
 
     def _wants_batch(self) -> bool:
-        return self.recorder.wants_batch(self._step) or self._keeps_batch()
+        if self.recorder is None:
+            return not self._seen.closed
+        early = self.recorder.wants_batch(self._step - self._earlier)
+        return early or not self._seen.closed or self._keeps_batch()
 
     def _keeps_batch(self) -> bool:
         """Whether fixes are to be tried on what the next step gets."""
@@ -210,16 +368,28 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return False
         return not self._fed or len(self._fed) * 2 * self._fed[0][0].nbytes < MOST_FED
 
+    @undisturbed
     def _record_batch(self, batch: Any) -> None:
         """Records inputs and targets of a batch of images."""
-        inputs, targets = keras.utils.unpack_x_y_sample_weight(batch)[:2]
-        targets = inputs if targets is None else targets  # train_step makes its own
-        if _is_image(inputs) and _is_image(targets) and inputs.shape == targets.shape:
-            pair = np.asarray(inputs, np.float32), np.asarray(targets, np.float32)
-            if self.recorder.wants_batch(self._step):
-                self.recorder.batches(*pair)
-            if self._keeps_batch():
-                self._fed.append(pair)
+        pair = pair_of(batch)
+        if pair is None:
+            return
+        self._seen.add(*pair)
+        if self.recorder is None and self._given is None:
+            self._start(pair[1], pair[1])
+            self._before()
+        if self.recorder is None:
+            return
+        if self.recorder.wants_batch(self._step - self._earlier):
+            self.recorder.batches(*pair)
+        if self._keeps_batch():
+            self._fed.append(pair)
+
+    @undisturbed
+    def _record_validation_batch(self, batch: Any) -> None:
+        """Keeps images of a validation batch."""
+        if (pair := pair_of(batch)) is not None:
+            self._seen_held_out.add(*pair)
 
     def _row(self, loss: float, val_loss: float) -> None:
         rate = _learning_rate(self.model)
@@ -234,8 +404,37 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._rows.append(epoch.row())
 
 
-def _is_image(value: Any) -> bool:
-    return len(getattr(value, "shape", ())) == 4
+def _arrays(images: Any, held_out: Any) -> tuple[Array, Array] | None:
+    """Training and held-out images that were given; None if those are to be taken that pass."""
+    if not isinstance(images, list) and not hasattr(images, "__array__"):
+        if held_out is not None:
+            raise UserError(
+                "held-out images need training images beside them",
+                hint="Diagnosis() takes both from fit(…, validation_data=…).",
+            )
+        if images is None or (hasattr(images, "__iter__") and not isinstance(images, str | dict)):
+            return None
+    images = np.asarray(images)
+    if images.ndim != 4 or (held_out is not None and np.ndim(held_out) != 4):
+        raise UserError(
+            f"the images must have the shape (n, h, w, c), got {images.shape}",
+            hint="x[..., None] adds the channel axis.",
+        )
+    if len(images) < 2:
+        raise UserError(f"at least two images are needed, got {len(images)}")
+    return _split(images) if held_out is None else (images, np.asarray(held_out))
+
+
+def _split(images: Array) -> tuple[Array, Array]:
+    """All but the last images, and the last ones."""
+    count = max(1, round(HELD_OUT * len(images)))
+    return images[:-count], images[-count:]
+
+
+def _steps_of(model: Any) -> int:
+    """The steps that its optimizer has made."""
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", 0)
+    return int(np.asarray(iterations))
 
 
 def _penalty(model: Any) -> float:

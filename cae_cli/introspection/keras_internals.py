@@ -9,6 +9,7 @@ so that a new version of Keras shows what it changed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -205,29 +206,52 @@ def uncompiled() -> Iterator[None]:
         Trainer.compile_from_config = compiled
 
 
-def observe_batches(model: Any, wanted: Callable[[], bool], observe: Callable[[Any], None]) -> None:
+def observe_batches(
+    model: Any,
+    wanted: Callable[[], bool],
+    observe: Callable[[Any], None],
+    *,
+    of: str = "train_function",
+    interrupted: Callable[[], None] = lambda: None,
+) -> None:
     """Calls ``observe`` with the next batches of ``model.fit``, before the model gets them.
 
     Args:
-        model: in ``on_train_begin`` of a callback. With several steps per execution nothing is observed.
-        wanted: whether the next batch is to be observed; once it is not, no later one is.
-        observe: gets the batch as the iterator returns it.
+        model: in ``on_train_begin`` or ``on_test_begin`` of a callback.
+        wanted: whether the next batch is to be observed. Those that are not pass untouched.
+        observe: gets a batch as the iterator returns it; several in a row with several steps per
+            execution.
+        of: the function of the model that gets the batches, ``train_function`` or ``test_function``.
+        interrupted: called if the user interrupts the model in that function; then the interruption is
+            raised again.
     """
     import tensorflow as tf
 
-    train = model.train_function
-    if getattr(model, "steps_per_execution", 1) != 1 or train is None:
+    release_batches(model, of)  # an earlier fit may have ended with an error
+    function = getattr(model, of)
+    if function is None:
         return
 
     def observed(iterator: Any) -> Any:
-        if not wanted():
-            model.train_function = train
-            return train(iterator)
-        batch = next(iterator)
-        observe(batch)
-        again = tf.data.Dataset.from_generator(
-            lambda: iter([batch]), output_signature=iterator.element_spec
-        )
-        return train(iter(again))
+        try:
+            if not wanted() or not isinstance(iterator, tf.data.Iterator):
+                return function(iterator)
+            batches = list(itertools.islice(iterator, model.steps_per_execution or 1))
+            for batch in batches:
+                observe(batch)
+            again = tf.data.Dataset.from_generator(
+                lambda: iter(batches), output_signature=iterator.element_spec
+            )
+            return function(iter(again))
+        except KeyboardInterrupt:
+            interrupted()
+            raise
 
-    model.train_function = observed
+    observed.observes = function  # type: ignore[attr-defined]
+    setattr(model, of, observed)
+
+
+def release_batches(model: Any, of: str = "train_function") -> None:
+    """Stops what `observe_batches` began."""
+    function = getattr(model, of, None)
+    setattr(model, of, getattr(function, "observes", function))

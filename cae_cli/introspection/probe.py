@@ -106,14 +106,18 @@ class Probe:
         fitting: int | None = None,
     ) -> None:
         self.autoencoder = autoencoder
-        self.images = images
+        self.use(images)
         self.network = network(autoencoder.facts())
         self.initial_kernels = autoencoder.kernels() if untrained else {}
         self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
-        self.examples = as_float(images.held_out[:EXAMPLES])
         self.fitting = fitting or images_that_fit(autoencoder.bytes_per_image)
         self.batch = images_at_a_time(images.shape, self.fitting)
         self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
+
+    def use(self, images: Images) -> None:
+        """Measures on other images from now on."""
+        self.images = images
+        self.examples = as_float(images.held_out[:EXAMPLES])
 
     def snapshot(self) -> dict[str, Array]:
         """The current kernels and reconstructions of the examples."""

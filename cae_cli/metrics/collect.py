@@ -76,6 +76,7 @@ class Metrics:
         batches: None where the training was not recorded.
         frozen: explained variance of the same network trained with its initial encoder; None where that
             was not trained.
+        trained_on: the images that were measured were trained on, because there are no others.
     """
 
     quality: Quality
@@ -91,6 +92,7 @@ class Metrics:
     batches: BatchStatistics | None
     frozen: float | None
     score: Score
+    trained_on: bool = False
 
 
 def measure(
@@ -137,6 +139,7 @@ def measure(
             pixel_copy=tests.pixel_copy,
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
+        trained_on=training.get("held_out") == "training",
     )
 
 

@@ -36,7 +36,7 @@ def summary(
     Args:
         metrics: of the run.
         diagnosis: of the run.
-        held_out: which images were measured, "test" or "validation".
+        held_out: which images were measured: "test", "validation" or "training".
         command: arguments of the command line that train the run again; none for a model that this
             tool did not train.
         trials: short trainings with fixes, if there were some.

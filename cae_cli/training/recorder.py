@@ -48,6 +48,7 @@ class Recorder:
     """
 
     def __init__(self, model: Any, spreads: Callable[[], Spreads]) -> None:
+        self.model = model
         self.kernels = kernels(model)
         self._spreads = spreads
         self._before: list[Array] = []
@@ -111,6 +112,12 @@ class Recorder:
                 self._updates.append(ratios)
         if step + 1 in LOOKS:
             self.look(step + 1)
+
+    def look_after(self, step: int, made: int) -> None:
+        """To be called after ``made`` steps at once, from ``step`` on, in place of `after`."""
+        self._before = []
+        if any(step < look <= step + made for look in LOOKS):
+            self.look(step + made)
 
     def losses(self, values: Array) -> None:
         """Data losses of steps, in order."""

@@ -8,6 +8,7 @@ import pytest
 from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
+from cae_cli.runs.reader import Entry
 from tests.conftest import called
 from tests.test_streams import both_unread
 
@@ -119,14 +120,16 @@ def test_denoising_is_not_taken_for_shuffled_targets(glyphs, tmp_path):
     assert "CAE103" in watch.report["diagnosis"]["passed"]
 
 
-def test_each_fit_has_a_folder_of_its_own(glyphs, tmp_path):
+def test_a_second_fit_continues_the_training_in_a_folder_of_its_own(glyphs, tmp_path):
     model = plain_network()
     some = glyphs[:320]
     watch = fitted(model, some, tmp_path, epochs=2)
     first, steps = watch.folder, watch.outcome.metrics.dynamics.steps
     model.fit(some, some, validation_split=0.1, epochs=1, verbose=0, callbacks=[watch])
     assert watch.folder != first and (first / "summary.json").is_file()
-    assert (steps, watch.outcome.metrics.dynamics.steps) == (18, 9)
+    assert (steps, watch.outcome.metrics.dynamics.steps) == (18, 27)
+    assert list(watch.run.read_metrics()["epoch"]) == [0, 1, 2, 3]
+    assert Entry(first).status == Entry(watch.folder).status == "ok"
 
 
 @pytest.mark.soak

@@ -32,6 +32,8 @@ class ValidationGap(Rule):
         q = case.metrics.quality
         if case.too_early:
             return self.skipped(case.too_early)
+        if case.metrics.trained_on:
+            return self.skipped("there are no images that were not trained on")
         # What a linear decoder, which cannot memorise, loses on held-out images too does not count: they
         # may be harder (other photographs). Nor does a gap within the margin of error, nor that of a
         # network that explains almost nothing of the training images.

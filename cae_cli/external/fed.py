@@ -1,0 +1,81 @@
+"""The images that a training is fed, for a diagnosis that was given none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+MOST_TRAINING, MOST_HELD_OUT = 2048, 1024  # images that are kept of each part
+MOST_BYTES = 2**27  # that the images of one part take
+REPEATS = 32  # images; a set with many equal ones (empty pages) has fewer of them in a row
+
+
+class Fed:
+    """Inputs and targets of the batches that pass, as far as they are kept.
+
+    A data set begins again: once `REPEATS` images in a row were seen before, no more are wanted.
+
+    Args:
+        most: images.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.closed = False
+        self._pairs: list[tuple[Array, Array]] = []  # of single images
+        self._known: set[bytes] = set()
+        self._again = 0  # how many of the last images were seen before
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, inputs: Array, targets: Array) -> None:
+        """Keeps a batch, both (n, h, w, c), as far as there is room."""
+        for pair in zip(inputs, targets, strict=True):
+            if self.closed:
+                return
+            content = pair[1].tobytes()
+            self._again = self._again + 1 if content in self._known else 0
+            self._known.add(content)
+            self._pairs.append((np.array(pair[0]), np.array(pair[1])))
+            full = len(self) >= min(self.most, MOST_BYTES // max(1, 2 * len(content)))
+            if self._again >= REPEATS:
+                del self._pairs[-REPEATS:]
+            self.closed = full or self._again >= REPEATS
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Inputs and targets, both (n, h, w, c), in the order in which they passed."""
+        inputs, targets = (np.stack(part) for part in zip(*self._pairs, strict=True))
+        return inputs, targets
+
+
+def pair_of(batch: Any) -> tuple[Array, Array] | None:
+    """Inputs and targets of a batch of ``fit``, both (n, h, w, c).
+
+    Of several inputs and targets, the first image and the first target of its shape. Where there is no
+    image among the targets (none at all, labels) a training step of the model's own reconstructs the
+    input.
+
+    Returns:
+        None if the batch has no images, or if no target has the shape of one.
+    """
+    x, y = keras.utils.unpack_x_y_sample_weight(batch)[:2]
+    inputs, targets = ([a for a in keras.tree.flatten(part) if _is_image(a)] for part in (x, y))
+    for image in inputs:
+        for target in targets or [image]:
+            if target.shape == image.shape and len(image):
+                return _array(image), _array(target)
+    return None
+
+
+def _is_image(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) == 4
+
+
+def _array(value: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(value), np.float32)
