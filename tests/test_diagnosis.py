@@ -17,6 +17,7 @@ from cae_cli.metrics.dynamics import TrainingDynamics
 from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.maps import MapHealth
 from cae_cli.metrics.network import Network
+from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation
 from cae_cli.metrics.quality import Mean, Quality
 from cae_cli.metrics.score import score
@@ -112,6 +113,7 @@ def healthy():
             0.0, 1.0, 0.0, 1.0, image_std=0.32, variance=0.087, distinct=1.0, pair=0.0,
             correlation=0.85, difference_correlation=NAN,
         ),
+        order=BatchOrder(32, inflation=1.0, chance=0.1),
         frozen=None,
         score=score(explained=0.84, base=0.0, latent_swap=0.9, pixel_copy=0.0, inactive=0.0),
     )  # fmt: skip
@@ -165,6 +167,7 @@ CASES = {
     "CAE105": (changed("dataset", correlation=0.3), changed("dataset", correlation=0.5)),
     "CAE106": (changed("dataset", repeated=0.5), changed("dataset", repeated=0.05)),
     "CAE107": (changed("dataset", flat=0.3), changed("dataset", flat=0.05)),
+    "CAE108": (changed("order", inflation=8.0), changed("order", inflation=2.4)),
     "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (
         replace(
@@ -469,7 +472,7 @@ def test_what_is_not_a_number_is_not_judged(code):
         output_variance_share=nan, mse=Mean(nan, nan),
     )  # fmt: skip
     found = diagnose(replace(CASES[code][0], quality=numbers), CONFIG)
-    assert {f.code for f in found.findings} <= {*WITHOUT_HELD_OUT_IMAGES, "CAE103", "CAE206"}
+    assert {f.code for f in found.findings} <= {*WITHOUT_HELD_OUT_IMAGES, "CAE103", "CAE108", "CAE206"}
 
 
 def test_a_prescription_replaces_what_the_run_had_set():

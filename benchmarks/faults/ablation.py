@@ -74,7 +74,7 @@ def _without_dataset(metrics: Metrics) -> Metrics:
         repeated=0.0,
         correlation=NAN,
     )
-    return replace(metrics, dataset=dataset, batches=None)
+    return replace(metrics, dataset=dataset, batches=None, order=None)
 
 
 def _without_initial_state(metrics: Metrics) -> Metrics:

@@ -78,6 +78,12 @@ class Images:
             return "training"
         return "validation" if self.test is None else "test"
 
+    def sample(self, values: int = 2**21) -> NDArray[np.float32]:
+        """Training images in [0, 1], always the same ones, drawn at random: up to so many values."""
+        count = min(len(self.train), max(2, values // int(np.prod(self.shape))))
+        chosen = np.random.default_rng(0).permutation(len(self.train))[:count]
+        return as_float(self.train[np.sort(chosen)])
+
     def fingerprint(self) -> str:
         """SHA-256 of all pixels, shapes and dtypes, as hexadecimal digits."""
         digest = hashlib.sha256()

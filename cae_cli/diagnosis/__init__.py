@@ -83,7 +83,7 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
     enabled = [r.with_options(options.get(r.code, {})) for r in applicable if r.code not in disabled]
     results = {rule.code: rule.check(case) for rule in enabled}
     findings = [
-        replace(found, fixes=tuple(f for f in found.fixes if any(map(case.changes, f.overrides))))
+        replace(found, fixes=tuple(fix for fix in found.fixes if case.changed_by(fix)))
         for found in results.values()
         if isinstance(found, Finding)
     ]

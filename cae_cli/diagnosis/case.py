@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cae_cli.diagnosis.finding import Evidence
+from cae_cli.diagnosis.finding import Evidence, Fix
 from cae_cli.errors import counted
 from cae_cli.metrics.collect import Layer, Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
@@ -142,6 +142,15 @@ class Case:
         """The skill score as evidence."""
         value, unit = self.metrics.perturbation.skill_score, "(0 linear decoder, 1 perfect)"
         return Evidence("skill score", value, threshold, USUAL_SKILL, unit)
+
+    @property
+    def script(self) -> bool:
+        """Whether the network was not trained by ``cae train``, so that its options are unknown."""
+        return self.option("model") is None
+
+    def changed_by(self, fix: Fix) -> bool:
+        """Whether a fix would change the run; one without overrides changes scripts only."""
+        return any(map(self.changes, fix.overrides)) if fix.overrides else self.script
 
     def changes(self, override: str) -> bool:
         """Whether an override differs from what the run had."""

@@ -98,7 +98,7 @@ class Fix:
     """A change that may remove the cause of a finding.
 
     Attributes:
-        overrides: the change as overrides of ``cae train``.
+        overrides: the change as overrides of ``cae train``; () for what only a script can do wrong.
         why: what it does, in a few words.
         safety: what it costs.
         keras: the same change in a Keras script, for networks that this tool did not train.

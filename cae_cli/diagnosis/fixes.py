@@ -38,6 +38,13 @@ SAME_TARGET = Fix(
     "the same transform of input and target",
     edit="target = input",
 )
+MIXED_BATCHES = Fix(
+    (),
+    "every batch shows the whole data set",
+    SAFE,
+    "shuffle=True in fit, or shuffle(n) of tf.data with n as large as the data set",
+    edit="shuffled batches",
+)
 
 # -- layers
 

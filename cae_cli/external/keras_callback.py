@@ -238,7 +238,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.images = self._stored(images, held_out)
         autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
         self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
-        self.recorder = Recorder(self.model, self.probe.spreads)
+        self.recorder = Recorder(self.model, self.probe.spreads, self._sample)
         self._step, self._epoch = self._earlier, 0
         self._diverged = None
         self._rows: list[dict[str, float]] = []
@@ -317,6 +317,12 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self._seen_held_out:
             return self._stored(images, self._seen_held_out.arrays()[1])
         return self._stored(*_split(images), trained_on=True)
+
+    def _sample(self) -> Array:
+        """Training images drawn at random, as they are fed."""
+        low, high = self.span
+        images = self.images if self._given is not None else self._passed()
+        return np.asarray(low + (high - low) * images.sample(), np.float32)
 
     def _averages(self, reported: float, batch: int) -> bool:
         """Whether the reported loss is the mean over the epoch so far, as that of Keras is."""

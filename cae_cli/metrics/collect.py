@@ -18,6 +18,7 @@ from cae_cli.metrics.filters import p_value, structure, weight_change
 from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.maps import MapHealth, map_health
 from cae_cli.metrics.network import Network, network
+from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation, perturbation
 from cae_cli.metrics.quality import Quality, quality
 from cae_cli.metrics.score import Score, score
@@ -74,6 +75,7 @@ class Metrics:
 
     Attributes:
         batches: None where the training was not recorded.
+        order: of the images in the batches; None where it was not recorded.
         frozen: explained variance of the same network trained with its initial encoder; None where that
             was not trained.
         trained_on: the images that were measured were trained on, because there are no others.
@@ -90,6 +92,7 @@ class Metrics:
     latent: LatentUse
     labels: Labels
     batches: BatchStatistics | None
+    order: BatchOrder | None
     frozen: float | None
     score: Score
     trained_on: bool = False
@@ -131,6 +134,7 @@ def measure(
         latent=_numbers(LatentUse, _group("latent/", arrays)),
         labels=Labels(*(float(arrays.get(f"labels/{k}", math.nan)) for k in ("trained", "initial"))),
         batches=_numbers(BatchStatistics, batches) if (batches := _group("batches/", arrays)) else None,
+        order=_numbers(BatchOrder, order) if (order := _group("order/", arrays)) else None,
         frozen=frozen,
         score=score(
             explained=reconstruction.explained_variance,

@@ -14,6 +14,7 @@ network:
 ``look_std/<layer>``            (k, filters) spread of the maps over images and positions
 ``look_image_std/<layer>``      (k, filters) spread over images
 ``batches/<attribute>``         () statistics of the first batches, see `metrics.batches`
+``order/<attribute>``           () the order of their images, see `metrics.order`
 ==============================  ================================================================
 """
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from cae_cli.metrics.batches import batches
 from cae_cli.metrics.dynamics import update_ratio
 from cae_cli.metrics.maps import ChannelSpread
+from cae_cli.metrics.order import batch_order
 
 Array = NDArray[np.float32]
 Spreads = Mapping[str, ChannelSpread]
@@ -45,12 +47,20 @@ class Recorder:
     Args:
         model: the Keras model that is trained.
         spreads: measures the current maps of fixed images.
+        sample: gives, after the first batches, (n, h, w, c) images of the data set, drawn at random, in
+            the range that is trained on; None: the order of the images is not measured.
     """
 
-    def __init__(self, model: Any, spreads: Callable[[], Spreads]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        spreads: Callable[[], Spreads],
+        sample: Callable[[], Array] | None = None,
+    ) -> None:
         self.model = model
         self.kernels = kernels(model)
         self._spreads = spreads
+        self._sample = sample
         self._before: list[Array] = []
         self._early: list[list[float]] = []
         self._updates: list[list[float]] = []
@@ -164,7 +174,7 @@ class Recorder:
             looks = [self._looks[step][layer] for step in steps]
             arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
             arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
-        return {**arrays, **{f"batches/{name}": value for name, value in self._batch_statistics.items()}}
+        return {**arrays, **self._batch_statistics}
 
     def resume(self, notes: Mapping[str, NDArray[Any]]) -> None:
         """Resumes from what `notes` returned after a whole epoch.
@@ -186,9 +196,7 @@ class Recorder:
             }
             for i, step in enumerate(notes["dynamics/look_steps"])
         }
-        self._batch_statistics = {
-            k.removeprefix("batches/"): v for k, v in notes.items() if k.startswith("batches/")
-        }
+        self._batch_statistics = {k: v for k, v in notes.items() if k.startswith(("batches/", "order/"))}
 
     def look(self, step: int) -> None:
         """Measures the maps after ``step`` steps, once."""
@@ -199,9 +207,14 @@ class Recorder:
     def _measure_batches(self) -> None:
         """Reduces the kept batches to their statistics."""
         if self._batches:
-            inputs, targets = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
+            inputs, targets = zip(*self._batches, strict=True)
+            found: dict[str, Any] = {"batches": batches(np.concatenate(inputs), np.concatenate(targets))}
+            if self._sample is not None and (order := batch_order(targets, self._sample())):
+                found["order"] = order
             self._batch_statistics = {
-                name: np.array(value) for name, value in asdict(batches(inputs, targets)).items()
+                f"{part}/{name}": np.array(value)
+                for part, measured in found.items()
+                for name, value in asdict(measured).items()
             }
             self._batches = []
 

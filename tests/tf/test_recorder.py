@@ -8,6 +8,7 @@ import pytest
 from cae_cli.data import Images, as_float
 from cae_cli.introspection.probe import WATCHED, Probe
 from cae_cli.metrics.batches import BatchStatistics
+from cae_cli.metrics.order import BatchOrder
 from cae_cli.model.build import build
 from cae_cli.training import backend, recorder
 from cae_cli.training.fit import image_order
@@ -32,7 +33,7 @@ def recorded(*overrides, looks=False, images=IMAGES):
     """A training, and what was written down of it."""
     network = new(*overrides)
     spreads = Probe(network, images).spreads if looks else dict
-    watching = Recorder(network.model, spreads)
+    watching = Recorder(network.model, spreads, images.sample)
     history = trained(*overrides, images=images, network=network, recorder=watching)[1]
     return network, history, watching.record()
 
@@ -103,12 +104,20 @@ def test_the_losses_cover_all_steps_of_a_longer_training():
 def test_the_table_lists_what_is_written():
     network, _, arrays = recorded("training.epochs=1", looks=True)
     listed = re.findall(r"^``(.+)``", recorder.__doc__, re.MULTILINE)
-    expected = set()
-    for name in listed:
-        fills = {"<layer>": network.maps, "<attribute>": BatchStatistics.__dataclass_fields__}
-        part = next((part for part in fills if part in name), "")
-        expected |= {name.replace(part, fill) for fill in fills[part]} if part else {name}
+    fills = {
+        "look_std/<layer>": network.maps,
+        "look_image_std/<layer>": network.maps,
+        "batches/<attribute>": BatchStatistics.__dataclass_fields__,
+        "order/<attribute>": BatchOrder.__dataclass_fields__,
+    }
+    expected = {re.sub("<.+>", fill, name) for name in listed for fill in fills.get(name, [""])}
     assert set(arrays) == expected
+
+
+def test_training_here_mixes_the_images():
+    arrays = recorded("training.epochs=1")[2]
+    assert float(arrays["order/images"]) == 32
+    assert abs(float(arrays["order/inflation"]) - 1) < 5 * float(arrays["order/chance"])
 
 
 def batches(count):

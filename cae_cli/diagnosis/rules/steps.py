@@ -73,8 +73,7 @@ class PenaltyTooStrong(_FirstSteps):
         if share <= self.threshold:
             return None
         proposed = [self._weaker(case, name, share) for name in case.penalties if share < 1]
-        script = case.option("model") is None  # whose penalties have no names
-        if case.penalties or script:
+        if case.penalties or case.script:  # whose penalties have no names
             proposed.append(fixes.without(case, case.penalties, "no penalty"))
         return self.finding(
             f"{share:.0%} of the loss of the first steps is penalty",

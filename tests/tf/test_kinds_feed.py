@@ -1,0 +1,101 @@
+"""Mistakes in how a training is fed, in plain Keras scripts: the cause is named.
+
+What is fed shows in the first batches, so most trainings here are short.
+"""
+
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+
+from cae_cli import Diagnosis
+from cae_cli.report import figures
+from tests.tf.scripts import (
+    archived,
+    dense,
+    diagnosed,
+    first_cause,
+    patches,
+    pooled,
+    strided,
+)
+
+pytestmark = pytest.mark.tf
+
+
+@pytest.fixture(autouse=True)
+def seeded_and_without_pictures(monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda *_, **__: None)
+    keras.utils.set_random_seed(0)
+
+
+def by_class(name, count):
+    images, labels = archived(name, count)
+    return images[np.argsort(labels, kind="stable")]
+
+
+def by_tint(count):
+    """Colour patches, those that are alike in colour one after the other."""
+    images = patches(32, count, colour=True)
+    tint = images.mean(axis=(1, 2)) @ np.array([1, 0, -1])
+    return images[np.argsort(tint)]
+
+
+# -- images in an order -------------------------------------------------------------------------------
+
+
+def test_images_sorted_by_class_and_not_shuffled_come_in_an_order():
+    images = by_class("fashion_mnist", 640)
+    outcome = diagnosed(strided(images.shape[1:]), images, epochs=1, shuffle=False)
+    assert first_cause(outcome) == "CAE108"
+    fix = outcome.diagnosis.causes[0].fixes[0]
+    assert "shuffle=True" in fix.keras and fix.edit == "shuffled batches"
+
+
+@pytest.mark.soak
+def test_images_in_the_order_of_a_mixed_file_do_not():
+    images, _ = archived("fashion_mnist", 640)
+    outcome = diagnosed(strided(images.shape[1:]), images, epochs=1, shuffle=False)
+    assert "CAE108" in outcome.diagnosis.passed
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("network", "images", "batch"),
+    [
+        (pooled, ("mnist", 4000), 16),
+        (dense, ("omniglot", 3800), 32),
+        (dense, ("fashion_mnist", 4000), 8),
+        (strided, ("tints", 1024), 32),
+    ],
+)
+def test_other_images_in_an_order(network, images, batch, mixed):
+    kind, count = images
+    found = by_tint(count) if kind == "tints" else by_class(kind, count)
+    held_out = found[::10]
+    network = network(found.shape[1:])
+    outcome = diagnosed(network, found, held_out=held_out, epochs=2, shuffle=mixed, batch_size=batch)
+    assert (first_cause(outcome) == "CAE108") != mixed
+    assert ("CAE108" in outcome.diagnosis.passed) == mixed
+
+
+@pytest.mark.soak
+def test_a_shuffle_buffer_smaller_than_a_class_mixes_nothing():
+    import tensorflow as tf
+
+    images = by_class("mnist", 4000)
+    held_out = images[::10]
+
+    def trained(buffer):
+        fed = tf.data.Dataset.from_tensor_slices((images, images)).shuffle(buffer).batch(32)
+        with tempfile.TemporaryDirectory() as folder:
+            watch = Diagnosis(images, held_out, folder=folder, verbose=0)
+            model = pooled(images.shape[1:])
+            model.compile("adam", "mse")
+            model.fit(fed, epochs=1, verbose=0, callbacks=[watch])
+        return watch.outcome
+
+    assert first_cause(trained(64)) == "CAE108"
+    assert "CAE108" in trained(4000).diagnosis.passed
