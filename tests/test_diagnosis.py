@@ -222,6 +222,7 @@ CASES = {
     ),
     "CAE502": (with_perturbation(latent_swap=0.01), with_perturbation(latent_swap=0.2)),
     "CAE503": (with_perturbation(pixel_copy=0.6), with_perturbation(pixel_copy=0.45)),
+    "CAE505": (changed("latent", informative=0.0), changed("latent", informative=0.1)),
     "CAE601": (
         poor(replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1)))),
         replace(healthy(), layers=(layer(kernel=(1, 1, 1)), layer("output", 1))),

@@ -24,6 +24,7 @@ from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
 from cae_cli.introspection.keras_internals import observe_batches, release_batches
 from cae_cli.introspection.probe import Probe
+from cae_cli.introspection.training_mode import Penalties
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
@@ -147,18 +148,17 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._done = batch + 1
         if not math.isfinite(reported) and self._diverged is None and logs and "loss" in logs:
             self._diverged = self._step
-        penalty = _penalty(self.model) if self._step < EARLY else 0.0
         self.recorder.losses(np.full(made, loss, np.float32))
         if made == 1:
             self.recorder.after(
                 self._step,
                 first_of_epoch=batch == 0,
-                data_loss=loss - penalty,
-                penalty=penalty,
+                data_loss=loss - self._penalty,
+                penalty=self._penalty,
             )
         else:
             self.recorder.look_after(self._step, made)
-        self._step += made
+        self._step, self._penalty = self._step + made, math.nan
 
     @undisturbed
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -239,6 +239,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
         self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
         self.recorder = Recorder(self.model, self.probe.spreads, self._sample)
+        self._penalties = Penalties(self.model, self.recorder.kernels)
+        self._penalty = math.nan  # of the next step
         self._step, self._epoch = self._earlier, 0
         self._diverged = None
         self._rows: list[dict[str, float]] = []
@@ -365,7 +367,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     def _wants_batch(self) -> bool:
         if self.recorder is None:
             return not self._seen.closed
-        early = self.recorder.wants_batch(self._step - self._earlier)
+        early = self._step - self._earlier < EARLY
         return early or not self._seen.closed or self._keeps_batch()
 
     def _keeps_batch(self) -> bool:
@@ -388,6 +390,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return
         if self.recorder.wants_batch(self._step - self._earlier):
             self.recorder.batches(*pair)
+        if self._step < EARLY:
+            self._penalty, pulls = self._penalties(*pair)
+            self.recorder.pulls(pulls)
         if self._keeps_batch():
             self._fed.append(pair)
 

@@ -37,7 +37,7 @@ convolution:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,10 +46,11 @@ from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
-from cae_cli.introspection.layers import size_of
+from cae_cli.introspection.layers import from_keras, is_a, size_of
+from cae_cli.introspection.training_mode import quiet, unchanged
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
-from cae_cli.metrics.latent import latent_use
+from cae_cli.metrics.latent import informative, latent_use
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
 from cae_cli.metrics.perturbation import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
@@ -122,11 +123,15 @@ class Probe:
     def snapshot(self) -> dict[str, Array]:
         """The current kernels and reconstructions of the examples."""
         kernels = {f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()}
-        return {**kernels, "outputs": self.reconstruct(self.examples)}
+        with unchanged(self.autoencoder.model):
+            return {**kernels, "outputs": self.reconstruct(self.examples)}
 
-    @np.errstate(all="ignore")  # networks that diverged
     def record(self) -> dict[str, NDArray[Any]]:
         """The arrays in the table at the top of this file."""
+        with unchanged(self.autoencoder.model), np.errstate(all="ignore"):  # networks that diverged
+            return self._record()
+
+    def _record(self) -> dict[str, NDArray[Any]]:
         held_out, train = self.images.held_out, self.images.train
         mean_image = _mean_image(train)
         reconstruction = self._score(held_out, mean_image)
@@ -158,7 +163,8 @@ class Probe:
 
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
-        return self._spreads(self.images.held_out[:WATCHED], with_products=False)
+        with unchanged(self.autoencoder.model):  # random layers may draw in inference too
+            return self._spreads(self.images.held_out[:WATCHED], with_products=False)
 
     def _score(
         self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
@@ -217,7 +223,7 @@ class Probe:
         measured = {
             "perturbation": whole | {"training_mode_mse": self._in_training_mode(images)},
             "spectrum": asdict(spectrum(images, np.concatenate(outputs))),
-            "latent": asdict(latent_use(latents)),
+            "latent": asdict(replace(latent_use(latents), informative=self._informative(images))),
         }
         first = slice(0, EXAMPLES)
         noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
@@ -288,6 +294,19 @@ class Probe:
     def _latents(self, images: Array) -> Array:
         return self._in_batches(self._encode, images)
 
+    def _informative(self, images: Array) -> float:
+        """`metrics.latent.informative` of latent codes that are drawn at random; else NaN.
+
+        In training mode: many networks draw only there. Dropout and noise are off.
+        """
+        model, encoder = self.autoencoder.model, self.autoencoder.encoder()
+        if all(from_keras(type(x)) and not is_a(x, {"Lambda"}) for x in encoder.layers):
+            return float("nan")
+        with unchanged(model), quiet(model):
+            encode = self._traced(lambda x: encoder(x, training=True))
+            first, second = (self._in_batches(encode, images) for _ in range(2))
+        return informative(first, second)
+
     def _in_training_mode(self, images: Array) -> Array:
         """Error of each image with batch normalisation as in training.
 
@@ -298,24 +317,11 @@ class Probe:
         if not self.network.normalised or self.fitting < 2:
             return np.full(len(images), np.nan, np.float32)
         model, few = self.autoencoder.model, images[: min(MODE_IMAGES, self.fitting)]
-        state = [(v, np.array(v)) for v in model.non_trainable_variables]
         # Dropout and noise are off in inference and would hide the effect of normalisation.
-        quiet = [
-            (layer, name, getattr(layer, name))
-            for layer in model.layers
-            for name in ("rate", "stddev")
-            if isinstance(getattr(layer, name, None), float)
-        ]
-        for layer, name, _ in quiet:
-            setattr(layer, name, 0.0)
-        # Outside of a compiled function, Keras keeps the outputs of all layers.
-        forward = tf.function(lambda x: model(x, training=True), autograph=False)
-        errors = _squares(np.asarray(forward(few)) - few)
-        for layer, name, value in quiet:
-            setattr(layer, name, value)
-        for variable, value in state:  # the forward pass has updated the averages
-            variable.assign(value)
-        return errors
+        with unchanged(model), quiet(model):
+            # Outside of a compiled function, Keras keeps the outputs of all layers.
+            forward = tf.function(lambda x: model(x, training=True), autograph=False)
+            return _squares(np.asarray(forward(few)) - few)
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""

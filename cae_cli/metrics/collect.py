@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -199,6 +199,6 @@ def _group(prefix: str, arrays: Arrays) -> dict[str, Any]:
 
 
 def _numbers(cls: type[T], arrays: Arrays) -> T:
-    """A dataclass of numbers, from arrays of one number each."""
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    return cls(**{name: arrays[name].item() for name in names})
+    """A dataclass of numbers, from arrays of one number each; older runs lack those with a default."""
+    known = [field for field in fields(cls) if field.name in arrays or field.default is MISSING]  # type: ignore[arg-type]
+    return cls(**{field.name: arrays[field.name].item() for field in known})

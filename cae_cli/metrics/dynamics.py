@@ -32,7 +32,9 @@ class TrainingDynamics:
             shows here, even if no gradient is left afterwards.
         last_update: median over kernels at the first step of the last epoch.
         penalty_share: penalty over the whole loss in the first five steps. Later, the weights it fell on
-            are gone.
+            are gone. NaN where it cannot be known.
+        penalty_pull: norm of the gradient of the penalties over that of the data loss, median of the
+            first eight steps, for the kernel where it is largest. 0 without penalties.
         slope: share of the whole fall of the loss in its last quarter.
         gradient_ratio: mean gradient norm of the first kernel over that of the last, in the last epoch.
     """
@@ -49,6 +51,7 @@ class TrainingDynamics:
     penalty_share: float
     slope: float
     gradient_ratio: float
+    penalty_pull: float = float("nan")
 
 
 def update_ratio(before: Array, after: Array) -> float:
@@ -92,6 +95,7 @@ def dynamics(
         penalty_share=penalty_share(arrays.get("dynamics/early_losses", np.zeros((0, 2)))),
         slope=slope(arrays.get("dynamics/losses", np.zeros(0))),
         gradient_ratio=_first_over_last(gradients[-1]) if gradients.size else float("nan"),
+        penalty_pull=_strongest(arrays.get("dynamics/early_pulls", empty)),
     )
 
 
@@ -120,6 +124,12 @@ def slope(losses: NDArray[Any]) -> float:
 
 def _median(values: NDArray[Any]) -> float:
     return float(np.median(values)) if values.size else float("nan")
+
+
+def _strongest(pulls: NDArray[Any]) -> float:
+    """Largest median over the steps (s, m), of kernels where it is known."""
+    medians = np.median(pulls, axis=0) if pulls.size else np.zeros(0)
+    return float(max(medians[~np.isnan(medians)], default=float("nan")))
 
 
 def _first_over_last(norms: NDArray[Any]) -> float:

@@ -11,6 +11,8 @@ from cae_cli.metrics.maps import INACTIVE_SHARE, INACTIVE_SPREAD
 
 Array = NDArray[np.float32]
 
+ALIKE = 0.3  # correlation of two draws of a value that depends on the image
+CHANCE = 3.0  # over the root of the number of images: a correlation that chance does not reach
 ROUNDING = 1e-6  # eigenvalues below this share of the largest are rounding (single precision)
 
 
@@ -27,12 +29,15 @@ class LatentUse:
         participation: (sum of the eigenvalues)² / sum of their squares, 1 to the effective rank.
         dead: share of values whose standard deviation over images is below 1 % of the median value's, or
             below 1e-5; 0 to 1.
+        informative: of a latent code that is drawn at random, the share of values that are alike when
+            the same image is encoded twice, see `informative`; NaN of one that is not drawn.
     """
 
     values: int
     effective_rank: float
     participation: float
     dead: float
+    informative: float = float("nan")
 
 
 def latent_use(latents: Array) -> LatentUse:
@@ -62,3 +67,23 @@ def latent_use(latents: Array) -> LatentUse:
         participation=float(1 / np.square(share).sum()),
         dead=dead,
     )
+
+
+def informative(first: Array, second: Array) -> float:
+    """Share of latent values that tell images apart, 0 to 1, from two draws of the same images.
+
+    Those whose correlation between the draws is above `ALIKE`, and above what chance gives with so few
+    images. A value whose posterior is the prior has 0 whatever its variance. NaN if both draws are
+    equal, or are not finite.
+
+    Args:
+        first: (n, ...) latent codes.
+        second: of the same images.
+    """
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (first, second))
+    if np.array_equal(a, b) or not np.isfinite(a + b).all():
+        return float("nan")
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = np.sqrt(np.square(a).mean(axis=0) * np.square(b).mean(axis=0))
+    correlation = (a * b).mean(axis=0) / np.where(size > 0, size, 1)
+    return float((correlation > max(ALIKE, CHANCE / np.sqrt(len(a)))).mean())

@@ -8,6 +8,8 @@ network:
 ``dynamics/early_updates``      (s, m) update ratios of the first steps, see `update_ratio`
 ``dynamics/updates``            (e, m) the same for the first step of each epoch
 ``dynamics/early_losses``       (s, 2) data loss and penalty of the first steps
+``dynamics/early_pulls``        (s, m) of the first steps, how hard penalties pull at each kernel, see
+                                `introspection.training_mode.Penalties`
 ``dynamics/losses``             (at most 1,024,) data loss of all steps, in parts of equal length
 ``dynamics/gradients``          (e, m) mean gradient norm of each kernel over the epoch
 ``dynamics/look_steps``         (k,) steps after which the feature maps were measured
@@ -65,6 +67,7 @@ class Recorder:
         self._early: list[list[float]] = []
         self._updates: list[list[float]] = []
         self._early_losses: list[tuple[float, float]] = []
+        self._pulls: list[Array] = []
         self._losses: list[Array] = []
         self._gradients: list[Array] = []
         self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
@@ -93,6 +96,10 @@ class Recorder:
         if inputs.size:
             count = max(2, self._room // inputs[0].size)
             self._batches.append((np.array(inputs[:count]), np.array(targets[:count])))
+
+    def pulls(self, values: Array) -> None:
+        """How hard the penalties pull at the kernels (m,) in one of the first steps."""
+        self._pulls.append(values)
 
     @property
     def _room(self) -> int:
@@ -166,6 +173,7 @@ class Recorder:
             "dynamics/early_updates": _rows(self._early, m),
             "dynamics/updates": _rows(self._updates, m),
             "dynamics/early_losses": _rows(self._early_losses, 2),
+            "dynamics/early_pulls": _rows(self._pulls, m),
             "dynamics/losses": np.concatenate([np.zeros(0, np.float32), *self._losses]),
             "dynamics/gradients": _rows(self._gradients, m),
             "dynamics/look_steps": np.array(steps, np.int64),
@@ -185,6 +193,7 @@ class Recorder:
         self._early = list(notes["dynamics/early_updates"])
         self._updates = list(notes["dynamics/updates"])
         self._early_losses = list(notes["dynamics/early_losses"])
+        self._pulls = list(notes["dynamics/early_pulls"])
         self._losses = [notes["dynamics/losses"]]
         self._gradients = list(notes["dynamics/gradients"])
         self._epochs = len(self._updates)

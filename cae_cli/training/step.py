@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from cae_cli.data import Images, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
+from cae_cli.introspection.training_mode import Penalties
 from cae_cli.metrics.quality import MSE_FLOOR
 from cae_cli.metrics.similarity import K1, K2, SIGMA, fitting_window
 from cae_cli.training.forward import cut, forward, may_be_cut
 from cae_cli.training.losses import StructuralSimilarity
 from cae_cli.training.options import Recipe
-from cae_cli.training.recorder import Recorder, kernels
+from cae_cli.training.recorder import EARLY, Recorder, kernels
 
 Tensor = Any
 
@@ -71,7 +72,11 @@ class CompiledSteps:
         self.batch_size = recipe.training.batch_size
         self.at_a_time = images_at_a_time(images.shape, images_that_fit(autoencoder.bytes_per_image))
         self.recorder = recorder
-        kernel_ids = {id(kernel) for kernel in kernels(self.model)}
+        weights = kernels(self.model)
+        self.penalties = Penalties(
+            self.model, weights, lambda _, targets, outputs: recipe.loss(targets, outputs)
+        )
+        kernel_ids = {id(kernel) for kernel in weights}
         self.is_kernel = [id(v) in kernel_ids for v in self.model.trainable_variables]
         self.width = len(WATCHED) + sum(self.is_kernel)
         plain = recipe.optimizer.build()
@@ -134,8 +139,11 @@ class CompiledSteps:
         for indices, start in self._pieces(order, first):
             step = first + start
             pixels = self.images.train[indices]
-            if self.recorder.wants_batch(step):
-                self.recorder.batches(*self._batches(pixels[0], step))
+            if step < EARLY:
+                batch = self._batches(pixels[0], step)
+                if self.recorder.wants_batch(step):
+                    self.recorder.batches(*batch)
+                self.recorder.pulls(self.penalties(*batch)[1])
             self.recorder.before(step, first_of_epoch=start == 0)
             values, finite = self.run_steps(
                 pixels,

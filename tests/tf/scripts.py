@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -111,6 +112,46 @@ def dense(
     ])  # fmt: skip
 
 
+class Sampling(keras.layers.Layer):
+    """Draws a latent code around its mean; adds ``weight`` times its divergence from the prior."""
+
+    def __init__(self, weight: float, **words: Any) -> None:
+        super().__init__(**words)
+        self.weight = weight
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs: Any) -> Any:
+        mean, log_var = inputs
+        exp = keras.ops.exp
+        divergence = -0.5 * keras.ops.sum(1 + log_var - keras.ops.square(mean) - exp(log_var), axis=-1)
+        self.add_loss(self.weight * keras.ops.mean(divergence))
+        noise = keras.random.normal(keras.ops.shape(mean), seed=self.seed_generator)
+        return mean + exp(0.5 * log_var) * noise
+
+
+def variational(
+    shape: Sequence[int],
+    *,
+    weight: float,
+    activation: Any = "relu",
+    output: Any = "sigmoid",
+    code: int = 8,
+) -> keras.Model:
+    """Two strides and a dense code that is drawn at random; ``weight`` is that of the divergence."""
+    h, w, c = shape
+    image = keras.Input(tuple(shape))
+    x = layers.Conv2D(16, 3, strides=2, padding="same", activation=activation)(image)
+    x = layers.Conv2D(16, 3, strides=2, padding="same", activation=activation)(x)
+    x = layers.Flatten()(x)
+    moments = layers.Dense(code, name="z_mean")(x), layers.Dense(code, name="z_log_var")(x)
+    x = Sampling(weight, name="z")(moments)
+    x = layers.Dense(h // 4 * (w // 4) * 16, activation=activation)(x)
+    x = layers.Reshape((h // 4, w // 4, 16))(x)
+    x = layers.Conv2DTranspose(16, 3, strides=2, padding="same", activation=activation)(x)
+    x = layers.Conv2DTranspose(c, 3, strides=2, padding="same", activation=output)(x)
+    return keras.Model(image, x)
+
+
 def diagnosed(
     model: keras.Model,
     images: Array,
@@ -143,7 +184,8 @@ def diagnosed(
         model.compile(optimizer, loss)
         split = {} if held_out is not None else {"validation_split": 0.1}
         targets = images if targets is None else targets
-        model.fit(images, targets, verbose=0, callbacks=[watch], **split, **fit)
+        with mock.patch("cae_cli.experiment.figures.draw"):  # nobody looks at them
+            model.fit(images, targets, verbose=0, callbacks=[watch], **split, **fit)
         return watch.outcome
 
 

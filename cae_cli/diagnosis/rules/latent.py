@@ -155,3 +155,46 @@ class PassThrough(Rule):
             *evidence,
             fixes=[*fixes.tighter(case), *fixes.deeper(case), fixes.input_noise(case)],
         )
+
+
+@RULES.add
+class PosteriorIsPrior(Rule):
+    """A variational autoencoder whose latent code is drawn alike for every image.
+
+    The divergence from the prior costs more than the image is worth, so the encoder says nothing, and
+    the decoder draws the mean image. Where a sum over the latent code stands beside a mean over
+    pixels, it weighs as many times too much as an image has pixels.
+    """
+
+    code = "CAE505"
+    problem = "the latent code is noise"
+    severity = Severity.ERROR
+    measured = "share of latent values with a correlation above 0.3 when the same image is drawn twice"
+    threshold = 0.02
+    source = (
+        "Variational autoencoders on MNIST have 0.6 to 1 where the divergence is divided by the pixels "
+        "or weighs less, and 0 where it is not."
+    )
+    picture = "perturbation_tests.png"
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        if case.too_early:
+            return self.skipped(case.too_early)
+        share = case.metrics.latent.informative
+        if not share < self.threshold:  # or the code is not drawn at random
+            return None
+        pixels = case.network.image_values
+        none = fixes.without(case, (), "nothing pulls the latent code to the prior")
+        weaker = Fix(
+            none.overrides,
+            "a mean over pixels and a sum over the latent code are of different size",
+            Safety.SAFE,
+            f"the divergence times {1 / pixels:.2g}, one over the {pixels} values of an image",
+            edit="weaker penalties",
+        )
+        return self.finding(
+            f"{share:.0%} of the {case.network.latent_values} latent values depend on the image",
+            Evidence("informative values", share, self.threshold, (0.3, 1), "of the latent values"),
+            fixes=(weaker, none),
+            advice="a smaller weight of the divergence from the prior, which grows during the training",
+        )

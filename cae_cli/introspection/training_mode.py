@@ -1,0 +1,141 @@
+"""What a network does in training mode, measured without a trace in its training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cae_cli.introspection.keras_internals import layers_inside, seeded, takes_training
+from cae_cli.introspection.layers import Model, Tensor, from_keras
+
+Array = NDArray[np.float32]
+
+
+@contextlib.contextmanager
+def unchanged(model: Model) -> Iterator[None]:
+    """In the block the model may run in training mode.
+
+    Afterwards running averages, metrics and the generators of random layers are what they were.
+    """
+    variables = [*model.non_trainable_variables, *getattr(model, "metrics_variables", [])]
+    state = [(v, np.array(v)) for v in variables]
+    with seeded(0):  # layers without a generator of their own share one of Keras
+        try:
+            yield
+        finally:
+            for variable, value in state:
+                variable.assign(value)
+
+
+@contextlib.contextmanager
+def quiet(model: Model) -> Iterator[None]:
+    """In the block dropout and added noise do nothing, in training mode too."""
+    rates = [
+        (layer, name, getattr(layer, name))
+        for layer in model.layers
+        for name in ("rate", "stddev")
+        if isinstance(getattr(layer, name, None), float)
+    ]
+    for layer, name, _ in rates:
+        setattr(layer, name, 0.0)
+    try:
+        yield
+    finally:
+        for layer, name, value in rates:
+            setattr(layer, name, value)
+
+
+class Penalties:
+    """What a model adds to its loss: penalties on weights and activations, ``add_loss``.
+
+    Args:
+        model: any Keras model.
+        kernels: m of its variables.
+        data_loss: from inputs, targets and outputs of a batch to its loss without penalties; None: as
+            the model was compiled. Then penalties are not known if it has no loss, or a training step
+            or a ``compute_loss`` of its own, which may add whatever it likes.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        kernels: Sequence[Any],
+        data_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        import keras
+        import tensorflow as tf
+
+        self.model = model
+        self.kernels = kernels
+        self.data_loss = data_loss
+        kind = type(model)
+        self.known = data_loss is not None or (
+            getattr(model, "loss", None) is not None
+            and kind.train_step is keras.Model.train_step
+            and kind.compute_loss is keras.Model.compute_loss
+        )
+        self.none = not may_penalise(model)
+        # Compiled, because random operations of TensorFlow keep their state within a function.
+        self._measured = tf.function(self._measure, autograph=False, reduce_retracing=True)
+
+    def __call__(self, inputs: Array, targets: Array) -> tuple[float, Array]:
+        """The sum of the penalties for a batch, and how hard they pull at each kernel.
+
+        Args:
+            inputs: (n, h, w, c).
+            targets: of the same shape.
+
+        Returns:
+            The sum, and (m,) norms of its gradient over those of the gradient of the data loss. NaN
+            where they are not known.
+        """
+        count = len(self.kernels)
+        if not self.known:
+            return float("nan"), np.full(count, np.nan, np.float32)
+        if self.none:
+            return 0.0, np.zeros(count, np.float32)
+        try:
+            with unchanged(self.model), np.errstate(all="ignore"):
+                penalty, pulls, others = self._measured(inputs, targets)
+                return float(penalty), np.asarray(pulls) / np.asarray(others)
+        except Exception:  # the model takes more than images, or its code does what it likes
+            self.known = False
+            return self(inputs, targets)
+
+    def _measure(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        import tensorflow as tf
+
+        model = self.model
+        variables = [kernel.value for kernel in self.kernels]
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = model(inputs, **({"training": True} if takes_training(model) else {}))
+            losses = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in model.losses]
+            if not losses:
+                return tf.zeros(()), tf.zeros(len(variables)), tf.ones(len(variables))
+            penalty = tf.add_n(losses)
+            if self.data_loss is None:
+                whole = model.compute_loss(x=inputs, y=targets, y_pred=outputs)
+                data_loss = tf.cast(whole, tf.float32) - penalty
+            else:
+                data_loss = self.data_loss(inputs, targets, outputs)
+        zero = tf.UnconnectedGradients.ZERO
+        norms = [
+            tf.stack([
+                tf.norm(tf.cast(g, tf.float32))
+                for g in tape.gradient(value, variables, unconnected_gradients=zero)
+            ])
+            for value in (penalty, data_loss)
+        ]  # fmt: skip
+        return penalty, norms[0], norms[1]
+
+
+def may_penalise(model: Model) -> bool:
+    """Whether a model may add to its loss: it has regularizers, or layers of a class of their own."""
+    parts = [model, *layers_inside(model)]
+    return any(v.regularizer is not None for v in model.trainable_variables) or any(
+        part.activity_regularizer is not None or not from_keras(type(part)) for part in parts
+    )
