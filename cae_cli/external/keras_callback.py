@@ -158,7 +158,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             )
         else:
             self.recorder.look_after(self._step, made)
-        self._step, self._penalty = self._step + made, math.nan
+        self._step += made
+        self._penalty = math.nan
 
     @undisturbed
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
