@@ -100,6 +100,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._loss_sum = 0.0  # sum over the steps of this epoch
         self._running: contextlib.ExitStack | None = None  # the run, while it is recorded
         self._left: list[Array] = []  # the weights at the end of the last fit
+        self._step = self._epoch = 0
+        self._penalty = math.nan  # of the next step
 
     # -- events of Keras ---------------------------------------------------------------------------
 
@@ -309,10 +311,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
     # -- images ------------------------------------------------------------------------------------
 
-    def _stored(self, images: Array, held_out: Array, **more: Any) -> Images:
+    def _stored(self, images: Array, held_out: Array, *, trained_on: bool = False) -> Images:
         """Images in the range of the network as those of a run."""
-        parts = {"train": stored(images, self.span), "validation": stored(held_out, self.span)}
-        return Images(**parts, source="fit", **more)
+        train, validation = stored(images, self.span), stored(held_out, self.span)
+        return Images(train=train, validation=validation, source="fit", trained_on=trained_on)
 
     def _passed(self) -> Images:
         """The images that passed; without validation data the last of them stand for held-out ones."""
