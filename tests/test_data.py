@@ -387,7 +387,7 @@ def test_one_group_is_split_by_images_and_noted() -> None:
     pool = numbered(40, groups=np.zeros(40, np.int64))
     images = split(pool, common(), "x")
     assert len(images.validation) == 4
-    assert "all patches come from one image" in images.notes[0]
+    assert "all images come from one file" in images.notes[0]
 
 
 def test_too_few_images_are_refused() -> None:

@@ -387,14 +387,6 @@ def test_folders_without_images_are_explained(tmp_path: Path) -> None:
     assert ".jpeg" in str(error.hint)
 
 
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
-    deep = np.linspace(0, 65535, 144).reshape(12, 12).astype(np.uint16)
-    for suffix in ("png", "tif", "pgm"):
-        save(tmp_path / suffix / f"a.{suffix}", deep)
-        read = read_folder(tmp_path / suffix)[0]
-        assert np.array_equal(read, np.round(deep / 257).astype(np.uint8)), suffix
-
-
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     upright = np.zeros((16, 32), np.uint8)
     upright[:, 16:] = 255  # dark left, bright right
@@ -539,13 +531,7 @@ def test_absurdly_large_images_count_as_unreadable(
 ) -> None:
     save(tmp_path / "a.png", grey())
     save(tmp_path / "b.png", grey(40, 40))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # Pillow refuses twice as many
     pool = configured("image_folder", path=str(tmp_path), unreadable=0.5).read()
     assert len(pool.images) == 1
     assert "b.png (too large: 1,600 pixels)" in pool.notes[0]
-
-
-def test_floating_point_images_are_not_guessed_at(tmp_path: Path) -> None:
-    save(tmp_path / "a.tif", np.random.default_rng(0).random((12, 12), dtype=np.float32))
-    told = refused("image_folder", path=str(tmp_path)).what
-    assert told == "none of 1 files can be read: a.tif (floating-point pixels)"

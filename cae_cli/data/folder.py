@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import re
 import stat
-import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.data.decoding import (
+    EXTENSIONS,
+    MOST_PIXELS_AT_ONCE,
+    Decoder,
+    Pixels,
+    Room,
+    Unreadable,
+    reason,
+)  # fmt: skip
 from cae_cli.data.images import Pool
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
 from cae_cli.data.spool import Spool
@@ -27,34 +34,13 @@ from cae_cli.errors import UserError, counted, printable
 from cae_cli.options import OptionError, option
 from cae_cli.system import memory
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 logger = logging.getLogger(__name__)
 
-Pixels = NDArray[np.uint8]  # (h, w) or (h, w, 3)
-
 MOST_THREADS = 8  # each decodes one image
-
-# A few bytes can describe an image of any size. Pillow refuses more than 89 million pixels; so many are
-# decoded at the same time. Decoding takes up to 16 bytes per pixel (palette, RGBA, background, result),
-# for photographs 8: less than two gigabytes for any files.
-MOST_PIXELS_AT_ONCE = 10**8
 # Bytes of Pillow's memory blocks. With smaller blocks, each thread would keep its peak memory.
 BLOCK = 2**26
 LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
 MOST_LOGGED = 1000  # unreadable files
-
-EXTENSIONS = (
-    *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
-    *(".png", ".ppm", ".tif", ".tiff", ".webp"),
-)
-# The formats of these extensions, recognised by content. Some other formats of Pillow start programs.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
-class _Unreadable(Exception):
-    """Why a file gives no image."""
 
 
 @dataclass
@@ -63,6 +49,9 @@ class _Reading:
 
     images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
+    types: dict[np.dtype[Any], int] = field(default_factory=dict)  # of pixels: the first such file
+    more: int = 0  # files with frames that are left out
+    left: int = 0  # those frames
     size: tuple[int, ...] = ()  # (h, w) of the first image
     other: tuple[int, tuple[int, ...]] | None = None  # the first of another size: its file, its size
     unreadable: list[str] = field(default_factory=list)  # each with the reason
@@ -74,8 +63,8 @@ class _Reading:
 class ImageFolder(DataOptions):
     """Your own image files, whole or cut into patches; names of sub-folders are labels.
 
-    Images are rotated as their EXIF data say. Transparent pixels become white. Animations give their
-    first frame. All images become 8-bit; for 16-bit values use ``data=npy`` or ``data=npz``.
+    Images are rotated as their EXIF data say. Transparent pixels become white. Animations and files of
+    several pages give their first frame. 16-bit and floating-point values are kept as they are.
     """
 
     path: str | None = option("folder of the image files; sub-folders are included")
@@ -90,6 +79,7 @@ class ImageFolder(DataOptions):
         least=8,
         most=4096,
     )
+    frames: str = option("frames of each file: first, all, or how many from the first one")
     channels: int | None = option("1: grey, 3: colour; null: 3 if any image has colour", choices=(1, 3))
     unreadable: float = option("maximum share of unreadable files", least=0, most=1)
     follow_links: bool = option("follow links to files and folders, each file once; false: ignore links")
@@ -106,10 +96,10 @@ class ImageFolder(DataOptions):
         return f"data.image_size={self.image_size}" if self.image_size else None
 
     def read(self) -> Pool:
-        """Images (n, h, w) or (n, h, w, 3) uint8, one group for each file cut into patches.
+        """Images (n, h, w) or (n, h, w, 3), one group for each file with several images.
 
         Raises:
-            UserError: no images, too many unreadable ones, images of different sizes.
+            UserError: no images, too many unreadable ones, images of different sizes or kinds.
         """
         root = folder_at(self.path, "folder/with/images")
         if self.patches and self.image_size and self.patches > self.image_size:
@@ -118,8 +108,9 @@ class ImageFolder(DataOptions):
                 f"must be at most data.image_size, got {self.patches} and {self.image_size}",
                 hint=f"use data.patches={self.image_size}, or a larger data.image_size",
             )
+        decoder = self._decoder()
         files, notes = _find(root, self.follow_links)
-        reading = self._read_all(files, root)
+        reading = self._read_all(files, root, decoder)
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
@@ -139,14 +130,21 @@ class ImageFolder(DataOptions):
                 where=root,
                 hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
             )
+        _check_types(reading.types, files, root, notes)
+        if reading.more:
+            notes.append(
+                f"{counted(reading.left, 'frame')} left out of {counted(reading.more, 'file')} "
+                f"with more than {decoder.frames}; data.frames=all reads them"
+            )
+        several = self.patches or len(set(reading.files)) < len(reading.files)
         return Pool(
             images=reading.images.array(),
             labels=_labels([files[i] for i in reading.files]),
-            groups=np.array(reading.files) if self.patches else None,
+            groups=np.array(reading.files) if several else None,
             notes=tuple(notes),
         )
 
-    def _read_all(self, files: list[str], root: Path) -> _Reading:
+    def _read_all(self, files: list[str], root: Path, decoder: Decoder) -> _Reading:
         from PIL import Image
 
         reading = _Reading()
@@ -155,33 +153,40 @@ class ImageFolder(DataOptions):
         core.set_block_size(max(BLOCK, core.get_block_size()))
         threads = min(os.cpu_count() or 1, MOST_THREADS)
         at_once = 4 * threads if self.image_size else threads  # whole pictures may be large
-        room = _Room(MOST_PIXELS_AT_ONCE)
 
-        def decoded(name: str) -> Pixels | str:
+        def decoded(name: str) -> tuple[list[Pixels], int] | str:
             try:
-                return self._decode(root / name, room)
-            except Exception as error:  # Pillow's decoders raise what they like at damaged files
-                return _reason(error)
+                _check_size((root / name).stat().st_size)
+                with (root / name).open("rb") as content:
+                    return decoder.read(content)
+            except Exception as error:  # decoders raise what they like at damaged files
+                return reason(error)
 
         # Pillow decodes without Python's lock.
         with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-            # Pillow's warnings about unusual files do not help here, except that for huge images.
+            # Pillow's warnings about unusual files do not help here.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             for start in range(0, len(files), at_once):
                 some = files[start : start + at_once]
-                for i, pixels in enumerate(pool.map(decoded, some), start):
-                    self._take(reading, i, pixels, printable(files[i]))
+                for i, frames in enumerate(pool.map(decoded, some), start):
+                    self._take(reading, i, frames, printable(files[i]))
         return reading
 
-    def _take(self, reading: _Reading, i: int, pixels: Pixels | str, name: str) -> None:
-        if isinstance(pixels, str):
-            reading.unreadable.append(f"{name} ({pixels})")
+    def _take(
+        self, reading: _Reading, i: int, decoded: tuple[list[Pixels], int] | str, name: str
+    ) -> None:
+        if isinstance(decoded, str):
+            reading.unreadable.append(f"{name} ({decoded})")
             return
-        found = list(_patches(pixels, self.patches)) if self.patches else [pixels]
+        found, left = decoded
+        reading.more += left > 0
+        reading.left += left
+        if self.patches:
+            found = [patch for frame in found for patch in _patches(frame, self.patches)]
         if not found:
             reading.small.append(name)
         for image in found:
+            reading.types.setdefault(image.dtype, i)
             reading.size = reading.size or image.shape[:2]
             if image.shape[:2] == reading.size:
                 reading.images.append(image)
@@ -189,47 +194,19 @@ class ImageFolder(DataOptions):
                 reading.other = i, image.shape
         reading.files += [i] * len(found)
 
-    def _decode(self, file: Path, room: _Room) -> Pixels:
-        """The image of a file, (h, w) or (h, w, 3).
-
-        Raises:
-            Exception: of any kind, by Pillow: it cannot be decoded.
-        """
-        from PIL import Image, ImageOps
-
-        size = file.stat().st_size
-        if not size:
-            raise _Unreadable("empty")
-        if size > LARGEST_FILE:
-            raise _Unreadable(f"too large: {memory.amount(size)}")
-        # Given a path, Pillow maps the file and swaps the sides of a rotated TIFF.
-        with file.open("rb") as content, Image.open(content, formats=FORMATS) as opened:
-            if self.image_size:
-                # JPEG decodes at a half, quarter, eighth for a fraction of the time.
-                opened.draft(None, (2 * self.image_size, 2 * self.image_size))
-            with room.taken(opened.width * opened.height):
-                ImageOps.exif_transpose(opened, in_place=True)
-                return self._shaped(_eight_bits(opened))
-
-    def _shaped(self, image: Image.Image) -> Pixels:
-        """The pixels of an image in mode L or RGB, in the configured size and channels."""
-        from PIL import Image, ImageOps
-
-        if self.channels == 1:
-            image = image.convert("L")
-        side = self.image_size
-        if side and self.patches:
-            shorter = min(image.size)
-            width, height = (max(side, round(x * side / shorter)) for x in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-        elif side:
-            image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image)
-        if self.channels is None and pixels.ndim == 3 and _is_grey(pixels):
-            return pixels[..., 0]
-        if self.channels == 3 and pixels.ndim == 2:
-            return np.repeat(pixels[..., np.newaxis], 3, axis=2)
-        return pixels
+    def _decoder(self) -> Decoder:
+        frames = {"first": 1, "all": None}.get(self.frames, 0)
+        if frames == 0 and re.fullmatch("[1-9][0-9]{0,8}", self.frames):
+            frames = int(self.frames)
+        if frames == 0:
+            raise OptionError(
+                "data.frames",
+                f"must be first, all, or how many frames of each file, got {self.frames}",
+                hint="use data.frames=all",
+            )
+        return Decoder(
+            self.image_size, not self.patches, self.channels, frames, Room(MOST_PIXELS_AT_ONCE)
+        )
 
     def _complain(self, files: list[str], total: int, root: Path, notes: list[str]) -> None:
         if len(files) == total:
@@ -249,51 +226,6 @@ class ImageFolder(DataOptions):
             logger.warning("unreadable, left out: %s", file)
         if len(files) > MOST_LOGGED:
             logger.warning("unreadable, left out: %d more", len(files) - MOST_LOGGED)
-
-
-class _Room:
-    """Limits the number of pixels that are decoded at the same time."""
-
-    def __init__(self, pixels: int) -> None:
-        self._pixels = self._left = pixels
-        self._changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Waits until the pixels are free, and reserves them for the block."""
-        pixels = min(pixels, self._pixels)  # a larger image is decoded by itself
-        with self._changed:
-            self._changed.wait_for(lambda: pixels <= self._left)
-            self._left -= pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._left += pixels
-                self._changed.notify_all()
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    text = str(error)
-    match error:
-        case _Unreadable():
-            return text
-        case UnidentifiedImageError():
-            return "not an image"
-        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            pixels = re.search(r"\d+", text)
-            return f"too large: {int(pixels[0]):,} pixels" if pixels else "too large"
-        case MemoryError():
-            return "too large for the memory"
-        case OSError(strerror=str() as problem):
-            return problem.lower()
-        case _ if "truncated" in text.lower():
-            return "truncated"
-        case _:
-            return "too large inside" if "too large" in text else "damaged"
 
 
 class _Search:
@@ -408,32 +340,32 @@ def _find(root: Path, follow_links: bool) -> tuple[list[str], list[str]]:
     return sorted(found.images, key=lambda name: name.split("/")), notes
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB.
+def _check_size(size: int) -> None:
+    """Raises an error for a file of so many bytes that is not even opened."""
+    if not size:
+        raise Unreadable("empty")
+    if size > LARGEST_FILE:
+        raise Unreadable(f"too large: {memory.amount(size)}")
+
+
+def _check_types(
+    types: dict[np.dtype[Any], int], files: list[str], root: Path, notes: list[str]
+) -> None:
+    """Checks that one scale fits all images; white is known for 8 and 16 bits, so these may be mixed.
 
     Raises:
-        _Unreadable: its values have no known range.
+        UserError: other kinds of numbers beside each other.
     """
-    from PIL import Image
-
-    if image.mode == "F":
-        raise _Unreadable("floating-point pixels")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        values = np.asarray(image).astype(np.int32)
-        if values.min() < 0 or values.max() > 65535:
-            raise _Unreadable("more than 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.mode in ("LAB", "HSV"):
-        raise _Unreadable(f"{image.mode} colours")
-    if image.has_transparency_data:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _is_grey(pixels: Pixels) -> bool:
-    red = pixels[..., :1]
-    return bool((pixels == red).all())
+    if set(types) == {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        notes.append("8-bit files beside 16-bit files: 255 and 65535 are both white")
+    elif len(types) > 1:
+        (one, i), (other, k) = list(types.items())[:2]
+        raise UserError(
+            f"the images hold different kinds of numbers: {one} in {printable(files[i])}, "
+            f"{other} in {printable(files[k])}",
+            where=root,
+            hint="put them into a folder for each kind, since no scale fits both",
+        )
 
 
 def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.data import spool
 from cae_cli.data.images import Pool
 from cae_cli.errors import UserError, printable
 
@@ -243,17 +244,17 @@ def _apply(rule: _Scale, images: Array) -> tuple[Array, bool]:
     """Scaled images, and whether values outside the range had to be clipped."""
     if images.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
         return images, False
-    if (rule.black, rule.white) == (0, 1):
-        scaled = images.astype(np.float32, copy=False)
+    if (rule.black, rule.white) == (0, 1) and images.dtype == np.float32:
+        low, high = images.min(), images.max()
+        scaled = images if 0 <= low <= high <= 1 else np.clip(images, 0, 1)
     else:
         # In parts, so that the double precision that wide integers need never holds all images.
-        scaled = np.empty(images.shape, np.float32)
+        scaled, low, high = spool.empty_like(images, np.float32), 0.0, 1.0
         for start in range(0, len(images), 256):
             part = np.subtract(images[start : start + 256], rule.black, dtype=np.float64)
-            scaled[start : start + 256] = np.divide(part, rule.white - rule.black, out=part)
-    low, high = scaled.min(), scaled.max()
-    if low < 0 or high > 1:
-        scaled = np.clip(scaled, 0, 1)
+            np.divide(part, rule.white - rule.black, out=part)
+            low, high = min(low, part.min()), max(high, part.max())
+            scaled[start : start + 256] = np.clip(part, 0, 1, out=part)
     return scaled, bool(low < -_SLACK or high > 1 + _SLACK)
 
 

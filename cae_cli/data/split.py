@@ -40,7 +40,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
     else:
         if pool.groups is not None:
             notes.append(
-                "all patches come from one image, so training and validation patches are neighbours"
+                "all images come from one file, so training and validation images are neighbours"
             )
         train, validation = _by_images(order, options)
     if options.train is not None and len(train) < options.train:
