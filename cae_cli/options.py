@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -24,6 +25,8 @@ T = TypeVar("T")
 # Bounds of every number, declared or not: float32 computes with such numbers, and with their squares.
 LARGEST = 1e12
 LARGEST_WHOLE = 10**15
+# Options that are paths, which may be typed as they are.
+PATH_KEYS = ("data.path",)
 SMALLEST = 1e-9  # of a number that must be greater than 0
 
 
@@ -201,7 +204,41 @@ def written(text: object) -> str:
 
 def override_to_paste(key: str, value: object) -> str:
     """The override that gives a key this text, to be pasted into a shell."""
-    return to_paste(f"{key}={written(value)}")
+    return to_paste(as_typed(f"{key}={written(value)}"))
+
+
+def for_hydra(override: str, *, sweep: bool = False) -> str:
+    """An override as typed, with a path in the quotes that Hydra's grammar needs.
+
+    So a path is typed as for any other program, whatever it contains. Left as they are: null, what is in
+    quotes already or escaped, an interpolation, and in a sweep a function. A path that exists is meant.
+
+    Args:
+        override: of the command line.
+        sweep: whether commas separate several values.
+    """
+    key, _, value = override.partition("=")
+    if key.lstrip("+") not in PATH_KEYS or value.lower() in ("", "null"):
+        return override
+    special = r"""^['"]|\$\{|\\""" + (r"""|^\w+\(|,.*['"]""" if sweep else "")
+    if re.search(special, value) and not _exists(value):
+        return override
+    several = sweep and "," in value and not _exists(value)
+    return f"{key}={','.join(map(written, value.split(',') if several else [value]))}"
+
+
+def as_typed(override: str, *, sweep: bool = False) -> str:
+    """The inverse of `for_hydra`: a path without quotes, unless it needs them."""
+    key, _, value = override.partition("=")
+    plain = f"{key}={value[1:-1]}"
+    return plain if value[:1] == "'" and for_hydra(plain, sweep=sweep) == override else override
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no permission, too long, ~nobody
+        return False
 
 
 def quoted(value: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cae_cli.commands import arguments
 from cae_cli.commands.report import main as report
 from cae_cli.config import compose
 from cae_cli.data.source import folder_at
@@ -47,10 +48,58 @@ def test_a_path_is_neither_a_flag_nor_a_home_folder(tmp_path, monkeypatch):
     assert to_paste("cae", Path("runs/a")) == "cae runs/a"
 
 
+def path_set_by(word: str) -> str:
+    """The path that a word of the command line gives to ``data.path``."""
+    flags = arguments.parse("cae check", [word])
+    return next(iter(compose.parsed(flags.overrides))).value()
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize("path", [
+    "photos", "two words", "a=b", "a,b", "[1] (2) {3}", "it's", 'a "quote"', "Bäume/Größe", "~/photos",
+    "2024", "true", "a:b@c", "#1 & more", "$HOME", "-x", "写真", "%d", "*", "a\\b", "'quoted'",
+])  # fmt: skip
+def test_a_path_that_exists_is_typed_as_it_is(path, sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / path.removeprefix("~/")).mkdir(parents=True)
+    word = f"data.path={path}"
+    flags = arguments.parse("cae train", [word, *["-m"] * sweep])
+    assert next(iter(compose.parsed(flags.overrides))).value() == path
+    assert compose.jobs(flags.overrides) == [flags.overrides]
+    # What is shown to be pasted is what was typed, and means the same.
+    shown = arguments.train_command(flags)[-1]
+    assert arguments.parse("cae train", [shown, *["-m"] * sweep]).overrides == flags.overrides
+    if not set(path) & {*"'\\$"}:
+        assert shown == word
+
+
+@pytest.mark.parametrize(("word", "path"), [
+    ("data.path='a b'", "a b"), ('data.path="~/photos"', "~/photos"), ("data.path=a\\,b", "a,b"),
+    ("data.path=null", None), ("++data.path=a b", "a b"), ("data.path=${task_name}", "train"),
+])  # fmt: skip
+def test_what_is_written_in_hydras_grammar_still_means_the_same(word, path):
+    flags = arguments.parse("cae check", ["data=image_folder", word])
+    assert compose.checked(flags.overrides)[1].data.path == path
+
+
+@pytest.mark.parametrize(("word", "paths"), [
+    ("data.path=a b,~/c,d", ["a b", "~/c", "d"]), ("data.path='a b','c d'", ["a b", "c d"]),
+    ("data.path=choice(a,b)", ["a", "b"]), ("data.path='a,b'", ["a,b"]),
+])  # fmt: skip
+def test_a_sweep_takes_several_paths(word, paths):
+    flags = arguments.parse("cae train", ["-m", "data=image_folder", word])
+    jobs = compose.jobs(flags.overrides)
+    assert [list(compose.parsed(job))[1].value() for job in jobs] == paths
+    command = arguments.train_command(flags)
+    assert arguments.parse("cae train", command[2:]).overrides == flags.overrides
+
+
 def test_an_override_to_paste_sets_the_text(tmp_path):
     names = [name for name in NASTY if name != "\udcff.bytes"]  # overrides are UTF-8 text
     words = pasted(" ".join(override_to_paste("data.path", name) for name in names), tmp_path)
-    assert [override.value() for override in compose.parsed(words)] == names
+    assert [path_set_by(word) for word in words] == names
+    assert override_to_paste("data.path", "two words, a=b").count("'") == 2  # those of the shell
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -63,7 +112,7 @@ def test_hints_name_the_folder(name, tmp_path, monkeypatch):
         with pytest.raises(UserError) as caught:
             function(*arguments)
         words = pasted(re.sub("^.*?: |^use ", "", caught.value.hint), tmp_path)
-        named = [next(iter(compose.parsed([w]))).value() if "path=" in w else w for w in words]
+        named = [path_set_by(word) if "path=" in word else word for word in words]
         return path in [tmp_path / word for word in named]
 
     setup = run / "run.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cae_cli.errors import UserError, to_paste
-from cae_cli.options import key_of
+from cae_cli.options import as_typed, for_hydra, key_of
 from cae_cli.report.numbers import seconds_of
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         raise UserError(
             "--experimental-rerun loads a pickle file, which can run any code", where="command line"
         )
+    flags.overrides = [for_hydra(override, sweep=flags.multirun) for override in flags.overrides]
     for override in flags.overrides:
         if key_of(override) == "hydra.mode":
             raise UserError(
@@ -229,7 +230,7 @@ def train_command(flags: argparse.Namespace) -> list[str]:
         command += ["-cn", flags.config_name]
     if flags.trust_configs:
         command += ["--trust-configs"]
-    return [*command, *flags.overrides]
+    return [*command, *(as_typed(word, sweep=flags.multirun) for word in flags.overrides)]
 
 
 def say_how_to_resume(run: Run) -> None:

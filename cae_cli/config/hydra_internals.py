@@ -58,7 +58,7 @@ from cae_cli.config.trust import (
     readable,
     violations,
 )
-from cae_cli.options import key_of
+from cae_cli.options import as_typed, key_of
 
 MOST_LOADS = 500  # of configs, three for each file of a defaults list; those of cae make some 80
 
@@ -251,7 +251,7 @@ class Loader(ConfigLoaderImpl):
             own = key_of(override)
             is_within = key.startswith(f"{own}.") and ("." in own or "{" in override)
             if own in (key, plain) or own.startswith(f"{key}.") or is_within:
-                return f"{source}: {override}"
+                return f"{source}: {as_typed(override)}"
         parts = plain.split(".")
         for length in range(len(parts), 0, -1):  # a key without a value: the file of its group
             for file, content in reversed(self.files):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from cae_cli.options import as_typed
+
 # What cae writes: config files run no code, unlike --rules; the rest are overrides of options.
 _WITH_VALUE = ("-cd", "--config-dir", "-cn", "--config-name")
-_ALONE = ("-m", "--multirun")
+_SWEEP = ("-m", "--multirun")
 _KEY = r"(?!hydra\b)[A-Za-z_][\w./@-]*"
 _OVERRIDE = re.compile(rf"[+]{{0,2}}{_KEY}=.*|~{_KEY}(=.*)?", re.DOTALL)
 _RESOLVER = re.compile(r"\$\{[^}]*:")  # may read the environment
@@ -35,6 +37,6 @@ def fit_to_paste(command: Any) -> list[str]:
         word = words.pop(0)
         if word in _WITH_VALUE and words and not words[0].startswith("-"):
             kept += [word, words.pop(0)]
-        elif word in _ALONE or (_OVERRIDE.fullmatch(word) and not _RESOLVER.search(word)):
-            kept.append(word)
+        elif word in _SWEEP or (_OVERRIDE.fullmatch(word) and not _RESOLVER.search(word)):
+            kept.append(as_typed(word, sweep=not {*_SWEEP}.isdisjoint(command)))
     return kept

@@ -15,7 +15,7 @@ from cae_cli import experiment
 from cae_cli.config.schema import Config
 from cae_cli.diagnosis import Finding, Fix, Safety
 from cae_cli.errors import UserError, to_paste
-from cae_cli.options import key_of
+from cae_cli.options import as_typed, key_of
 from cae_cli.runs.folder import Run
 from cae_cli.sweep.batch import BatchRun
 from cae_cli.treatment.random_control import ANYTHING, RandomControl, with_changes
@@ -305,4 +305,4 @@ class GoodPractice:
 
 def reproduced(overrides: Sequence[str], seed: int) -> str:
     """The command that repeats a run of an arm."""
-    return to_paste("cae", "train", *overrides, f"seed={seed}")
+    return to_paste("cae", "train", *map(as_typed, overrides), f"seed={seed}")
