@@ -102,7 +102,8 @@ def healthy():
         ),
         dataset=DatasetStatistics(
             4096, 1000, 0.0, 1.0, black=-1.38, variance=0.087, image_std=0.32, flat=0.0,
-            distinct=1.0, repeated=0.0, correlation=0.85,
+            distinct=1.0, repeated=0.0, correlation=0.85, beyond=0.0, filled=1.0, brightness=0.5,
+            contrast=0.5, detail=0.5,
         ),
         spectrum=Spectrum(
             sharpness=0.2, power=0.15, coherence=0.2, sharpening_gain=1.0, checkerboard=2.0
@@ -168,6 +169,7 @@ CASES = {
     "CAE106": (changed("dataset", repeated=0.5), changed("dataset", repeated=0.05)),
     "CAE107": (changed("dataset", flat=0.3), changed("dataset", flat=0.05)),
     "CAE108": (changed("order", inflation=8.0), changed("order", inflation=2.4)),
+    "CAE109": (changed("dataset", beyond=1.0), changed("dataset", beyond=0.1)),
     "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (
         replace(

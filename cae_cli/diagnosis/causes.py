@@ -28,6 +28,10 @@ CONSEQUENCES = {
     "CAE104": f"{NOT_LEARNED} CAE105 CAE211 CAE501 CAE602",  # noise
     "CAE105": f"{LIMITED} CAE501 CAE602",  # noisy images
     "CAE108": f"{NEVER_LEARNED} CAE207 CAE304 CAE501",  # images in an order
+    # held-out images of another kind: no figure on them tells anything
+    "CAE109": (
+        f"{NEVER_LEARNED} CAE204 CAE205 CAE304 CAE305 CAE501 CAE502 CAE503 CAE601 CAE603 CAE604 CAE605"
+    ),
     # training
     "CAE201": f"{NEVER_LEARNED} CAE207 CAE501",  # diverged
     "CAE202": "CAE302 CAE303 CAE401",  # nothing learned

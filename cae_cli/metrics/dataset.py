@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.metrics.batches import batches
+from cae_cli.metrics.shift import shift
 
 Array = NDArray[np.float32]
 
@@ -36,6 +38,8 @@ class DatasetStatistics:
         distinct: share of training images that differ from every earlier one.
         repeated: share of held-out images that are among the training images.
         correlation: `metrics.batches.neighbour_correlation` of the training images.
+        beyond, filled, brightness, contrast, detail: `metrics.shift.Shift` of the held-out images; NaN
+            for runs of older versions.
     """
 
     train: int
@@ -49,6 +53,11 @@ class DatasetStatistics:
     distinct: float
     repeated: float
     correlation: float
+    beyond: float = math.nan
+    filled: float = math.nan
+    brightness: float = math.nan
+    contrast: float = math.nan
+    detail: float = math.nan
 
 
 def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
@@ -89,6 +98,7 @@ def dataset(
         distinct=len(seen) / len(train),
         repeated=repeats(train, held_out) if repeated is None else repeated,
         correlation=as_batches.correlation,
+        **asdict(shift(train, held_out)),
     )
 
 

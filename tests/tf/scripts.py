@@ -55,6 +55,20 @@ def patches(side: int = 32, count: int = 1024, *, colour: bool = False) -> Array
     return np.stack([found[i] for i in rng.permutation(count)])
 
 
+def apart(number: int, side: int = 32, count: int = 600) -> tuple[Array, Array]:
+    """Grey patches of all photographs but one, and a tenth as many of that one."""
+    rng = np.random.default_rng(0)
+    files = sorted(_real("photos").iterdir())
+
+    def of(path: Path) -> Array:
+        photo = _photo(path, False)
+        corners = rng.integers(0, np.array(photo.shape[:2]) - side + 1, (count // 10, 2))
+        return np.stack([photo[top : top + side, left : left + side] for top, left in corners])
+
+    held_out = of(files.pop(number))
+    return rng.permutation(np.concatenate([of(path) for path in files]))[:count], held_out
+
+
 @functools.cache
 def _photo(path: Path, colour: bool) -> Array:
     with Image.open(path) as opened:

@@ -12,6 +12,7 @@ import pytest
 from cae_cli import Diagnosis
 from cae_cli.report import figures
 from tests.tf.scripts import (
+    apart,
     archived,
     dense,
     diagnosed,
@@ -99,3 +100,55 @@ def test_a_shuffle_buffer_smaller_than_a_class_mixes_nothing():
 
     assert first_cause(trained(64)) == "CAE108"
     assert "CAE108" in trained(4000).diagnosis.passed
+
+
+# -- held-out images unlike the training images -------------------------------------------------------
+
+
+def validated(network, images, held_out, *, given=False, **fit):
+    """The outcome of a training with this validation data, from which the callback takes its own."""
+    model = network(images.shape[1:])
+    model.compile("adam", "mse")
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Diagnosis(*((images, held_out) if given else ()), folder=folder, verbose=0)
+        pairs = (held_out, held_out)
+        model.fit(images, images, validation_data=pairs, verbose=0, callbacks=[watch], **fit)
+    return watch.outcome
+
+
+def parts(name, count):
+    images = patches(32, count, colour=True) if name == "photos" else archived(name, count)[0]
+    return images[: -count // 8], images[-count // 8 :]
+
+
+def test_validation_images_that_nobody_rescaled_are_unlike_the_training_images():
+    images, held_out = parts("fashion_mnist", 640)
+    outcome = validated(strided, images, 255 * held_out, epochs=8)
+    assert first_cause(outcome) == "CAE109"
+    assert [finding.code for finding in outcome.diagnosis.causes] == ["CAE109"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("network", "data", "change"),
+    [
+        (pooled, ("mnist", 1600), lambda x: 255 * x),
+        (dense, ("omniglot", 1600), lambda x: (x - 0.1) / 0.3),
+        (strided, ("photos", 1024), lambda x: 2 * x - 1),
+        (strided, ("fashion_mnist", 1600), lambda x: x / 255),
+        (dense, ("fashion_mnist", 1600), lambda x: 1 - x),
+        (pooled, ("photos", 1024), lambda x: 0.3 * x),
+    ],
+)
+def test_other_held_out_images_unlike_the_training_images(network, data, change):
+    images, held_out = parts(*data)
+    outcome = validated(network, images, change(held_out), epochs=8, given=data[0] == "photos")
+    assert [finding.code for finding in outcome.diagnosis.causes] == ["CAE109"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("network", "number"), [(strided, 2), (pooled, 3), (dense, 6)])
+def test_photographs_of_their_own_are_of_the_kind_of_the_others(network, number):
+    """Patches of an unusual photograph of which no training patch is."""
+    outcome = validated(network, *apart(number), epochs=8)
+    assert "CAE109" in outcome.diagnosis.passed

@@ -286,3 +286,78 @@ class UnmixedBatches(Rule):
         if limit > 1 + (order.images - 1) * self.usual:
             return self.skipped("the first batches have too few images to tell their order")
         return None
+
+
+@RULES.add
+class OtherHeldOutImages(Rule):
+    """What is measured on such images says nothing about the filters.
+
+    A generator that divides by 255 beside validation data that nothing divides, or another
+    normalisation, makes the output look collapsed.
+    """
+
+    code = "CAE109"
+    problem = "the held-out images are unlike the training images"
+    severity = Severity.ERROR
+    when = When.ALWAYS
+    measured = (
+        "share of held-out images with values outside the range of the training images; the share of "
+        "that range that they fill; where they are reconstructed worse, also whether nearly all of them "
+        "are brighter, darker, or of more or less contrast or detail"
+    )
+    threshold = 0.5
+    source = (
+        "It is 0 on Fashion-MNIST, MNIST, Omniglot and for each of 14 photographs among the others. "
+        "These fill 0.60 of the range or more, and at most 0.76 of the pairs are certainly ordered."
+    )
+    # Images from 0 to 1 fill half of a range from -1 to 1.
+    least_filled = 0.5
+    separated = 0.9  # share of pairs of a training and a held-out image that are ordered
+    gap = 0.04  # of explained variance, as in CAE501; a linear decoder fails on such images as well
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        dataset = case.dataset
+        if math.isnan(dataset.beyond):
+            return self.skipped("the two sets were not compared")
+        advice = "prepare both by the same code: scale, normalisation, colour channels, inversion"
+        if dataset.beyond > self.threshold:
+            return self.finding(
+                f"{dataset.beyond:.0%} of the held-out images have values outside the range of the "
+                "training images",
+                Evidence(
+                    "images of another range", dataset.beyond, self.threshold, (0, 0.01), "of them"
+                ),
+                advice=advice,
+            )
+        if dataset.held_out < FEWEST_IMAGES:
+            return self.skipped("there are too few held-out images")
+        if dataset.filled <= self.least_filled:
+            return self.finding(
+                f"the held-out images fill {dataset.filled:.1%} of the range of the training images",
+                Evidence("filled", dataset.filled, self.least_filled, (0.9, 1), "of the range"),
+                advice=advice,
+            )
+        if case.trained is None or case.unusable:
+            return None
+        q = case.metrics.quality
+        worse = q.train_explained_variance - q.explained_variance - q.mse.margin / q.mean_image_mse
+        return self._by_kind(case, advice) if worse > self.gap else None
+
+    def _by_kind(self, case: Case, advice: str) -> Finding | None:
+        """The finding on images that are told apart by what they show."""
+        words = {
+            "brightness": ("darker", "brighter"),
+            "contrast": ("of less contrast", "of more contrast"),
+            "detail": ("of less detail", "of more detail"),
+        }
+        shares = {name: getattr(case.dataset, name) for name in words}
+        name = max(shares, key=lambda name: abs(shares[name] - 0.5))
+        ordered = 0.5 + abs(shares[name] - 0.5)
+        if ordered <= self.separated:
+            return None
+        return self.finding(
+            f"a held-out image is {words[name][shares[name] > 0.5]} than a training image in "
+            f"{ordered:.1%} of all pairs",
+            Evidence(f"ordered by {name}", ordered, self.separated, (0.24, 0.76), "of the pairs"),
+            advice=advice,
+        )
