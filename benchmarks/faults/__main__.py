@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.faults import benchmark, page, report
@@ -54,6 +55,9 @@ With --part outside, out of these options --data, --out (default: runs/outside),
 
   --draw SEED             which mutants are drawn (default: 1)
   --no-training           judge what is trained, with the rules of today
+  --try-fixes SECONDS     also try edits on each killed mutant for so long, and
+                          train it with the one that is reported and with
+                          random changes (default: off)
 
 Corruptions of the images (in a case: corrupt: repeats_16):
 {corruptions}
@@ -84,6 +88,7 @@ def main(arguments: list[str]) -> int:
         json={"action": "store_true"},
         draw={"type": count, "default": 1},
         **{"no-fixes": {"action": "store_true"}, "no-training": {"action": "store_true"}},
+        **{"try-fixes": {"type": count}},
     )
     if flags.help:
         docs = [corruption.doc for corruption in CORRUPTIONS.values()]
@@ -131,8 +136,10 @@ def _outside(flags: argparse.Namespace) -> int:
 
         made = run.whole if flags.part == "outside" else run.smoke
         request = made(flags.draw, flags.data.resolve(), out, flags.jobs)
+        request = replace(request, try_fixes=flags.try_fixes)
         judged = run.run(request, terminal.Screen().say, train=not flags.no_training)
         words = [*COMMAND.split(), "--part", flags.part, "--draw", str(flags.draw), "--data", "DIR"]
+        words += ["--try-fixes", str(flags.try_fixes)] if flags.try_fixes else []
         figures = record.record(
             flags.draw, request.n_seeds, request.n_mutants, judged, shlex.join([*words, "--record"])
         )

@@ -143,7 +143,9 @@ def read(path: Path) -> Record:
 
 
 def restored(kind: Any, value: Any) -> Any:
-    """A dataclass, with those in it, from its plain form; the reverse of `runs.folder.plain`.
+    """A dataclass, with those in it, from its plain form; the reverse of `runs.json_files.plain`.
+
+    Fields that an older record lacks get their default.
 
     Args:
         kind: a dataclass, or the type of one of its fields.
@@ -154,7 +156,8 @@ def restored(kind: Any, value: Any) -> Any:
         return None if value is None else restored(arguments[0], value)
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{f.name: restored(hints[f.name], value[f.name]) for f in fields(kind)})  # type: ignore[operator]
+        known = [f.name for f in fields(kind) if f.name in value]
+        return kind(**{name: restored(hints[name], value[name]) for name in known})  # type: ignore[operator]
     if origin is tuple:
         return tuple(restored(arguments[0], item) for item in value)
     if origin is not None:  # a mapping

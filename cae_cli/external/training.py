@@ -201,10 +201,7 @@ class Training:
 
         with seeded(seed):
             model = rebuilt(self.model)
-            own = [] if self.penalties == 1 else [x for x in layers_of(model) if adds_losses(x)]
-            with contextlib.ExitStack() as stack:
-                for layer in own:
-                    stack.enter_context(scaled_losses(layer, self.penalties))
+            with scaled_penalties(model, self.penalties):
                 try:
                     loss = {} if self.loss is None else {"loss": self.loss}
                     model.compile(optimizer=self.optimizer.new(), **loss, **self.words)
@@ -261,6 +258,16 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def layers_of(model: keras.Model) -> list[Layer]:
     """The layers of a model that can be edited; of another one those that it holds."""
     return list(layers(model)) if is_graph(model) else list(model.layers)
+
+
+@contextlib.contextmanager
+def scaled_penalties(model: keras.Model, factor: float) -> Iterator[None]:
+    """In the block the losses that the model's own layers add are multiplied by ``factor``."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers_of(model) if factor != 1 else []:
+            if adds_losses(layer):
+                stack.enter_context(scaled_losses(layer, factor))
+        yield
 
 
 def adds_losses(layer: Layer) -> bool:

@@ -22,6 +22,7 @@ from benchmarks.faults.outside import (
     judge,
     operators,
     page,
+    processes,
     record,
     run,
     training,
@@ -291,7 +292,8 @@ def test_what_is_trained_is_not_trained_again_and_only_complete_mutants_are_judg
         def __init__(self, *_, **__):
             pass
 
-        def submit(self, _, job, data, out):
+        def submit(self, call):
+            job, _, out = call.args
             assert os.environ["OMP_NUM_THREADS"] == "1"  # for the processes that are started here
             if len(trained) == Pool.left:
                 raise KeyboardInterrupt
@@ -302,7 +304,7 @@ def test_what_is_trained_is_not_trained_again_and_only_complete_mutants_are_judg
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(run, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Pool)
     with pytest.raises(KeyboardInterrupt):
         run.run(own, lambda line: None)
     assert dict(os.environ) == variables

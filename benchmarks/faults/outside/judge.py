@@ -16,12 +16,14 @@ from benchmarks.faults import tools
 from benchmarks.faults.outside.accepted import accepted
 from benchmarks.faults.outside.criterion import Comparison, compare
 from benchmarks.faults.outside.draw import Mutant
+from benchmarks.faults.outside.repairs import Repair
 from benchmarks.faults.outside.worker import Result
 from benchmarks.faults.scoring import Verdict
 from benchmarks.faults.tools import Signals, Symptoms
 from benchmarks.faults.trainings import with_diagnosis
 from cae_cli import experiment
 from cae_cli.errors import UserError
+from cae_cli.external import trials as short
 from cae_cli.runs.folder import Run
 
 HEALTHY, FAULTY, BORDERLINE = "healthy", "faulty", "borderline"
@@ -43,6 +45,8 @@ class Judged:
             none.
         is_fixed: whether this fix alone brings the error back to the spread of the original; None where
             that was not tried.
+        proposed: the edits that the findings propose, in order.
+        repair: what fixes that were tried did; None where none were tried.
     """
 
     mutant: Mutant
@@ -53,18 +57,25 @@ class Judged:
     seconds: float = 0.0
     fix: str = ""
     is_fixed: bool | None = None
+    proposed: tuple[str, ...] = ()
+    repair: Repair | None = None
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether it is really faulty."""
+        return self.comparison is not None and self.comparison.is_killed
 
     @property
     def needs_trial(self) -> bool:
         """Whether its first fix decides if it is right: killed, and another cause is named first."""
-        return self.verdict.expect == FAULTY and not self.verdict.is_right and bool(self.fix)
+        return self.is_killed and not self.verdict.is_right and bool(self.fix)
 
     @property
     def described(self) -> str:
         """The judgement in words."""
         if self.comparison is None:
             return self.verdict.described
-        state = "killed" if self.comparison.is_killed else "not killed"
+        state = "killed" if self.is_killed else "not killed"
         return f"{state} (error x {self.comparison.ratio:.2f}); {self.verdict.described}"
 
 
@@ -96,33 +107,44 @@ def judged(
         second_fault=(),
         fixable=False,
     )
-    verdict, symptoms, fix = _diagnosed(expected, own[0], out)
-    seconds = round(sum(one.seconds for one in own), 1)
-    return Judged(mutant, errors, comparison, verdict, symptoms, seconds, fix)
+    verdict, symptoms, fix, proposed = _diagnosed(expected, own[0], out)
+    return Judged(
+        mutant=mutant,
+        errors=errors,
+        comparison=comparison,
+        verdict=verdict,
+        symptoms=symptoms,
+        seconds=round(sum(one.seconds for one in own), 1),
+        fix=fix,
+        proposed=proposed,
+    )
 
 
 def _errors(results: Sequence[Result]) -> tuple[float, ...]:
     return tuple(result.error for result in results if result.error is not None)
 
 
-def _diagnosed(expected: Verdict, first: Result, out: Path) -> tuple[Verdict, dict[str, Symptoms], str]:
-    """The diagnosis, the symptoms and the first fix of the training with the callback."""
+def _diagnosed(
+    expected: Verdict, first: Result, out: Path
+) -> tuple[Verdict, dict[str, Symptoms], str, tuple[str, ...]]:
+    """Of the training with the callback: diagnosis, symptoms, first fix, and all proposed edits."""
     nothing: dict[str, Symptoms] = {tool.name: () for tool in tools.TOOLS}
     if not first.folder:
-        return replace(expected, failed=first.failed or "it was not diagnosed"), nothing, ""
+        return replace(expected, failed=first.failed or "it was not diagnosed"), nothing, "", ()
     folder = Run(out / first.folder)
     try:
         outcome = experiment.diagnose(folder)
         signals = _of_callback(tools.signals(folder, folder.settings()), folder.training())
     except UserError as error:
-        return replace(expected, failed=error.what), nothing, ""
+        return replace(expected, failed=error.what), nothing, "", ()
     verdict = replace(
         with_diagnosis(expected, outcome.diagnosis),
         explained_variance=outcome.metrics.quality.explained_variance,
     )
     fixes = [fix for cause in outcome.diagnosis.causes[:1] for fix in cause.fixes[:1]]
     symptoms = {tool.name: tuple(tool.check(signals)) for tool in tools.TOOLS}
-    return verdict, symptoms, fixes[0].edit if fixes else ""
+    proposed = tuple(short.proposed(outcome.diagnosis.findings))
+    return verdict, symptoms, fixes[0].edit if fixes else "", proposed
 
 
 def _of_callback(signals: Signals, trained: Mapping[str, Any]) -> Signals:

@@ -16,7 +16,8 @@ from benchmarks.faults.outside import alternatives, criterion, record
 from benchmarks.faults.outside.accepted import table
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.operators import OPERATORS
-from benchmarks.faults.outside.record import Record
+from benchmarks.faults.outside.record import Figure, Record
+from benchmarks.faults.outside.repairs import Arm
 from benchmarks.faults.outside.training import BASES, SCRIPTS
 from benchmarks.faults.report import count, instead, share
 from benchmarks.faults.scoring import rate
@@ -118,7 +119,7 @@ trainings with one thread each:
 
 {done}, on {len(now.originals)} scripts.{untrained}
 
-{_figures(now)}
+{_figures("figure", record.figures(now))}
 
 {baseline}
 
@@ -145,14 +146,18 @@ instead*: what is named first where that is wrong.
 
 {_alarms(now)}
 
+### Fixes tried on killed mutants
+
+{_repairs(now)}
+
 ### Simpler tools on the same trainings
 
 {_tools(now)}"""
 
 
-def _figures(shown: Record) -> str:
+def _figures(title: str, listed: Sequence[Figure]) -> str:
     return markdown(
-        ["figure", "count", "share (95 % interval)", "goal", ""],
+        [title, "count", "share (95 % interval)", "goal", ""],
         [
             (
                 figure.name,
@@ -161,7 +166,7 @@ def _figures(shown: Record) -> str:
                 figure.goal,
                 f"**{figure.verdict}**" if figure.verdict else "",
             )
-            for figure in record.figures(shown)
+            for figure in listed
         ],
     )
 
@@ -175,7 +180,7 @@ def _first(now: Record, first: Record) -> str:
 
 Before any rule was changed because of this draw, on {first.date} with {first.code}:
 
-{_figures(first)}"""
+{_figures("figure", record.figures(first))}"""
 
 
 def _by_size(shown: Record) -> str:
@@ -251,6 +256,49 @@ def _alarms(shown: Record) -> str:
 
 def _ratio(one: Judged) -> str:
     return f"x {one.comparison.ratio:.2f}" if one.comparison else ""
+
+
+def _repairs(shown: Record) -> str:
+    repaired = [(one, one.repair) for one in shown.repaired if one.repair]
+    if not repaired:
+        return "Not measured."
+    budgets = " or ".join(str(seconds) for seconds in sorted({r.tried.budget for _, r in repaired}))
+    edits, changes = (
+        sum(numbers) / len(repaired)
+        for numbers in zip(*((r.tried.n_edits, r.tried.n_random) for _, r in repaired), strict=True)
+    )
+    rows = [
+        (
+            one.mutant.base,
+            one.mutant.change.described if one.mutant.change else "",
+            _ratio(one),
+            _arm(repair.edit) + ("" if repair.tried.is_reported else " (not reported)"),
+            _arm(repair.random),
+            _arm(repair.searched),
+        )
+        for one, repair in repaired
+    ]
+    titles = ["script", "change", "error", "edit", "one at random", "best at random"]
+    return f"""\
+On {len(repaired)} of {len(shown.killed)} killed mutants, edits of the training were tried as
+[treatment](treat.md) tries them, with the findings of the diagnosis, for {budgets} seconds and with one
+thread: {edits:.1f} edits on average, and then as many random changes, {changes:.1f}, with as many steps.
+Then the mutant was trained in full with one change. It is *mended* if the mean error of
+{alternatives.SEEDS} trainings, with the seeds that killed it, is within the spread of the original's.
+
+{_figures("killed: mended by", record.repair_figures(shown))}
+
+*Reported*: the report says of the edit that it helps or mends the training; of several, the one that it
+names first. Where no edit is reported, the one that explained most was trained in full. With another
+batch size the number of steps stays. *No change*: the mutant's own errors by the same measure.
+
+{markdown(titles, rows)}"""
+
+
+def _arm(arm: Arm | None) -> str:
+    if arm is None:
+        return "none"
+    return f"{arm.name.removeprefix('random: ')}: {'**mends**' if arm.is_back else 'no'}"
 
 
 def _tools(shown: Record) -> str:

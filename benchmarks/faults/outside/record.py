@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.faults import record as inside
 from benchmarks.faults import tools
+from benchmarks.faults.outside import alternatives
 from benchmarks.faults.outside.judge import Judged
+from benchmarks.faults.outside.repairs import Arm
 from benchmarks.faults.report import count, share
 from benchmarks.faults.scoring import (
     UNDECIDED,
@@ -28,7 +30,7 @@ from cae_cli.system.files import make, writing
 from cae_cli.system.guarded import GuardedPath
 
 RECORDS = Path(__file__).with_name("results")
-RIGHT, FALSE_ALARMS = 0.85, 0.03  # goals: at least, at most
+RIGHT, FALSE_ALARMS, MENDED = 0.85, 0.03, 0.85  # goals: at least, at most, at least
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -79,12 +81,17 @@ class Record:
     @property
     def killed(self) -> list[Judged]:
         """The faulty ones."""
-        return [one for one in self.mutants if one.comparison and one.comparison.is_killed]
+        return [one for one in self.mutants if one.is_killed]
 
     @property
     def spared(self) -> list[Judged]:
         """Those that are not faulty."""
-        return [one for one in self.mutants if one.comparison and not one.comparison.is_killed]
+        return [one for one in self.mutants if not one.is_killed]
+
+    @property
+    def repaired(self) -> list[Judged]:
+        """The killed mutants that fixes were tried on."""
+        return [one for one in self.killed if one.repair is not None]
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -198,7 +205,7 @@ def figures(shown: Record) -> list[Figure]:
         Figure(
             "killed: right by the map, named first",
             right,
-            f"at least {RIGHT:.0%}".replace("%", " %"),
+            _goal("at least", RIGHT),
             right.share >= RIGHT if right.total and shown.is_done else None,
         ),
         Figure(
@@ -215,7 +222,7 @@ def figures(shown: Record) -> list[Figure]:
         Figure(
             "not killed: alarms",
             alarms,
-            f"at most {FALSE_ALARMS:.0%}".replace("%", " %"),
+            _goal("at most", FALSE_ALARMS),
             alarms.share <= FALSE_ALARMS if alarms.total and shown.is_done else None,
         ),
         Figure("not killed: cannot tell", _undecided(spared)),
@@ -226,6 +233,46 @@ def figures(shown: Record) -> list[Figure]:
         fixed = rate(one.verdict.is_right or bool(one.is_fixed) for one in killed)
         listed.insert(3, Figure("killed: right with alternatives, named first", fixed))
     return listed
+
+
+def repair_figures(shown: Record) -> list[Figure]:
+    """How many killed mutants the fixes that were tried mend, and how many random changes do."""
+    original = {one.mutant.base: one.errors for one in shown.originals}
+    repairs = [one.repair for one in shown.repaired if one.repair]
+    mended = rate(repair.is_mended for repair in repairs)
+    is_whole = shown.is_done and len(repairs) == len(shown.killed)
+
+    def back(arms: Iterable[Arm | None]) -> Rate:
+        return rate(arm is not None and arm.is_back for arm in arms)
+
+    return [
+        Figure(
+            "the first edit that is reported as helping",
+            mended,
+            _goal("at least", MENDED),
+            mended.share >= MENDED if repairs and is_whole else None,
+        ),
+        Figure(
+            "the same, where one is reported",
+            back(repair.edit for repair in repairs if repair.tried.is_reported),
+        ),
+        Figure("the same, else the best edit that was tried", back(repair.edit for repair in repairs)),
+        Figure("one random change", back(repair.random for repair in repairs)),
+        Figure(
+            "the best of as many random changes as edits", back(repair.searched for repair in repairs)
+        ),
+        Figure(
+            "no change",
+            rate(
+                bool(alternatives.is_back(original[one.mutant.base], one.errors[: alternatives.SEEDS]))
+                for one in shown.repaired
+            ),
+        ),
+    ]
+
+
+def _goal(comparison: str, limit: float) -> str:
+    return f"{comparison} {limit:.0%}".replace("%", " %")
 
 
 def _undecided(listed: Sequence[Judged]) -> Rate:
@@ -255,17 +302,23 @@ def tool_scores(shown: Record) -> dict[str, ShortScores]:
 
 def summary(shown: Record) -> list[Part]:
     """The figures for the screen."""
-    listed = figures(shown)
-    return [
+    parts: list[Part] = [
         line(f"{len(shown.mutants)} of {shown.n_drawn} mutants of draw {shown.seed} are judged"),
         "",
-        Table(
-            [
-                Column("figure", [figure.name for figure in listed]),
-                Column("count", [count(figure.rate) for figure in listed], right=True),
-                Column("share (95 % interval)", [share(figure.rate) for figure in listed], right=True),
-                Column("goal", [figure.goal for figure in listed], spare=1),
-                Column("", [figure.verdict for figure in listed]),
-            ]
-        ),
+        _table("figure", figures(shown)),
     ]
+    if shown.repaired:
+        parts += ["", _table("killed: mended by", repair_figures(shown))]
+    return parts
+
+
+def _table(title: str, listed: Sequence[Figure]) -> Table:
+    return Table(
+        [
+            Column(title, [figure.name for figure in listed]),
+            Column("count", [count(figure.rate) for figure in listed], right=True),
+            Column("share (95 % interval)", [share(figure.rate) for figure in listed], right=True),
+            Column("goal", [figure.goal for figure in listed], spare=1),
+            Column("", [figure.verdict for figure in listed]),
+        ]
+    )

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks.faults.outside import alternatives, draw, judge, training, worker
+from benchmarks.faults.outside import (
+    alternatives,
+    draw,
+    judge,
+    processes,
+    repairs,
+    training,
+    worker,
+)
 from benchmarks.faults.outside.draw import MUTANTS, Mutant
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.training import BASES
 from benchmarks.faults.outside.worker import Job, Result
 from cae_cli.errors import UserError, counted
+from cae_cli.report.numbers import duration
 from cae_cli.system.files import make
 
 SEEDS = 5  # of each mutant and of each original
 # Trainings until the processes are replaced, so that they do not grow for hours. The pool's own way to
 # do that, max_tasks_per_child, leaves it without processes in Python 3.11.
 PER_POOL = 60
-# Of the processes: one thread each, which TensorFlow reads when it is imported.
-ENVIRONMENT = {
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "MPLBACKEND": "agg",
-}
+REPAIRS_PER_POOL = 8  # mutants with fixes tried, each with dozens of trainings
 SMOKE_BASES = ("dense", "digits")  # their images need no file
 
 
@@ -48,6 +46,7 @@ class Request:
         bases: names of scripts.
         epochs: at most; None for those of the scripts.
         n_jobs: trainings at once, with one thread each; None: one for each processor.
+        try_fixes: seconds for which edits are tried on each killed mutant; None: none are tried.
     """
 
     seed: int
@@ -58,6 +57,7 @@ class Request:
     bases: Sequence[str] = BASES
     epochs: int | None = None
     n_jobs: int | None = None
+    try_fixes: int | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -90,12 +90,15 @@ def run(request: Request, notify: Callable[[str], None], *, train: bool = True) 
 
     Raises:
         UserError: an image file cannot be read, or the system ended a training.
-        Interrupted: by a signal; trainings in progress are finished first.
+        Interrupted: by a signal; trainings in progress are lost.
     """
     mutants = drawn(request, notify)
     if train:
         _train(request, mutants, notify)
-    return [_with_trial(request, one) for one in _judged(request, mutants)]
+    judged = [_with_trial(request, one) for one in _judged(request, mutants)]
+    if train and request.try_fixes:
+        _repair(request, judged, request.try_fixes, notify)
+    return [_with_repair(request, one) for one in judged]
 
 
 def drawn(request: Request, notify: Callable[[str], None]) -> list[Mutant]:
@@ -155,13 +158,45 @@ def _with_trial(request: Request, one: Judged) -> Judged:
     tried = _results(request, trials(request, one))
     if not tried:
         return one
-    errors = [result.error for result in tried if result.error is not None]
-    original = [
-        result.error for result in _results(request, jobs(request, Mutant(one.mutant.base))) or ()
-    ]
-    reference = [error for error in original if error is not None]
-    is_fixed = len(errors) == len(tried) and alternatives.is_back(reference, errors)
+    is_fixed = alternatives.is_back(_original(request, one), [result.error for result in tried])
     return replace(one, is_fixed=is_fixed)
+
+
+def _original(request: Request, one: Judged) -> tuple[float, ...]:
+    """The errors of the original of a mutant."""
+    results = _results(request, jobs(request, Mutant(one.mutant.base))) or ()
+    return tuple(result.error for result in results if result.error is not None)
+
+
+def _repair(
+    request: Request, judged: Sequence[Judged], seconds: int, notify: Callable[[str], None]
+) -> None:
+    """Tries fixes on the killed mutants where that is not done."""
+    killed = [one for one in judged if one.is_killed]
+    missing = [one for one in killed if _with_repair(request, one).repair is None]
+    number, time = counted(len(killed), "killed mutant"), duration(seconds)
+    notify(f"{number}, {len(missing)} to try fixes on, for {time} each and then some trainings")
+    for start in range(0, len(missing), REPAIRS_PER_POOL):
+        calls = [
+            (one, partial(repairs.run, _subject(request, one), seconds, request.data, request.out))
+            for one in missing[start : start + REPAIRS_PER_POOL]
+        ]
+        for one in processes.done(calls, request.n_jobs):
+            repair = _with_repair(request, one).repair
+            notify(f"{one.mutant.described}: {repair.described if repair else 'not tried'}")
+
+
+def _with_repair(request: Request, one: Judged) -> Judged:
+    if not one.is_killed:
+        return one
+    return replace(one, repair=repairs.kept(_subject(request, one), request.try_fixes, request.out))
+
+
+def _subject(request: Request, one: Judged) -> repairs.Subject:
+    first = jobs(request, one.mutant)[0].result(request.out)
+    assert first is not None and first.error is not None
+    original = _original(request, one)
+    return repairs.Subject(one.mutant, first.error, original, first.folder, one.proposed, request.epochs)
 
 
 def _results(request: Request, listed: Sequence[Job]) -> list[Result] | None:
@@ -200,47 +235,9 @@ def _missing(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> list[tup
 
 
 def _trained(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator[Mutant]:
-    """Trains in processes of their own; gives the subject of each training when it is done."""
-    if not listed:
-        return
-    with _environment(ENVIRONMENT):
-        yield from _trained_in_processes(request, listed)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of the processes that are started in the block, and of no others."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ |= variables
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _trained_in_processes(request: Request, listed: Sequence[tuple[Mutant, Job]]) -> Iterator[Mutant]:
-    pool = ProcessPoolExecutor(
-        request.n_jobs or os.cpu_count() or 1, multiprocessing.get_context("spawn"), worker.start
-    )
-    try:
-        futures: dict[Future[Result], Mutant] = {
-            pool.submit(worker.run, job, request.data, request.out): subject for subject, job in listed
-        }
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-    except (BrokenProcessPool, MemoryError) as error:
-        hint = "run the same command again, with --jobs 1 if there is too little memory"
-        raise UserError("a training was ended by the system", hint=hint) from error
-    except OSError as error:
-        reason, where = error.strerror or error, error.filename
-        raise UserError(f"a file cannot be read or written: {reason}", where=where) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    """Trains; gives the subject of each training when it is done."""
+    calls = [(subject, partial(worker.run, job, request.data, request.out)) for subject, job in listed]
+    return processes.done(calls, request.n_jobs)
 
 
 def _judged(request: Request, mutants: Sequence[Mutant]) -> list[Judged]:

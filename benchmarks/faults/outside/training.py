@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.external.training import scaled_penalties
+
 SCRIPTS = Path(__file__).with_name("scripts")
 BASES = tuple(sorted(path.stem for path in SCRIPTS.glob("[!_]*.py")))
 WORST = 1.0  # mean squared error, as a share of the squared range of the targets
@@ -33,6 +35,7 @@ class Training:
         labels: (n,) integers, the class or the photograph of each image.
         x_test: (m, h, w, c) held-out inputs.
         y_test: (m, h, w, c) their clean targets.
+        penalties: factor of the losses that the model's own layers add with ``add_loss``.
     """
 
     model: Any
@@ -46,6 +49,7 @@ class Training:
     labels: NDArray[Any]
     x_test: NDArray[Any]
     y_test: NDArray[Any]
+    penalties: float = 1.0
 
     @property
     def fits(self) -> bool:
@@ -92,14 +96,15 @@ def train(training: Training, callbacks: Sequence[Any] = ()) -> None:
     stopping = []
     if training.patience is not None and training.is_validated:
         stopping = [keras.callbacks.EarlyStopping(patience=training.patience)]
-    training.model.fit(
-        training.x,
-        training.y,
-        **training.fit,
-        validation_data=(training.x_test, training.y_test) if training.is_validated else None,
-        verbose=0,
-        callbacks=[*callbacks, *stopping],
-    )
+    with scaled_penalties(training.model, training.penalties):
+        training.model.fit(
+            training.x,
+            training.y,
+            **training.fit,
+            validation_data=(training.x_test, training.y_test) if training.is_validated else None,
+            verbose=0,
+            callbacks=[*callbacks, *stopping],
+        )
 
 
 def held_out_error(training: Training) -> float:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,14 +35,14 @@ class Job:
         seed: of the weights, the order of the images, and what is random in the change.
         is_diagnosed: with the callback.
         epochs: at most; None for those of the script.
-        edit: of `external.edits`, applied after the change; "" for none.
+        edit: applied after the change; "" for none.
     """
 
     mutant: Mutant
     seed: int
     is_diagnosed: bool
     epochs: int | None = None
-    edit: str = ""
+    edit: alternatives.Edit = ""
 
     @property
     def key(self) -> str:
@@ -55,7 +54,7 @@ class Job:
         script = (SCRIPTS / f"{self.mutant.base}.py").read_text(encoding="utf-8")
         version = RUN_VERSION if self.is_diagnosed else None
         values = [script, plain(self.mutant.change), self.seed, self.epochs, keras.__version__, version]
-        values += [self.edit] if self.edit else []
+        values += [plain(self.edit)] if self.edit else []
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def result(self, out: Path) -> Result | None:
@@ -87,11 +86,6 @@ class Result:
     seconds: float
     folder: str = ""
     failed: str = ""
-
-
-def start() -> None:
-    """Prepares a process for trainings: only its parent gets Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run(job: Job, data: Path, out: Path) -> Result:
@@ -137,16 +131,22 @@ def _without(job: Job) -> Job:
     return replace(job, is_diagnosed=False)
 
 
-def _once(job: Job, data: Path, out: Path) -> Result:
+def made(job: Job, data: Path) -> training.Training:
+    """The training, before its first step. The random states of Keras and NumPy follow from its seed."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
     own = training.read(job.mutant.base, data)
     if job.mutant.change is not None:
         operators.apply(own, job.mutant.change, np.random.default_rng(job.seed))
-    if job.edit:
-        alternatives.apply(own, job.edit)
     if job.epochs is not None:
         own.fit["epochs"] = min(own.fit["epochs"], job.epochs)
+    if job.edit:
+        alternatives.apply(own, job.edit)
+    return own
+
+
+def _once(job: Job, data: Path, out: Path) -> Result:
+    own = made(job, data)
     callbacks: list[Any] = []
     if job.is_diagnosed:
         from cae_cli import Diagnosis
