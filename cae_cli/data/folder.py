@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cae_cli.data.decoding import (
     EXTENSIONS,
@@ -28,6 +27,7 @@ from cae_cli.data.decoding import (
     reason,
 )  # fmt: skip
 from cae_cli.data.images import Pool
+from cae_cli.data.layout import layout
 from cae_cli.data.source import SOURCES, DataOptions, folder_at
 from cae_cli.data.spool import Spool
 from cae_cli.errors import UserError, counted, printable
@@ -50,6 +50,7 @@ class _Reading:
     images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
     types: dict[np.dtype[Any], int] = field(default_factory=dict)  # of pixels: the first such file
+    colour: set[int] = field(default_factory=set)  # files
     more: int = 0  # files with frames that are left out
     left: int = 0  # those frames
     size: tuple[int, ...] = ()  # (h, w) of the first image
@@ -61,7 +62,7 @@ class _Reading:
 @SOURCES.add("image_folder")
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(DataOptions):
-    """Your own image files, whole or cut into patches; names of sub-folders are labels.
+    """Your own image files, whole or cut into patches; names of sub-folders are labels or parts.
 
     Images are rotated as their EXIF data say. Transparent pixels become white. Animations and files of
     several pages give their first frame. 16-bit and floating-point values are kept as they are.
@@ -81,6 +82,11 @@ class ImageFolder(DataOptions):
     )
     frames: str = option("frames of each file: first, all, or how many from the first one")
     channels: int | None = option("1: grey, 3: colour; null: 3 if any image has colour", choices=(1, 3))
+    split: str = option(
+        "folders: folders named train, val and test are the parts, if every image is in one; random: "
+        "they are not",
+        choices=("folders", "random"),
+    )
     unreadable: float = option("maximum share of unreadable files", least=0, most=1)
     follow_links: bool = option("follow links to files and folders, each file once; false: ignore links")
 
@@ -136,10 +142,25 @@ class ImageFolder(DataOptions):
                 f"{counted(reading.left, 'frame')} left out of {counted(reading.more, 'file')} "
                 f"with more than {decoder.frames}; data.frames=all reads them"
             )
-        several = self.patches or len(set(reading.files)) < len(reading.files)
+        notes += _colour(reading, len(files) - len(reading.unreadable), files, self.channels)
+        read, of_image = np.unique(reading.files, return_inverse=True)
+        found = layout([files[i] for i in read], root, split=self.split == "folders")
+        notes += found.notes
+        parts = None if found.parts is None else np.array(found.parts)[of_image]
+        if parts is not None:
+            counts = zip(("train", "validation", "test"), np.bincount(parts, minlength=3), strict=True)
+            notes.append(
+                f"folders are the parts: {', '.join(f'{n} {part}' for part, n in counts if n)}; "
+                "data.split=random mixes them"
+            )
+        labels = None
+        if found.labels is not None:
+            labels = np.unique(found.labels, return_inverse=True)[1][of_image].astype(np.int64)
+        several = self.patches or len(read) < len(reading.files)
         return Pool(
             images=reading.images.array(),
-            labels=_labels([files[i] for i in reading.files]),
+            labels=labels,
+            parts=parts,
             groups=np.array(reading.files) if several else None,
             notes=tuple(notes),
         )
@@ -187,6 +208,8 @@ class ImageFolder(DataOptions):
             reading.small.append(name)
         for image in found:
             reading.types.setdefault(image.dtype, i)
+            if image.ndim == 3:
+                reading.colour.add(i)
             reading.size = reading.size or image.shape[:2]
             if image.shape[:2] == reading.size:
                 reading.images.append(image)
@@ -377,12 +400,14 @@ def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:
             yield pixels[y : y + side, x : x + side]
 
 
-def _labels(files: list[str]) -> NDArray[np.int64] | None:
-    """Numbers of the sub-folders; None unless every image is in one and there are two."""
-    if not all("/" in file for file in files):
-        return None
-    names, labels = np.unique([file.partition("/")[0] for file in files], return_inverse=True)
-    return labels.astype(np.int64) if len(names) > 1 else None
+def _colour(reading: _Reading, total: int, files: list[str], channels: int | None) -> Iterator[str]:
+    """A note where a few files in colour make all images so."""
+    if channels is None and 0 < 2 * len(reading.colour) < total:
+        names = [printable(files[i]) for i in sorted(reading.colour)]
+        yield (
+            f"{len(names)} of {total} files have colour ({_first(names)}), so all images get three "
+            "channels; data.channels=1 makes them grey"
+        )
 
 
 def _size(shape: tuple[int, ...]) -> str:

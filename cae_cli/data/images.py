@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+TRAIN, VALIDATION, TEST = 0, 1, 2  # parts of a pool
+
 MOST_BYTES = 2**30  # that the layers of a network may need for one batch in inference
 
 
@@ -22,6 +24,8 @@ class Pool:
         test_labels: its labels, or None.
         groups: (n,) integers; images of one group (patches of one photograph) are all for training or
             all for validation. None: every image is a group.
+        parts: (n,) of TRAIN, VALIDATION and TEST, where the source says which images are for what; None:
+            they are drawn at random.
         white: the value of white if the source knows it (16 for scikit-learn's digits); None: it
             follows from the dtype and the values.
         notes: sentences for the log about what was changed or ignored while reading.
@@ -32,6 +36,7 @@ class Pool:
     test_images: NDArray[np.generic] | None = None
     test_labels: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    parts: NDArray[np.int64] | None = None
     white: float | None = None
     notes: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data.images import Images, Pool
+from cae_cli.data.images import TEST, TRAIN, VALIDATION, Images, Pool
 from cae_cli.data.source import DataOptions
 from cae_cli.data.spool import chosen
 from cae_cli.errors import UserError
@@ -35,7 +35,14 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
     notes = list(pool.notes)
     n = len(pool.images)
     order = np.arange(n) if options.shuffled else options.rng("split").permutation(n)
-    if pool.groups is not None and np.ptp(pool.groups) > 0:
+    test = None
+    if pool.parts is not None:
+        of_test = np.flatnonzero(pool.parts == TEST)
+        test = of_test[_test_part(len(of_test), options, notes)] if len(of_test) else None
+        order = order[pool.parts[order] != TEST]
+    if pool.parts is not None and (pool.parts == VALIDATION).any():
+        train, validation = _by_parts(order, pool.parts, options)
+    elif pool.groups is not None and np.ptp(pool.groups[order]) > 0:
         train, validation = _by_groups(order, pool.groups, options, notes)
     else:
         if pool.groups is not None:
@@ -55,14 +62,17 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
             if options.train is None or options.train > 1
             else "data.train must be at least 2",
         )
-    test = None if pool.test_images is None else _test_part(len(pool.test_images), options, notes)
+    test_images, test_labels = pool.images, pool.labels
+    if pool.test_images is not None:
+        test_images, test_labels = pool.test_images, pool.test_labels
+        test = _test_part(len(test_images), options, notes)
     return Images(
         train=chosen(pool.images, train),
         validation=chosen(pool.images, validation),
-        test=None if test is None or pool.test_images is None else chosen(pool.test_images, test),
+        test=None if test is None else chosen(test_images, test),
         train_labels=None if pool.labels is None else pool.labels[train],
         validation_labels=None if pool.labels is None else pool.labels[validation],
-        test_labels=None if test is None or pool.test_labels is None else pool.test_labels[test],
+        test_labels=None if test is None or test_labels is None else test_labels[test],
         source=source,
         notes=tuple(notes),
     )
@@ -79,11 +89,20 @@ def _by_images(order: Indices, options: DataOptions) -> tuple[Indices, Indices]:
     return order[:train], order[n - validation :]
 
 
+def _by_parts(order: Indices, parts: NDArray[np.int64], options: DataOptions) -> tuple[Indices, Indices]:
+    """The images that the source names for training and for validation."""
+    train, validation = order[parts[order] == TRAIN], order[parts[order] == VALIDATION]
+    if options.train is not None:
+        train = train[: options.train]
+        validation = validation[: options.validation_count(len(train))]
+    return train, validation
+
+
 def _by_groups(
     order: Indices, groups: NDArray[np.int64], options: DataOptions, notes: list[str]
 ) -> tuple[Indices, Indices]:
     """Whole groups for validation until the share is reached, at least one left for training."""
-    names, sizes = np.unique(groups, return_counts=True)
+    names, sizes = np.unique(groups[order], return_counts=True)
     shuffled = options.rng("groups").permutation(len(names))
     reached = np.cumsum(sizes[shuffled]) / len(order)
     count = min(int(np.searchsorted(reached, options.validation)) + 1, len(names) - 1)

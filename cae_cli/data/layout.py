@@ -1,0 +1,112 @@
+"""What the folders of image files mean, by their names: parts of a data set, labels, masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cae_cli.data.images import TEST, TRAIN, VALIDATION
+from cae_cli.errors import counted, printable
+from cae_cli.options import override_to_paste
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+MASKS = {
+    *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"),
+    *("gt", "ground_truth", "groundtruth"),
+}
+_SUFFIXES = ("mask", "masks", "label", "seg", "segmentation", "gt")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the folders mean.
+
+    Attributes:
+        labels: of each file the name of its class; None: the folders are no classes.
+        parts: of each file TRAIN, VALIDATION or TEST; None: the folders are no parts.
+        notes: sentences about what was found.
+    """
+
+    labels: list[str] | None
+    parts: list[int] | None
+    notes: tuple[str, ...]
+
+
+def layout(files: list[str], root: Path, *, split: bool) -> Layout:
+    """Reads the names of image files.
+
+    Args:
+        files: names relative to the root, with ``/``.
+        root: their folder.
+        split: whether folders named train, val and test are parts.
+    """
+    paths = [PurePosixPath(file).parts for file in files]
+    shared = _shared(paths)
+    inside = [path[shared:] for path in paths]
+    parts = _parts(inside) if split else None
+    if parts is not None:
+        inside = [path[1:] for path in inside]
+        inside = [path[_shared(inside) :] for path in inside]
+    notes = _masks(files, inside, root)
+    named = all(len(path) > 1 for path in inside) and len({path[0] for path in inside}) > 1
+    return Layout([path[0] for path in inside] if named else None, parts, tuple(notes))
+
+
+def _shared(paths: list[tuple[str, ...]]) -> int:
+    """How many folders all files are in."""
+    shared = 0
+    while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+    return shared
+
+
+def _parts(inside: list[tuple[str, ...]]) -> list[int] | None:
+    """The parts, if every file is in one, and one of several is for training."""
+    found = [PARTS.get(path[0].lower(), -1) if len(path) > 1 else -1 for path in inside]
+    return found if {TRAIN} < set(found) and -1 not in found else None
+
+
+def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path) -> list[str]:
+    """Notes on files that look like masks of other files, by the names of folders or by their own."""
+    stems: dict[str, set[str]] = {}  # by folder
+    for path in inside:
+        stems.setdefault("/".join(path[:-1]), set()).add(PurePosixPath(path[-1]).stem)
+    notes = []
+    for folder, of_masks in stems.items():
+        if PurePosixPath(folder).name.lower() not in MASKS:
+            continue
+        of_masks = {_without_suffix(stem) for stem in of_masks}
+        for other, of_images in stems.items():
+            if other != folder and 2 * len(of_masks & of_images) >= len(of_masks):
+                i = next(i for i, path in enumerate(inside) if "/".join(path[:-1]) == other)
+                only = override_to_paste("data.path", (root / files[i]).parent)
+                notes.append(
+                    f"{printable(folder)}/ seems to hold masks of the images in {printable(other)}/; "
+                    f"{only} reads the images alone"
+                )
+                break
+    beside = [
+        file
+        for file, path in zip(files, inside, strict=True)
+        if (stem := PurePosixPath(path[-1]).stem) != (image := _without_suffix(stem))
+        and image in stems["/".join(path[:-1])]
+    ]
+    if 3 * len(beside) >= len(files):
+        notes.append(
+            f"{counted(len(beside), 'file')} seem to be masks of the files next to them, such as "
+            f"{printable(beside[0])}: move them to another folder to leave them out"
+        )
+    return notes
+
+
+def _without_suffix(stem: str) -> str:
+    """The name of the image that a mask belongs to: "a" of "a_mask"."""
+    for mark in "_-.":
+        image, _, suffix = stem.rpartition(mark)
+        if image and suffix.lower() in _SUFFIXES:
+            return image
+    return stem
