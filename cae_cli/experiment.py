@@ -243,7 +243,7 @@ def train(
     autoencoder = build_network(config, images)
     _announce(config, images, autoencoder, device, screen)
     probe = Probe(autoencoder, images)
-    recorder = Recorder(autoencoder.model, probe.spreads, images.sample)
+    recorder = Recorder(autoencoder.model, probe.spreads, images.sample, probe.maps)
     folder.keep_snapshots(options.snapshots)
     checkpoint = _checkpoint(folder, screen)
     done = checkpoint.epochs[-1].epoch if checkpoint else 0

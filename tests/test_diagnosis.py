@@ -557,6 +557,20 @@ def test_a_rate_that_undoes_what_was_learned_and_kills_is_too_high_however_it_be
     assert "CAE207" not in codes(spiked(penalty_share=0.9))
 
 
+def test_steps_that_move_the_maps_further_than_they_vary_and_kill_are_too_large():
+    def moved(far, dead=8, before=0.0):
+        """A run whose early steps were small for the weights, and moved the maps this far."""
+        hidden = layer(dead=dead, inactive_at={0: before}, largest_move=far)
+        return replace(healthy(), layers=(hidden, layer("output", 1, largest_move=20.0)))
+
+    diagnosis = diagnose(moved(1.4), CONFIG)
+    assert diagnosis.findings[0].code == "CAE207"
+    assert "1.4 times their spread" in diagnosis.findings[0].message
+    # Shorter steps, maps that live, maps that were dead before, moves that are not known.
+    for other in (moved(0.9), moved(1.4, dead=4), moved(1.4, before=0.5), moved(float("nan"))):
+        assert "CAE207" not in codes(other)
+
+
 def test_a_loss_that_still_falls_faster_than_any_healthy_one_needs_more_time():
     assert codes(with_dynamics(slope=0.09)) == ["CAE211"]
     assert codes(with_dynamics(slope=0.07)) == []

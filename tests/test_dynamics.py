@@ -9,7 +9,7 @@ import pytest
 
 from cae_cli.metrics.dynamics import dynamics, penalty_share, slope, update_ratio
 from cae_cli.metrics.score import score
-from cae_cli.training.recorder import EARLY, LOOKS, MOST_LOSSES, Recorder
+from cae_cli.training.recorder import LOOKS, MOST_LOSSES, MOVES, Recorder
 
 RNG = np.random.default_rng(0)
 UNWATCHED = {"steps": 7, "first_val_loss": 0.5, "last_val_loss": 0.25, "diverged_at": None}
@@ -135,16 +135,16 @@ def test_losses_are_kept_one_by_one_or_as_means_of_parts(count):
 @pytest.mark.parametrize(
     ("first", "count", "expected"),
     [
-        (0, 100, [*range(1, EARLY + 1), 32]),
+        (0, 100, [*range(1, MOVES + 1)]),
         (0, 5, [1, 2, 3, 4]),
         (100, 100, [1, 28]),
         (128, 50, [1]),
-        (6, 50, [1, 2, 26]),
+        (6, 50, [*range(1, 27)]),
         (0, 1, []),
     ],
 )
 def test_an_epoch_is_cut_where_something_is_to_be_seen(first, count, expected):
-    assert LOOKS == (0, 32, 128) and EARLY == 8
+    assert LOOKS == (0, 32, 128) and MOVES == 32
     assert recorder().cuts(first, count) == expected
 
 

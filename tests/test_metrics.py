@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cae_cli.metrics.filters import morans_i, p_value, singular_entropy, weight_change
-from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health
+from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health, movement
 from cae_cli.metrics.quality import explained_variance, mean_of, psnr
 from cae_cli.metrics.similarity import fitting_window, gaussian_band, ssim
 
@@ -135,6 +135,13 @@ def test_planted_blank_maps_are_counted():
     assert (health.dead, health.constant) == (2, 1)
     assert health.inactive.tolist() == [False, True, True, False, True, False]
     assert health.inactive_share == pytest.approx(0.5)
+
+
+def test_a_movement_is_measured_in_spreads_of_the_maps():
+    maps = np.random.default_rng(0).normal(5, 0.2, (8, 6, 6, 4)).astype(np.float32)
+    shift = np.array([0.1, -0.3, 0.1, -0.3], np.float32)
+    assert movement(maps, maps + shift) == pytest.approx(0.2 / maps.std(), rel=1e-4)
+    assert movement(np.zeros_like(maps), np.zeros_like(maps)) == 0
 
 
 def test_a_layer_that_is_dead_altogether_has_only_dead_maps():

@@ -241,7 +241,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.images = self._stored(images, held_out)
         autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
         self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
-        self.recorder = Recorder(self.model, self.probe.spreads, self._sample)
+        self.recorder = Recorder(self.model, self.probe.spreads, self._sample, self.probe.maps)
         self._penalties = Penalties(self.model, self.recorder.kernels)
         self._penalty = math.nan  # of the next step
         self._step, self._epoch = self._earlier, 0

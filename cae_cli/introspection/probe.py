@@ -64,6 +64,8 @@ EXAMPLES = 8
 CHOSEN = 3  # of the best, of the median and of the worst
 MAP_IMAGES = 512  # images whose feature maps, latent codes and perturbations are measured
 WATCHED = 128  # images whose maps are measured repeatedly while training runs
+FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
+# values of these maps
 TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 LABELLED = 1000  # held-out images that the linear probe is tested on
 MODE_IMAGES = 64  # one batch, for batch normalisation in training mode
@@ -165,6 +167,13 @@ class Probe:
         """The current spread of the maps over a few images."""
         with unchanged(self.autoencoder.model):  # random layers may draw in inference too
             return self._spreads(self.images.held_out[:WATCHED], with_products=False)
+
+    def maps(self) -> dict[str, Array]:
+        """The current maps of a few images, (n, h, w, filters) by layer."""
+        size = sum(size_of(x.shape) for x in self.autoencoder.maps.values())
+        few = self.images.held_out[: int(np.clip(MOST_FOLLOWED // size, 1, FOLLOWED))]
+        with unchanged(self.autoencoder.model):
+            return _joined(list(self._map_batches(few)))
 
     def _score(
         self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True

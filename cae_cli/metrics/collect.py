@@ -43,6 +43,7 @@ class Layer:
         maps: which of its maps are inactive.
         inactive_at: share of inactive maps after some steps of the training, by step.
         duplicates: number of maps that duplicate another one.
+        largest_move: `metrics.maps.movement` of the first 32 steps, the largest; NaN where it is unknown.
         weight_change: `metrics.filters.weight_change`; NaN where the initial kernel is unknown.
         structure: `metrics.filters.structure` of its kernel.
         p_value: of that structure among kernels that the initializer drew again.
@@ -59,6 +60,7 @@ class Layer:
     structure: float
     p_value: float
     prunable: float
+    largest_move: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _layer(name: str, arrays: Arrays) -> Layer:
         steps = arrays["dynamics/look_steps"]
         for step, std, image_std in zip(steps, stds, image_stds, strict=True):
             inactive_at[int(step)] = map_health(std, image_std).inactive_share
+    moves = arrays.get(f"map_moves/{name}", np.zeros(0))
     statistic = structure(kernel)
     return Layer(
         name=name,
@@ -191,6 +194,7 @@ def _layer(name: str, arrays: Arrays) -> Layer:
         structure=statistic,
         p_value=p_value(statistic, arrays.get(f"null/{name}", np.zeros(0, np.float32))),
         prunable=float((known < PRUNABLE).mean()) if len(known) else math.nan,
+        largest_move=float(moves.max()) if len(moves) else math.nan,
     )
 
 

@@ -88,6 +88,16 @@ class ChannelSpread:
         return np.asarray(correlation, np.float32)
 
 
+def movement(before: Array, after: Array) -> float:
+    """How far a step moved the maps of a layer: mean |after - before| / standard deviation of before.
+
+    Over all images, positions and filters, (n, h, w, c). From 1 on a step moves a map further than it
+    varies, so it can take a filter at once to where no image activates it.
+    """
+    spread = float(before.std(dtype=np.float64))
+    return float(np.abs(after - before).mean(dtype=np.float64)) / max(spread, INACTIVE_SPREAD)
+
+
 @dataclass(frozen=True)
 class MapHealth:
     """Maps of a layer.

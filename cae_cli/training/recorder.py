@@ -15,6 +15,8 @@ network:
 ``dynamics/look_steps``         (k,) steps after which the feature maps were measured
 ``look_std/<layer>``            (k, filters) spread of the maps over images and positions
 ``look_image_std/<layer>``      (k, filters) spread over images
+``map_moves/<layer>``           (at most 32,) how far each of the first steps moved the maps, see
+                                `metrics.maps.movement`
 ``batches/<attribute>``         () statistics of the first batches, see `metrics.batches`
 ``order/<attribute>``           () the order of their images, see `metrics.order`
 ==============================  ================================================================
@@ -31,13 +33,16 @@ from numpy.typing import NDArray
 
 from cae_cli.metrics.batches import batches
 from cae_cli.metrics.dynamics import update_ratio
-from cae_cli.metrics.maps import ChannelSpread
+from cae_cli.metrics.maps import ChannelSpread, movement
 from cae_cli.metrics.order import batch_order
 
 Array = NDArray[np.float32]
 Spreads = Mapping[str, ChannelSpread]
+Maps = Mapping[str, Array]
 
 EARLY = 8  # steps whose updates and batches are measured one by one
+MOVES = 32  # steps after which it is measured how far they moved the maps: with momentum 0.9 the steps
+# grow for some ten, and with a rate that is too high filters died within the next ten
 LOOKS = (0, 32, 128)  # steps after which the maps are measured, in addition to snapshot epochs
 MOST_PIXELS_KEPT = 2**22  # pixels of the first batches that are kept until they are measured
 MOST_LOSSES = 1024
@@ -51,6 +56,7 @@ class Recorder:
         spreads: measures the current maps of fixed images.
         sample: gives, after the first batches, (n, h, w, c) images of the data set, drawn at random, in
             the range that is trained on; None: the order of the images is not measured.
+        maps: measures the current maps of a few fixed images, (n, h, w, c) by layer.
     """
 
     def __init__(
@@ -58,16 +64,20 @@ class Recorder:
         model: Any,
         spreads: Callable[[], Spreads],
         sample: Callable[[], Array] | None = None,
+        maps: Callable[[], Maps] = dict,
     ) -> None:
         self.model = model
         self.kernels = kernels(model)
         self._spreads = spreads
         self._sample = sample
+        self._maps = maps
+        self._maps_before: Maps | None = None
         self._before: list[Array] = []
         self._early: list[list[float]] = []
         self._updates: list[list[float]] = []
         self._early_losses: list[tuple[float, float]] = []
         self._pulls: list[Array] = []
+        self._moves: dict[str, list[float]] = {}
         self._losses: list[Array] = []
         self._gradients: list[Array] = []
         self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
@@ -82,7 +92,7 @@ class Recorder:
         Returns:
             Numbers of steps into the epoch, ascending; `after` measures after each.
         """
-        single = range(1, EARLY + 1)
+        single = range(1, MOVES + 1)
         cuts = {1, *(step - first for step in (*single, *LOOKS))}
         return sorted(cut for cut in cuts if 0 < cut < count)
 
@@ -112,6 +122,8 @@ class Recorder:
             self.look(0)
         if step < EARLY or first_of_epoch:
             self._before = [np.array(kernel) for kernel in self.kernels]
+        if step < MOVES and self._maps_before is None:
+            self._maps_before = self._maps()
 
     @np.errstate(all="ignore")  # networks that diverge
     def after(self, step: int, *, first_of_epoch: bool, data_loss: float, penalty: float) -> None:
@@ -127,12 +139,18 @@ class Recorder:
                 self._early_losses.append((data_loss, penalty))
             if first_of_epoch:
                 self._updates.append(ratios)
+        if step < MOVES and self._maps_before is not None:
+            before, self._maps_before = self._maps_before, self._maps()
+            for layer, maps in self._maps_before.items():
+                self._moves.setdefault(layer, []).append(movement(before[layer], maps))
+        if step + 1 >= MOVES:
+            self._maps_before = None
         if step + 1 in LOOKS:
             self.look(step + 1)
 
     def look_after(self, step: int, made: int) -> None:
         """To be called after ``made`` steps at once, from ``step`` on, in place of `after`."""
-        self._before = []
+        self._before, self._maps_before = [], None
         if any(step < look <= step + made for look in LOOKS):
             self.look(step + made)
 
@@ -182,6 +200,8 @@ class Recorder:
             looks = [self._looks[step][layer] for step in steps]
             arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
             arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
+        for layer, moves in self._moves.items():
+            arrays[f"map_moves/{layer}"] = np.array(moves, np.float32)
         return {**arrays, **self._batch_statistics}
 
     def resume(self, notes: Mapping[str, NDArray[Any]]) -> None:
@@ -197,6 +217,11 @@ class Recorder:
         self._losses = [notes["dynamics/losses"]]
         self._gradients = list(notes["dynamics/gradients"])
         self._epochs = len(self._updates)
+        self._moves = {
+            name.removeprefix("map_moves/"): list(values)
+            for name, values in notes.items()
+            if name.startswith("map_moves/")
+        }
         layers = [name.removeprefix("look_std/") for name in notes if name.startswith("look_std/")]
         self._looks = {
             int(step): {

@@ -155,6 +155,53 @@ def test_a_penalty_in_a_training_step_of_its_own_is_not_ruled_out():
 LONG = {"epochs": 10, "batch_size": 32}
 
 
+# -- rates ---------------------------------------------------------------------------------------------
+
+
+def momentum(rate, **words):
+    return keras.optimizers.SGD(rate, momentum=0.9, **words)
+
+
+def test_a_rate_that_kills_filters_after_the_first_steps_is_named():
+    outcome = diagnosed(
+        strided(SHAPE), patches(28, 288), optimizer=momentum(5.0), epochs=8, batch_size=16
+    )
+    assert outcome.metrics.dynamics.early_peak < -0.7  # no early step was large for the weights
+    assert first_cause(outcome) == "CAE207"
+    assert outcome.diagnosis.causes[0].fixes[0].keras == "learning_rate=0.1"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("model", "data", "optimizer", "loss"),
+    [
+        (pooled, lambda: patches(colour=True), lambda: momentum(3.0, nesterov=True), "mse"),
+        (strided, lambda: some("mnist", 1024), lambda: momentum(1.5), "bce"),
+        (dense, lambda: some("fashion_mnist", 1024), lambda: keras.optimizers.Adam(0.05), "mae"),
+        (pooled, lambda: some("omniglot", 1024), lambda: momentum(0.7), "bce"),
+    ],
+)
+def test_other_rates_that_kill_filters_are_named(model, data, optimizer, loss):
+    images = data()
+    outcome = diagnosed(model(images.shape[1:]), images, optimizer=optimizer(), loss=loss, **LONG)
+    assert first_cause(outcome) == "CAE207"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("model", "data", "optimizer"),
+    [
+        (strided, lambda: patches(colour=True), lambda: momentum(0.5)),
+        (pooled, lambda: some("fashion_mnist", 1024), lambda: keras.optimizers.Adam(0.01)),
+        (dense, lambda: some("fashion_mnist", 1024), lambda: momentum(0.5)),
+    ],
+)
+def test_high_rates_that_kill_nothing_are_not(model, data, optimizer):
+    images = data()
+    outcome = diagnosed(model(images.shape[1:]), images, optimizer=optimizer(), **LONG)
+    assert first_cause(outcome) != "CAE207"
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("model", "data"),

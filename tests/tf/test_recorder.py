@@ -32,8 +32,9 @@ def new(*overrides):
 def recorded(*overrides, looks=False, images=IMAGES):
     """A training, and what was written down of it."""
     network = new(*overrides)
-    spreads = Probe(network, images).spreads if looks else dict
-    watching = Recorder(network.model, spreads, images.sample)
+    probe = Probe(network, images)
+    spreads, maps = (probe.spreads, probe.maps) if looks else (dict, dict)
+    watching = Recorder(network.model, spreads, images.sample, maps)
     history = trained(*overrides, images=images, network=network, recorder=watching)[1]
     return network, history, watching.record()
 
@@ -107,6 +108,7 @@ def test_the_table_lists_what_is_written():
     fills = {
         "look_std/<layer>": network.maps,
         "look_image_std/<layer>": network.maps,
+        "map_moves/<layer>": network.maps,
         "batches/<attribute>": BatchStatistics.__dataclass_fields__,
         "order/<attribute>": BatchOrder.__dataclass_fields__,
     }
@@ -118,6 +120,19 @@ def test_training_here_mixes_the_images():
     arrays = recorded("training.epochs=1")[2]
     assert float(arrays["order/images"]) == 32
     assert abs(float(arrays["order/inflation"]) - 1) < 5 * float(arrays["order/chance"])
+
+
+def test_the_movements_are_those_of_single_steps():
+    arrays = recorded("training.epochs=5", looks=True)[2]  # 35 steps
+    maps = [
+        Probe(trained(f"training.steps={steps}", network=new())[0] if steps else new(), IMAGES).maps()
+        for steps in (0, 1, 2)
+    ]
+    for name, moves in [(name, arrays[f"map_moves/{name}"]) for name in maps[0]]:
+        assert len(moves) == recorder.MOVES
+        for step in (0, 1):
+            before, after = maps[step][name], maps[step + 1][name]
+            assert moves[step] == pytest.approx(np.abs(after - before).mean() / before.std(), rel=1e-3)
 
 
 def batches(count):

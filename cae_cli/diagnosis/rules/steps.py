@@ -151,15 +151,19 @@ class RateTooHigh(_FirstSteps):
     problem = "the learning rate is too high"
     measured = (
         "largest update ratio of the first eight steps, log10(mean |change| / mean |weight|), median "
-        "over kernels, where maps died or the result is poor; also a loss that rose by all its fall "
-        "while maps died"
+        "over kernels, where maps died or the result is poor; where maps died, also the furthest that one "
+        "of the first 32 steps moved the maps of a hidden layer, over their standard deviation, and a "
+        "loss that rose by all its fall"
     )
     threshold = -0.7
     source = (
         "Healthy runs have -2.5 to -1.8 with Adam at 0.001 and -1.03 at 0.01; at 0.1, where filters "
-        "die, it is -0.03. SGD with momentum may lose its filters at its 15th or its 500th step."
+        "die, it is -0.03. SGD with momentum may lose its filters at its 15th or its 500th step. Maps "
+        "move by 0.05 to 0.75 of their spread in healthy runs, by 1.4 to 15 where filters died."
     )
     many = MANY_INACTIVE
+    # Of its spread, at which one step takes a map to where it was for no image before.
+    furthest = 1.0
     undone = 1.0  # of what was gained; healthy runs may lose as much, but no maps with it
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -178,6 +182,14 @@ class RateTooHigh(_FirstSteps):
                 inactive,
                 fixes=proposed,
             )
+        if self._moved(case) > self.furthest:
+            return self.finding(
+                f"one of the first steps moved the maps of a layer by {self._moved(case):.1f} times their "
+                f"spread, and maps died: {case.inactive:.0%} of a layer are inactive",
+                Evidence("movement", self._moved(case), self.furthest, (0, 0.75), "of the maps' spread"),
+                inactive,
+                fixes=proposed,
+            )
         died = self._died(case)
         if died is None:
             return None
@@ -189,6 +201,15 @@ class RateTooHigh(_FirstSteps):
             inactive,
             fixes=proposed,
         )
+
+    def _moved(self, case: Case) -> float:
+        """The furthest that a step moved the maps of a hidden layer, if maps died since; else 0."""
+        dying = any(
+            layer.inactive_at.get(0, 1.0) < self.many <= layer.maps.inactive_share
+            for layer in case.hidden
+        )
+        moves = [layer.largest_move for layer in case.hidden if math.isfinite(layer.largest_move)]
+        return max(moves, default=0.0) if dying else 0.0
 
     def _died(self, case: Case) -> int | None:
         """The step at which the loss lost all it had gained, if maps died with it.
