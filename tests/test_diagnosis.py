@@ -195,7 +195,10 @@ CASES = {
         replace(with_dynamics(early_peak=-0.6), layers=DEAD),
         with_dynamics(early_peak=-0.6),
     ),
-    "CAE208": (poor(healthy(), early_update=-4.0), with_dynamics(early_update=-4.0)),
+    "CAE208": (
+        poor(healthy(), early_update=-4.0, last_update=-4.1),
+        with_dynamics(early_update=-4.0),
+    ),
     "CAE209": (
         replace(healthy(), layers=(layer(moved=0.0), layer("output", 1))),
         replace(healthy(), layers=(layer(moved=0.001), layer("output", 1))),
@@ -426,6 +429,11 @@ def test_no_rule_explains_itself_by_a_detour():
             reached.add(code)
             todo |= consequences[code] - reached
         assert start not in reached
+
+
+def test_first_steps_that_are_small_are_no_low_rate_if_later_ones_are_not():
+    """As with RMSprop, whose epsilon counts while gradients are small."""
+    assert "CAE208" not in codes(poor(healthy(), early_update=-4.2, last_update=-2.5))
 
 
 @pytest.mark.parametrize("code", sorted(CASES))

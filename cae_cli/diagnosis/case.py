@@ -24,10 +24,16 @@ LITTLE_EXPLAINED = 0.1  # explained variance; 0 is the mean image, healthy runs 
 POOR_SKILL = -0.06  # skill score; 0 is the linear decoder, healthy runs have -0.01 to 0.38
 POOR_SKILL_OF_SIMILARITY = -1.0  # healthy networks trained for SSIM have -0.21 to 0.20
 UNCHANGED = 1e-3  # a layer whose weight change is smaller is where its initializer put it
+NEARLY_ALL = (
+    0.9  # explained variance, and at least half of what flat images leave: little is left to learn
+)
+FALLING_FAST = 0.08  # share of the fall of the loss in its last quarter; no healthy run has more
+STANDING = 1.0  # powers of ten by which collapsed networks make smaller steps than at first, and more
 MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
 
 # What healthy runs show. Update ratios (log10) are from those of attention to those of Adam at 0.01.
 USUAL_UPDATES = (-2.5, -1.03)
+USUAL_UPDATE = -2.1  # the first steps of Adam at 0.001
 USUAL_SKILL = (-0.01, 0.38)
 USUAL_INACTIVE = (0.0, 0.25)
 
@@ -107,15 +113,48 @@ class Case:
 
     @property
     def poor(self) -> bool:
-        """Whether the network is clearly worse than the linear decoder.
+        """Whether the network is clearly worse than the linear decoder, or no better than flat images.
 
         A loss that gives up squared error for similarity has a bound of its own.
         """
-        metrics = self.metrics
         similarity = self.fact("loss.gives_up_squared_error")
         least = POOR_SKILL_OF_SIMILARITY if similarity else POOR_SKILL
-        explained, skill_score = metrics.quality.explained_variance, metrics.perturbation.skill_score
-        return explained < LITTLE_EXPLAINED or skill_score < least
+        return self.learned < LITTLE_EXPLAINED or self.metrics.perturbation.skill_score < least
+
+    @property
+    def learned(self) -> float:
+        """Share that the network explains of what the best answer without learning leaves; at most 1."""
+        explained, flat = self.metrics.quality.explained_variance, self.metrics.flat
+        return (explained - flat) / (1 - flat) if flat < 1 else math.nan
+
+    @property
+    def nearly_all_explained(self) -> bool:
+        """Whether little is left to learn, and at least half of what there was is learned."""
+        return self.metrics.quality.explained_variance >= NEARLY_ALL and self.learned >= 0.5
+
+    @property
+    def black(self) -> bool:
+        """Whether the output is as good as black."""
+        quality = self.metrics.quality
+        return quality.mse.value >= 0.95 * quality.black_mse and quality.output_mean < 0.05
+
+    @property
+    def on_plateau(self) -> bool:
+        """Whether an output that is the same for every image may be an early stage and no collapse.
+
+        Networks learn the mean image first and stay there until their latent code tells images apart:
+        the smaller the code, the longer. A collapse differs: the output is black or otherwise far from
+        the mean image, layers are inactive, or steps have become small because no gradient is left. How
+        many steps are few depends on their size.
+        """
+        dynamics, explained = self.metrics.dynamics, self.metrics.quality.explained_variance
+        if self.unrecorded or self.black or self.inactive >= MANY_INACTIVE:
+            return False
+        moves = dynamics.last_update > dynamics.early_update - STANDING
+        size = max(dynamics.early_update, dynamics.last_update)
+        few = (dynamics.steps or 0) * 10**size < STEPS_FOR_SKILL * 10**USUAL_UPDATE
+        falls = dynamics.slope > FALLING_FAST
+        return moves and (falls or (few and explained > -LITTLE_EXPLAINED))
 
     @property
     def hidden(self) -> list[Layer]:

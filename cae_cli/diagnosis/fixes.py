@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -229,10 +230,14 @@ def faster(case: Case) -> Fix:
     return _scaled_rate(case, 10, "ten times the learning rate")
 
 
-def longer(case: Case) -> Fix:
-    """Three times the epochs."""
+def longer(case: Case, least: int = 0) -> Fix:
+    """Three times the epochs, or more for at least so many steps."""
     epochs, steps = case.option("training.epochs"), case.option("training.steps")
-    overrides = [f"training.epochs={3 * int(epochs or 1)}"]
+    made = case.trained and case.trained.dynamics.steps
+    times = max(3, math.ceil(least / made)) if made else 3
+    overrides = [f"training.epochs={times * int(epochs or 1)}"]
     if steps:
-        overrides.append(f"training.steps={3 * int(steps)}")
-    return Fix(tuple(overrides), "trains longer", SLOW, "three times the epochs", edit="more steps")
+        overrides.append(f"training.steps={times * int(steps)}")
+    keras = "three times the epochs" if times == 3 else f"{times} times the epochs"
+    keras += f", {times * made:,} steps" if made and least else ""
+    return Fix(tuple(overrides), "trains longer", SLOW, keras, edit="more steps")

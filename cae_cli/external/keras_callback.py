@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cae_cli import experiment
 from cae_cli.data import Images, as_float
+from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
@@ -123,6 +124,18 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._seen.closed = self._seen_held_out.closed = self._given is not None
             if self._given is not None:
                 self._start(*self._given)
+        self._warn()
+
+    @streams.guarded()
+    def _warn(self) -> None:
+        """Says before the first step that too few are planned, if their number is known."""
+        epochs, per_epoch = self.params.get("epochs"), self.params.get("steps")
+        planned = _steps_of(self.model) + (epochs or 0) * (per_epoch or 0)
+        if self.verbose and epochs and per_epoch and planned < FEWEST_STEPS:
+            terminal.Screen().say(
+                f"! {planned} steps are planned; {FEWEST_STEPS} are needed for a diagnosis, and most "
+                f"networks need {STEPS_FOR_SKILL}: epochs={math.ceil(STEPS_FOR_SKILL / per_epoch)}"
+            )
 
     @undisturbed
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -99,6 +99,19 @@ class Metrics:
     score: Score
     trained_on: bool = False
 
+    @property
+    def flat(self) -> float:
+        """Explained variance of the best answer that needs no learning: the mean image, or flat ones.
+
+        Where the images differ in brightness most, as patches of photographs, flat ones are good.
+        """
+        return flat(self.perturbation)
+
+
+def flat(tests: Perturbation) -> float:
+    """See `Metrics.flat`; 0 to 1."""
+    return max(0.0, tests.grey) if math.isfinite(tests.grey) else 0.0
+
 
 def measure(
     arrays: Arrays,
@@ -140,7 +153,7 @@ def measure(
         frozen=frozen,
         score=score(
             explained=reconstruction.explained_variance,
-            base=0.0 if frozen is None else frozen,
+            base=flat(tests) if frozen is None else max(frozen, flat(tests)),
             latent_swap=tests.latent_swap,
             pixel_copy=tests.pixel_copy,
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),

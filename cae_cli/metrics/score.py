@@ -15,7 +15,8 @@ class Score:
     Attributes:
         value: learned x used x alive x selective.
         learned: share of what the baseline leaves unexplained that the network explains. The baseline is
-            the same network with a frozen encoder where that was trained, else the mean image.
+            the best of the mean image, a flat image of the right mean grey, and the same network with a
+            frozen encoder where that was trained.
         used: how far the output follows the latent code.
         alive: one minus the share of inactive maps in the worst layer.
         selective: one minus the share of scrambled pixels that are copied.

@@ -96,12 +96,13 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
     baseline("  on training images", q.train_explained_variance)
     baseline("frozen random encoder", metrics.frozen)
     baseline("linear decoder", perturbation.linear)
+    if verbose or perturbation.grey > 0:
+        baseline("flat grey image", perturbation.grey)
     psnr, ssim = number(q.mean_image_psnr, 2), number(q.mean_image_ssim, 3)
     rows.append(("mean image", psnr, ssim, number(q.mean_image_mse, 5), share(0.0)))
     if verbose:
         baseline("mean latent code", perturbation.mean_latent)
         baseline("latent code of zeros", perturbation.zero_latent)
-        baseline("flat grey image", perturbation.grey)
     baseline("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
     columns = [
         Column("model"),

@@ -107,7 +107,7 @@ def _without_frozen_encoder(metrics: Metrics) -> Metrics:
         return metrics
     whole = score(
         explained=metrics.quality.explained_variance,
-        base=0.0,
+        base=metrics.flat,
         latent_swap=metrics.perturbation.latent_swap,
         pixel_copy=metrics.perturbation.pixel_copy,
         inactive=1 - metrics.score.alive,

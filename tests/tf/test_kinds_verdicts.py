@@ -9,7 +9,8 @@ import keras
 import pytest
 from keras import layers
 
-from tests.tf.scripts import archived, diagnosed, first_cause, patches
+from cae_cli import Diagnosis
+from tests.tf.scripts import archived, dense, diagnosed, first_cause, patches, pooled, strided
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +65,124 @@ def test_a_way_around_the_code_copies(around):
 def test_no_bottleneck_at_all_copies():
     outcome = diagnosed(one_stage((28, 28, 3), 64), patches(28, colour=True), epochs=8)
     assert first_cause(outcome) == "CAE503"
+
+
+# -- too few steps, and collapse
+
+SHAPE = (28, 28, 1)
+
+
+def more_steps_first(outcome):
+    return outcome.diagnosis.causes[0].fixes[0].edit == "more steps"
+
+
+def test_a_code_that_tells_no_images_apart_yet_has_not_collapsed():
+    images, _ = archived("mnist", 1024)
+    outcome = diagnosed(dense(SHAPE, code=16), images, epochs=6)
+    assert outcome.metrics.quality.output_variance_share < 0.05
+    assert first_cause(outcome) == "CAE211" and more_steps_first(outcome)
+    assert "CAE301" not in codes(outcome)
+
+
+def test_an_output_that_went_black_has_collapsed():
+    images, _ = archived("mnist", 1024)
+    assert first_cause(diagnosed(pooled(SHAPE), images, epochs=6)) == "CAE301"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("name", "code", "optimizer", "loss", "epochs"),
+    [
+        ("omniglot", 8, "adam", "mse", 5),
+        ("omniglot", 16, "adam", "binary_crossentropy", 5),
+        ("mnist", 16, keras.optimizers.Adam(3e-4), "mse", 14),
+        ("mnist", 16, keras.optimizers.Adam(1e-4), "mse", 5),
+        ("mnist", 16, "rmsprop", "mse", 3),
+    ],
+)
+def test_other_codes_that_tell_no_images_apart_yet(name, code, optimizer, loss, epochs):
+    images, _ = archived(name, 2048)
+    model = dense(SHAPE, code=code)
+    outcome = diagnosed(model, images, optimizer=optimizer, loss=loss, epochs=epochs)
+    assert outcome.metrics.quality.output_variance_share < 0.05
+    assert first_cause(outcome) == "CAE211" and more_steps_first(outcome)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("network", "name", "optimizer"),
+    [
+        (strided, "omniglot", "adam"),
+        (dense, "mnist", keras.optimizers.Adam(0.02)),
+        (pooled, "omniglot", "adam"),
+    ],
+)
+def test_other_collapses_are_not_called_too_short(network, name, optimizer):
+    images, _ = archived(name, 2048)
+    outcome = diagnosed(network(SHAPE), images, optimizer=optimizer, epochs=5)
+    assert first_cause(outcome) in ("CAE301", "CAE207")
+
+
+@pytest.mark.soak
+def test_with_more_steps_the_code_tells_images_apart():
+    images, _ = archived("mnist", 2048)
+    outcome = diagnosed(dense(SHAPE, code=16), images, epochs=15)
+    assert outcome.metrics.quality.explained_variance > 0.5
+
+
+def test_too_few_steps_are_said_before_training_and_after_it(capsys, tmp_path):
+    images, _ = archived("fashion_mnist", 288)
+    model = strided(SHAPE)
+    model.compile("adam", "mse")
+    watch = Diagnosis(images, folder=tmp_path)
+    model.fit(images, images, batch_size=32, epochs=3, verbose=0, callbacks=[watch])
+    said = capsys.readouterr().err
+    assert said.startswith("! 27 steps are planned; 128 are needed") and "epochs=86" in said
+    verdict = watch.report["diagnosis"]["verdict"]
+    assert "cannot tell: only 27 steps" in verdict and "train 768 or more" in verdict
+    fixes = [f.fixes[0].keras for f in watch.outcome.diagnosis.findings if f.code == "CAE211"]
+    assert fixes == ["29 times the epochs, 783 steps"]
+
+
+@pytest.mark.soak
+def test_enough_steps_are_not_remarked(capsys, tmp_path):
+    images, _ = archived("fashion_mnist", 288)
+    model = strided(SHAPE)
+    model.compile("adam", "mse")
+    watch = Diagnosis(images, folder=tmp_path)
+    model.fit(images, images, batch_size=16, epochs=8, verbose=0, callbacks=[watch])
+    assert "are planned" not in capsys.readouterr().err
+    assert "cannot tell" not in watch.report["diagnosis"]["verdict"]
+
+
+def test_photographs_that_are_explained_have_not_ended_too_early():
+    outcome = diagnosed(strided((32, 32, 1)), patches(32), epochs=6)
+    assert outcome.metrics.dynamics.slope > 0.032  # what counts elsewhere
+    assert first_cause(outcome) is None
+
+
+# -- flat images
+
+
+def test_a_network_that_knows_only_the_brightness_has_learned_nothing():
+    outcome = diagnosed(dense((16, 16, 1), code=2), patches(16), epochs=6)
+    metrics = outcome.metrics
+    assert metrics.quality.explained_variance > 0.7 and metrics.score.learned < 0.1
+    assert "CAE302" in codes(outcome) and "not meaningful" in outcome.diagnosis.verdict
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("side", "code", "colour"), [(32, 1, False), (28, 1, True), (16, 1, True)])
+def test_other_networks_that_know_only_the_brightness(side, code, colour):
+    images = patches(side, colour=colour)
+    outcome = diagnosed(dense(images.shape[1:], code=code), images, epochs=6)
+    assert outcome.metrics.score.learned < 0.1 and "CAE302" in codes(outcome)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("side", "colour"), [(28, False), (32, True)])
+def test_photographs_that_were_learned_are_meaningful(side, colour):
+    images = patches(side, colour=colour)
+    outcome = diagnosed(strided(images.shape[1:]), images, epochs=20)
+    assert outcome.metrics.score.learned > 0.25
+    assert outcome.metrics.perturbation.grey > 0.5 and first_cause(outcome) is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import FEWEST_IMAGES, FEWEST_STEPS, Case
+from cae_cli.diagnosis.case import FEWEST_IMAGES, FEWEST_STEPS, STEPS_FOR_SKILL, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
@@ -89,11 +89,10 @@ class UnusualRate(_Risk):
 
 @RULES.add
 class TooLittleToTell(_Risk):
-    """The training will run, but most rules will be skipped."""
+    """The training will run, but most rules will be skipped, and most networks need more steps."""
 
     code = "CAE003"
     problem = "there are too few steps or images for a verdict"
-    severity = Severity.NOTE
     measured = f"planned steps; at least {FEWEST_IMAGES} held-out images are needed too"
     threshold = FEWEST_STEPS
     source = "Collapsed outputs and dead maps show by step 128; shares need 16 images."
@@ -108,17 +107,16 @@ class TooLittleToTell(_Risk):
         if steps >= self.threshold and held_out >= FEWEST_IMAGES:
             return None
         overrides: tuple[str, ...] = ()
-        enough = math.ceil(self.threshold)
+        enough = max(STEPS_FOR_SKILL, math.ceil(self.threshold))
+        needed = f"training.epochs={max(epochs, math.ceil(enough / per_epoch))}"
         if most < self.threshold:
-            overrides = (
-                f"training.steps={enough}",
-                f"training.epochs={max(epochs, math.ceil(enough / per_epoch))}",
-            )
+            overrides = (f"training.steps={enough}", needed)
         elif steps < self.threshold:
-            overrides = (f"training.epochs={math.ceil(self.threshold / per_epoch)}",)
+            overrides = (needed,)
         fix = Fix(overrides, "enough steps", Safety.SLOW, f"at least {enough} steps")
         return self.finding(
-            f"{steps} steps and {held_out} held-out images are planned",
+            f"{steps} steps and {held_out} held-out images are planned; {self.threshold:g} steps and "
+            f"{FEWEST_IMAGES} images are needed, {enough} steps for all rules",
             Evidence("planned steps", steps, self.threshold, (1024, INF), "steps"),
             Evidence("held-out images", held_out, FEWEST_IMAGES, (100, INF), "images"),
             fixes=(fix,) if overrides else (),

@@ -236,17 +236,20 @@ class RateTooLow(_FirstSteps):
 
     code = "CAE208"
     problem = "the learning rate is too low"
-    measured = "median update ratio (log10) of the first eight steps, where the result is poor"
+    measured = (
+        "median update ratio (log10) of the first eight steps, and of the last epoch if that is larger, "
+        "where the result is poor"
+    )
     threshold = -3.5
     source = "Healthy runs have -2.1 to -1.8; Adam at 0.00001 has -4."
 
     def check(self, case: Case) -> Finding | Skipped | None:
         if case.unrecorded:
             return self.skipped(case.unrecorded)
-        update = case.metrics.dynamics.early_update
+        update, last = case.metrics.dynamics.early_update, case.metrics.dynamics.last_update
         if not math.isfinite(update):
             return self.skipped("the first steps were not recorded")
-        if update >= self.threshold or not case.poor:
+        if max(update, last) >= self.threshold or not case.poor:  # later steps may be larger
             return None
         return self.finding(
             f"each of the first steps changed the weights by {10**update:.2g} of their size",
