@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae_cli.metrics.batches import batches, neighbour_correlation
+from cae_cli.metrics.batches import batches, in_one_range, neighbour_correlation
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((12, 7, 5, 3)).astype(np.float32)
@@ -87,3 +87,38 @@ def test_a_single_column_that_differs_is_not_correlated_by_rounding():
     images = np.full((3, 6, 6, 1), 0.1, np.float32)
     images[:, :, -1] = 0.7
     assert np.isnan(neighbour_correlation(images))
+
+
+def smooth(n=200, side=16, seed=0):
+    """Images in [0, 1] whose neighbouring pixels correlate."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((n, side // 4, side // 4, 1))
+    return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("scale", [lambda x: 255 * x, lambda x: 2 * x - 1, lambda x: x / 255])
+def test_inputs_in_another_range_are_the_same_images(scale, noise):
+    images = smooth()
+    noisy = images + np.random.default_rng(1).normal(0, noise, images.shape)
+    for x, t in ((noisy, images), (images, noisy)):
+        found, same = batches(scale(x).astype(np.float32), t), batches(x.astype(np.float32), t)
+        assert found.pair == pytest.approx(same.pair, abs=0.04)
+        assert (
+            found.difference_correlation
+            == pytest.approx(same.difference_correlation, abs=0.1, nan_ok=True)
+            or not noise
+        )
+        assert found.difference == pytest.approx(same.difference, rel=0.3, abs=1e-9)
+
+
+def test_images_in_one_range_stay_as_they_are():
+    images = smooth()
+    for targets in (images, images[:, ::-1], 1 - images, np.ones_like(images), 0.9 * images):
+        assert in_one_range(images, targets) is images
+
+
+def test_other_images_in_another_range_are_no_pair():
+    images = smooth()
+    assert batches(255 * images, np.roll(images, 3, axis=0)).pair > 0.9
+    assert batches(255 * images, images[:, :, ::-1]).pair > 0.3

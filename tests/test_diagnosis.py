@@ -112,7 +112,7 @@ def healthy():
         labels=Labels(0.8, 0.8),
         batches=BatchStatistics(
             0.0, 1.0, 0.0, 1.0, image_std=0.32, variance=0.087, distinct=1.0, pair=0.0,
-            correlation=0.85, difference_correlation=NAN,
+            correlation=0.85, difference_correlation=NAN, target_correlation=0.85, difference=0.0,
         ),
         order=BatchOrder(32, inflation=1.0, chance=0.1),
         frozen=None,
@@ -170,6 +170,10 @@ CASES = {
     "CAE107": (changed("dataset", flat=0.3), changed("dataset", flat=0.05)),
     "CAE108": (changed("order", inflation=8.0), changed("order", inflation=2.4)),
     "CAE109": (changed("dataset", beyond=1.0), changed("dataset", beyond=0.1)),
+    "CAE110": (
+        changed("batches", target_correlation=0.5, difference=0.05, difference_correlation=0.05),
+        changed("batches", target_correlation=0.84, difference=0.05, difference_correlation=0.05),
+    ),
     "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (
         replace(
@@ -483,7 +487,13 @@ def test_what_is_not_a_number_is_not_judged(code):
         output_variance_share=nan, mse=Mean(nan, nan),
     )  # fmt: skip
     found = diagnose(replace(CASES[code][0], quality=numbers), CONFIG)
-    assert {f.code for f in found.findings} <= {*WITHOUT_HELD_OUT_IMAGES, "CAE103", "CAE108", "CAE206"}
+    assert {f.code for f in found.findings} <= {
+        *WITHOUT_HELD_OUT_IMAGES,
+        "CAE103",
+        "CAE108",
+        "CAE110",
+        "CAE206",
+    }
 
 
 def test_a_prescription_replaces_what_the_run_had_set():

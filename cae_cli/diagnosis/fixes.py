@@ -39,6 +39,9 @@ SAME_TARGET = Fix(
     "the same transform of input and target",
     edit="target = input",
 )
+CLEAN_TARGET = Fix(
+    (), "learns to remove the noise", SAFE, "fit(noisy, clean): the clean image as the target"
+)
 MIXED_BATCHES = Fix(
     (),
     "every batch shows the whole data set",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,10 @@ Array = NDArray[np.float32]
 
 # Below this share of the mean square, what is left of a variance is rounding (double precision).
 ROUNDING = 1e-20
+# Slopes of images in the same range; the common ranges differ by 2 and more.
+SAME_SLOPE = (0.6, 1.7)
+LEAST_COMMON = 0.5  # correlation of the pixels of inputs and targets; that of shuffled pairs is lower
+AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,13 @@ class BatchStatistics:
         image_std: standard deviation within an input, mean over images; 0 for flat images.
         variance: variance over the targets, mean over pixels; 0 if all are the same image.
         distinct: share of inputs that differ from every earlier one, above 0 to 1.
-        pair: mean (x_i - t_i)² / mean (x_i - t_(i+1))²; 0 if targets are the inputs, about 1 if they are
-            those of other images, NaN if the denominator is 0.
+        pair: mean (x_i - t_i)² / mean (x_i - t_(i+1))², with x `in_one_range`; 0 if targets are the
+            inputs, about 1 if they are those of other images, NaN if the denominator is 0.
         correlation: `neighbour_correlation` of x: about 0 for white noise, 0.86 on Fashion-MNIST.
-        difference_correlation: the same of x - t: about 0 for white noise on the input, as in denoising;
-            NaN where they are equal.
+        difference_correlation: the same of x - t, with x `in_one_range`: about 0 for white noise on one
+            of them, as in denoising; NaN where they are equal.
+        target_correlation: the same of t; below that of x where t is the noisy one.
+        difference: mean (x - t)², with x `in_one_range`.
     """
 
     input_low: float
@@ -40,6 +47,8 @@ class BatchStatistics:
     pair: float
     correlation: float
     difference_correlation: float
+    target_correlation: float = math.nan  # NaN for runs of older versions, as the next one
+    difference: float = math.nan
 
 
 def batches(inputs: Array, targets: Array) -> BatchStatistics:
@@ -50,7 +59,8 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         targets: of the same shape, in the same order.
     """
     others = np.roll(targets, -1, axis=0)
-    error, other_error = (float(np.square(inputs - t).mean(dtype=np.float64)) for t in (targets, others))
+    scaled = in_one_range(inputs, targets)
+    error, other_error = (float(np.square(scaled - t).mean(dtype=np.float64)) for t in (targets, others))
     return BatchStatistics(
         input_low=float(inputs.min()),
         input_high=float(inputs.max()),
@@ -61,8 +71,34 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         distinct=len({image.tobytes() for image in inputs}) / len(inputs),
         pair=error / other_error if other_error else float("nan"),
         correlation=neighbour_correlation(inputs),
-        difference_correlation=neighbour_correlation(inputs - targets),
+        difference_correlation=neighbour_correlation(scaled - targets),
+        target_correlation=neighbour_correlation(targets),
+        difference=error,
     )
+
+
+def in_one_range(inputs: Array, targets: Array) -> Array:
+    """The inputs in the range of the targets: a network may rescale what it gets, from 0 to 255 say.
+
+    They change only if no straight line of a slope near 1 leads from one to the other. Least squares
+    finds the line without bias if the noise is in what is fitted, so of the two lines (noise in the
+    inputs, noise in the targets) the one counts that leaves the whiter rest, or either if both do.
+    """
+    x, t = (a.astype(np.float64) - a.mean(dtype=np.float64) for a in (inputs, targets))
+    both = float((x * t).mean())
+    squares = float(np.square(x).mean()), float(np.square(t).mean())
+    if not both > LEAST_COMMON * np.sqrt(squares[0] * squares[1]):  # other images, or inverted ones
+        return inputs
+    slopes = squares[1] / both, both / squares[0]
+    if all(SAME_SLOPE[0] < slope < SAME_SLOPE[1] for slope in slopes):
+        return inputs
+    mean = targets.mean(dtype=np.float64)
+    lines = [np.asarray(slope * x + mean, np.float32) for slope in slopes]
+    left = [abs(float(np.nan_to_num(neighbour_correlation(line - targets)))) for line in lines]
+    white = [i for i in (0, 1) if left[i] <= min(left) + AS_WHITE]
+    if any(SAME_SLOPE[0] < slopes[i] < SAME_SLOPE[1] for i in white):
+        return inputs
+    return lines[white[0]]
 
 
 def neighbour_correlation(images: Array) -> float:

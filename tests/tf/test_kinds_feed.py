@@ -152,3 +152,50 @@ def test_photographs_of_their_own_are_of_the_kind_of_the_others(network, number)
     """Patches of an unusual photograph of which no training patch is."""
     outcome = validated(network, *apart(number), epochs=8)
     assert "CAE109" in outcome.diagnosis.passed
+
+
+# -- input and target swapped in a denoiser -----------------------------------------------------------
+
+
+def denoising(network, name, count, noise, *, swapped, scale=1, **fit):
+    """The outcome of fit(noisy, clean), or of fit(clean, noisy); inputs are multiplied by ``scale``."""
+    clean = patches(32, count, colour=True) if name == "photos" else archived(name, count)[0]
+    noisy = noise(clean, np.random.default_rng(0)).astype(np.float32)
+    x, y = (clean, noisy) if swapped else (noisy, clean)
+    model = network(clean.shape[1:])
+    model.compile("adam", "mse")
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Diagnosis(folder=folder, verbose=0)
+        model.fit(scale * x, y, validation_split=0.1, verbose=0, callbacks=[watch], **fit)
+    return watch.outcome
+
+
+def gaussian(deviation):
+    return lambda images, rng: np.clip(images + rng.normal(0, deviation, images.shape), 0, 1)
+
+
+def salt_and_pepper(images, rng):
+    return np.where(rng.random(images.shape) < 0.1, rng.integers(0, 2, images.shape), images)
+
+
+def test_a_denoiser_with_input_and_target_swapped_has_a_noisy_target():
+    outcome = denoising(strided, "fashion_mnist", 640, gaussian(0.3), swapped=True, epochs=8)
+    assert [finding.code for finding in outcome.diagnosis.causes] == ["CAE110"]
+    assert "fit(noisy, clean)" in outcome.diagnosis.causes[0].fixes[0].keras
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("swapped", [True, False])
+@pytest.mark.parametrize(
+    ("network", "name", "noise"),
+    [
+        (dense, "mnist", gaussian(0.5)),
+        (strided, "photos", gaussian(0.15)),
+        (pooled, "fashion_mnist", salt_and_pepper),
+    ],
+)
+def test_other_denoisers(network, name, noise, swapped):
+    outcome = denoising(network, name, 1024, noise, swapped=swapped, epochs=12)
+    assert (first_cause(outcome) == "CAE110") == swapped
+    assert ("CAE110" in outcome.diagnosis.passed) != swapped
+    assert "CAE103" in outcome.diagnosis.passed

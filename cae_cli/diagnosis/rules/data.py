@@ -361,3 +361,45 @@ class OtherHeldOutImages(Rule):
             Evidence(f"ordered by {name}", ordered, self.separated, (0.24, 0.76), "of the pairs"),
             advice=advice,
         )
+
+
+@RULES.add
+class NoisyTargets(Rule):
+    """No output comes closer to such a target than its noise, which nothing in the input predicts.
+
+    fit(clean, noisy) is a denoising autoencoder the wrong way round: input and target were swapped.
+    """
+
+    code = "CAE110"
+    problem = "the target is noisier than the input"
+    severity = Severity.WARNING
+    measured = (
+        "mean square of white noise between input and target over the variance of the targets, where "
+        "neighbouring pixels of the target correlate less than those of the input"
+    )
+    threshold = 0.1
+    source = (
+        "By definition a share of the variance that cannot be explained. The difference is white (0 to "
+        "0.12) for added, clipped, and salt-and-pepper noise; that of sharp targets of blurred or small "
+        "inputs has 0.13 to 0.6."
+    )
+    most_correlated = 0.125  # neighbouring pixels of the difference
+    least_drop = 0.05  # of the correlation of neighbours, from input to target; 0 for equal noise
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        batches = case.metrics.batches
+        if batches is None or math.isnan(batches.difference):
+            return self.skipped("the training was not recorded")
+        if not batches.variance:
+            return self.skipped("all targets are the same image")
+        share = batches.difference / batches.variance
+        white = abs(batches.difference_correlation) < self.most_correlated
+        noisier = batches.target_correlation < batches.correlation - self.least_drop
+        if share <= self.threshold or not white or not noisier:
+            return None
+        return self.finding(
+            f"{min(share, 1):.0%} of the variance of the targets is noise that the inputs do not have",
+            Evidence("noise in the target", share, self.threshold, (0, 0), "of the variance"),
+            fixes=(fixes.CLEAN_TARGET,),
+            advice="give the noisy images as the input and the clean ones as the target",
+        )
