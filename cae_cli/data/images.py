@@ -53,6 +53,8 @@ class Images:
         source: the data option's name.
         notes: sentences about what was done to the data.
         trained_on: the validation images were trained on too, because there are no others.
+        train_inputs, validation_inputs: (n, h, w, c) float32, what the network is given to make the
+            images from, such as the same with noise, which may leave [0, 1]; None: the images.
     """
 
     train: NDArray[np.generic]
@@ -64,6 +66,8 @@ class Images:
     source: str = ""
     notes: tuple[str, ...] = ()
     trained_on: bool = False
+    train_inputs: NDArray[np.float32] | None = None
+    validation_inputs: NDArray[np.float32] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,6 +79,18 @@ class Images:
     def held_out(self) -> NDArray[np.generic]:
         """Images for the final metrics: the test part if the source has one, else validation."""
         return self.validation if self.test is None else self.test
+
+    @property
+    def given(self) -> NDArray[np.generic]:
+        """What the network is given to make the training images from."""
+        return self.train if self.train_inputs is None else self.train_inputs
+
+    @property
+    def held_out_given(self) -> NDArray[np.generic]:
+        """What the network is given to make the held-out images from."""
+        if self.test is not None or self.validation_inputs is None:
+            return self.held_out
+        return self.validation_inputs
 
     @property
     def held_out_name(self) -> str:
@@ -92,7 +108,10 @@ class Images:
     def fingerprint(self) -> str:
         """SHA-256 of all pixels, shapes and dtypes, as hexadecimal digits."""
         digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
+        for part in (
+            *(self.train, self.validation, self.test),
+            *(self.train_inputs, self.validation_inputs),
+        ):
             if part is None:
                 continue
             digest.update(f"{part.shape}{part.dtype}".encode())

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from cae_cli import experiment
 from cae_cli.data import Images, as_float
@@ -19,7 +19,7 @@ from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
-from cae_cli.external.model import options_of, prepare, span_of, stored, write_run
+from cae_cli.external.model import Span, options_of, prepare, spans_of, stored, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
@@ -35,6 +35,7 @@ from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
 MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
+Pair = tuple[Array, Array]  # inputs and targets, both (n, h, w, c)
 # Epochs after which the feature maps are measured.
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
 
@@ -60,10 +61,11 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     far as it came. What cannot be diagnosed is said, and the training continues undisturbed.
 
     Args:
-        images: (n, h, w, c) that the network is trained on, in the range that it is trained on. None, a
-            data set or a generator: those that pass; nothing is consumed.
-        held_out: (m, h, w, c) images that it is not trained on; None: the last tenth of ``images``,
-            which ``validation_split=0.1`` keeps out of training too.
+        images: (n, h, w, c) that the network is trained on, in the range that it is trained on; of a
+            denoiser a tuple of inputs and targets. None, a data set or a generator: those that pass;
+            nothing is consumed. They count too where ``fit`` gets other targets than inputs.
+        held_out: (m, h, w, c) images, or inputs and targets, that it is not trained on; None: the last
+            tenth of ``images``, which ``validation_split=0.1`` keeps out of training too.
         latent: name of the layer whose output is the latent code; None: detected.
         folder: the parent of the folder for files and pictures.
         try_fixes: for how long fixes are tried on the training when it has ended, like "60s"; None: not.
@@ -79,7 +81,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         images: Any = None,
-        held_out: NDArray[Any] | None = None,
+        held_out: Any = None,
         *,
         latent: str | None = None,
         folder: str | Path = "runs/keras",
@@ -97,6 +99,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._budget = None if try_fixes is None else budget_of(try_fixes)
         self._fed: list[tuple[Array, Array]] = []  # the first batches, where fixes are tried
         self._diverged: int | None = None  # the step
+        self._step = 0
+        self._penalty = math.nan  # of the next step
         self._batch = self._done = 0  # the current batch of the epoch, and how many are done
         self._loss_sum = 0.0  # sum over the steps of this epoch
         self._running: contextlib.ExitStack | None = None  # the run, while it is recorded
@@ -121,9 +125,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             self.recorder = None
             self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
-            self._seen.closed = self._seen_held_out.closed = self._given is not None
-            if self._given is not None:
-                self._start(*self._given)
+            self._known = self._given
+            self._seen.closed = self._seen_held_out.closed = self._known is not None
+            if self._known is not None:
+                self._start(*self._known)
         self._warn()
 
     @streams.guarded()
@@ -241,27 +246,29 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         weights = self.model.get_weights()
         return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
-    def _start(self, images: Array, held_out: Array) -> None:
+    def _start(self, train: Pair, held_out: Pair) -> None:
         """Claims a folder and probes the network before its first step.
 
         Args:
-            images: (n, h, w, c) that it is trained on, in the range that it is trained on.
-            held_out: (m, h, w, c) that it is not trained on, as far as they are known.
+            train: what it is trained on, in the range that it is trained on.
+            held_out: what it is not trained on, as far as that is known.
         """
         self._rate = _learning_rate(self.model)  # schedules change it later
         self._earlier = _steps_of(self.model)  # in a fit that was not recorded
-        self.span = span_of(images)
-        self.images = self._stored(images, held_out)
-        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, self.span)
+        self.spans = spans_of(*train)
+        self.images = self._stored(train, held_out)
+        given, span = self.spans
+        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, span, given)
         self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
         self.recorder = Recorder(self.model, self.probe.spreads, self._sample, self.probe.maps)
         self._penalties = Penalties(self.model, self.recorder.kernels)
-        self._penalty = math.nan  # of the next step
+        self._penalty = math.nan
         self._step, self._epoch = self._earlier, 0
         self._diverged = None
         self._rows: list[dict[str, float]] = []
         self._row(math.nan, math.nan)
-        self._open()
+        if self._running is None:
+            self._open()
 
     def _open(self) -> None:
         """Claims a folder, whose run is in progress until `_ending`."""
@@ -301,7 +308,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Writes the files of the run."""
         recorder.epoch(self._step, None, look=True)
         self._left = self.model.get_weights()
-        if self._given is None:
+        if self._known is None:
             self.images = self._passed()
             self.probe.use(self.images)
         arrays = {**self.probe.record(), **recorder.record()}
@@ -320,27 +327,36 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             network=self._network,
             measured_epoch=self._epoch,
             diverged_at=self._diverged,
+            paired=self._known is not None and not _are_equal(self._known[0]),
         )
 
     # -- images ------------------------------------------------------------------------------------
 
-    def _stored(self, images: Array, held_out: Array, *, trained_on: bool = False) -> Images:
+    def _stored(self, train: Pair, held_out: Pair, *, trained_on: bool = False) -> Images:
         """Images in the range of the network as those of a run."""
-        train, validation = stored(images, self.span), stored(held_out, self.span)
-        return Images(train=train, validation=validation, source="fit", trained_on=trained_on)
+        given, span = self.spans
+        images = Images(
+            train=stored(train[1], span),
+            validation=stored(held_out[1], span),
+            source="fit",
+            trained_on=trained_on,
+        )
+        if _are_equal(train) and _are_equal(held_out):
+            return images
+        inputs = {"train_inputs": train, "validation_inputs": held_out}
+        return replace(images, **{name: stored(pair[0], given) for name, pair in inputs.items()})
 
     def _passed(self) -> Images:
         """The images that passed; without validation data the last of them stand for held-out ones."""
-        images = self._seen.arrays()[1]
+        pairs = self._seen.arrays()
         if self._seen_held_out:
-            return self._stored(images, self._seen_held_out.arrays()[1])
-        return self._stored(*_split(images), trained_on=True)
+            return self._stored(pairs, self._seen_held_out.arrays())
+        return self._stored(*_split(pairs), trained_on=True)
 
     def _sample(self) -> Array:
         """Training images drawn at random, as they are fed."""
-        low, high = self.span
-        images = self.images if self._given is not None else self._passed()
-        return np.asarray(low + (high - low) * images.sample(), np.float32)
+        images = self.images if self._known is not None else self._passed()
+        return _in_range(images.sample(), self.spans[1])
 
     def _averages(self, reported: float, batch: int) -> bool:
         """Whether the reported loss is the mean over the epoch so far, as that of Keras is."""
@@ -354,18 +370,16 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self._budget is None:
             return None
         screen = terminal.Screen()
-        low, high = self.span
-        images, held_out = (
-            np.asarray(low + (high - low) * as_float(part), np.float32)
-            for part in (self.images.train, self.images.validation)
-        )
-        x, y, size, shuffle = images, None, 32, True
+        images = self.images
+        x, y = _in_range(images.given, self.spans[0]), None
+        held = tuple(map(_in_range, (images.held_out_given, images.held_out), self.spans))
+        size, shuffle = 32, True
         if self._fed:
             first, size = self._fed[0][0], len(self._fed[0][0])
-            shuffle = not np.allclose(first, images[: len(first)], atol=1e-5)
-            if any(not np.array_equal(*pair) for pair in self._fed):
+            shuffle = not np.allclose(first, x[: len(first)], atol=1e-5)
+            if not all(map(_are_equal, self._fed)):
                 x, y = (np.concatenate(part) for part in zip(*self._fed, strict=True))
-        held = (held_out,) if y is None else (held_out, held_out)
+        held = held[:1] if y is None else held
         try:
             training = of_model(
                 self.model, x, y, held_out=held, batch_size=size, shuffle=shuffle, steps=self._step,
@@ -398,9 +412,13 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         pair = pair_of(batch)
         if pair is None:
             return
+        if self._known is not None and _are_equal(self._known[0]) and not _are_equal(pair):
+            # The inputs are something else than the images that were given, or these are the inputs.
+            self._known, self.recorder = None, None
+            self._seen.closed = self._seen_held_out.closed = False
         self._seen.add(*pair)
-        if self.recorder is None and self._given is None:
-            self._start(pair[1], pair[1])
+        if self.recorder is None and self._known is None:
+            self._start(pair, pair)
             self._before()
         if self.recorder is None:
             return
@@ -431,9 +449,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._rows.append(epoch.row())
 
 
-def _arrays(images: Any, held_out: Any) -> tuple[Array, Array] | None:
-    """Training and held-out images that were given; None if those are to be taken that pass."""
-    if not isinstance(images, list) and not hasattr(images, "__array__"):
+def _arrays(images: Any, held_out: Any) -> tuple[Pair, Pair] | None:
+    """Training and held-out pairs that were given; None if those are to be taken that pass."""
+    if not isinstance(images, list) and not hasattr(images, "__array__") and not _is_pair(images):
         if held_out is not None:
             raise UserError(
                 "held-out images need training images beside them",
@@ -441,21 +459,52 @@ def _arrays(images: Any, held_out: Any) -> tuple[Array, Array] | None:
             )
         if images is None or (hasattr(images, "__iter__") and not isinstance(images, str | dict)):
             return None
-    images = np.asarray(images)
-    if images.ndim != 4 or (held_out is not None and np.ndim(held_out) != 4):
+    train = _pair(images)
+    if len(train[0]) < 2:
+        raise UserError(f"at least two images are needed, got {len(train[0])}")
+    if held_out is None:
+        return _split(train)
+    if _is_pair(images) and not _is_pair(held_out):
         raise UserError(
-            f"the images must have the shape (n, h, w, c), got {images.shape}",
+            "the held-out images need targets too", hint="Diagnosis((x, y), (x_held_out, y_held_out))"
+        )
+    return train, _pair(held_out)
+
+
+def _is_pair(images: Any) -> bool:
+    return isinstance(images, tuple) and len(images) == 2 and all(np.ndim(part) == 4 for part in images)
+
+
+def _pair(images: Any) -> Pair:
+    """Inputs and targets, of images alone the same twice; UserError if their shapes are not right."""
+    inputs, targets = map(np.asarray, images if _is_pair(images) else (images, images))
+    if inputs.ndim != 4:
+        raise UserError(
+            f"the images must have the shape (n, h, w, c), got {inputs.shape}",
             hint="x[..., None] adds the channel axis.",
         )
-    if len(images) < 2:
-        raise UserError(f"at least two images are needed, got {len(images)}")
-    return _split(images) if held_out is None else (images, np.asarray(held_out))
+    if inputs.shape != targets.shape:
+        raise UserError(f"inputs of {inputs.shape} have targets of {targets.shape}")
+    return inputs, targets
 
 
-def _split(images: Array) -> tuple[Array, Array]:
+def _split(pair: Pair) -> tuple[Pair, Pair]:
     """All but the last images, and the last ones."""
-    count = max(1, round(HELD_OUT * len(images)))
-    return images[:-count], images[-count:]
+    inputs, targets = pair
+    count = max(1, round(HELD_OUT * len(inputs)))
+    return (inputs[:-count], targets[:-count]), (inputs[-count:], targets[-count:])
+
+
+def _are_equal(pair: Pair) -> bool:
+    """Whether each image is its own target."""
+    inputs, targets = pair
+    return inputs is targets or np.array_equal(inputs, targets)
+
+
+def _in_range(images: Any, span: Span) -> Array:
+    """Images in [0, 1] in the range that the network is trained on."""
+    low, high = span
+    return np.asarray(low + (high - low) * as_float(images), np.float32)
 
 
 def _steps_of(model: Any) -> int:

@@ -34,6 +34,7 @@ Span = tuple[float, float]
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 TRIED = 64  # images on which other ranges are tried
 MOST_TRIED = 2**21  # their pixels
+SAME_UNIT = 0.5  # about 1; other ranges have 255, 127.5, 2, 1/2 or less, shuffled pairs 0
 BETTER = 0.1  # gain in explained variance from which on another range is suggested
 
 
@@ -115,7 +116,7 @@ def measure_file(
 
 
 def prepare(
-    model: Any, images: Images, latent: str | None, span: Span
+    model: Any, images: Images, latent: str | None, span: Span, given: Span | None = None
 ) -> tuple[introspection.Autoencoder, dict[str, Any], int]:
     """The parts of a model, its range brought to [0, 1]; the facts of its network; how many images fit.
 
@@ -124,6 +125,7 @@ def prepare(
         images: in [0, 1].
         latent: name of the layer whose output is the latent code; None: detected.
         span: the range of the images that the network was trained on.
+        given: that of its inputs, where these are something else; None: the same.
 
     Raises:
         UserError: it is no autoencoder of such images, or not even one of them fits into memory.
@@ -141,14 +143,16 @@ def prepare(
         )
     fitting = _fitting(autoencoder, min(EXAMPLES, len(images.held_out)))
     facts = autoencoder.facts()
-    if span == RANGES[0]:
+    given = given or span
+    if span == given == RANGES[0]:
         return autoencoder, facts, fitting
     import keras
 
-    low, high = span
+    low, high = given
     image = keras.Input(images.shape, name="image_in_0_1")
     x = keras.layers.Rescaling(high - low, low, name="to_the_range_of_the_model")(image)
     x = autoencoder.model(x)
+    low, high = span
     x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
     scaled = introspection.introspect(keras.Model(image, x), latent=autoencoder.latent_layer)
     return scaled, {**facts, "span": list(span)}, fitting
@@ -203,6 +207,23 @@ def span_of(images: NDArray[Any]) -> Span:
     if low < 0:
         return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
     return (0.0, 1.0) if high <= 1 else (0.0, max(high, 255.0))
+
+
+def spans_of(given: NDArray[Any], images: NDArray[Any]) -> tuple[Span, Span]:
+    """The ranges of what a network is given, and of the images that it is to make of it.
+
+    Noise leaves the range of the images, and is still measured in their unit: where inputs follow the
+    images with a slope of about 1, they have the range of the images.
+
+    Args:
+        given: (n, h, w, c).
+        images: of the same shape.
+    """
+    span = span_of(images)
+    deviation = images.astype(np.float64) - images.mean(dtype=np.float64)
+    square = float(np.square(deviation).sum())
+    slope = float((deviation * given).sum()) / square if square else 1.0
+    return (span if abs(slope - 1) < SAME_UNIT else span_of(given)), span
 
 
 def stored(images: NDArray[Any], span: Span) -> Array:

@@ -18,11 +18,11 @@ from cae_cli.errors import UserError
 from cae_cli.external import trials
 from cae_cli.external.model import (
     FileOptions,
-    Span,
     measure_file,
     options_of,
     prepare,
     span_of,
+    spans_of,
     stored,
     write_run,
 )
@@ -188,9 +188,13 @@ def diagnosed(run: Run, model: Any, training: Training, latent: str | None) -> N
         latent: as for `treat`.
     """
     train, held_out = training.clean
-    span: Span = span_of(train)
-    images = Images(train=stored(train, span), validation=stored(held_out, span), source="treat")
-    autoencoder, network, fitting = prepare(model, images, latent, span)
+    given, span = spans_of(training.x, train)
+    inputs: dict[str, Any] = {}
+    if train is not training.x:
+        inputs["train_inputs"] = stored(training.x, given)
+        inputs["validation_inputs"] = stored(training.held_out, given)
+    images = Images(stored(train, span), stored(held_out, span), source="treat", **inputs)
+    autoencoder, network, fitting = prepare(model, images, latent, span, given)
     probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
     options = options_of(training.loss, training.optimizer.kind.__name__, training.optimizer.rate)
     write_run(run, images, probe.record(), options, network=network)

@@ -14,6 +14,7 @@ convolution:
 ``map_duplicates/<layer>``      () maps that repeat another one
 ``utility/<layer>``             (filters,) rise of the error without this map, see `_utilities`
 ``example_images, _outputs``    (8, h, w, c) the first held-out images
+``example_inputs``              (8, h, w, c) what the network is given, where that is something else
 ``shuffled_outputs``            (8, h, w, c) the examples with the latent code of the next image
 ``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
 ``noisy_images, _outputs``      (8, h, w, c) the examples with visible noise
@@ -32,6 +33,9 @@ convolution:
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
 ==============================  ================================================================
+
+Where the network is given something else than the images it is to make, as a denoiser is, inputs and
+images are perturbed alike, and the output is compared with the images.
 """
 
 from __future__ import annotations
@@ -120,7 +124,7 @@ class Probe:
     def use(self, images: Images) -> None:
         """Measures on other images from now on."""
         self.images = images
-        self.examples = as_float(images.held_out[:EXAMPLES])
+        self.examples = as_float(images.held_out_given[:EXAMPLES])
 
     def snapshot(self) -> dict[str, Array]:
         """The current kernels and reconstructions of the examples."""
@@ -136,11 +140,13 @@ class Probe:
     def _record(self) -> dict[str, NDArray[Any]]:
         held_out, train = self.images.held_out, self.images.train
         mean_image = _mean_image(train)
-        reconstruction = self._score(held_out, mean_image)
-        training = self._score(train[:TRAIN_IMAGES], mean_image, with_ssim=False)
+        given, train_given = self.images.held_out_given, self.images.given
+        reconstruction = self._score(given, held_out, mean_image)
+        few = slice(TRAIN_IMAGES)
+        training = self._score(train_given[few], train[few], mean_image, with_ssim=False)
         chosen = _best_median_worst(reconstruction["mse"])
-        chosen_images = as_float(held_out[chosen])
         maps = self._maps()
+        inputs = {} if given is held_out else {"example_inputs": self.examples}
         return {
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
@@ -149,10 +155,11 @@ class Probe:
             **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
             **self._perturbation(),
             **self._labels(),
-            "example_images": self.examples,
+            **inputs,
+            "example_images": as_float(held_out[:EXAMPLES]),
             "example_outputs": self.reconstruct(self.examples),
-            "chosen_images": chosen_images,
-            "chosen_outputs": self.reconstruct(chosen_images),
+            "chosen_images": as_float(held_out[chosen]),
+            "chosen_outputs": self.reconstruct(as_float(given[chosen])),
             "chosen_mse": reconstruction["mse"][chosen],
             **reconstruction,
             "train_mse": training["mse"],
@@ -166,7 +173,7 @@ class Probe:
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
         with unchanged(self.autoencoder.model):  # random layers may draw in inference too
-            return self._spreads(self.images.held_out[:WATCHED], with_products=False)
+            return self._spreads(self.images.held_out_given[:WATCHED], with_products=False)
 
     def maps(self) -> dict[str, Array]:
         """The current maps of a few images, (n, h, w, filters) by layer."""
@@ -176,15 +183,21 @@ class Probe:
             return _joined(list(self._map_batches(few)))
 
     def _score(
-        self, images: NDArray[np.generic], mean_image: Array, *, with_ssim: bool = True
+        self,
+        given: NDArray[np.generic],
+        images: NDArray[np.generic],
+        mean_image: Array,
+        *,
+        with_ssim: bool = True,
     ) -> Mapping[str, NDArray[Any]]:
         """Metrics of each image, batch by batch: the outputs are never all in memory."""
         scores: dict[str, list[Array]] = {}
         total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
         total_square = np.zeros(mean_image.shape)
         for start in range(0, len(images), self.batch):
-            target = as_float(images[start : start + self.batch])
-            output = self.reconstruct(target)
+            here = slice(start, start + self.batch)
+            target = as_float(images[here])
+            output = self.reconstruct(as_float(given[here]))
             total += output.sum(axis=0, dtype=np.float64)
             total_square += np.square(output, dtype=np.float64).sum(axis=0)
             parts = {
@@ -208,74 +221,89 @@ class Probe:
         """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
         largest = max(self.network.latent_values, self.network.image_values)
         count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
-        images = as_float(self.images.held_out[:count])
+        images, given = (
+            as_float(part[:count]) for part in (self.images.held_out, self.images.held_out_given)
+        )
         signs = noise_signs(images.shape)
         # One permutation for all images: it permutes their mean too and leaves V unchanged.
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
-        scrambled = images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
-        latents = self._latents(images)
+        scrambled, scrambled_given = (
+            a.reshape(len(a), len(pixels), -1)[:, pixels].reshape(a.shape) for a in (images, given)
+        )
+        latents = self._latents(given)
         others = np.roll(latents, -1, axis=0)  # every image gets the latent code of its neighbour
         mean_latent = latents.mean(axis=0, keepdims=True)
         parts: dict[str, list[Array]] = {}
         outputs: list[Array] = []
         for start in range(0, len(images), self.batch):
             here = slice(start, start + self.batch)
-            outputs.append(self._decode(images[here], latents[here]))
+            outputs.append(self._decode(given[here], latents[here]))
             responses = self._responses(
-                images[here], outputs[-1], others[here], mean_latent, scrambled[here], signs[here]
+                (given[here], images[here]),
+                outputs[-1],
+                others[here],
+                mean_latent,
+                (scrambled_given[here], scrambled[here]),
+                signs[here],
             )
             for name, values in responses.items():
                 parts.setdefault(name, []).append(values)
-        whole = {name: np.concatenate(values) for name, values in parts.items()} | self._baselines(
-            images
-        )
+        whole = {name: np.concatenate(values) for name, values in parts.items()}
+        whole |= self._baselines(given, images)
         measured = {
-            "perturbation": whole | {"training_mode_mse": self._in_training_mode(images)},
+            "perturbation": whole | {"training_mode_mse": self._in_training_mode(given, images)},
             "spectrum": asdict(spectrum(images, np.concatenate(outputs))),
-            "latent": asdict(replace(latent_use(latents), informative=self._informative(images))),
+            "latent": asdict(replace(latent_use(latents), informative=self._informative(given))),
         }
         first = slice(0, EXAMPLES)
-        noisy = np.clip(images[first] + SEEN_NOISE * signs[first], images.min(), images.max())
+        noisy = np.clip(given[first] + SEEN_NOISE * signs[first], given.min(), given.max())
         return {
             **{f"{of}/{k}": np.array(v) for of, values in measured.items() for k, v in values.items()},
-            "shuffled_outputs": self._decode(images[first], others[first]),
-            "scrambled_images": scrambled[first],
-            "scrambled_outputs": self.reconstruct(scrambled[first]),
+            "shuffled_outputs": self._decode(given[first], others[first]),
+            "scrambled_images": scrambled_given[first],
+            "scrambled_outputs": self.reconstruct(scrambled_given[first]),
             "noisy_images": noisy,
             "noisy_outputs": self.reconstruct(noisy),
         }
 
     def _responses(
         self,
-        images: Array,
+        pair: tuple[Array, Array],
         outputs: Array,
         others: Array,
         mean_latent: Array,
-        scrambled: Array,
+        scrambled: tuple[Array, Array],
         signs: Array,
     ) -> dict[str, Array]:
         """The arguments of `metrics.perturbation.perturbation` that need the network, for a batch."""
+        given, images = pair
         response, pixel_count = noise_response(
-            images, outputs, self.reconstruct(images + NOISE * signs), signs
+            images, outputs, self.reconstruct(given + NOISE * signs), signs
         )
         flat = np.broadcast_to(mean_latent, others.shape)
         return {
             "grey_mse": _squares(images - images.mean(axis=(1, 2), keepdims=True)),
-            "latent_swap_change": _squares(self._decode(images, others) - outputs),
-            "zero_latent_mse": _squares(self._decode(images, np.zeros_like(flat)) - images),
-            "mean_latent_mse": _squares(self._decode(images, flat) - images),
-            "repeat_change": _squares(self.reconstruct(images) - outputs),
-            "pixel_shuffle_mse": _squares(self.reconstruct(scrambled) - scrambled),
+            "latent_swap_change": _squares(self._decode(given, others) - outputs),
+            "zero_latent_mse": _squares(self._decode(given, np.zeros_like(flat)) - images),
+            "mean_latent_mse": _squares(self._decode(given, flat) - images),
+            "repeat_change": _squares(self.reconstruct(given) - outputs),
+            "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[0]) - scrambled[1]),
             "noise_response": response,
             "noise_pixels": pixel_count,
         }
 
-    def _baselines(self, images: Array) -> dict[str, Array]:
+    def _baselines(self, given: Array, images: Array) -> dict[str, Array]:
         """Errors of linear decoders."""
         # If the images are too large for a linear decoder, one is enough to find out.
         enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
-        train = as_float(self.images.train[:enough])
-        held_out, trained = linear_mse(train, (images, train), self.network.latent_grid)
+        train, train_given = (as_float(a[:enough]) for a in (self.images.train, self.images.given))
+        held_out, trained = linear_mse(
+            train,
+            (images, train),
+            self.network.latent_grid,
+            given=train_given,
+            given_measured=(given, train_given),
+        )
         projected = projection_mse(train, (images,), self.network.latent_values)[0]
         return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}
 
@@ -316,7 +344,7 @@ class Probe:
             first, second = (self._in_batches(encode, images) for _ in range(2))
         return informative(first, second)
 
-    def _in_training_mode(self, images: Array) -> Array:
+    def _in_training_mode(self, given: Array, images: Array) -> Array:
         """Error of each image with batch normalisation as in training.
 
         NaN where there is none, and where no two images fit into memory together.
@@ -325,12 +353,12 @@ class Probe:
 
         if not self.network.normalised or self.fitting < 2:
             return np.full(len(images), np.nan, np.float32)
-        model, few = self.autoencoder.model, images[: min(MODE_IMAGES, self.fitting)]
+        model, few = self.autoencoder.model, slice(min(MODE_IMAGES, self.fitting))
         # Dropout and noise are off in inference and would hide the effect of normalisation.
         with unchanged(model), quiet(model):
             # Outside of a compiled function, Keras keeps the outputs of all layers.
             forward = tf.function(lambda x: model(x, training=True), autograph=False)
-            return _squares(np.asarray(forward(few)) - few)
+            return _squares(np.asarray(forward(given[few])) - images[few])
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""
@@ -342,8 +370,8 @@ class Probe:
         if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_LATENT_VALUES:
             return {}
         parts = (
-            (as_float(images.train[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
-            (as_float(images.held_out[:LABELLED]), labels[:LABELLED]),
+            (as_float(images.given[:TRAIN_IMAGES]), images.train_labels[:TRAIN_IMAGES]),
+            (as_float(images.held_out_given[:LABELLED]), labels[:LABELLED]),
         )
 
         def accuracy() -> NDArray[Any]:
@@ -406,9 +434,11 @@ class Probe:
         layers = [key.removeprefix("map_std/") for key in stds]
         sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
         count = max(EXAMPLES, min(64, ABLATED_PIXELS // (self.images.shape[0] * self.images.shape[1])))
-        images = as_float(self.images.held_out[:count])
+        images, given = (
+            as_float(part[:count]) for part in (self.images.held_out, self.images.held_out_given)
+        )
         ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
-        means = self._map_means(images)
+        means = self._map_means(given)
         keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
         variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
 
@@ -416,7 +446,7 @@ class Probe:
             def output(batch: Array) -> Any:
                 return ablated({"image": batch, "keep": dict(keep), "instead": means})
 
-            return float(np.mean(_squares(self._in_batches(output, images) - images)))
+            return float(np.mean(_squares(self._in_batches(output, given) - images)))
 
         whole = error(keep)
         explained = variance - whole
@@ -479,7 +509,7 @@ class Probe:
     def _maps(self) -> dict[str, NDArray[Any]]:
         """Feature maps of the examples, and their spread over more images."""
         arrays: dict[str, NDArray[Any]] = {}
-        spreads = self._spreads(self.images.held_out[:MAP_IMAGES])
+        spreads = self._spreads(self.images.held_out_given[:MAP_IMAGES])
         for name, maps in _joined(list(self._map_batches(self.examples))).items():
             std, image_std = spreads[name].std(), spreads[name].image_std()
             inactive = map_health(std, image_std).inactive

@@ -81,6 +81,7 @@ class Metrics:
         frozen: explained variance of the same network trained with its initial encoder; None where that
             was not trained.
         trained_on: the images that were measured were trained on, because there are no others.
+        paired: the user said that inputs and targets differ, and gave both.
     """
 
     quality: Quality
@@ -98,6 +99,7 @@ class Metrics:
     frozen: float | None
     score: Score
     trained_on: bool = False
+    paired: bool = False
 
     @property
     def flat(self) -> float:
@@ -159,6 +161,7 @@ def measure(
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
         trained_on=training.get("held_out") == "training",
+        paired=training.get("paired") is True,
     )
 
 

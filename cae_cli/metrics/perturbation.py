@@ -138,7 +138,14 @@ def cell_means(images: Array, grid: tuple[int, int]) -> Array:
     return images
 
 
-def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -> list[Array]:
+def linear_mse(
+    train: Array,
+    measured: Sequence[Array],
+    grid: tuple[int, int],
+    *,
+    given: Array | None = None,
+    given_measured: Sequence[Array] | None = None,
+) -> list[Array]:
     """Error of the best linear decoder of the images averaged over the cells of a grid.
 
     A baseline without learned filters: a fixed average and the least-squares decoder of the training
@@ -148,6 +155,8 @@ def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -
         train: (m, h, w, c).
         measured: sets of images, each (n, h, w, c).
         grid: (rows, columns) of the latent code.
+        given: what is averaged in place of the training images, as of a denoiser; None: these.
+        given_measured: the same for each set.
 
     Returns:
         (n,) mean squared error of each image of each set; NaN where the images are too large or the
@@ -163,8 +172,10 @@ def linear_mse(train: Array, measured: Sequence[Array], grid: tuple[int, int]) -
         cells = cell_means(images, grid).reshape(len(images), -1)
         return np.concatenate([cells, np.ones((len(images), 1), np.float32)], axis=1)
 
-    weights = np.linalg.lstsq(design(train), train.reshape(len(train), -1), rcond=None)[0]
-    errors = [design(images) @ weights - images.reshape(len(images), -1) for images in measured]
+    targets = train.reshape(len(train), -1)
+    weights = np.linalg.lstsq(design(train if given is None else given), targets, rcond=None)[0]
+    pairs = zip(measured if given_measured is None else given_measured, measured, strict=True)
+    errors = [design(inputs) @ weights - images.reshape(len(images), -1) for inputs, images in pairs]
     return [np.asarray(np.square(error).mean(axis=1), np.float32) for error in errors]
 
 

@@ -169,3 +169,107 @@ def test_every_form_of_data_gets_the_same_diagnosis(form, glyphs, tmp_path):
         assert scripts.first_cause(outcome) == (None if reads else cause)
         assert outcome.metrics.dynamics.steps == 6 * 32
         assert outcome.held_out == ("training" if form is one_shot else "validation")
+
+
+# -- denoisers ----------------------------------------------------------------------------------------
+
+
+def noisy(images, dose, seed=0):
+    noise = np.random.default_rng(seed).normal(0, dose, images.shape)
+    return (images + noise).astype(np.float32)
+
+
+def denoised(x, y, watch, *, model=None, epochs=8, validation=True):
+    """The outcome of a training from x to y, of which the last 64 are held out."""
+    keras.utils.set_random_seed(0)
+    model = model or scripts.strided(y.shape[1:])
+    model.compile(keras.optimizers.Adam(0.003), "mse")
+    (x, xv), (y, yv) = parts(x), parts(y)
+    held = {"validation_data": (xv, yv)} if validation else {}
+    model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch], **held)
+    made = model.predict(xv, verbose=0)
+    return watch.outcome, float(np.square(made - yv).mean())
+
+
+def quiet(folder, *images, **words):
+    return Diagnosis(*images, folder=folder, verbose=0, **words)
+
+
+@pytest.mark.parametrize(
+    "given", [2, pytest.param(0, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.soak)]
+)
+def test_a_denoiser_is_judged_by_what_it_makes_of_the_noisy_images(given, glyphs, tmp_path):
+    x = noisy(glyphs, 0.3)
+    images = [(), (x,), ((x[:-64], glyphs[:-64]), (x[-64:], glyphs[-64:]))][given]
+    outcome, error = denoised(x, glyphs, quiet(tmp_path, *images))
+    assert outcome.metrics.quality.mse.value == pytest.approx(error, rel=1e-3)
+    assert scripts.first_cause(outcome) is None and outcome.held_out == "validation"
+    assert outcome.metrics.perturbation.linear < outcome.metrics.quality.explained_variance
+
+
+def bitten(images):
+    """The images without a square of a third of their side."""
+    rng, images = np.random.default_rng(0), images.copy()
+    for image in images:
+        row, column = rng.integers(3, 15, 2)
+        image[row : row + 9, column : column + 9] = 0
+    return images
+
+
+@pytest.mark.soak
+def test_pairs_that_were_given_as_such_are_meant_and_shuffled_ones_are_not(glyphs, tmp_path):
+    x = bitten(glyphs)
+    outcome, _ = denoised(x, glyphs, quiet(tmp_path, (x, glyphs)), epochs=5, validation=False)
+    assert "CAE103" in outcome.diagnosis.passed and outcome.metrics.batches.pair > 0.1
+    shuffled = np.random.default_rng(0).permutation(glyphs)
+    outcome, _ = denoised(x, shuffled, quiet(tmp_path, (x, shuffled)), epochs=5, validation=False)
+    assert scripts.first_cause(outcome) == "CAE103"
+
+
+@pytest.mark.soak
+def test_inputs_and_targets_have_ranges_of_their_own(tmp_path):
+    fashion, _ = scripts.archived("fashion_mnist", 1088)
+    x = 255 * np.clip(noisy(fashion, 0.3), 0, 1)
+    inner = scripts.strided(fashion.shape[1:], output="tanh")
+    model = keras.Sequential([keras.layers.Rescaling(1 / 255), inner])
+    outcome, error = denoised(x, 2 * fashion - 1, quiet(tmp_path), model=model, epochs=4)
+    assert outcome.metrics.quality.mse.value == pytest.approx(error / 4, rel=1e-3)
+    assert outcome.metrics.network.span == (-1, 1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["salt and pepper", "half of the pixels"])
+def test_denoisers_of_real_images_are_healthy(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    if kind == "salt and pepper":
+        y, model = scripts.archived("fashion_mnist", 1600)[0], scripts.pooled((28, 28, 1))
+        x = np.where(rng.random(y.shape) < 0.2, rng.integers(0, 2, y.shape), y)
+    else:
+        y, model = scripts.patches(32, 1600, colour=True), scripts.strided((32, 32, 3), code=32)
+        x = np.where(rng.random((len(y), 32, 32, 1)) < 0.5, 0, y)
+    outcome, _ = denoised(x.astype(np.float32), y, quiet(tmp_path), model=model, epochs=10)
+    assert scripts.first_cause(outcome) is None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fault, cause", [("rate", "CAE207"), ("bypass", "CAE502")])
+def test_what_is_wrong_with_a_denoiser_is_named(fault, cause, tmp_path):
+    y = scripts.archived("mnist", 1600)[0]
+    model, x = scripts.strided(y.shape[1:]), noisy(y, 0.2)
+    watch = quiet(tmp_path)
+    if fault == "bypass":
+        image = keras.Input(y.shape[1:])
+        first = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+        code = keras.layers.Conv2D(8, 3, strides=4, padding="same", activation="relu", name="code")(
+            first
+        )
+        joined = keras.layers.Concatenate()([keras.layers.UpSampling2D(4)(code), first])
+        model = keras.Model(
+            image, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(joined)
+        )
+        outcome, _ = denoised(x, y, watch, model=model)
+    else:
+        model.compile(keras.optimizers.Adam(1.0), "mse")
+        model.fit(x, y, epochs=5, verbose=0, callbacks=[watch])
+        outcome = watch.outcome
+    assert scripts.first_cause(outcome) == cause

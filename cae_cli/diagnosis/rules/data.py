@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import FEWEST_IMAGES, Case
+from cae_cli.diagnosis.case import FEWEST_IMAGES, LITTLE_EXPLAINED, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
@@ -126,7 +126,10 @@ class TargetMismatch(Rule):
         if not math.isfinite(batches.pair):
             return self.skipped("the first batches do not contain two different images")
         denoising = abs(batches.difference_correlation) < self.most_noise
-        if batches.pair <= self.threshold or denoising:
+        # Pairs that the user gave as such are wrong only if nothing of the target can be predicted.
+        explained = case.metrics.quality.explained_variance
+        meant = case.metrics.paired and explained >= LITTLE_EXPLAINED
+        if batches.pair <= self.threshold or denoising or meant:
             return None
         message = f"input and target differ {batches.pair:.2f} times as much as two images"
         one_sided = case.option("augmentation.target") == "original"
@@ -136,7 +139,8 @@ class TargetMismatch(Rule):
             message,
             Evidence("squared difference", batches.pair, self.threshold, (0, 0), "of two images'"),
             fixes=(fixes.SAME_TARGET,) if one_sided or case.script else (),
-            advice="use the image as its own target, shuffled and transformed together with it",
+            advice="use the image as its own target, shuffled and transformed together with it"
+            + ("; if they are meant to differ, give both: Diagnosis((x, y))" if case.script else ""),
         )
 
 

@@ -64,7 +64,8 @@ def filters(run: RunData, layer: str) -> Image.Image:
 )
 def maps(run: RunData, layer: str) -> Image.Image:
     """Feature maps of the example images: an image in each row, the input first."""
-    maps, images = run.arrays[f"map/{layer}"][:MOST_IMAGES], run.arrays["example_images"][:MOST_IMAGES]
+    maps = run.arrays[f"map/{layer}"][:MOST_IMAGES]
+    images = run.arrays.get("example_inputs", run.arrays["example_images"])[:MOST_IMAGES]
     h, w, filters = maps.shape[1:]
     shown = run.most_used(layer)[:MOST_MAPS]
     colours = Colours([maps])
@@ -181,8 +182,11 @@ def filters_by_epoch(run: RunData) -> Image.Image:
 def perturbation_tests(run: RunData) -> Image.Image | None:
     """Outputs for the examples, for other latent codes, for scrambled pixels and for noise."""
     arrays = run.arrays
+    pair = [("input", "example_images")]
+    if "example_inputs" in arrays:
+        pair = [("input", "example_inputs"), ("target", "example_images")]
     groups = [
-        [("input", "example_images"), ("output", "example_outputs")],
+        [*pair, ("output", "example_outputs")],
         [("output with the next\nimage's latent code", "shuffled_outputs")],
         [("scrambled input", "scrambled_images"), ("output", "scrambled_outputs")],
         [("noisy input", "noisy_images"), ("output", "noisy_outputs")],
