@@ -154,6 +154,16 @@ def test_the_linear_decoder_is_that_of_scikit_learn():
     assert linear_mse(train, [held_out], (4, 4))[0] == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_linear_decoder_of_pairs_sees_the_inputs_only():
+    images = RNG.random((300, 8, 8, 1)).astype(np.float32)
+    cells = cell_means(images, (4, 4)).repeat(2, axis=1).repeat(2, axis=2)  # a linear map of the images
+    parts = {"given": images[:200], "given_measured": [images[200:]]}
+    found = linear_mse(cells[:200], [cells[200:]], (4, 4), **parts)[0]
+    assert found == pytest.approx(np.zeros(100), abs=1e-9)
+    parts["given_measured"] = [images[:100]]  # those of other images
+    assert linear_mse(cells[:200], [cells[200:]], (4, 4), **parts)[0].mean() > 0.01
+
+
 def test_images_made_of_their_cells_need_no_more_than_a_linear_decoder():
     cells = RNG.random((100, 4, 4, 1)).astype(np.float32)
     images = cells.repeat(3, axis=1).repeat(3, axis=2)

@@ -920,3 +920,25 @@ def test_commands_that_diagnose_a_run_accept_its_names(here, capsys):
 def test_the_tab_key_knows_the_commands(cae):
     assert cae("-sc", "query=bash", COMP_LINE="cae run").out.split() == ["runs"]
     assert cae("-sc", "query=bash", COMP_LINE="cae rer").out.split() == ["rerun"]
+
+
+def test_what_trains_a_run_again_takes_the_last_run_of_cae_train(here, capsys):
+    """The callback, and the diagnosis of a file, leave runs that nobody can train again."""
+    callback = Run(here / "runs/keras/2026-02-01_10-00-00_kera")
+    callback.folder.mkdir(parents=True)
+    callback.set_status("ok")
+    known = {"loss": {"name": "mse"}, "optimizer": {"name": "adam", "learning_rate": 0.003}}
+    callback.write_setup({"time": "2026-02-01T10:00:00", "command": [], "config": known})
+    going = Run(here / "runs/keras/2026-02-02_10-00-00_goes")  # it has no run.json yet
+    going.folder.mkdir()
+    going.set_status("running")
+    assert named("last").endswith("goes")
+    assert find("last", trained=True).folder.name == NEWEST.rpartition("/")[2]
+    assert find("last-1", trained=True).folder.name == JOBS[1]
+    for command in ("rerun", "treat", "resume"):
+        assert cli.run([command, "last-5"]) == 2
+        assert "there are 5 runs of cae train" in capsys.readouterr().err
+        assert cli.run([command, "kera"]) == 2
+        assert "only runs of cae train can be" in capsys.readouterr().err
+    assert cli.run(["runs", "ls", "task=keras", "status=ok"]) == 0
+    assert "loss=mse optimizer=adam" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import to_paste
 from cae_cli.report import terminal
 from cae_cli.runs import registry
-from cae_cli.runs.opening import check_trained, open_run
+from cae_cli.runs.opening import open_trained
 
 HELP = f"""\
 usage: cae rerun RUN [group=option …] [key=value …]
@@ -40,8 +40,7 @@ def main(args: list[str]) -> int:
         print(HELP, end="")
         return 0
     name, changes = registry.split_one(flags.overrides, "cae rerun", "cae rerun last seed=1", "one run")
-    run = open_run(name, flags.runs)
-    check_trained(run, "only runs of cae train can be trained again")
+    run = open_trained(name, flags.runs, "only runs of cae train can be trained again")
     flags.overrides = changes
     sources = arguments.sources(flags)
     first = compose.jobs(changes)[0] if flags.multirun else changes

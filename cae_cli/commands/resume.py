@@ -14,7 +14,7 @@ from cae_cli.options import OptionError, key_of, not_a_group
 from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
-from cae_cli.runs.opening import check_trained, open_run, reading
+from cae_cli.runs.opening import open_trained, reading
 from cae_cli.sweep.job import unforeseen
 from cae_cli.system import signals
 
@@ -51,9 +51,8 @@ def main(args: list[str]) -> int:
     name, overrides = registry.split_one(
         flags.overrides, "cae resume", "cae resume last training.epochs=40"
     )
-    run = open_run(name, flags.runs)
+    run = open_trained(name, flags.runs, "only runs of cae train can be resumed")
     run.check_idle(force=flags.force)
-    check_trained(run, "only runs of cae train can be resumed")
     setup, status = run.setup(), run.status().get("status")
     before = _options(setup["config"], run)
     options, command = _changed(before, setup["command"], overrides, run)

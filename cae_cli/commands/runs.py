@@ -15,7 +15,7 @@ from cae_cli.report import numbers, terminal
 from cae_cli.report.sections import Column, Part, Table, as_csv, line
 from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
-from cae_cli.runs.registry import Registry, check_removable, remove
+from cae_cli.runs.registry import Registry, check_removable, flat, remove
 from cae_cli.system.guarded import GuardedPath
 
 MAX_TAG = 60  # characters
@@ -130,7 +130,13 @@ def _when(moment: datetime) -> str:
 
 
 def _differs(entry: Entry) -> str:
-    """The overrides of its command without tags, which have their own column."""
+    """The overrides of its command without tags, which have their own column.
+
+    Of a run from elsewhere, what is known of its training.
+    """
+    if entry.from_elsewhere:
+        known = {key.removesuffix(".name"): value for key, value in flat(entry.config).items()}
+        return " ".join(f"{key}={value}" for key, value in known.items() if "rules" not in key)
     return " ".join(w for w in entry.command[2:] if not w.startswith(("tags=", "hydra.")))
 
 

@@ -21,7 +21,7 @@ from cae_cli.report.treatment import treatment as table
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import plain, read_json
-from cae_cli.runs.opening import check_trained, open_run, reading
+from cae_cli.runs.opening import open_trained, reading
 from cae_cli.sweep import batch
 from cae_cli.system import signals
 from cae_cli.system.files import claim, typed
@@ -160,8 +160,7 @@ def _run(flags: argparse.Namespace) -> Run:
             hint=f"start a run with this change, to be treated then: "
             f"{to_paste('cae', 'rerun', typed(name), overrides[0])}",
         )
-    run = open_run(name, flags.runs)
-    check_trained(run, "only runs of cae train can be treated")
+    run = open_trained(name, flags.runs, "only runs of cae train can be treated")
     return run
 
 

@@ -23,7 +23,7 @@ from cae_cli.external.model import Span, options_of, prepare, spans_of, stored, 
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
-from cae_cli.introspection.keras_internals import observe_batches, release_batches
+from cae_cli.introspection.keras_internals import observe_batches, put_last, release_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.introspection.training_mode import Penalties
 from cae_cli.report import terminal
@@ -118,6 +118,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 self.run.set_status("interrupted", "the training ended with an error")
         self.report, self.trials = {}, None
         self._fed, self._batch, self._done = [], 0, 0
+        self._numbers: dict[int, int] = {}  # of the epochs, by those of this fit
+        self._others = put_last(self)
         self._compiled = compiled(self.model)
         observe_batches(self.model, self._wants_batch, self._record_batch, interrupted=self._interrupted)
         if self._continues():
@@ -207,6 +209,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return
         logs = logs or {}
         self._epoch += 1
+        self._numbers[epoch] = self._epoch
         self._done = 0
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
         # Keras adds the penalties of the weights to its validation loss.
@@ -314,8 +317,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         arrays = {**self.probe.record(), **recorder.record()}
         if self._earlier:  # the losses since then are no course of a training
             arrays["dynamics/losses"] = np.zeros(0, np.float32)
-        self.run.write_arrays(self.run.snapshot(self._epoch), self.probe.snapshot())
-        self._rows[-1] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
+        restored = self._restored()
+        measured = self._epoch if restored is None else restored
+        self.run.write_arrays(self.run.snapshot(measured), self.probe.snapshot())
+        self._rows[measured] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         options = options_of(getattr(self.model, "loss", None), type(optimizer).__name__, self._rate)
@@ -325,10 +330,26 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             arrays,
             options,
             network=self._network,
-            measured_epoch=self._epoch,
+            best_epoch=restored,
+            measured_epoch=measured,
+            stopped_early=any(getattr(other, "stopped_epoch", 0) > 0 for other in self._others),
             diverged_at=self._diverged,
             paired=self._known is not None and not _are_equal(self._known[0]),
         )
+
+    def _restored(self) -> int | None:
+        """The epoch whose weights another callback has restored, and says so; None: none has."""
+        for other in self._others:
+            if getattr(other, "best_weights", None) is None or not other.restore_best_weights:
+                continue
+            epoch = self._numbers.get(other.best_epoch)
+            if epoch is not None and self.verbose:
+                terminal.Screen().say(
+                    f"{type(other).__name__} restored the weights of epoch {epoch} of {self._epoch}: "
+                    "these are diagnosed"
+                )
+            return epoch
+        return None
 
     # -- images ------------------------------------------------------------------------------------
 

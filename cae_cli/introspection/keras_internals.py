@@ -9,6 +9,7 @@ so that a new version of Keras shows what it changed.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -204,6 +205,28 @@ def uncompiled() -> Iterator[None]:
         yield
     finally:
         Trainer.compile_from_config = compiled
+
+
+def put_last(callback: Any) -> list[Any]:
+    """Puts a callback behind the others of its ``fit``, which may change the weights at the end.
+
+    Args:
+        callback: in its ``on_train_begin``.
+
+    Returns:
+        The other callbacks; none where it is not ``fit`` that calls.
+    """
+    import keras
+
+    frame = inspect.currentframe()
+    while frame is not None:
+        held = frame.f_locals.get("self")
+        if isinstance(held, keras.callbacks.CallbackList):
+            others = [other for other in held.callbacks if other is not callback]
+            held.callbacks = [*others, callback]  # another list: that one is being iterated
+            return others
+        frame = frame.f_back
+    return []
 
 
 def observe_batches(

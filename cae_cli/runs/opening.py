@@ -13,21 +13,38 @@ from cae_cli.runs.json_files import foreign, read_any_version
 from cae_cli.system.files import writing
 
 
-def open_run(name: str, root: Path | None = None) -> Run:
+def open_run(name: str, root: Path | None = None, *, trained: bool = False) -> Run:
     """The run of a name.
 
     Args:
         name: a folder or anything else that `registry.find` understands.
         root: the folder with the runs; None for runs/.
+        trained: as for `registry.find`.
 
     Raises:
         UserError: there is no such run, or its folder holds none.
     """
-    run = registry.find(name, root)
+    run = registry.find(name, root, trained=trained)
     if not run.folder.is_dir():
         raise UserError("no such folder", where=run.folder, hint="cae runs ls")
     if not run.is_set_up():
         raise UserError("run.json is missing", where=run.folder, hint="is this the folder of a run?")
+    return run
+
+
+def open_trained(name: str, root: Path | None, hint: str) -> Run:
+    """The run of a name, whose run.json has what is needed to train it again or to resume it.
+
+    Args:
+        name: as for `open_run`; ``last`` is the last run of ``cae train``.
+        root: as for `open_run`.
+        hint: of the error for a run that cae did not train.
+
+    Raises:
+        UserError: as for `open_run`; cae did not train the run; or run.json is damaged.
+    """
+    run = open_run(name, root, trained=True)
+    check_trained(run, hint)
     return run
 
 

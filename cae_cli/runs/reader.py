@@ -161,6 +161,12 @@ class Entry:
         return fit_to_paste(self.setup.get("command"))
 
     @property
+    def from_elsewhere(self) -> bool:
+        """Whether ``cae train`` did not train it: a run of the callback, or the diagnosis of a file."""
+        missing = not self.setup and self.run.setup_file.name not in self._errors
+        return missing or self.setup.get("command") == []
+
+    @property
     def overrides(self) -> list[str]:
         """The overrides of its command."""
         return [word for word in self.command[2:] if not word.startswith("-")]

@@ -64,11 +64,12 @@ class Registry:
                 sweeps.setdefault(entry.folder.parent, []).append(entry)
         return sweeps
 
-    def find(self, word: str) -> Run:
+    def find(self, word: str, *, trained: bool = False) -> Run:
         """The run that an argument names: a folder, then a name or number, then the beginning of a name.
 
         Args:
             word: a path; an id or its beginning; a number of `entries`; ``last``, ``last-1``.
+            trained: ``last`` skips runs that ``cae train`` did not train, such as those of the callback.
 
         Raises:
             UserError: there is none, or more than one.
@@ -76,7 +77,7 @@ class Registry:
         path = typed(word)
         if word and is_run(path):
             return Run(path)
-        matches = self._matches(word)
+        matches = self._matches(word, trained=trained)
         if len(matches) == 1:
             return matches[0].run
         if matches:
@@ -121,13 +122,17 @@ class Registry:
             jobs.sort(key=lambda e: order.get(e.folder.name, len(order)))
         return jobs
 
-    def _matches(self, word: str) -> list[Entry]:
+    def _matches(self, word: str, *, trained: bool) -> list[Entry]:
         last = re.fullmatch(r"last(?:-(\d{1,9}))?", word)
         if last:
             back = int(last[1] or 0)
-            if back >= len(self.entries):
-                raise UserError(f"{word}: {self._how_many()}", where=self.root, hint="cae runs ls")
-            return [self.entries[-1 - back]]
+            entries = [e for e in self.entries if not (trained and e.from_elsewhere)]
+            if back >= len(entries):
+                of = " of cae train" if trained else ""
+                raise UserError(
+                    f"{word}: {_how_many(len(entries))}{of}", where=self.root, hint="cae runs ls"
+                )
+            return [entries[-1 - back]]
         if not word.strip("./"):
             return []
         exact = [entry for entry in self._folders if word in entry.names]
@@ -135,10 +140,6 @@ class Registry:
             numbered = self.entries[int(word) - 1]
             exact += [numbered] * (numbered not in exact)
         return exact or [e for e in self._folders if any(n.startswith(word) for n in e.names)]
-
-    def _how_many(self) -> str:
-        count = len(self._folders)
-        return f"there {'is' if count == 1 else 'are'} {count or 'no'} run{'' if count == 1 else 's'}"
 
     def _ambiguous(self, word: str, matches: Sequence[Entry]) -> UserError:
         numbered = {id(entry): entry for entry in self.entries}  # numbers are given
@@ -154,7 +155,9 @@ class Registry:
     def _unknown(self, word: str) -> UserError:
         names = {name for entry in self._folders for name in entry.names}
         close = nearest(word, names | ({"last"} if names else set()))
-        hint = f"{self._how_many()} below {self.root}" + (": cae runs ls" if self._folders else "")
+        hint = f"{_how_many(len(self._folders))} below {self.root}" + (
+            ": cae runs ls" if self._folders else ""
+        )
         return UserError(
             f"no such folder, and no run is called {word!r}",
             where=self.root,
@@ -162,19 +165,24 @@ class Registry:
         )
 
 
-def find(word: str, root: Path | None = None) -> Run:
+def _how_many(count: int) -> str:
+    return f"there {'is' if count == 1 else 'are'} {count or 'no'} run{'' if count == 1 else 's'}"
+
+
+def find(word: str, root: Path | None = None, *, trained: bool = False) -> Run:
     """The run that an argument of the command line names; see `Registry.find`.
 
     Args:
         word: a path, an id or its beginning, a number, ``last``.
         root: see `Registry`.
+        trained: see `Registry.find`.
 
     Raises:
         UserError: there is none, or more than one.
     """
     path = typed(word)
     is_plain = word and root is None and is_run(path)
-    return Run(path) if is_plain else Registry(root).find(word)
+    return Run(path) if is_plain else Registry(root).find(word, trained=trained)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -273,3 +273,32 @@ def test_what_is_wrong_with_a_denoiser_is_named(fault, cause, tmp_path):
         model.fit(x, y, epochs=5, verbose=0, callbacks=[watch])
         outcome = watch.outcome
     assert scripts.first_cause(outcome) == cause
+
+
+# -- other callbacks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_weights_that_early_stopping_restores_are_those_diagnosed(first, glyphs, tmp_path, capsys):
+    class Worse(keras.callbacks.Callback):
+        """After two epochs each one ruins the weights."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch >= 2:
+                self.model.optimizer.learning_rate = 5.0
+
+    keras.utils.set_random_seed(0)
+    x, held = parts(glyphs)
+    model = scripts.strided(x.shape[1:])
+    model.compile(keras.optimizers.Adam(0.003), "mse")
+    watch = Diagnosis(folder=tmp_path)
+    stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    callbacks = [watch, stop, Worse()] if first else [stop, Worse(), watch]
+    model.fit(x, x, epochs=9, validation_data=(held, held), verbose=0, callbacks=callbacks)
+    error = np.square(model.predict(held, verbose=0) - held).mean()
+    assert watch.outcome.metrics.quality.mse.value == pytest.approx(error, rel=1e-3)
+    assert "EarlyStopping restored the weights of epoch 2 of 4" in capsys.readouterr().err
+    rows, training = watch.run.read_metrics(), watch.run.training()
+    assert training["best_epoch"] == training["measured_epoch"] == 2 and training["stopped_early"]
+    assert rows["val/mse"][2] == pytest.approx(error, rel=1e-3) and np.isnan(rows["val/mse"][4])
+    assert callbacks.index(watch) == (0 if first else 2)

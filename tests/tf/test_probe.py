@@ -86,7 +86,25 @@ def listed(network):
 
 def test_the_table_lists_what_is_written(reference):
     network, _, arrays = reference
-    assert set(arrays) == listed(network)
+    assert set(arrays) == listed(network) - {"example_inputs"}
+
+
+def test_inputs_that_are_no_images_are_fed_and_the_images_expected(reference):
+    network, _, arrays = reference
+    noise = np.random.default_rng(0).normal(0, 0.3, HELD_OUT.shape).astype(np.float32)
+    inputs = as_float(HELD_OUT) + noise
+    pairs = replace(UNLABELLED, train_inputs=as_float(TRAIN), validation_inputs=inputs)
+    found = Probe(network, pairs).record()
+    assert set(found) == listed(network) - {"labels/trained", "labels/initial"}
+    outputs = np.asarray(network.model(inputs))
+    squares = np.square(outputs - as_float(HELD_OUT)).mean(axis=(1, 2, 3))
+    assert found["mse"] == pytest.approx(squares, rel=1e-4)
+    assert np.array_equal(found["example_inputs"], inputs[:8])
+    assert np.array_equal(found["example_images"], arrays["example_images"])
+    for same in ("mean_mse", "black_mse", "perturbation/grey_mse"):
+        assert np.array_equal(found[same], arrays[same])
+    for other in ("perturbation/pixel_shuffle_mse", "perturbation/noise_response", "map_std/encoder_1"):
+        assert np.isfinite(found[other]).all() and not np.allclose(found[other], arrays[other])
 
 
 def test_what_is_not_known_is_not_written(reference):
