@@ -364,8 +364,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         )
         if _are_equal(train) and _are_equal(held_out):
             return images
-        inputs = {"train_inputs": train, "validation_inputs": held_out}
-        return replace(images, **{name: stored(pair[0], given) for name, pair in inputs.items()})
+        inputs, held_out_inputs = (stored(pair[0], given) for pair in (train, held_out))
+        return replace(images, train_inputs=inputs, validation_inputs=held_out_inputs)
 
     def _passed(self) -> Images:
         """The images that passed; without validation data the last of them stand for held-out ones."""
