@@ -1,7 +1,7 @@
 """A runner of convolutional-autoencoder experiments that says what their filters learned.
 
 ``from cae_cli import Diagnosis`` is a Keras callback for trainings of one's own, ``cae_cli.treat`` tries
-fixes on them.
+fixes on them, and ``cae_cli.judge`` diagnoses plain functions: networks of other libraries.
 """
 
 from typing import Any
@@ -19,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from cae_cli.external.treat import treat
 
         return treat
+    if name == "judge":
+        from cae_cli.external.functions import judge
+
+        return judge
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -81,7 +81,7 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
     applicable = [rule for rule in RULES if rule.when in when]
     disabled = [r.code for r in applicable if not options.get(r.code, {}).get("enabled", True)]
     enabled = [r.with_options(options.get(r.code, {})) for r in applicable if r.code not in disabled]
-    results = {rule.code: rule.check(case) for rule in enabled}
+    results = {rule.code: rule.checked(case) for rule in enabled}
     findings = [
         replace(found, fixes=tuple(fix for fix in found.fixes if case.changed_by(fix)))
         for found in results.values()
@@ -131,7 +131,8 @@ def _verdict(case: Case, diagnosis: Diagnosis) -> str:
             explained += f", flat grey images {case.metrics.flat:.0%}"
     causes = diagnosis.causes
     if causes and causes[0].severity is Severity.ERROR:
-        return f"these filters are not meaningful: {causes[0].problem}"
+        what = "these filters are" if case.metrics.layers else "this latent code is"
+        return f"{what} not meaningful: {causes[0].problem}"
     if causes:
         return f"{causes[0].problem}; {explained}"
     if diagnosis.undecided:

@@ -169,8 +169,9 @@ class Case:
 
     @property
     def unchanged(self) -> bool:
-        """Whether every layer still has the weights that its initializer gave it."""
-        return all(layer.weight_change < UNCHANGED for layer in self.metrics.layers)
+        """Whether it is known that every layer still has the weights that its initializer gave it."""
+        layers = self.metrics.layers
+        return bool(layers) and all(layer.weight_change < UNCHANGED for layer in layers)
 
     def explained_variance(self, threshold: float) -> Evidence:
         """The explained variance as evidence."""

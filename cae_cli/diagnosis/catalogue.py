@@ -48,6 +48,7 @@ class Rule:
     measured: ClassVar[str]  # the quantity that is compared with the threshold
     threshold: float  # its default; rules.CODE.threshold changes it
     source: ClassVar[str]  # the measurements that the threshold comes from
+    of_filters: ClassVar[bool] = False  # it needs the filters, which plain functions do not show
     picture: ClassVar[str | None] = None  # a file in the run folder
     references: ClassVar[tuple[str, ...]] = ()
     consequences: tuple[str, ...] = ()  # codes of the findings that follow from this one
@@ -57,6 +58,12 @@ class Rule:
     def why(self) -> str:
         """Why the problem matters."""
         return " ".join((self.__doc__ or "").split())
+
+    def checked(self, case: Case) -> Finding | Skipped | None:
+        """`check`, where there is what the rule needs."""
+        if self.of_filters and case.trained is not None and not case.trained.layers:
+            return self.skipped("the filters are not known")
+        return self.check(case)
 
     def check(self, case: Case) -> Finding | Skipped | None:
         """The finding of this rule, None if there is none, `Skipped` if the rule cannot be checked."""

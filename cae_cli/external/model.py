@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cae_cli import experiment, introspection
 from cae_cli.data import Images, as_float, images_that_fit
 from cae_cli.errors import UserError, printable
-from cae_cli.introspection.probe import EXAMPLES, Probe, kept_bytes
+from cae_cli.introspection.behaviour import EXAMPLES
+from cae_cli.introspection.probe import Probe, kept_bytes
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report import terminal
 from cae_cli.runs.environment import surroundings

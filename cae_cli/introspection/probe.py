@@ -1,5 +1,7 @@
 """Measures a network on fixed images: the last module that uses Keras.
 
+What needs no weights is measured by `introspection.behaviour`.
+
 Its arrays in arrays.npz, for n held-out images, the first k of them, and layers by the name of the
 convolution:
 
@@ -41,7 +43,6 @@ images are perturbed alike, and the output is compared with the images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,33 +51,32 @@ from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
+from cae_cli.introspection.behaviour import (
+    EXAMPLES,
+    MAP_IMAGES,
+    MOST_LATENT_VALUES,
+    TRAIN_IMAGES,
+    Behaviour,
+    mean_image,
+    squares,
+)
 from cae_cli.introspection.layers import from_keras, is_a, size_of
 from cae_cli.introspection.training_mode import quiet, unchanged
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
-from cae_cli.metrics.latent import informative, latent_use
+from cae_cli.metrics.latent import informative
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
-from cae_cli.metrics.perturbation import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
-from cae_cli.metrics.projection import projection_mse
-from cae_cli.metrics.similarity import ssim
-from cae_cli.metrics.spectrum import spectrum
 
 Array = NDArray[np.float32]
 
-EXAMPLES = 8
-CHOSEN = 3  # of the best, of the median and of the worst
-MAP_IMAGES = 512  # images whose feature maps, latent codes and perturbations are measured
 WATCHED = 128  # images whose maps are measured repeatedly while training runs
 FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
 # values of these maps
-TRAIN_IMAGES = 2000  # training images for the gap between training and validation
 LABELLED = 1000  # held-out images that the linear probe is tested on
 MODE_IMAGES = 64  # one batch, for batch normalisation in training mode
-MOST_LATENT_VALUES = 2**25  # values of latent codes in memory at once
 REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
 MOST_REINITIALIZED = 2**25  # weights drawn for it per layer
-SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
 
 
@@ -138,33 +138,28 @@ class Probe:
             return self._record()
 
     def _record(self) -> dict[str, NDArray[Any]]:
-        held_out, train = self.images.held_out, self.images.train
-        mean_image = _mean_image(train)
-        given, train_given = self.images.held_out_given, self.images.given
-        reconstruction = self._score(given, held_out, mean_image)
-        few = slice(TRAIN_IMAGES)
-        training = self._score(train_given[few], train[few], mean_image, with_ssim=False)
-        chosen = _best_median_worst(reconstruction["mse"])
         maps = self._maps()
-        inputs = {} if given is held_out else {"example_inputs": self.examples}
         return {
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
             **self._reinitialized(),
             **maps,
             **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
-            **self._perturbation(),
             **self._labels(),
-            **inputs,
-            "example_images": as_float(held_out[:EXAMPLES]),
-            "example_outputs": self.reconstruct(self.examples),
-            "chosen_images": as_float(held_out[chosen]),
-            "chosen_outputs": self.reconstruct(as_float(given[chosen])),
-            "chosen_mse": reconstruction["mse"][chosen],
-            **reconstruction,
-            "train_mse": training["mse"],
-            "train_mean_mse": training["mean_mse"],
+            **self._behaviour().record(),
         }
+
+    def _behaviour(self) -> Behaviour:
+        return Behaviour(
+            images=self.images,
+            network=self.network,
+            batch=self.batch,
+            reconstruct=self.reconstruct,
+            encode=self._latents,
+            decode=self._decode,
+            informative=self._informative,
+            training_mode=self._in_training_mode,
+        )
 
     def reconstruct(self, images: Array) -> Array:
         """(n, h, w, c) reconstructions."""
@@ -178,134 +173,9 @@ class Probe:
     def maps(self) -> dict[str, Array]:
         """The current maps of a few images, (n, h, w, filters) by layer."""
         size = sum(size_of(x.shape) for x in self.autoencoder.maps.values())
-        few = self.images.held_out[: int(np.clip(MOST_FOLLOWED // size, 1, FOLLOWED))]
+        few = self.images.held_out_given[: int(np.clip(MOST_FOLLOWED // size, 1, FOLLOWED))]
         with unchanged(self.autoencoder.model):
             return _joined(list(self._map_batches(few)))
-
-    def _score(
-        self,
-        given: NDArray[np.generic],
-        images: NDArray[np.generic],
-        mean_image: Array,
-        *,
-        with_ssim: bool = True,
-    ) -> Mapping[str, NDArray[Any]]:
-        """Metrics of each image, batch by batch: the outputs are never all in memory."""
-        scores: dict[str, list[Array]] = {}
-        total = np.zeros(mean_image.shape)  # of the outputs, for their variance over images
-        total_square = np.zeros(mean_image.shape)
-        for start in range(0, len(images), self.batch):
-            here = slice(start, start + self.batch)
-            target = as_float(images[here])
-            output = self.reconstruct(as_float(given[here]))
-            total += output.sum(axis=0, dtype=np.float64)
-            total_square += np.square(output, dtype=np.float64).sum(axis=0)
-            parts = {
-                "mse": _squares(target - output),
-                "mean_mse": _squares(target - mean_image),
-                "black_mse": _squares(target),
-            }
-            if with_ssim:
-                parts["ssim"] = ssim(target, output)
-                parts["mean_ssim"] = ssim(target, np.broadcast_to(mean_image, target.shape))
-            for name, values in parts.items():
-                scores.setdefault(name, []).append(values)
-        mean = total / len(images)
-        return {
-            **{name: np.concatenate(parts) for name, parts in scores.items()},
-            "output_variance": np.array((total_square / len(images) - mean**2).mean()),
-            "output_mean": np.array(mean.mean()),
-        }
-
-    def _perturbation(self) -> dict[str, NDArray[Any]]:
-        """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
-        largest = max(self.network.latent_values, self.network.image_values)
-        count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
-        images, given = (
-            as_float(part[:count]) for part in (self.images.held_out, self.images.held_out_given)
-        )
-        signs = noise_signs(images.shape)
-        # One permutation for all images: it permutes their mean too and leaves V unchanged.
-        pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
-        scrambled, scrambled_given = (
-            a.reshape(len(a), len(pixels), -1)[:, pixels].reshape(a.shape) for a in (images, given)
-        )
-        latents = self._latents(given)
-        others = np.roll(latents, -1, axis=0)  # every image gets the latent code of its neighbour
-        mean_latent = latents.mean(axis=0, keepdims=True)
-        parts: dict[str, list[Array]] = {}
-        outputs: list[Array] = []
-        for start in range(0, len(images), self.batch):
-            here = slice(start, start + self.batch)
-            outputs.append(self._decode(given[here], latents[here]))
-            responses = self._responses(
-                (given[here], images[here]),
-                outputs[-1],
-                others[here],
-                mean_latent,
-                (scrambled_given[here], scrambled[here]),
-                signs[here],
-            )
-            for name, values in responses.items():
-                parts.setdefault(name, []).append(values)
-        whole = {name: np.concatenate(values) for name, values in parts.items()}
-        whole |= self._baselines(given, images)
-        measured = {
-            "perturbation": whole | {"training_mode_mse": self._in_training_mode(given, images)},
-            "spectrum": asdict(spectrum(images, np.concatenate(outputs))),
-            "latent": asdict(replace(latent_use(latents), informative=self._informative(given))),
-        }
-        first = slice(0, EXAMPLES)
-        noisy = np.clip(given[first] + SEEN_NOISE * signs[first], given.min(), given.max())
-        return {
-            **{f"{of}/{k}": np.array(v) for of, values in measured.items() for k, v in values.items()},
-            "shuffled_outputs": self._decode(given[first], others[first]),
-            "scrambled_images": scrambled_given[first],
-            "scrambled_outputs": self.reconstruct(scrambled_given[first]),
-            "noisy_images": noisy,
-            "noisy_outputs": self.reconstruct(noisy),
-        }
-
-    def _responses(
-        self,
-        pair: tuple[Array, Array],
-        outputs: Array,
-        others: Array,
-        mean_latent: Array,
-        scrambled: tuple[Array, Array],
-        signs: Array,
-    ) -> dict[str, Array]:
-        """The arguments of `metrics.perturbation.perturbation` that need the network, for a batch."""
-        given, images = pair
-        response, pixel_count = noise_response(
-            images, outputs, self.reconstruct(given + NOISE * signs), signs
-        )
-        flat = np.broadcast_to(mean_latent, others.shape)
-        return {
-            "grey_mse": _squares(images - images.mean(axis=(1, 2), keepdims=True)),
-            "latent_swap_change": _squares(self._decode(given, others) - outputs),
-            "zero_latent_mse": _squares(self._decode(given, np.zeros_like(flat)) - images),
-            "mean_latent_mse": _squares(self._decode(given, flat) - images),
-            "repeat_change": _squares(self.reconstruct(given) - outputs),
-            "pixel_shuffle_mse": _squares(self.reconstruct(scrambled[0]) - scrambled[1]),
-            "noise_response": response,
-            "noise_pixels": pixel_count,
-        }
-
-    def _baselines(self, given: Array, images: Array) -> dict[str, Array]:
-        """Errors of linear decoders."""
-        # If the images are too large for a linear decoder, one is enough to find out.
-        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
-        train, train_given = (as_float(a[:enough]) for a in (self.images.train, self.images.given))
-        held_out, trained = linear_mse(
-            train,
-            (images, train),
-            self.network.latent_grid,
-            given=train_given,
-            given_measured=(given, train_given),
-        )
-        projected = projection_mse(train, (images,), self.network.latent_values)[0]
-        return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}
 
     @cached_property
     def _decoder(self) -> Callable[[list[Array]], Any]:
@@ -358,7 +228,7 @@ class Probe:
         with unchanged(model), quiet(model):
             # Outside of a compiled function, Keras keeps the outputs of all layers.
             forward = tf.function(lambda x: model(x, training=True), autograph=False)
-            return _squares(np.asarray(forward(given[few])) - images[few])
+            return squares(np.asarray(forward(given[few])) - images[few])
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""
@@ -440,13 +310,13 @@ class Probe:
         ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
         means = self._map_means(given)
         keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
-        variance = float(np.mean(_squares(images - _mean_image(self.images.train))))
+        variance = float(np.mean(squares(images - mean_image(self.images.train))))
 
         def error(keep: Mapping[str, Array]) -> float:
             def output(batch: Array) -> Any:
                 return ablated({"image": batch, "keep": dict(keep), "instead": means})
 
-            return float(np.mean(_squares(self._in_batches(output, given) - images)))
+            return float(np.mean(squares(self._in_batches(output, given) - images)))
 
         whole = error(keep)
         explained = variance - whole
@@ -530,22 +400,3 @@ def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def _assign(variables: list[Any], values: list[Array]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _squares(difference: Array) -> Array:
-    """Mean square of each image, (n, h, w, c) to (n,)."""
-    return np.asarray(np.square(difference).mean(axis=(1, 2, 3)), np.float32)
-
-
-def _mean_image(images: NDArray[np.generic]) -> Array:
-    """The mean training image, (h, w, c): the best constant reconstruction."""
-    scale = 1 / 255 if images.dtype == np.uint8 else 1
-    return np.asarray(images.mean(axis=0, dtype=np.float64) * scale, np.float32)
-
-
-def _best_median_worst(mse: Array) -> NDArray[np.intp]:
-    """Indices of the best, median and worst images, at most `CHOSEN` of each."""
-    order = np.argsort(mse, kind="stable")
-    count = min(CHOSEN, max(1, len(order) // 3))
-    middle = (len(order) - count) // 2
-    return np.concatenate([order[:count], order[middle : middle + count], order[-count:]])

@@ -51,9 +51,9 @@ def summary(
             [_baselines(metrics, verbose=verbose)],
         ),
         "",
-        Section("Layers", [_layers(metrics, diagnosis.thresholds)]),
-        "",
     ]
+    if metrics.layers:
+        parts += [Section("Layers", [_layers(metrics, diagnosis.thresholds)]), ""]
     if (tests := _perturbation_tests(metrics)).shown():
         parts += [Section("Perturbation tests", [tests]), ""]
     if verbose:

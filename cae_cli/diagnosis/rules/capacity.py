@@ -42,6 +42,7 @@ class PointKernels(_Capacity):
     """A 1x1 kernel weighs channels and sees no neighbours: it cannot become an edge or a texture."""
 
     code = "CAE601"
+    of_filters = True
     problem = "the filters see single pixels"
     measured = "largest side of a hidden kernel, where the result is poor"
     threshold = 1
@@ -182,6 +183,7 @@ class TooDeep(_Capacity):
     """Signals and gradients fade over many plain layers: the first filters learn last, or never."""
 
     code = "CAE605"
+    of_filters = True
     problem = "the network is too deep for this training"
     measured = "layers with kernels on the longest path, where the result is poor"
     threshold = 14

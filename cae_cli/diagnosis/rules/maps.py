@@ -13,6 +13,7 @@ class InactiveMaps(Rule):
     """A filter whose map does not depend on the image has learned nothing and passes nothing on."""
 
     code = "CAE401"
+    of_filters = True
     problem = "filters are dead"
     severity = Severity.WARNING
     measured = "share of maps in the worst layer that are flat, or the same for every image"
@@ -48,6 +49,7 @@ class DuplicateMaps(Rule):
     """
 
     code = "CAE402"
+    of_filters = True
     problem = "filters are duplicates of one another"
     severity = Severity.NOTE
     measured = (

@@ -192,6 +192,7 @@ class EncoderFrozen(Rule):
     """
 
     code = "CAE209"
+    of_filters = True
     problem = "layers were never trained"
     severity = Severity.WARNING
     measured = "smallest weight change of a convolution, where another one changed"
