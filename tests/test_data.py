@@ -31,9 +31,11 @@ COMMON: dict[str, Any] = {
 
 def configured(name: str, **changes: Any) -> DataOptions:
     """A source with the values of its YAML file."""
-    files = [OmegaConf.load(CONFIGS / f"{stem}.yaml") for stem in ("_common", name)]
+    *shared, own = OmegaConf.load(CONFIGS / f"{name}.yaml").defaults
+    assert own == "_self_"
+    files = [OmegaConf.load(CONFIGS / f"{stem}.yaml") for stem in (*shared, name)]
     node = OmegaConf.merge(*files, changes)
-    assert node.pop("defaults") == ["_common", "_self_"]
+    node.pop("defaults")
     return options.build(SOURCES[name], node, "data", ignore=("name",))
 
 
@@ -64,7 +66,7 @@ def scaled(images: np.ndarray, how: str = "auto", **rest: Any) -> Pool:
 
 
 def test_every_source_has_a_config_and_every_config_a_source() -> None:
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} - {"_common"} == set(SOURCES)
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} - {"_common", "_arrays"} == set(SOURCES)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -79,7 +81,7 @@ def test_every_config_says_what_it_is_and_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_option_of_a_config_is_explained(name: str) -> None:
-    for stem in ("_common", name):
+    for stem in ("_common", "_arrays", name):
         for line in (CONFIGS / f"{stem}.yaml").read_text().splitlines():
             if line and line[0].isalpha() and not line.startswith(("defaults:", "name:")):
                 assert "  # " in line
@@ -281,10 +283,10 @@ def test_wrong_shapes_and_types_are_refused(images: np.ndarray) -> None:
 def test_hints_for_rows_and_for_channels_first() -> None:
     with pytest.raises(UserError) as rows_error:
         check(Pool(images=np.zeros((5, 784))))
-    assert "(5, 28, 28)" in str(rows_error.value.hint)
+    assert "data.shape=[28,28]" in str(rows_error.value.hint)
     with pytest.raises(UserError) as first:
         check(Pool(images=np.zeros((5, 3, 8, 8))))
-    assert "moveaxis" in str(first.value.hint)
+    assert "data.axes=nchw" in str(first.value.hint)
 
 
 def test_nan_and_infinity_are_counted_and_placed() -> None:

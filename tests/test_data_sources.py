@@ -176,7 +176,7 @@ def test_another_array_of_an_npz_comes_alone(archive: Path) -> None:
 def test_a_missing_array_names_those_there_are(archive: Path) -> None:
     error = refused("npz", path=str(archive), key="x_trian")
     assert "x_train (30, 8, 8)" in error.what
-    assert error.hint == "did you mean x_train?"
+    assert error.hint == "use data.key=x_train"
 
 
 def test_labels_that_are_no_numbers_are_left_out_and_noted(tmp_path: Path) -> None:

@@ -865,12 +865,14 @@ def test_packed_files_of_mnist_are_recognised(tmp_path):
     idx = struct.pack(">IIII", 0x803, 2, 28, 28) + bytes(2 * 784)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
+    (tmp_path / "other.gz").write_bytes(gzip.compress(b"words"))
     for source in ("npz", "npy", "mnist"):
-        error = refused(source, path=str(tmp_path / "train-images-idx3-ubyte.gz"))
+        for name in ("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"):
+            hint = refused(source, path=str(tmp_path / name)).hint
+            assert hint == f"use data=idx data.path={tmp_path / name}"
+        error = refused(source, path=str(tmp_path / "other.gz"))
         assert "but a gzip file" in error.what
         assert "gunzip" in error.hint
-        error = refused(source, path=str(tmp_path / "train-images-idx3-ubyte"))
-        assert "data=mnist" in error.hint
 
 
 def test_images_that_fit_only_until_they_are_scaled_end_in_one_line(tmp_path):

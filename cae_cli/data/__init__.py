@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import archives, bundled, folder, glyphs  # noqa: F401  (they fill SOURCES)
+from cae_cli.data import archives, bundled, folder, formats, glyphs  # noqa: F401  (they fill SOURCES)
 from cae_cli.data.images import Images, Pool, as_float, images_at_a_time, images_that_fit
 from cae_cli.data.pixels import check, scale
 from cae_cli.data.source import SOURCES, DataOptions

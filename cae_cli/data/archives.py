@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cae_cli.data.arrays import ArrayOptions, integers, pool_of
 from cae_cli.data.images import Pool
-from cae_cli.data.source import SOURCES, DataOptions, file_at
-from cae_cli.errors import UserError, did_you_mean, printable
+from cae_cli.data.source import LFS, SOURCES, DataOptions, file_at
+from cae_cli.errors import UserError, printable
 from cae_cli.options import option, override_to_paste
 from cae_cli.system import npz
 
-Array = NDArray[Any]
-
 LAYOUT = "arrays x_train, y_train, x_test, y_test; only x_train is required"
-MOST_NAMED = 20  # arrays in a message
 
 
 @SOURCES.add("npz")
 @dataclass(frozen=True, kw_only=True)
-class Npz(DataOptions):
+class Npz(ArrayOptions):
     """Your own images in an ``.npz`` file."""
 
     path: str | None = option("the file")
-    key: str = option("name of the array of images; with x_train also y_train, x_test, y_test")
+    key: str | None = option(
+        "name of the array of images; with x_train also y_train, x_test, y_test; null: x_train, or the "
+        "only array that can be images"
+    )
 
     def read(self) -> Pool:
         """Images of the array ``key``.
@@ -39,15 +39,15 @@ class Npz(DataOptions):
         Raises:
             UserError: no such file or array, a damaged file, pickled objects.
         """
-        return read_npz(file_at(self.path, "images.npz"), self.key)
+        return self.arranged(read_npz(file_at(self.path, "images.npz"), self.key))
 
 
 @SOURCES.add("npy")
 @dataclass(frozen=True, kw_only=True)
-class Npy(DataOptions):
+class Npy(ArrayOptions):
     """Your own images in an ``.npy`` file."""
 
-    path: str | None = option("the file: one array (n, h, w) or (n, h, w, c)")
+    path: str | None = option("the file: one array, usually (n, h, w) or (n, h, w, c)")
 
     def read(self) -> Pool:
         """Images of the file.
@@ -56,9 +56,10 @@ class Npy(DataOptions):
             UserError: no such file, a damaged file, pickled objects.
         """
         path = file_at(self.path, "images.npy")
-        _check_kind(path, "npy", "np.save")
-        with _explained(path), path.open("rb") as file:
-            return Pool(images=npz.array(file, path.stat().st_size, "the array", path))
+        check_kind(path, "npy", "np.save")
+        with explained(path), path.open("rb") as file:
+            images = npz.array(file, path.stat().st_size, "the array", path)
+            return self.arranged(Pool(images=images))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,9 @@ class _Downloaded(DataOptions):
         notes: list[str] = []
         return Pool(
             images=x_train,
-            labels=_labels(y_train, "y_train", notes),
+            labels=integers(y_train, "y_train", notes),
             test_images=x_test,
-            test_labels=_labels(y_test, "y_test", notes),
+            test_labels=integers(y_test, "y_test", notes),
             notes=tuple(notes),
         )
 
@@ -123,82 +124,27 @@ class Cifar10(_Downloaded):
     keras_name: ClassVar[str] = "cifar10"
 
 
-def read_npz(path: Path, key: str) -> Pool:
-    """Images of one array of an ``.npz`` file.
-
-    Args:
-        path: a file that exists.
-        key: name of the array. With ``x_train``, y_train, x_test and y_test are read too where they
-            exist; with any other name, only that array.
+def read_npz(path: Path, key: str | None) -> Pool:
+    """Images of one array of an ``.npz`` file; see `pool_of`.
 
     Raises:
         UserError: no such array, a damaged file, pickled objects.
     """
-    _check_kind(path, "npz", "np.savez")
-    with _explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        arrays = npz.Arrays(archive, path)
-        if key not in arrays.members:
-            names = _names(arrays)
-            raise UserError(
-                f"data.key={key} is not in the file, which has {_contents(arrays)}",
-                where=path,
-                hint=did_you_mean(key, names) if names else None,
-            )
-        if key != "x_train":
-            return Pool(images=arrays.read(key))
-        notes: list[str] = []
-        images, labels, test_images = arrays.read(key), arrays.get("y_train"), arrays.get("x_test")
-        test_labels = None if test_images is None else arrays.get("y_test")
-        return Pool(
-            images=images,
-            labels=_labels(labels, "y_train", notes),
-            test_images=test_images,
-            test_labels=_labels(test_labels, "y_test", notes),
-            notes=tuple(notes),
-        )
-
-
-def _names(arrays: npz.Arrays) -> list[str]:
-    """The first names, to be shown."""
-    return [printable(name)[: npz.LONGEST_NAME] for name in list(arrays.members)[:MOST_NAMED]]
-
-
-def _contents(arrays: npz.Arrays) -> str:
-    """The first arrays with their shapes, in words."""
-    shown = []
-    for name, member in zip(_names(arrays), arrays.members, strict=False):
-        try:
-            shape, dtype = arrays.header(member)
-            shown.append(f"{name} (pickled objects)" if dtype.hasobject else f"{name} {_short(shape)}")
-        except Exception:  # see `_explained`
-            shown.append(f"{name} (damaged)")
-    more = len(arrays.members) - len(shown)
-    return (", ".join(shown) or "no arrays") + (f" and {more:,} more" if more else "")
-
-
-def _labels(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.int64] | None:
-    """Labels (n,) from (n,) or (n, 1) whole numbers; None and a note for anything else."""
-    if labels is None:
-        return None
-    if labels.dtype.kind in "biu" and labels.ndim and labels.size == len(labels):
-        return labels.reshape(-1).astype(np.int64)
-    found = f"{printable(str(labels.dtype))[: npz.LONGEST_NAME]} {_short(labels.shape)}"
-    notes.append(f"{name} ignored: {found} are not integers (n,)")
-    return None
-
-
-def _short(shape: tuple[int, ...]) -> str:
-    return str(shape) if len(shape) < 8 and all(n < 10**15 for n in shape) else f"{len(shape)} axes"
+    check_kind(path, "npz", "np.savez")
+    with explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return pool_of(npz.Arrays(archive, path), key, path)
 
 
 # How the files begin; an .npz file is a zip file, which may be empty
 _KINDS = {
     **{b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"\x93NUMPY": "npy", b"\x80": "pickle"},
-    **{b"\x1f\x8b": "gzip", b"\0\0\x08\x03": "idx"},
+    **{b"\x89HDF\r\n\x1a\n": "hdf5", b"MATLAB 7.3": "hdf5", b"MATLAB 5.0": "mat"},
+    **{b"\x1f\x8b": "gzip", b"version https://git-lfs": "lfs"},
+    **{bytes((0, 0, kind, axes)): "idx" for kind in (8, 9, 11, 12, 13, 14) for axes in (1, 2, 3, 4)},
 }
 
 
-def _check_kind(path: Path, wanted: str, writer: str) -> None:
+def check_kind(path: Path, wanted: str, writer: str) -> None:
     """Checks the first bytes of a file, whatever its name.
 
     Raises:
@@ -206,39 +152,42 @@ def _check_kind(path: Path, wanted: str, writer: str) -> None:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            kind = _kind(file.read(64))
+            if kind == "gzip":
+                file.seek(0)
+                with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(file) as unpacked:
+                    kind = "idx" if _kind(unpacked.read(4)) == "idx" else kind
     except OSError as error:
         raise UserError(f"data.path cannot be read: {error.strerror}", where=path) from error
-    kind = next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
-    if kind == wanted:
-        return
-    if kind == "pickle":
-        raise _pickled(path)
     what = f"data.path is not an .{wanted} file"
-    if kind == "gzip":
-        raise UserError(f"{what} but a gzip file", where=path, hint=f"{_GZIP}; for MNIST use {_MNIST}")
-    if kind == "idx":
-        raise UserError(f"{what} but an IDX file of MNIST", where=path, hint=f"use {_MNIST}")
-    hint = (
-        f"use data={kind} {override_to_paste('data.path', path)}" if kind else f"write it with {writer}"
-    )
-    raise UserError(what, where=path, hint=hint)
+    match kind:
+        case str() if kind == wanted:
+            return
+        case "pickle":
+            raise _pickled(path)
+        case "lfs":
+            raise UserError("data.path is a Git LFS pointer, not the file itself", where=path, hint=LFS)
+        case "gzip":
+            raise UserError(f"{what} but a gzip file", where=path, hint="unpack it with gunzip")
+        case None:
+            raise UserError(what, where=path, hint=f"write it with {writer}")
+    raise UserError(what, where=path, hint=f"use data={kind} {override_to_paste('data.path', path)}")
 
 
-_GZIP = "unpack it with gunzip"
-_MNIST = f"data=mnist, which downloads it, or data.path=<file.npz> ({LAYOUT})"
+def _kind(start: bytes) -> str | None:
+    return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
 
 
 def _pickled(path: Path) -> UserError:
     return UserError(
         "data.path holds pickled objects, which are not loaded because they can run any code",
         where=path,
-        hint="save images of one size as one array: np.stack(images)",
+        hint="save images of one size as one array: np.stack(images); for CIFAR's files use data=cifar",
     )
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Reports a damaged file in one sentence."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,12 +103,13 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
             hint="save them as uint8 from 0 to 255, or as floats from 0 to 1",
         )
     if images.ndim == 2 and images.shape[1] > 1:
-        side = round(images.shape[1] ** 0.5)
-        square = f"({len(images)}, {side}, {side})" if side * side == images.shape[1] else "(n, h, w)"
+        values = images.shape[1]
+        shape = next((f"[{s},{s}{c}]" for k, c in ((1, ""), (3, ",3")) for s in [math.isqrt(values // k)]
+                      if k * s * s == values), "[h,w]")  # fmt: skip
         raise UserError(
             f"{what} must have the shape (n, h, w) or (n, h, w, c), got {images.shape}",
             where=where,
-            hint=f"reshape the rows to images: x.reshape{square}",
+            hint=f"data=npy and data=npz read flat rows as images with data.shape={shape}",
         )
     if images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise UserError(
@@ -121,14 +123,24 @@ def _four_axes(images: Array, what: str, where: object) -> Array:
             where=where,
             hint="the first axis must be the number of images",
         )
+    if images.ndim == 3 and images.shape[2] in (3, 4) and min(images.shape[:2]) > 4:
+        raise UserError(
+            f"{what} seem to be a single image in colour, got {images.shape}",
+            where=where,
+            hint="save it as an image file in a folder and cut it: data=image_folder data.patches=28",
+        )
     if images.ndim == 3:
         return images[..., np.newaxis]
     if images.shape[3] > 4:
-        first = images.shape[1] <= 4
+        hint = "read some of the channels: data.bands=[0,1,2]"
+        if images.shape[1] <= 4:
+            hint = "the channels seem to be first: use data.axes=nchw"
+        elif images.shape[2] <= 4:
+            hint = "the images seem to be on the last axis: use data.axes=hwcn"
         raise UserError(
             f"{what} must have 1 to 4 channels on the last axis, got {images.shape}",
             where=where,
-            hint="the channels seem to be first; use np.moveaxis(x, 1, -1)" if first else None,
+            hint=hint,
         )
     return images
 

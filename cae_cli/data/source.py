@@ -87,6 +87,8 @@ class DataOptions:
         return max(1, round(self.validation / (1 - self.validation) * train))
 
 
+LFS = "git lfs pull"  # fetches the file that a pointer of Git LFS stands for
+
 SOURCES: Catalogue[DataOptions] = Catalogue("data")
 
 
@@ -113,7 +115,7 @@ def file_at(path: str | None, example: str) -> Path:
     Raises:
         UserError: no value, no such file, a folder, or a device that never ends.
     """
-    found = _existing(path, example)
+    found = existing(path, example)
     if found.is_dir():
         inside = _first_child(found, Path(example).suffix)
         raise UserError(
@@ -140,7 +142,7 @@ def folder_at(path: str | None, example: str) -> Path:
     Raises:
         UserError: no value, no such folder, or a file.
     """
-    found = _existing(path, example)
+    found = existing(path, example)
     if not found.is_dir():
         raise UserError(
             "data.path must be a folder, got a file",
@@ -159,7 +161,16 @@ def _first_child(folder: Path, suffix: str) -> Path | None:
         return None
 
 
-def _existing(path: str | None, example: str) -> Path:
+def existing(path: str | None, example: str) -> Path:
+    """The file or folder that ``data.path`` names.
+
+    Args:
+        path: the option's value; ``~`` is the home folder.
+        example: what such a path looks like, for the hint.
+
+    Raises:
+        UserError: no value, or nothing there.
+    """
     if path is None or not path.strip():
         raise OptionError(
             "data.path", "has no value", hint=f"use {override_to_paste('data.path', example)}"
