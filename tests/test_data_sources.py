@@ -272,7 +272,10 @@ def test_folders_and_files_are_not_taken_for_each_other(archive: Path) -> None:
     error = refused("npz", path=str(archive.parent))
     assert "must be a file, got a folder" in error.what
     assert error.hint == f"use data.path={archive}"
-    assert "must be a folder, got a file" in refused("image_folder", path=str(archive)).what
+    assert refused("image_folder", path=str(archive)).hint == "use data=npz for arrays"
+    text = archive.with_name("a.txt")
+    text.write_text("words")
+    assert "must be a folder, got a file" in refused("image_folder", path=str(text)).what
 
 
 def test_the_home_folder_may_be_written_as_tilde(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

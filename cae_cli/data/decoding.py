@@ -47,6 +47,7 @@ _LOW_BYTES = {
     for mode in ("RGB", "RGBA")
     for order, low in (("B", "L"), ("L", "B"), ("N", _SWAPPED))
 }
+POINTER = "a Git LFS pointer"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE_TYPE, _PHOTOMETRIC = 254, 262  # tags of TIFF
 _UNPACKED, _ZLIB, _PACKBITS = 1, (8, 32946), 32773  # compressions of TIFF
@@ -89,7 +90,10 @@ class Decoder:
                 return self._pillow(opened, content)
         except UnidentifiedImageError:
             content.seek(0)
-            if not content.read(4).startswith(_TIFF):
+            start = content.read(32)
+            if start.startswith(b"version https://git-lfs"):
+                raise Unreadable(POINTER) from None
+            if not start.startswith(_TIFF):
                 raise
         return self._tiff(content)
 

@@ -6,9 +6,7 @@ import logging
 import math
 import os
 import re
-import stat
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,28 +16,26 @@ from typing import Any
 import numpy as np
 
 from cae_cli.data.decoding import (
-    EXTENSIONS,
     MOST_PIXELS_AT_ONCE,
+    POINTER,
     Decoder,
     Pixels,
     Room,
-    Unreadable,
     reason,
 )  # fmt: skip
 from cae_cli.data.images import Pool
 from cae_cli.data.layout import layout
-from cae_cli.data.source import SOURCES, DataOptions, folder_at
+from cae_cli.data.listing import Place, place_of
+from cae_cli.data.source import LFS, SOURCES, DataOptions, existing
 from cae_cli.data.spool import Spool
 from cae_cli.errors import UserError, counted, printable
 from cae_cli.options import OptionError, option
-from cae_cli.system import memory
 
 logger = logging.getLogger(__name__)
 
 MOST_THREADS = 8  # each decodes one image
 # Bytes of Pillow's memory blocks. With smaller blocks, each thread would keep its peak memory.
 BLOCK = 2**26
-LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
 MOST_LOGGED = 1000  # unreadable files
 
 
@@ -68,7 +64,10 @@ class ImageFolder(DataOptions):
     several pages give their first frame. 16-bit and floating-point values are kept as they are.
     """
 
-    path: str | None = option("folder of the image files; sub-folders are included")
+    path: str | None = option(
+        "folder of the image files, with its sub-folders; or a .zip or .tar of such a folder; or one "
+        "file, to be cut into patches or with several frames"
+    )
     image_size: int | None = option(
         "side in pixels: resize the shorter side to it, then crop the central square "
         "(or cut patches from the whole image); null: no resizing",
@@ -107,7 +106,7 @@ class ImageFolder(DataOptions):
         Raises:
             UserError: no images, too many unreadable ones, images of different sizes or kinds.
         """
-        root = folder_at(self.path, "folder/with/images")
+        root = existing(self.path, "folder/with/images")
         if self.patches and self.image_size and self.patches > self.image_size:
             raise OptionError(
                 "data.patches",
@@ -115,8 +114,9 @@ class ImageFolder(DataOptions):
                 hint=f"use data.patches={self.image_size}, or a larger data.image_size",
             )
         decoder = self._decoder()
-        files, notes = _find(root, self.follow_links)
-        reading = self._read_all(files, root, decoder)
+        with place_of(root, self.follow_links) as place:
+            files, notes = place.files, [*place.notes]
+            reading = self._read_all(place, decoder)
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
@@ -136,6 +136,14 @@ class ImageFolder(DataOptions):
                 where=root,
                 hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
             )
+        if len(reading.files) == 1 and root.is_file():
+            raise UserError(
+                "data.path is a single image",
+                where=root,
+                hint="data.frames=all reads all its frames"
+                if reading.more
+                else "data.patches=28 cuts it into patches",
+            )
         _check_types(reading.types, files, root, notes)
         if reading.more:
             notes.append(
@@ -144,7 +152,8 @@ class ImageFolder(DataOptions):
             )
         notes += _colour(reading, len(files) - len(reading.unreadable), files, self.channels)
         read, of_image = np.unique(reading.files, return_inverse=True)
-        found = layout([files[i] for i in read], root, split=self.split == "folders")
+        folder = root if root.is_dir() else None
+        found = layout([files[i] for i in read], folder, split=self.split == "folders")
         notes += found.notes
         parts = None if found.parts is None else np.array(found.parts)[of_image]
         if parts is not None:
@@ -165,9 +174,10 @@ class ImageFolder(DataOptions):
             notes=tuple(notes),
         )
 
-    def _read_all(self, files: list[str], root: Path, decoder: Decoder) -> _Reading:
+    def _read_all(self, place: Place, decoder: Decoder) -> _Reading:
         from PIL import Image
 
+        files = place.files
         reading = _Reading()
         Image.init()  # not in several threads at once
         core = Image.core  # type: ignore[attr-defined]
@@ -177,8 +187,7 @@ class ImageFolder(DataOptions):
 
         def decoded(name: str) -> tuple[list[Pixels], int] | str:
             try:
-                _check_size((root / name).stat().st_size)
-                with (root / name).open("rb") as content:
+                with place.open(name) as content:
                     return decoder.read(content)
             except Exception as error:  # decoders raise what they like at damaged files
                 return reason(error)
@@ -236,7 +245,7 @@ class ImageFolder(DataOptions):
             raise UserError(
                 f"none of {total} files can be read: {_first(files)}",
                 where=root,
-                hint="check whether they are damaged, or not images",
+                hint=LFS if POINTER in files[0] else "check whether they are damaged, or not images",
             )
         if len(files) > self.unreadable * total:
             raise UserError(
@@ -249,126 +258,6 @@ class ImageFolder(DataOptions):
             logger.warning("unreadable, left out: %s", file)
         if len(files) > MOST_LOGGED:
             logger.warning("unreadable, left out: %d more", len(files) - MOST_LOGGED)
-
-
-class _Search:
-    """Lists images below a folder, by names relative to it. Names that begin with a dot are ignored.
-
-    Only regular files are opened, because reading a pipe may never end. Without ``follow_links``, links
-    are ignored. With it, each file and folder is listed once, if possible by a name without a link.
-    """
-
-    def __init__(self, root: Path, follow_links: bool) -> None:
-        self.images: list[str] = []
-        self.others = self.outside = self.broken = self.closed = 0
-        self._root, self._real_root = root, root.resolve()
-        self._seen: set[tuple[int, int]] | None = set() if follow_links else None
-        links = deque(self._walk(""))
-        while links:
-            link = links.popleft()
-            try:
-                mode = (root / link).stat().st_mode
-            except OSError:
-                self.broken += 1
-                continue
-            if not follow_links:
-                self._leave_out(link)
-            elif stat.S_ISDIR(mode):
-                links += self._walk(link)
-            elif stat.S_ISREG(mode):
-                self._take(link)
-
-    def _walk(self, start: str) -> list[str]:
-        """Takes the files of a folder and of those below it; returns the links there."""
-        links, folders = [], [start]
-        while folders:  # no recursion: folders may be nested deeper than Python's stack
-            folder = folders.pop()
-            try:
-                if not self._is_new(folder):
-                    continue
-                with os.scandir(self._root / folder) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
-            except OSError as error:
-                if not folder:
-                    raise UserError(
-                        f"data.path cannot be read: {error.strerror}", where=self._root
-                    ) from error
-                self.closed += 1
-                continue
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink():
-                    links.append(name)
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    self._take(name)
-        return links
-
-    def _take(self, file: str) -> None:
-        if not file.lower().endswith(EXTENSIONS):
-            self.others += 1
-        elif self._is_new(file):
-            self.images.append(file)
-
-    def _is_new(self, name: str) -> bool:
-        if self._seen is None:  # without links each has one name
-            return True
-        info = (self._root / name).stat()
-        key = info.st_dev, info.st_ino
-        new = key not in self._seen
-        self._seen.add(key)
-        return new
-
-    def _leave_out(self, link: str) -> None:
-        """Counts a link, unless its target is listed anyway."""
-        target = (self._root / link).resolve()
-        if target.is_file() and not link.lower().endswith(EXTENSIONS):
-            self.others += 1
-            return
-        inside = target.is_relative_to(self._real_root)
-        hidden = inside and any(p.startswith(".") for p in target.relative_to(self._real_root).parts)
-        found = target.is_dir() or target.name.lower().endswith(EXTENSIONS)
-        self.outside += not (inside and not hidden and found)
-
-
-def _find(root: Path, follow_links: bool) -> tuple[list[str], list[str]]:
-    """Image files below ``root`` in a fixed order, and notes on the others.
-
-    Raises:
-        UserError: there are none.
-    """
-    found = _Search(root, follow_links)
-    counted = (
-        ("other files", "files that are not images, ignored", found.others),
-        ("links out of it", "links out of the folder, left out", found.outside),
-        ("links to nothing", "links to nothing", found.broken),
-        ("folders that cannot be read", "folders that cannot be read", found.closed),
-    )
-    following = "data.follow_links=true follows links"
-    if not found.images:
-        there = ", ".join(f"{what}: {count}" for what, _, count in counted if count)
-        raise UserError(
-            f"data.path has no images, {there or 'it is empty'}",
-            where=root,
-            hint=following
-            if found.outside
-            else f"use files with one of these extensions: {' '.join(EXTENSIONS)}",
-        )
-    notes = [f"{what}: {count}" for _, what, count in counted if count]
-    if found.outside:
-        notes.append(following)
-    return sorted(found.images, key=lambda name: name.split("/")), notes
-
-
-def _check_size(size: int) -> None:
-    """Raises an error for a file of so many bytes that is not even opened."""
-    if not size:
-        raise Unreadable("empty")
-    if size > LARGEST_FILE:
-        raise Unreadable(f"too large: {memory.amount(size)}")
 
 
 def _check_types(

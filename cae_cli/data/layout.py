@@ -36,12 +36,12 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def layout(files: list[str], root: Path, *, split: bool) -> Layout:
+def layout(files: list[str], root: Path | None, *, split: bool) -> Layout:
     """Reads the names of image files.
 
     Args:
         files: names relative to the root, with ``/``.
-        root: their folder.
+        root: their folder; None: they lie in an archive.
         split: whether folders named train, val and test are parts.
     """
     paths = [PurePosixPath(file).parts for file in files]
@@ -70,7 +70,7 @@ def _parts(inside: list[tuple[str, ...]]) -> list[int] | None:
     return found if {TRAIN} < set(found) and -1 not in found else None
 
 
-def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path) -> list[str]:
+def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -> list[str]:
     """Notes on files that look like masks of other files, by the names of folders or by their own."""
     stems: dict[str, set[str]] = {}  # by folder
     for path in inside:
@@ -83,11 +83,12 @@ def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path) -> list[
         for other, of_images in stems.items():
             if other != folder and 2 * len(of_masks & of_images) >= len(of_masks):
                 i = next(i for i, path in enumerate(inside) if "/".join(path[:-1]) == other)
-                only = override_to_paste("data.path", (root / files[i]).parent)
-                notes.append(
-                    f"{printable(folder)}/ seems to hold masks of the images in {printable(other)}/; "
-                    f"{only} reads the images alone"
-                )
+                only = "unpack the archive to read the images alone"
+                if root is not None:
+                    chosen = override_to_paste("data.path", (root / files[i]).parent)
+                    only = f"{chosen} reads the images alone"
+                of = printable(other)
+                notes.append(f"{printable(folder)}/ seems to hold masks of the images in {of}/; {only}")
                 break
     beside = [
         file

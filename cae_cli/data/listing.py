@@ -1,0 +1,239 @@
+"""Where image files lie: in a folder, in an archive, or alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import threading
+import zipfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from cae_cli.data.decoding import EXTENSIONS, Unreadable
+from cae_cli.data.source import folder_at
+from cae_cli.errors import UserError
+from cae_cli.system import memory
+
+LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
+
+
+class Place(Protocol):
+    """Image files by name."""
+
+    files: list[str]  # with "/" between folders
+    notes: list[str]  # on what was left out
+
+    def open(self, name: str) -> IO[bytes]:
+        """The content of a file, from any thread.
+
+        Raises:
+            Unreadable: it is empty or too large.
+        """
+
+
+@contextmanager
+def place_of(path: Path, follow_links: bool) -> Iterator[Place]:
+    """The image files at a path that exists.
+
+    Raises:
+        UserError: there are none.
+    """
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        yield _Folder(path.parent, [path.name], [])
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield _Zip(archive, path)
+    elif path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            yield _Tar(archive, path)
+    else:
+        folder_at(str(path), "folder/with/images")
+        yield _Folder(path, *_find(path, follow_links))
+
+
+@dataclass
+class _Folder:
+    """Files of a folder."""
+
+    root: Path
+    files: list[str]
+    notes: list[str]
+
+    def open(self, name: str) -> IO[bytes]:
+        file = self.root / name
+        check_size(file.stat().st_size)
+        return file.open("rb")
+
+
+class _Archive:
+    """Files of an archive; each is unpacked into memory when it is read, none onto the disk."""
+
+    def __init__(self, names: list[str], path: Path) -> None:
+        visible = [n for n in names if not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))]
+        self.files = [name for name in visible if name.lower().endswith(EXTENSIONS)]
+        others = len(visible) - len(self.files)
+        self.notes = [f"files that are not images, ignored: {others}"] * (others > 0)
+        if not self.files:
+            hint = f"use files with one of these extensions: {' '.join(EXTENSIONS)}"
+            if any(name.endswith(".npy") for name in visible):
+                hint = "use data=npz for arrays"
+            raise UserError(f"data.path has no images, other files: {others}", where=path, hint=hint)
+
+
+class _Zip(_Archive):
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive = archive
+        names = [member.filename for member in archive.infolist() if not member.is_dir()]
+        super().__init__(sorted(set(names), key=lambda name: name.split("/")), path)
+
+    def open(self, name: str) -> IO[bytes]:
+        member = self._archive.getinfo(name)
+        check_size(member.file_size)
+        # Python bounds what these two unpack to at once.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Unreadable("unusual compression")
+        if member.flag_bits & 1:
+            raise Unreadable("encrypted")
+        with self._archive.open(member) as packed:  # gives no more than the stated size
+            return io.BytesIO(packed.read())
+
+
+class _Tar(_Archive):
+    def __init__(self, archive: tarfile.TarFile, path: Path) -> None:
+        self._archive, self._one_at_a_time = archive, threading.Lock()
+        self._members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
+        super().__init__(list(self._members), path)  # in their order: a packed archive is read forwards
+
+    def open(self, name: str) -> IO[bytes]:
+        member = self._members[name]
+        check_size(member.size)
+        with self._one_at_a_time:
+            inside = self._archive.extractfile(member)
+            assert inside is not None
+            return io.BytesIO(inside.read())
+
+
+def check_size(size: int) -> None:
+    """Raises an error for a file of so many bytes that is not even opened."""
+    if not size:
+        raise Unreadable("empty")
+    if size > LARGEST_FILE:
+        raise Unreadable(f"too large: {memory.amount(size)}")
+
+
+class _Search:
+    """Lists images below a folder, by names relative to it. Names that begin with a dot are ignored.
+
+    Only regular files are opened, because reading a pipe may never end. Without ``follow_links``, links
+    are ignored. With it, each file and folder is listed once, if possible by a name without a link.
+    """
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self.images: list[str] = []
+        self.others = self.outside = self.broken = self.closed = 0
+        self._root, self._real_root = root, root.resolve()
+        self._seen: set[tuple[int, int]] | None = set() if follow_links else None
+        links = deque(self._walk(""))
+        while links:
+            link = links.popleft()
+            try:
+                mode = (root / link).stat().st_mode
+            except OSError:
+                self.broken += 1
+                continue
+            if not follow_links:
+                self._leave_out(link)
+            elif stat.S_ISDIR(mode):
+                links += self._walk(link)
+            elif stat.S_ISREG(mode):
+                self._take(link)
+
+    def _walk(self, start: str) -> list[str]:
+        """Takes the files of a folder and of those below it; returns the links there."""
+        links, folders = [], [start]
+        while folders:  # no recursion: folders may be nested deeper than Python's stack
+            folder = folders.pop()
+            try:
+                if not self._is_new(folder):
+                    continue
+                with os.scandir(self._root / folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                if not folder:
+                    raise UserError(
+                        f"data.path cannot be read: {error.strerror}", where=self._root
+                    ) from error
+                self.closed += 1
+                continue
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    links.append(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    self._take(name)
+        return links
+
+    def _take(self, file: str) -> None:
+        if not file.lower().endswith(EXTENSIONS):
+            self.others += 1
+        elif self._is_new(file):
+            self.images.append(file)
+
+    def _is_new(self, name: str) -> bool:
+        if self._seen is None:  # without links each has one name
+            return True
+        info = (self._root / name).stat()
+        key = info.st_dev, info.st_ino
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
+
+    def _leave_out(self, link: str) -> None:
+        """Counts a link, unless its target is listed anyway."""
+        target = (self._root / link).resolve()
+        if target.is_file() and not link.lower().endswith(EXTENSIONS):
+            self.others += 1
+            return
+        inside = target.is_relative_to(self._real_root)
+        hidden = inside and any(p.startswith(".") for p in target.relative_to(self._real_root).parts)
+        found = target.is_dir() or target.name.lower().endswith(EXTENSIONS)
+        self.outside += not (inside and not hidden and found)
+
+
+def _find(root: Path, follow_links: bool) -> tuple[list[str], list[str]]:
+    """Image files below ``root`` in a fixed order, and notes on the others.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = _Search(root, follow_links)
+    counted = (
+        ("other files", "files that are not images, ignored", found.others),
+        ("links out of it", "links out of the folder, left out", found.outside),
+        ("links to nothing", "links to nothing", found.broken),
+        ("folders that cannot be read", "folders that cannot be read", found.closed),
+    )
+    following = "data.follow_links=true follows links"
+    if not found.images:
+        there = ", ".join(f"{what}: {count}" for what, _, count in counted if count)
+        raise UserError(
+            f"data.path has no images, {there or 'it is empty'}",
+            where=root,
+            hint=following
+            if found.outside
+            else f"use files with one of these extensions: {' '.join(EXTENSIONS)}",
+        )
+    notes = [f"{what}: {count}" for _, what, count in counted if count]
+    if found.outside:
+        notes.append(following)
+    return sorted(found.images, key=lambda name: name.split("/")), notes
