@@ -8,7 +8,7 @@ from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast
 from cae_cli.diagnosis.catalogue import Rule, Rules, When
 from cae_cli.diagnosis.causes import order
-from cae_cli.diagnosis.finding import Fix, Safety
+from cae_cli.diagnosis.finding import Confidence, Fix, Safety
 from cae_cli.diagnosis.fixes import batchnorm, longer, without
 from cae_cli.metrics.batches import BatchStatistics
 from cae_cli.metrics.collect import Labels, Layer, Metrics
@@ -433,6 +433,27 @@ def test_no_rule_explains_itself_by_a_detour():
             reached.add(code)
             todo |= consequences[code] - reached
         assert start not in reached
+
+
+def test_a_cause_is_ruled_out_only_by_a_value_that_healthy_runs_have():
+    def black(peak):
+        dynamics = replace(BLACK.dynamics, early_peak=peak)
+        return diagnose(replace(BLACK, dynamics=dynamics), CONFIG).findings[0]
+
+    usual, large = black(-1.8), black(-0.8)
+    assert usual.code == large.code == "CAE301"
+    assert "CAE207" in usual.ruled_out and "CAE207" in large.unseen
+    assert "CAE207" not in large.ruled_out + usual.unseen
+    assert usual.confidence is Confidence.HIGH and large.confidence is Confidence.MEDIUM
+
+
+def test_no_fix_is_offered_of_a_cause_that_is_ruled_out():
+    mended = set()
+    for faulty, _ in CASES.values():
+        for finding in diagnose(faulty, CONFIG).findings:
+            mended |= {fix.mends for fix in finding.fixes}
+            assert not {fix.mends for fix in finding.fixes} & set(finding.ruled_out), finding.code
+    assert mended >= {"CAE207", "CAE208", "CAE211"}
 
 
 def test_first_steps_that_are_small_are_no_low_rate_if_later_ones_are_not():

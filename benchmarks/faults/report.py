@@ -69,6 +69,7 @@ def goals(scores: Scores) -> list[Goal]:
     listed = [
         _goal("faulty: an accepted cause is named first", diagnosis.right, "at least", 0.95),
         Goal("faulty: an accepted cause is among the findings", diagnosis.right_anywhere),
+        Goal("faulty: the cause may have been called ruled out", diagnosis.missed),
         Goal("faulty: any finding", diagnosis.found),
         Goal("two faults: the second is found too", diagnosis.second_fault),
         Goal("healthy: alarms", diagnosis.healthy_alarms),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cae_cli.diagnosis import causes
 from cae_cli.statistics.interval import wilson
 
 # What is reported instead of a code.
@@ -80,6 +81,15 @@ class Verdict:
     def is_right_anywhere(self) -> bool:
         """Whether an accepted cause is among the findings."""
         return bool(set(self.findings) & set(self.causes))
+
+    @property
+    def may_be_ruled_out(self) -> bool:
+        """Whether no accepted cause is found though one looks like a cause that is named.
+
+        Then the diagnosis calls it ruled out, not seen, or not checked: at most the first.
+        """
+        alike = {code for named in self.named for code in causes.codes(causes.ALTERNATIVES, named)}
+        return not self.is_right_anywhere and bool(alike & set(self.causes))
 
     @property
     def described(self) -> str:
@@ -276,6 +286,15 @@ class DiagnosisScores(ShortScores):
     failed: Rate
     faulty_failing: Rate
     healthy_failing: Rate
+
+    @property
+    def missed(self) -> Rate:
+        """Of the faulty runs, those without an accepted cause among the findings.
+
+        A cause that is found is never called ruled out, so no more than these can have been.
+        """
+        anywhere = self.right_anywhere
+        return rate_of(anywhere.total - anywhere.count, anywhere.total)
 
 
 @dataclass(frozen=True)

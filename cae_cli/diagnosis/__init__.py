@@ -88,11 +88,14 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
         if isinstance(found, Finding)
     ]
     passed = tuple(code for code, result in results.items() if result is None)
+    fired = {finding.code for finding in findings}
+    alike = {code for rule in enabled if rule.code in fired for code in rule.alternatives}
     findings = order(
         findings,
         {rule.code: rule.consequences for rule in applicable},
         {rule.code: rule.alternatives for rule in applicable},
         passed,
+        {r.code for r in enabled if r.code in passed and r.code in alike and r.may_have_missed(case)},
     )
     diagnosis = Diagnosis(
         verdict="",

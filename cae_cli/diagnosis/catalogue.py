@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Rule:
     threshold: float  # its default; rules.CODE.threshold changes it
     source: ClassVar[str]  # the measurements that the threshold comes from
     of_filters: ClassVar[bool] = False  # it needs the filters, which plain functions do not show
+    exact: ClassVar[bool] = False  # the problem has one value; others are healthy
     picture: ClassVar[str | None] = None  # a file in the run folder
     references: ClassVar[tuple[str, ...]] = ()
     consequences: tuple[str, ...] = ()  # codes of the findings that follow from this one
@@ -68,6 +70,23 @@ class Rule:
     def check(self, case: Case) -> Finding | Skipped | None:
         """The finding of this rule, None if there is none, `Skipped` if the rule cannot be checked."""
         raise NotImplementedError
+
+    def may_have_missed(self, case: Case) -> bool:
+        """Whether this rule found nothing and yet the value is not one of healthy runs.
+
+        It lies between the threshold and the healthy range, which begins where the runs that were seen
+        did: a tenth of the distance is left to others.
+        """
+        for limit in () if self.exact else (-math.inf, math.inf):
+            try:
+                found = self.with_options({"threshold": limit}).check(case)  # fires at any value
+            except (ArithmeticError, ValueError):  # written for values beyond its threshold
+                return True
+            if isinstance(found, Finding) and found.evidence:
+                value, (low, high) = found.evidence[0].value, found.evidence[0].healthy
+                edge = min(max(self.threshold, low), high)
+                return (value - edge) * (self.threshold - edge) > 0.1 * (self.threshold - edge) ** 2
+        return False
 
     def facts(self) -> list[tuple[str, str]]:
         """The documentation of this rule as (name, text)."""

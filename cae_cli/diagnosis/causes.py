@@ -99,6 +99,7 @@ def order(
     consequences: Mapping[str, Collection[str]],
     alternatives: Mapping[str, Collection[str]],
     passed: Collection[str],
+    near: Collection[str] = (),
 ) -> list[Finding]:
     """Puts causes first, each followed by its consequences, and states how certain each finding is.
 
@@ -109,6 +110,7 @@ def order(
         consequences: of every rule that was checked, by code, causes in order.
         alternatives: the same.
         passed: codes of the rules that found nothing.
+        near: those of them that may have missed their problem.
     """
     fired = {finding.code for finding in findings}
     cause: dict[str, str] = {}
@@ -132,15 +134,24 @@ def order(
     def completed(finding: Finding) -> Finding:
         others = [code for code in alternatives[finding.code] if code in alternatives]
         left = [c for c in others if c not in passed and cause.get(c) != finding.code]
+        # A fix of a cause that is ruled out is none. Where all are, the causes are not ruled out.
+        clear = [code for code in others if code in passed and code not in near]
+        fixes = tuple(fix for fix in finding.fixes if fix.mends not in clear)
+        if not fixes:
+            fixes = finding.fixes
+            clear = [code for code in clear if code not in {fix.mends for fix in fixes}]
+        unseen = tuple(code for code in others if code in passed and code not in clear)
         excess = finding.evidence[0].excess if finding.evidence else math.inf
         return replace(
             finding,
             # A cause is as severe as what follows from it.
             severity=severest.get(finding.code, finding.severity),
             consequence_of=root(finding.code) if finding.code in cause else None,
-            ruled_out=tuple(code for code in others if code in passed),
+            fixes=fixes,
+            ruled_out=tuple(clear),
+            unseen=unseen,
             open=tuple(left),
-            confidence=confidence(excess, alternatives_open=bool(left)),
+            confidence=confidence(excess, alternatives_open=bool(left or unseen)),
         )
 
     return [completed(finding) for finding in sorted(findings, key=rank)]

@@ -103,6 +103,7 @@ class Fix:
         safety: what it costs.
         keras: the same change in a Keras script, for networks that this tool did not train.
         edit: the same change in the catalogue of `external.edits`, "" where there is none.
+        mends: the code of the cause that it removes, where it is one fix for many findings, else "".
     """
 
     overrides: tuple[str, ...]
@@ -110,6 +111,7 @@ class Fix:
     safety: Safety
     keras: str = ""
     edit: str = ""
+    mends: str = ""
 
     def applied(self, arguments: Sequence[str]) -> list[str]:
         """The arguments that repeat a run with this fix.
@@ -146,7 +148,10 @@ class Finding:
         advice: a fix that no override can express, or "".
         confidence: how certain it is, see `confidence`.
         picture: a file in the run folder that shows it, or None.
-        ruled_out: codes of alternative causes that were checked and not found.
+        ruled_out: codes of alternative causes that were checked and not found, with a value that healthy
+            runs have.
+        unseen: codes of alternative causes that were checked and not found, but cannot be ruled out: the
+            value lies between the threshold and healthy ones, or no other cause has a fix.
         open: codes of alternative causes that could not be checked or that fired too.
         consequence_of: the code of the finding that this one follows from, or None.
     """
@@ -161,6 +166,7 @@ class Finding:
     confidence: Confidence = Confidence.HIGH
     picture: str | None = None
     ruled_out: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
     consequence_of: str | None = None
 

@@ -195,6 +195,7 @@ CLIPPED_GRADIENTS = Fix(
     SAFE,
     "global_clipnorm=1",
     edit="clipped gradients",
+    mends="CAE207",
 )
 
 
@@ -213,14 +214,14 @@ def usual_learning_rate(case: Case) -> Fix:
 
 def _scaled_rate(case: Case, factor: float, why: str) -> Fix:
     """The learning rate times ``factor``, or the usual one where the result is still far from it."""
-    edit = "rate / 10" if factor < 1 else "rate x 10"
+    edit, mends = ("rate / 10", "CAE207") if factor < 1 else ("rate x 10", "CAE208")
     rate, usual = case.option("optimizer.learning_rate"), usual_rate(case)
     if rate is None:  # of a training that was not recorded
-        return replace(usual_learning_rate(case), keras=why, edit=edit)
+        return replace(usual_learning_rate(case), keras=why, edit=edit, mends=mends)
     if not rate or (rate > 10 * usual if factor < 1 else rate < usual / 10):
-        return usual_learning_rate(case)
+        return replace(usual_learning_rate(case), mends=mends)
     new = f"{rate * factor:g}"
-    return Fix((f"optimizer.learning_rate={new}",), why, SAFE, f"learning_rate={new}", edit)
+    return Fix((f"optimizer.learning_rate={new}",), why, SAFE, f"learning_rate={new}", edit, mends)
 
 
 def slower(case: Case) -> Fix:
@@ -243,4 +244,4 @@ def longer(case: Case, least: int = 0) -> Fix:
         overrides.append(f"training.steps={times * int(steps)}")
     keras = "three times the epochs" if times == 3 else f"{times} times the epochs"
     keras += f", {times * made:,} steps" if made and least else ""
-    return Fix(tuple(overrides), "trains longer", SLOW, keras, edit="more steps")
+    return Fix(tuple(overrides), "trains longer", SLOW, keras, edit="more steps", mends="CAE211")

@@ -305,7 +305,11 @@ def _finding(
         yield line(finding.advice, indent=INDENT)
     if finding.fixes and command:
         yield Command(to_paste(*finding.fixes[0].applied(command)), indent=INDENT)
-    for what, others in (("ruled out", finding.ruled_out), ("not ruled out", finding.open)):
+    for what, others in (
+        ("ruled out", finding.ruled_out),
+        ("not seen, yet not ruled out", finding.unseen),
+        ("not checked, or found too", finding.open),
+    ):
         if others:
             yield line(f"{what}: {', '.join(_named(code, verbose) for code in others)}", indent=INDENT)
 

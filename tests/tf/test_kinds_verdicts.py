@@ -161,6 +161,40 @@ def test_photographs_that_are_explained_have_not_ended_too_early():
     assert first_cause(outcome) is None
 
 
+# -- what is ruled out
+
+
+def contradictions(outcome):
+    """Fixes of causes that the same finding calls ruled out."""
+    return [
+        (finding.code, fix.edit)
+        for finding in outcome.diagnosis.findings
+        for fix in finding.fixes
+        if fix.mends in finding.ruled_out
+    ]
+
+
+def test_a_rate_that_is_larger_than_usual_is_not_ruled_out():
+    images, _ = archived("mnist", 1024)
+    outcome = diagnosed(pooled(SHAPE), images, optimizer=keras.optimizers.Adam(0.02), epochs=5)
+    finding = outcome.diagnosis.causes[0]
+    assert finding.code == "CAE207" or "CAE207" in finding.unseen
+    assert not contradictions(outcome)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rate", [0.015, 0.03])
+@pytest.mark.parametrize(("network", "name"), [(dense, "mnist"), (strided, "omniglot")])
+def test_other_large_rates_are_not_ruled_out(network, name, rate):
+    images, _ = archived(name, 1024)
+    optimizer = keras.optimizers.Adam(rate)
+    outcome = diagnosed(network(SHAPE), images, optimizer=optimizer, epochs=6)
+    if outcome.metrics.quality.explained_variance < 0.1:
+        finding = outcome.diagnosis.causes[0]
+        assert finding.code == "CAE207" or "CAE207" not in finding.ruled_out
+    assert not contradictions(outcome)
+
+
 # -- flat images
 
 

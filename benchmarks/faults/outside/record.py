@@ -216,6 +216,10 @@ def figures(shown: Record) -> list[Figure]:
             ),
         ),
         Figure("killed: right by the map, among the findings", own.right_anywhere),
+        Figure(
+            "killed: the cause may have been called ruled out",
+            rate(one.verdict.may_be_ruled_out for one in killed),
+        ),
         Figure("killed: any finding", own.found),
         Figure("killed: some rule is accepted", rate(bool(one.verdict.causes) for one in killed)),
         Figure("killed: cannot tell", _undecided(killed)),

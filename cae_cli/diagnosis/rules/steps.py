@@ -107,7 +107,7 @@ class PenaltyTooStrong(_FirstSteps):
 
     def _finding(self, case: Case, message: str, *evidence: Evidence) -> Finding:
         share, pull = case.metrics.dynamics.penalty_share, case.metrics.dynamics.penalty_pull
-        named = [self._weaker(case, name, share, pull) for name in case.penalties if share < 1]
+        named = [self._weaker(case, name, share, pull) for name in case.penalties if 0 < share < 1]
         without = fixes.without(case, case.penalties, "no penalty")
         proposed = [*named, without] if case.penalties else []
         if case.script:  # whose penalties have no names

@@ -92,6 +92,7 @@ class OutputActivation(Rule):
     """
 
     code = "CAE203"
+    exact = True
     problem = "the output activation cannot produce an image"
     severity = Severity.ERROR
     when = When.ALWAYS
@@ -193,6 +194,7 @@ class EncoderFrozen(Rule):
 
     code = "CAE209"
     of_filters = True
+    exact = True
     problem = "layers were never trained"
     severity = Severity.WARNING
     measured = "smallest weight change of a convolution, where another one changed"
