@@ -103,7 +103,8 @@ def healthy():
         dataset=DatasetStatistics(
             4096, 1000, 0.0, 1.0, black=-1.38, variance=0.087, image_std=0.32, flat=0.0,
             distinct=1.0, repeated=0.0, correlation=0.85, beyond=0.0, filled=1.0, brightness=0.5,
-            contrast=0.5, detail=0.5,
+            contrast=0.5, detail=0.5, mistake="height and width were swapped", smoothness=0.4,
+            roughness=4.0,
         ),
         spectrum=Spectrum(
             sharpness=0.2, power=0.15, coherence=0.2, sharpening_gain=1.0, checkerboard=2.0
@@ -173,6 +174,10 @@ CASES = {
     "CAE110": (
         changed("batches", target_correlation=0.5, difference=0.05, difference_correlation=0.05),
         changed("batches", target_correlation=0.84, difference=0.05, difference_correlation=0.05),
+    ),
+    "CAE111": (
+        changed("dataset", smoothness=0.92, roughness=0.2),
+        changed("dataset", smoothness=0.92, roughness=0.7),
     ),
     "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (

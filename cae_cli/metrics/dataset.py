@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.metrics.batches import batches
+from cae_cli.metrics.reading import reading
 from cae_cli.metrics.shift import shift
 
 Array = NDArray[np.float32]
@@ -40,6 +41,7 @@ class DatasetStatistics:
         correlation: `metrics.batches.neighbour_correlation` of the training images.
         beyond, filled, brightness, contrast, detail: `metrics.shift.Shift` of the held-out images; NaN
             for runs of older versions.
+        mistake, smoothness, roughness: `metrics.reading.Reading` of the training images.
     """
 
     train: int
@@ -58,6 +60,9 @@ class DatasetStatistics:
     brightness: float = math.nan
     contrast: float = math.nan
     detail: float = math.nan
+    mistake: str = "unknown"
+    smoothness: float = math.nan
+    roughness: float = math.nan
 
 
 def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
@@ -99,6 +104,7 @@ def dataset(
         repeated=repeats(train, held_out) if repeated is None else repeated,
         correlation=as_batches.correlation,
         **asdict(shift(train, held_out)),
+        **asdict(reading(train)),
     )
 
 

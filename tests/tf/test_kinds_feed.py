@@ -199,3 +199,43 @@ def test_other_denoisers(network, name, noise, swapped):
     assert (first_cause(outcome) == "CAE110") == swapped
     assert ("CAE110" in outcome.diagnosis.passed) != swapped
     assert "CAE103" in outcome.diagnosis.passed
+
+
+# -- pixels in the wrong places -----------------------------------------------------------------------
+
+
+def misplaced(name, *, wrong=True):
+    """Images whose values were put into rows, columns and channels in a wrong order."""
+    colour = patches(32, 640, colour=True)
+    grey = patches(48, 640)[:, :32]
+    rows = archived("fashion_mnist", 640)[0][:, :, 4:24]
+    right, made = {
+        "planes as pixels": (colour, lambda x: x.transpose(0, 3, 1, 2).reshape(x.shape)),
+        "pixels as planes": (colour, lambda x: x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
+        "sides swapped": (rows, lambda x: x.reshape(-1, 20, 28, 1)),
+        "Fortran's order": (grey, lambda x: x.reshape(-1, 48, 32, 1).transpose(0, 2, 1, 3)),
+    }[name]  # fmt: skip
+    return np.ascontiguousarray(made(right) if wrong else right)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (strided, "planes as pixels"),
+        pytest.param(dense, "pixels as planes", marks=pytest.mark.soak),
+        pytest.param(pooled, "sides swapped", marks=pytest.mark.soak),
+        pytest.param(strided, "Fortran's order", marks=pytest.mark.soak),
+    ],
+)
+def test_pixels_in_the_wrong_places(network, name):
+    images = misplaced(name)
+    outcome = diagnosed(network(images.shape[1:]), images, epochs=8)
+    assert first_cause(outcome) == "CAE111"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["planes as pixels", "sides swapped"])
+def test_pixels_in_their_places(name):
+    images = misplaced(name, wrong=False)
+    outcome = diagnosed(strided(images.shape[1:]), images, epochs=8)
+    assert "CAE111" in outcome.diagnosis.passed
