@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,77 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._loss_sum = 0.0  # sum over the steps of this epoch
         self._running: contextlib.ExitStack | None = None  # the run, while it is recorded
         self._left: list[Array] = []  # the weights at the end of the last fit
+        self._optimizer: Any = None  # of a loop of one's own
         self._step = self._epoch = 0
         self._penalty = math.nan  # of the next step
+
+    # -- loops of one's own ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def watching(self, model: Any, optimizer: Any = None) -> Iterator[Diagnosis]:
+        """Records a training loop of one's own in its block, and diagnoses at the end of the block.
+
+            with Diagnosis(x).watching(model, optimizer) as watch:
+                for batch in batches:
+                    watch.step(my_step(batch), batch)
+
+        Args:
+            model: that is trained.
+            optimizer: that trains it; None: the one that it was compiled with.
+
+        Raises:
+            UserError: the images were not given.
+        """
+        if self._given is None:
+            raise UserError("a loop of one's own needs the images", hint="Diagnosis(x).watching(model)")
+        self._optimizer = optimizer
+        self.set_params({})
+        self.set_model(model)
+        self.on_train_begin()
+        self.on_train_batch_begin(0)
+        try:
+            yield self
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+        except BaseException as error:
+            self.give_up(error)
+            raise
+        self._leave()
+
+    @undisturbed
+    def step(self, loss: Any, inputs: Any = None, targets: Any = None) -> None:
+        """Records a step of `watching`, after it.
+
+        Args:
+            loss: of this step, or what ``train_on_batch`` returns.
+            inputs: (n, h, w, c) of its batch; None: mistakes in the batches are not seen.
+            targets: of the batch; None: the inputs.
+        """
+        first = keras.tree.flatten(loss)[0]
+        pair = pair_of((inputs, inputs if targets is None else targets))
+        if self.recorder is not None and pair and self.recorder.wants_batch(self._step - self._earlier):
+            self.recorder.batches(*pair)
+        self._after(self._batch, 1, float(first))
+        self.on_train_batch_begin(self._batch + 1)
+
+    @undisturbed
+    def epoch(self, val_loss: float = math.nan) -> None:
+        """Ends an epoch of `watching`; ``val_loss`` is that of held-out images, with penalties."""
+        if self._done:
+            self.on_epoch_end(self._epoch, {"loss": self._loss_sum / self._done, "val_loss": val_loss})
+        self.on_train_batch_begin(0)
+
+    @undisturbed
+    def _leave(self) -> None:
+        self._close_epoch()
+        self._finish()
+
+    def _close_epoch(self) -> None:
+        """Records the epoch in whose middle the training ended."""
+        if self.recorder is not None and self._done:
+            self._epoch += 1
+            self._row(self._loss_sum / self._done, math.nan)
 
     # -- events of Keras ---------------------------------------------------------------------------
 
@@ -137,7 +206,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     def _warn(self) -> None:
         """Says before the first step that too few are planned, if their number is known."""
         epochs, per_epoch = self.params.get("epochs"), self.params.get("steps")
-        planned = _steps_of(self.model) + (epochs or 0) * (per_epoch or 0)
+        planned = _steps_of(self._of_training) + (epochs or 0) * (per_epoch or 0)
         if self.verbose and epochs and per_epoch and planned < FEWEST_STEPS:
             terminal.Screen().say(
                 f"! {planned} steps are planned; {FEWEST_STEPS} are needed for a diagnosis, and most "
@@ -166,9 +235,15 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         loss = reported
         if self._averages(reported, batch):
             loss = (reported * (batch + 1) - self._loss_sum) / made
+        self._after(batch, made, loss, known="loss" in (logs or {}))
+
+    def _after(self, batch: int, made: int, loss: float, *, known: bool = True) -> None:
+        """Measures the last ``made`` steps, whose mean loss is given; ``batch`` is the last of them."""
+        if self.recorder is None:
+            return
         self._loss_sum += made * loss
         self._done = batch + 1
-        if not math.isfinite(reported) and self._diverged is None and logs and "loss" in logs:
+        if known and not math.isfinite(loss) and self._diverged is None:
             self._diverged = self._step
         self.recorder.losses(np.full(made, loss, np.float32))
         if made == 1:
@@ -224,12 +299,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     @undisturbed
     def _interrupted(self) -> None:
         """Diagnoses what was trained until the user interrupted ``fit``."""
-        if self.recorder is not None and self._done:  # in the middle of an epoch
-            self._epoch += 1
-            self._row(self._loss_sum / self._done, math.nan)
+        self._close_epoch()
         self._finish("interrupted by the keyboard")
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Records this training no longer."""
         said = f"{error.what}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         hint = f"; {error.hint}" if isinstance(error, UserError) and error.hint else ""
@@ -256,8 +329,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             train: what it is trained on, in the range that it is trained on.
             held_out: what it is not trained on, as far as that is known.
         """
-        self._rate = _learning_rate(self.model)  # schedules change it later
-        self._earlier = _steps_of(self.model)  # in a fit that was not recorded
+        self._rate = _learning_rate(self._of_training)  # schedules change it later
+        self._earlier = _steps_of(self._of_training)  # in a fit that was not recorded
         self.spans = spans_of(*train)
         self.images = self._stored(train, held_out)
         given, span = self.spans
@@ -272,6 +345,12 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._row(math.nan, math.nan)
         if self._running is None:
             self._open()
+
+    @property
+    def _of_training(self) -> Any:
+        """The optimizer; None: not known."""
+        compiled = getattr(self.model, "optimizer", None)
+        return compiled if self._optimizer is None else self._optimizer
 
     def _open(self) -> None:
         """Claims a folder, whose run is in progress until `_ending`."""
@@ -322,7 +401,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.run.write_arrays(self.run.snapshot(measured), self.probe.snapshot())
         self._rows[measured] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = getattr(self._of_training, "inner_optimizer", self._of_training)
         options = options_of(getattr(self.model, "loss", None), type(optimizer).__name__, self._rate)
         write_run(
             self.run,
@@ -458,7 +537,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._seen_held_out.add(*pair)
 
     def _row(self, loss: float, val_loss: float) -> None:
-        rate = _learning_rate(self.model)
+        rate = _learning_rate(self._of_training)
         epoch = Epoch(
             self._epoch,
             self._step,
@@ -528,10 +607,9 @@ def _in_range(images: Any, span: Span) -> Array:
     return np.asarray(low + (high - low) * as_float(images), np.float32)
 
 
-def _steps_of(model: Any) -> int:
-    """The steps that its optimizer has made."""
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", 0)
-    return int(np.asarray(iterations))
+def _steps_of(optimizer: Any) -> int:
+    """The steps that an optimizer has made."""
+    return int(np.asarray(getattr(optimizer, "iterations", 0)))
 
 
 def _penalty(model: Any) -> float:
@@ -540,8 +618,8 @@ def _penalty(model: Any) -> float:
     return float(sum(float(v.regularizer(v.value)) for v in regularized))
 
 
-def _learning_rate(model: Any) -> float | None:
-    rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+def _learning_rate(optimizer: Any) -> float | None:
+    rate = getattr(optimizer, "learning_rate", None)
     try:
         return None if rate is None else float(np.asarray(rate))
     except (TypeError, ValueError):

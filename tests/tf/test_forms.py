@@ -302,3 +302,87 @@ def test_weights_that_early_stopping_restores_are_those_diagnosed(first, glyphs,
     assert training["best_epoch"] == training["measured_epoch"] == 2 and training["stopped_early"]
     assert rows["val/mse"][2] == pytest.approx(error, rel=1e-3) and np.isnan(rows["val/mse"][4])
     assert callbacks.index(watch) == (0 if first else 2)
+
+
+# -- loops of one's own -------------------------------------------------------------------------------
+
+
+def on_batches(model, x, watch, steps, *, shuffled=False):
+    """A loop of ``train_on_batch``; an epoch has 32 steps."""
+    rng = np.random.default_rng(0)
+    y = rng.permutation(x) if shuffled else x
+    model.compile(keras.optimizers.Adam(0.003), "mse")
+    with watch.watching(model) as watch:
+        for step in range(steps):
+            chosen = rng.integers(0, len(x), BATCH)
+            watch.step(model.train_on_batch(x[chosen], y[chosen]), x[chosen], y[chosen])
+            if step % 32 == 31:
+                watch.epoch(val_loss=0.25)
+
+
+def with_a_tape(model, x, watch, steps, *, rate=0.003, fails_at=None):
+    """A loop of gradients, with a model that was never compiled."""
+    rng = np.random.default_rng(0)
+    optimizer = keras.optimizers.Adam(rate)
+
+    @tf.function
+    def step(batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(batch, training=True) - batch))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    with watch.watching(model, optimizer) as watch:
+        for number in range(steps):
+            if number == fails_at:
+                raise KeyboardInterrupt
+            batch = x[rng.integers(0, len(x), BATCH)]
+            watch.step(step(batch), batch)
+
+
+def test_loops_of_batches_are_recorded_step_by_step(glyphs, tmp_path):
+    keras.utils.set_random_seed(0)
+    watch = quiet(tmp_path, *parts(glyphs))
+    on_batches(scripts.strided((28, 28, 1)), glyphs[:-64], watch, 224)
+    metrics, rows = watch.outcome.metrics, watch.run.read_metrics()
+    assert scripts.first_cause(watch.outcome) is None
+    assert metrics.dynamics.steps == 224 and metrics.batches.pair == 0
+    assert list(rows["step"]) == [32 * epoch for epoch in range(8)]
+    assert rows["val/loss"][-1] == 0.25
+    losses = watch.run.read_arrays(watch.run.arrays)["dynamics/losses"]
+    assert len(losses) == 224 and losses[0] > 3 * losses[-1] > 0
+    assert losses[-32:].mean() == pytest.approx(rows["train/loss"][-1], rel=0.1)
+
+
+@pytest.mark.soak
+def test_shuffled_targets_are_seen_in_a_loop_of_batches(glyphs, tmp_path):
+    keras.utils.set_random_seed(0)
+    watch = quiet(tmp_path, *parts(glyphs))
+    on_batches(scripts.strided((28, 28, 1)), glyphs[:-64], watch, 160, shuffled=True)
+    assert scripts.first_cause(watch.outcome) == "CAE103"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rate, cause", [(0.003, None), (1.0, "CAE207")])
+def test_loops_with_a_gradient_tape_are_diagnosed(rate, cause, glyphs, tmp_path):
+    keras.utils.set_random_seed(0)
+    watch = quiet(tmp_path, *parts(glyphs))
+    with_a_tape(scripts.strided((28, 28, 1)), glyphs[:-64], watch, 224, rate=rate)
+    assert scripts.first_cause(watch.outcome) == cause
+    assert watch.run.settings()["optimizer"] == {"name": "adam", "learning_rate": pytest.approx(rate)}
+
+
+def test_an_interrupted_loop_is_diagnosed_as_far_as_it_came(glyphs, tmp_path):
+    few = glyphs[:160]
+    watch = quiet(tmp_path, few)
+    with pytest.raises(KeyboardInterrupt):
+        with_a_tape(scripts.strided((28, 28, 1)), few, watch, 20, fails_at=12)
+    assert watch.outcome.metrics.dynamics.steps == 12
+    assert watch.run.status()["status"] == "interrupted"
+
+
+def test_a_loop_without_images_is_told_to_give_them():
+    with pytest.raises(UserError) as error, Diagnosis().watching(scripts.strided((28, 28, 1))):
+        pass
+    assert "Diagnosis(x).watching(model)" in error.value.hint
