@@ -73,8 +73,10 @@ def _image_shape(model: Model, shape: Shape | None) -> Shape:
         inputs = [tuple(built)] if isinstance(built[0], int | None) else [tuple(s) for s in built]
     if inputs is not None and len(inputs) != 1:
         raise UserError(
-            f"{name} has {len(inputs)} inputs",
-            hint="An autoencoder of images has one. Wrap the model so that it takes images only.",
+            f"{name} has {len(inputs)} inputs: "
+            + ", ".join("x".join(map(str, shape[1:])) for shape in inputs),
+            hint="An autoencoder of images has one. Wrap the model so that it takes images only, with "
+            "constants for the others.",
         )
     if inputs is not None and len(inputs[0]) != 4:
         raise UserError(
@@ -212,13 +214,26 @@ class _Tracer:
         # Two passes: its `call` makes a graph of its direct parts, whose parts are then opened.
         given = keras.tree.flatten((args, kwargs))
         tensors = [x for x in given if isinstance(x, keras.KerasTensor)]
-        fresh = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in tensors]
-        by_id = {id(x): y for x, y in zip(tensors, fresh, strict=True)}
-        args, kwargs = keras.tree.map_structure(lambda x: by_id.get(id(x), x), (args, kwargs))
         if "training" in inspect.signature(outer.call).parameters:
             kwargs.setdefault("training", False)
-        with without_losses(outer):
-            outputs = outer.call(*args, **kwargs)
+
+        def called(count: int | None) -> tuple[list[Tensor], Any]:
+            fresh = [keras.Input(batch_shape=(count or x.shape[0], *x.shape[1:]), dtype=x.dtype)
+                     for x in tensors]  # fmt: skip
+            by_id = {id(x): y for x, y in zip(tensors, fresh, strict=True)}
+            new = keras.tree.map_structure(lambda x: by_id.get(id(x), x), (args, kwargs))
+            with without_losses(outer):
+                return fresh, outer.call(*new[0], **new[1])
+
+        try:
+            fresh, outputs = called(None)
+        except Exception as error:
+            # A call that draws noise asks for the number of images. What it draws for one of them stays
+            # the same for all: a sample of the latent code as good as any.
+            try:
+                fresh, outputs = called(1)
+            except Exception:
+                raise error from None
         return replay(fresh, outputs, tensors, self.call)
 
     def _once(self, operation: Layer) -> Layer:
