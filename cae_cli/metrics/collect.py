@@ -43,7 +43,7 @@ class Layer:
         maps: which of its maps are inactive.
         inactive_at: share of inactive maps after some steps of the training, by step.
         duplicates: number of maps that duplicate another one.
-        largest_move: `metrics.maps.movement` of the first 32 steps, the largest; NaN where it is unknown.
+        largest_move: `metrics.maps.movement` of the first 32 steps, the largest; NaN where not known.
         weight_change: `metrics.filters.weight_change`; NaN where the initial kernel is unknown.
         structure: `metrics.filters.structure` of its kernel.
         p_value: of that structure among kernels that the initializer drew again.

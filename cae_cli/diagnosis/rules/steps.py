@@ -151,9 +151,9 @@ class RateTooHigh(_FirstSteps):
     problem = "the learning rate is too high"
     measured = (
         "largest update ratio of the first eight steps, log10(mean |change| / mean |weight|), median "
-        "over kernels, where maps died or the result is poor; where maps died, also the furthest that one "
-        "of the first 32 steps moved the maps of a hidden layer, over their standard deviation, and a "
-        "loss that rose by all its fall"
+        "over kernels, where maps died or the result is poor; where maps died, also the furthest that "
+        "one of the first 32 steps moved the maps of a hidden layer, over their standard deviation, and "
+        "a loss that rose by all its fall"
     )
     threshold = -0.7
     source = (
@@ -184,8 +184,8 @@ class RateTooHigh(_FirstSteps):
             )
         if self._moved(case) > self.furthest:
             return self.finding(
-                f"one of the first steps moved the maps of a layer by {self._moved(case):.1f} times their "
-                f"spread, and maps died: {case.inactive:.0%} of a layer are inactive",
+                f"one of the first steps moved the maps of a layer by {self._moved(case):.1f} times "
+                f"their spread, and maps died: {case.inactive:.0%} of a layer are inactive",
                 Evidence("movement", self._moved(case), self.furthest, (0, 0.75), "of the maps' spread"),
                 inactive,
                 fixes=proposed,
