@@ -387,6 +387,7 @@ class Trainings:
     def __init__(self, patch, home):
         self.home, self.results, self.default = home, {}, healthy()
         self.trained, self.interrupt_at = [], None
+        patch.setattr(treat, "SEEDS", 1)
         patch.setattr(treat, "result", self.result)
         patch.setattr(session, "result", self.result)
         patch.setattr(treatment, "result", self.result)
@@ -461,6 +462,40 @@ def test_a_run_is_fixed_next_to_a_random_control_and_is_not_changed_itself(train
     assert same == batch.checked(words)
     [after] = [line for line in lines if "experiment=fixed" in line]
     assert after == f"cae train -cd {trainings.folder} experiment=fixed"
+
+
+def reaching(explained, **values):
+    """A run whose score and explained variance are what a figure says."""
+    metrics = with_quality(explained_variance=explained, train_explained_variance=explained)
+    value = score(explained=explained, base=0.0, latent_swap=0.9, pixel_copy=0.0, inactive=0.0)
+    return replace(metrics, score=value, **values)
+
+
+def test_a_control_that_reaches_more_is_not_called_worse(trainings, capsys):
+    """Although problems are left: the headline says what the table says."""
+    trainings.default = reaching(0.72)
+    trainings.results["control"] = replace(
+        reaching(0.95), perturbation=with_perturbation(pixel_copy=0.6).perturbation
+    )
+    assert cli.run(["treat", "last", "--max-fixes", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "a random change left more problems and reached more" in out
+    assert "95% instead of 72% explained), so which is better is open" in out
+
+
+def test_a_control_that_reaches_as_much_and_leaves_problems_is_called_worse(trainings, capsys):
+    trainings.results["control"] = with_perturbation(pixel_copy=0.6)
+    assert cli.run(["treat", "last", "--max-fixes", "1"]) == 0
+    assert "a random change left more problems (score 0.76)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("budget", "seeds"), [("9s", 3), ("7s", 1)])
+def test_three_seeds_are_the_default_where_the_budget_allows(trainings, monkeypatch, budget, seeds):
+    """Two trainings of a second for each seed, and the run itself with two more seeds: 8 seconds."""
+    monkeypatch.setattr(treat, "SEEDS", 3)
+    trainings.results["control"] = DEAD
+    assert cli.run(["treat", "last", "--max-fixes", "1", "--budget", budget]) == 0
+    assert len(content(trainings)["seeds"]) == seeds
 
 
 def test_treatment_json_has_all_of_it_and_json_prints_it(trainings, capsys):

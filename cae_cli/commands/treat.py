@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from cae_cli.external.model import FileOptions
 
 MODEL_BUDGET = 120.0  # seconds
+SEEDS = 3  # fewer give no margin of error that is worth its name
+DEFAULT_BUDGET = 600.0  # seconds in which all fixes must fit to be trained with so many seeds
 
 HELP = f"""\
 usage: cae treat RUN [--max-fixes 3] [--budget 10m] [--seeds 3]
@@ -53,7 +56,8 @@ best run if a fix helped.
   --budget TIME           start no fix that would exceed TIME in total: 90s,
                           10m, 2h
   --seeds N               train each with N seeds, including the run itself, and
-                          print confidence intervals
+                          print confidence intervals; default: {SEEDS} if all fixes take
+                          no more than the budget, or {DEFAULT_BUDGET:.0f} s without one, else 1
   --no-control            train no random controls, which halves the time
   --short                 only compare up to {MAX_CANDIDATES} fixes, including common ones, in
                           trainings of {SHORT_STEPS} steps each
@@ -93,7 +97,7 @@ def main(args: list[str]) -> int:
     own: dict[str, dict[str, Any]] = {
         "max-fixes": {"type": count, "default": 3},
         "budget": {"type": duration, "default": math.inf},
-        "seeds": {"type": count, "default": 1},
+        "seeds": {"type": count, "default": None},
         "no-control": switch,
         "short": switch,
         "json": switch,
@@ -114,7 +118,9 @@ def main(args: list[str]) -> int:
             if not first:
                 _show_advice(before, flags)
                 return 0
-            _announce(plan, plan.cost(first[0].overrides))
+            cost = plan.cost(first[0].overrides)
+            plan = _seeded(plan, cost, flags)
+            _announce(plan, cost)
         return _treat(plan, ["cae", "treat", *args], flags)
 
 
@@ -222,15 +228,28 @@ def _plan(run: Run, before: Result, flags: argparse.Namespace) -> Plan:
     for note in again.notes():
         terminal.Screen().say(note)
     seed = batch.checked(again.overrides).seed
-    direction = 1 if seed + flags.seeds <= 2**31 else -1
     return Plan(
         before=before,
         overrides=tuple(word for word in again.overrides if not word.startswith("seed=")),
-        seeds=tuple(seed + direction * k for k in range(flags.seeds)),
+        seeds=_seeds(seed, flags.seeds or 1),
         max_fixes=flags.max_fixes,
         budget=flags.budget,
         with_control=not flags.no_control,
     )
+
+
+def _seeds(seed: int, count: int) -> tuple[int, ...]:
+    """As many seeds, the first is given."""
+    direction = 1 if seed + count <= 2**31 else -1
+    return tuple(seed + direction * k for k in range(count))
+
+
+def _seeded(plan: Plan, cost: float, flags: argparse.Namespace) -> Plan:
+    """The plan with `SEEDS` seeds, if no number is given and they are cheap enough."""
+    more = replace(plan, seeds=_seeds(plan.seeds[0], SEEDS), budget=math.inf)
+    if flags.seeds is not None or more.most(cost) > min(plan.budget, DEFAULT_BUDGET):
+        return plan
+    return replace(more, budget=plan.budget)
 
 
 def _announce(plan: Plan, cost: float) -> None:

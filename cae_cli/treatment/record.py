@@ -131,9 +131,19 @@ class Record:
             if any(step.kept for step in steps):
                 return f"; {tried} helped more (score {score:.2f})"
             return f", and {tried} did not help either"
-        if by.value > MIN_GAIN:
+        ours, others = self.treatment.base, self.control.base
+        explained = _difference(ours, others, "explained")
+        fewer = problems(ours) < problems(others)
+        left = f"left {'more' if fewer else 'as few'} problems"
+        if _clearly(by, -1) or _clearly(explained, -1):
+            percent = f"{_mean(others, 'explained'):.0%} instead of {_mean(ours, 'explained'):.0%}"
+            return (
+                f"; but {tried} {left} and reached more (score {score:.2f}, {by.value:+.2f}{margin}; "
+                f"{percent} explained), so which is better is open"
+            )
+        if _clearly(by, 1):
             return f", {by.value:.2f}{margin} more than with {tried} ({score:.2f})"
-        if problems(self.treatment.base) < problems(self.control.base):
+        if fewer:
             return f"; {tried} left more problems (score {score:.2f})"
         return f", no more than with {tried} ({score:.2f}, {by.value:+.2f}{margin}): this may be chance"
 
@@ -235,9 +245,16 @@ def _plain(value: Any) -> Any:
     return str(getattr(value, "text", value))
 
 
-def _difference(a: Sequence[Result], b: Sequence[Result]) -> Interval:
-    """Difference of scores, paired by seed."""
-    return interval([x.score - y.score for x, y in zip(a, b, strict=True)])
+def _difference(a: Sequence[Result], b: Sequence[Result], figure: str = "score") -> Interval:
+    """Difference of a figure, paired by seed."""
+    pairs = zip(map(_figures, a), map(_figures, b), strict=True)
+    return interval([x[figure] - y[figure] for x, y in pairs])
+
+
+def _clearly(difference: Interval, sign: int) -> bool:
+    """Whether a difference has this sign and is more than seeds make: its margin, and `MIN_GAIN`."""
+    margin = difference.margin if math.isfinite(difference.margin) else 0.0
+    return sign * difference.value > max(MIN_GAIN, margin)
 
 
 def _shown(arm: Arm) -> Step | None:
