@@ -2,6 +2,8 @@
 
 import errno
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import spool
 from cae_cli.errors import UserError
+from tests.conftest import environment
 
 RNG = np.random.default_rng(0)
 
@@ -124,3 +127,40 @@ def test_without_a_cache_folder_another_place_is_found(tmp_path, monkeypatch):
     for image in images:
         full.append(image)
     np.testing.assert_array_equal(full.array(), images)
+
+
+def test_what_will_be_scaled_to_floats_is_counted_as_floats():
+    for dtype, filed in ((np.uint8, False), (np.uint16, True), (np.float32, True)):
+        full = spool.Spool(600)
+        for image in grey(10):  # 300 values
+            full.append(image.astype(dtype))
+        assert isinstance(full.array(), np.memmap) == filed
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv.pop(1)),) * 2)  # mapped files do not count
+from cae_cli.cli import main
+main()
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("dtype", "count", "size"), [(">u1", 110, 1), (">u2", 28, 4)])
+def test_a_folder_larger_than_memory_is_read_split_and_checked(dtype, count, size, tmp_path):
+    limit = 1_600_000_000  # bytes, of which a gigabyte may be images before they go to the disk
+    assert count * 4096**2 * size > limit
+    (tmp_path / "images").mkdir()
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        image = np.kron(rng.integers(0, 256, (64, 64)).astype(dtype), np.ones((64, 64), dtype))
+        head = b"P5 4096 4096 %d\n" % np.iinfo(dtype).max
+        (tmp_path / "images" / f"{i:03}.pgm").write_bytes(head + image.astype(dtype).tobytes())
+    words = ["check", "data=image_folder", "data.path=images", "data.patches=256"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *words],
+        capture_output=True, text=True, cwd=tmp_path, timeout=600,
+        env=environment(OPENBLAS_NUM_THREADS="1", XDG_CACHE_HOME=str(tmp_path / "cache")),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"of {count} groups are for validation" in done.stderr

@@ -52,8 +52,10 @@ class Spool:
         self._colour |= image.ndim == 3
         self._dtype = np.promote_types(self._dtype, image.dtype)
         h, w = image.shape[:2]
-        waiting = len(self._waiting) * h * w * (3 if self._colour else 1) * self._dtype.itemsize
-        if waiting > (self._most if self._file is None else BLOCK):
+        values = len(self._waiting) * h * w * (3 if self._colour else 1)
+        # All that is not 8-bit becomes float32 when it is scaled.
+        bytes_later = values * (1 if self._dtype == np.uint8 else 4)
+        if bytes_later > (self._most if self._file is None else BLOCK):
             self._write()
 
     def array(self) -> NDArray[Any]:
