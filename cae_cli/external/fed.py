@@ -18,7 +18,9 @@ REPEATS = 32  # images; a set with many equal ones (empty pages) has fewer of th
 class Fed:
     """Inputs and targets of the batches that pass, as far as they are kept.
 
-    A data set begins again: once `REPEATS` images in a row were seen before, no more are wanted.
+    An image that is seen again is not kept again, as where images are drawn at random for each batch or
+    the data set begins again: once `REPEATS` images in a row were seen before, no more are wanted. Flat
+    images are kept before that: their share is a fault of its own.
 
     Args:
         most: images.
@@ -42,10 +44,9 @@ class Fed:
             content = pair[1].tobytes()
             self._again = self._again + 1 if content in self._known else 0
             self._known.add(content)
-            self._pairs.append((np.array(pair[0]), np.array(pair[1])))
+            if not self._again or not np.ptp(pair[1]):
+                self._pairs.append((np.array(pair[0]), np.array(pair[1])))
             full = len(self) >= min(self.most, MOST_BYTES // max(1, 2 * len(content)))
-            if self._again >= REPEATS:
-                del self._pairs[-REPEATS:]
             self.closed = full or self._again >= REPEATS
 
     def arrays(self) -> tuple[Array, Array]:

@@ -65,7 +65,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             denoiser a tuple of inputs and targets. None, a data set or a generator: those that pass;
             nothing is consumed. They count too where ``fit`` gets other targets than inputs.
         held_out: (m, h, w, c) images, or inputs and targets, that it is not trained on; None: the last
-            tenth of ``images``, which ``validation_split=0.1`` keeps out of training too.
+            tenth of ``images``, which ``validation_split=0.1`` keeps out of training too, or those of
+            ``validation_data``. If ``fit`` trains on that tenth, this is seen and said.
         latent: name of the layer whose output is the latent code; None: detected.
         folder: the parent of the folder for files and pictures.
         try_fixes: for how long fixes are tried on the training when it has ended, like "60s"; None: not.
@@ -90,6 +91,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._given = _arrays(images, held_out)
+        self._splits = self._given is not None and held_out is None  # the last tenth is split off
         self.latent = latent
         self.parent = Path(folder)
         self.verbose = verbose
@@ -197,7 +199,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self.recorder = None
             self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
             self._known = self._given
-            self._seen.closed = self._seen_held_out.closed = self._known is not None
+            self._seen.closed = self._known is not None
+            self._seen_held_out.closed = self._known is not None and not self._splits
+            self._trained_on, self._watching = False, self._splits
+            self._last: set[int] = set()  # contents of the images that were split off
             if self._known is not None:
                 self._start(*self._known)
         self._warn()
@@ -286,6 +291,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch += 1
         self._numbers[epoch] = self._epoch
         self._done = 0
+        self._watching = False
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
         # Keras adds the penalties of the weights to its validation loss.
         val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
@@ -390,8 +396,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Writes the files of the run."""
         recorder.epoch(self._step, None, look=True)
         self._left = self.model.get_weights()
-        if self._known is None:
-            self.images = self._passed()
+        if self._known is None or self._splits:
+            self.images = self._passed() if self._known is None else self._split_off(*self._known)
             self.probe.use(self.images)
         arrays = {**self.probe.record(), **recorder.record()}
         if self._earlier:  # the losses since then are no course of a training
@@ -453,6 +459,31 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return self._stored(pairs, self._seen_held_out.arrays())
         return self._stored(*_split(pairs), trained_on=True)
 
+    def _split_off(self, train: Pair, last: Pair) -> Images:
+        """The images that were given; held out are those of the validation data, if they are others."""
+        if not self._seen_held_out:
+            return replace(self.images, trained_on=self._trained_on)
+        held_out = self._seen_held_out.arrays()
+        known = _contents(train[1]) | _contents(last[1])
+        if _contents(held_out[1]) & known:
+            return replace(self.images, trained_on=self._trained_on)
+        if self._trained_on:
+            train = np.concatenate([train[0], last[0]]), np.concatenate([train[1], last[1]])
+        return self._stored(train, held_out)
+
+    def _watch(self, targets: Array) -> None:
+        """Sees whether the images that were split off are trained on."""
+        assert self._known is not None
+        train, last = self._known[0][1], self._known[1][1]
+        if not self._last:
+            self._last, size = _contents(last), len(targets)
+            first = np.asarray(train[:size], np.float32)
+            # Images in the order given reach their last ones at the end of the epoch only.
+            self._most_watched = math.inf if np.array_equal(targets, first) else MOST_TRAINING / size
+        self._trained_on = bool(_contents(targets) & self._last)
+        watched = self._step + 1 - self._earlier
+        self._watching = not self._trained_on and watched < self._most_watched
+
     def _sample(self) -> Array:
         """Training images drawn at random, as they are fed."""
         images = self.images if self._known is not None else self._passed()
@@ -498,7 +529,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self.recorder is None:
             return not self._seen.closed
         early = self._step - self._earlier < EARLY
-        return early or not self._seen.closed or self._keeps_batch()
+        return early or self._watching or not self._seen.closed or self._keeps_batch()
 
     def _keeps_batch(self) -> bool:
         """Whether fixes are to be tried on what the next step gets."""
@@ -514,7 +545,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return
         if self._known is not None and _are_equal(self._known[0]) and not _are_equal(pair):
             # The inputs are something else than the images that were given, or these are the inputs.
-            self._known, self.recorder = None, None
+            self._known, self.recorder, self._watching = None, None, False
             self._seen.closed = self._seen_held_out.closed = False
         self._seen.add(*pair)
         if self.recorder is None and self._known is None:
@@ -522,6 +553,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._before()
         if self.recorder is None:
             return
+        if self._watching and self._known is not None:
+            self._watch(pair[1])
         if self.recorder.wants_batch(self._step - self._earlier):
             self.recorder.batches(*pair)
         if self._step < EARLY:
@@ -599,6 +632,11 @@ def _are_equal(pair: Pair) -> bool:
     """Whether each image is its own target."""
     inputs, targets = pair
     return inputs is targets or np.array_equal(inputs, targets)
+
+
+def _contents(images: Any) -> set[int]:
+    """What tells images (n, h, w, c) from others: 64 bits of each."""
+    return {hash(np.asarray(image, np.float32).tobytes()) for image in images}
 
 
 def _in_range(images: Any, span: Span) -> Array:

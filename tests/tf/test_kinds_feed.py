@@ -239,3 +239,66 @@ def test_pixels_in_their_places(name):
     images = misplaced(name, wrong=False)
     outcome = diagnosed(strided(images.shape[1:]), images, epochs=8)
     assert "CAE111" in outcome.diagnosis.passed
+
+
+# -- what is held out, and what repeats ---------------------------------------------------------------
+
+
+def watched(images, *, given=True, **fit):
+    """The callback after a short training of a network on images."""
+    model = strided(images.shape[1:])
+    model.compile("adam", "mse")
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Diagnosis(images if given else None, folder=folder, verbose=0)
+        fit = {"x": images, "y": images} | fit
+        model.fit(**fit, epochs=1, verbose=0, callbacks=[watch])
+    return watch.outcome
+
+
+@pytest.mark.parametrize(
+    ("fit", "held_out"),
+    [
+        ({}, "training"),
+        ({"shuffle": False}, "training"),
+        ({"validation_split": 0.1}, "validation"),
+        pytest.param({"validation_split": 0.1, "shuffle": False}, "validation", marks=pytest.mark.soak),
+        pytest.param({"validation_split": 0.2}, "validation", marks=pytest.mark.soak),
+    ],
+)
+def test_the_last_tenth_is_held_out_only_where_fit_holds_it_out(fit, held_out):
+    images, _ = archived("fashion_mnist", 320)
+    outcome = watched(images, **fit)
+    assert outcome.held_out == held_out
+    assert "CAE106" in outcome.diagnosis.passed
+
+
+def test_validation_data_of_its_own_is_what_is_held_out():
+    images, held_out = parts("mnist", 320)
+    outcome = watched(images, validation_data=(255 * held_out, 255 * held_out))
+    assert first_cause(outcome) == "CAE109" and outcome.held_out == "validation"
+
+
+class Drawn(keras.utils.PyDataset):
+    """Batches of images that are drawn at random, each image as often as it happens."""
+
+    def __init__(self, images, steps):
+        super().__init__()
+        self.images, self.steps = images, steps
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, number):
+        chosen = np.random.default_rng(number).integers(len(self.images), size=32)
+        return self.images[chosen], self.images[chosen]
+
+
+@pytest.mark.parametrize(
+    ("count", "passes"), [(50, False), pytest.param(640, True, marks=pytest.mark.soak)]
+)
+def test_images_drawn_at_random_are_no_repeats_of_a_few(count, passes):
+    images, held_out = parts("fashion_mnist", count * 8 // 7)
+    fed = {"x": Drawn(images, 64), "y": None, "shuffle": False}
+    outcome = watched(images, given=False, validation_data=(held_out, held_out), **fed)
+    assert ("CAE101" in outcome.diagnosis.passed) == passes
+    assert passes or first_cause(outcome) == "CAE101"
