@@ -709,7 +709,7 @@ def test_every_fix_has_a_form_for_keras_scripts(code):
 
 def test_a_layer_that_a_script_froze_is_to_be_made_trainable_again():
     finding = diagnose(CASES["CAE209"][0], {}).findings[0]
-    assert finding.fixes[0].keras == "trainable=True for encoder_1"
+    assert finding.fixes[0].keras == "layer.trainable = True  # encoder_1"
 
 
 @pytest.mark.parametrize("whole", [1, pytest.param(len(BASES), marks=pytest.mark.soak)])

@@ -1,4 +1,4 @@
-"""The fixes that rules propose, each as overrides and in the words of a Keras script."""
+"""The fixes that rules propose, each as overrides and as code of a Keras script."""
 
 from __future__ import annotations
 
@@ -21,32 +21,36 @@ SIMILARITY = Fix(
     ("loss=ssim",),
     "detail counts as much as brightness",
     TRADE,
-    "a loss of 1 - tf.image.ssim(y_true, y_pred, max_val=1.0)",
+    "loss = lambda y_true, y_pred: 1 - tf.image.ssim(y_true, y_pred, max_val=1.0)",
 )
 SSIM_CONSTANTS = Fix(
     ("loss.k1=0.01", "loss.k2=0.03"),
     "the constants of the paper",
     SAFE,
-    "max_val=1.0 in tf.image.ssim for images in [0, 1]",
+    "tf.image.ssim(y_true, y_pred, max_val=1.0)  # for images in [0, 1]",
 )
 SCALED_IMAGES = Fix(
-    ("data.scale=auto",), "images in [0, 1]", SAFE, "images scaled to [0, 1]", edit="images in reach"
+    ("data.scale=auto",),
+    "images in [0, 1]",
+    SAFE,
+    "x = (x - x.min()) / (x.max() - x.min())",
+    edit="images in reach",
 )
 SAME_TARGET = Fix(
     ("augmentation.target=same",),
     "transforms input and target together",
     SAFE,
-    "the same transform of input and target",
+    "model.fit(x, x)  # or the same transform of input and target",
     edit="target = input",
 )
 CLEAN_TARGET = Fix(
-    (), "learns to remove the noise", SAFE, "fit(noisy, clean): the clean image as the target"
+    (), "learns to remove the noise", SAFE, "model.fit(noisy, clean)  # the clean image as the target"
 )
 MIXED_BATCHES = Fix(
     (),
     "every batch shows the whole data set",
     SAFE,
-    "shuffle=True in fit, or shuffle(n) of tf.data with n as large as the data set",
+    "model.fit(..., shuffle=True)  # of tf.data: shuffle(n), with n as large as the data set",
     edit="shuffled batches",
 )
 
@@ -56,14 +60,14 @@ LINEAR_OUTPUT = Fix(
     ("model.output_activation=linear",),
     "an output that cannot saturate",
     SAFE,
-    'activation="linear" in the last layer',
+    'activation="linear"  # in the last layer',
     edit="linear output",
 )
 ELU = Fix(
     ("model.activation=elu",),
     "a gradient below zero",
     SAFE,
-    'activation="elu" in the hidden layers',
+    'activation="elu"  # in the hidden layers',
     edit="ELU",
 )
 
@@ -98,12 +102,12 @@ def layer_sizes(
     if filters:
         listed = ",".join(map(str, filters))
         overrides.append(f"model.filters=[{listed}]")
-        keras.append(f"{listed.replace(',', ', ')} filters in the stages of the encoder")
+        keras.append(f"filters = [{listed.replace(',', ', ')}]")
     if channels is not None:
         overrides.append(f"model.latent_channels={channels}")
-        keras.append(f"a latent code of {channels} channels")
+        keras.append(f"latent_channels = {channels}")
     edit = "wider code" if channels is not None and not filters else ""
-    return Fix(tuple(overrides), why, safety, ", ".join(keras), edit)
+    return Fix(tuple(overrides), why, safety, "; ".join(keras), edit)
 
 
 def deeper(case: Case) -> list[Fix]:
@@ -124,12 +128,12 @@ def tighter(case: Case) -> list[Fix]:
 def even_overlap(case: Case) -> list[Fix]:
     """Upsampling whose contributions do not overlap unevenly."""
     kernel = int(case.option("model.sampling_kernel") or 3)
-    keras = "UpSampling2D and Conv2D instead of Conv2DTranspose"
+    keras = "UpSampling2D(2), Conv2D(...)  # instead of Conv2DTranspose"
     fixes = [Fix(("model.upsampling=nearest",), "no overlap", SAFE, keras)]
     if kernel % 2:
         override, keras = (
             f"model.sampling_kernel={kernel + 1}",
-            f"kernel_size={kernel + 1} in Conv2DTranspose",
+            f"Conv2DTranspose(..., kernel_size={kernel + 1})",
         )
         fixes.insert(0, Fix((override,), "an even overlap", SAFE, keras))
     return fixes
@@ -151,28 +155,30 @@ def _adding(case: Case, name: str) -> tuple[str, ...]:
 
 def batchnorm(case: Case, why: str = "keeps gradients alive") -> Fix:
     """Batch normalisation in addition to the regularizers of the run."""
-    keras = "BatchNormalization() between each hidden convolution and its activation"
+    keras = "BatchNormalization()  # between each hidden convolution and its activation"
     return Fix(_adding(case, "batchnorm"), why, SAFE, keras, edit="batch normalisation")
 
 
 def dropout(case: Case) -> Fix:
     """Dropout in addition to the regularizers of the run."""
-    keras = "Dropout(0.1) after the hidden activations"
+    keras = "Dropout(0.1)  # after the hidden activations"
     return Fix(_adding(case, "dropout"), "makes memorising harder", TRADE, keras)
 
 
 def input_noise(case: Case) -> Fix:
     """Noise on the input in addition to the regularizers of the run."""
-    return Fix(_adding(case, "noise"), "makes copying useless", TRADE, "GaussianNoise(0.1) on the input")
+    return Fix(
+        _adding(case, "noise"), "makes copying useless", TRADE, "GaussianNoise(0.1)  # on the input"
+    )
 
 
 def without(case: Case, names: Iterable[str], why: str, safety: Safety = SAFE) -> Fix:
     """Without some of the regularizers of the run."""
     dropped = set(names)
     left = [name for name in case.option("regularization") or {} if name not in dropped]
-    keras = f"without the regularization by {', '.join(sorted(dropped))}"
+    keras = f"# without the regularization by {', '.join(sorted(dropped))}"
     if not dropped:
-        keras = "no kernel_regularizer, no activity_regularizer, no add_loss"
+        keras = "kernel_regularizer = activity_regularizer = None  # and no add_loss"
     edit = "no dropout" if dropped and dropped <= {"dropout", "noise"} else "no penalties"
     return Fix((_regularization(left),), why, safety, keras, edit)
 
@@ -181,7 +187,7 @@ def revive(case: Case) -> list[Fix]:
     """Brings dead filters back."""
     fixes = [batchnorm(case, "no filter can stay below zero")]
     if case.network.hidden_activation == "relu":
-        leaky = 'activation="leaky_relu" in the hidden layers'
+        leaky = 'activation="leaky_relu"  # in the hidden layers'
         why = "a gradient below zero"
         fixes.append(Fix(("model.activation=leaky_relu",), why, SAFE, leaky, edit="LeakyReLU"))
     return fixes
@@ -217,7 +223,8 @@ def _scaled_rate(case: Case, factor: float, why: str) -> Fix:
     edit, mends = ("rate / 10", "CAE207") if factor < 1 else ("rate x 10", "CAE208")
     rate, usual = case.option("optimizer.learning_rate"), usual_rate(case)
     if rate is None:  # of a training that was not recorded
-        return replace(usual_learning_rate(case), keras=why, edit=edit, mends=mends)
+        keras = f"learning_rate *= {factor:g}"
+        return replace(usual_learning_rate(case), keras=keras, edit=edit, mends=mends)
     if not rate or (rate > 10 * usual if factor < 1 else rate < usual / 10):
         return replace(usual_learning_rate(case), mends=mends)
     new = f"{rate * factor:g}"
@@ -242,6 +249,5 @@ def longer(case: Case, least: int = 0) -> Fix:
     overrides = [f"training.epochs={times * int(epochs or 1)}"]
     if steps:
         overrides.append(f"training.steps={times * int(steps)}")
-    keras = "three times the epochs" if times == 3 else f"{times} times the epochs"
-    keras += f", {times * made:,} steps" if made and least else ""
+    keras = f"epochs *= {times}" + (f"  # {times * made:,} steps" if made and least else "")
     return Fix(tuple(overrides), "trains longer", SLOW, keras, edit="more steps", mends="CAE211")

@@ -129,7 +129,7 @@ def test_a_penalty_on_activations_is_named():
 def test_a_posterior_that_is_the_prior_is_named():
     outcome = diagnosed(variational(SHAPE, weight=1.0), some(), epochs=8, batch_size=16)
     assert first_cause(outcome) == "CAE505"
-    assert "0.0013, one over the 784 values" in outcome.diagnosis.causes[0].fixes[0].keras
+    assert "0.0013  # one over the 784 values" in outcome.diagnosis.causes[0].fixes[0].keras
 
 
 class Stepping(keras.Model):

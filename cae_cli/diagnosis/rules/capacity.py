@@ -209,7 +209,9 @@ class TooDeep(_Capacity):
         if not case.network.normalised:
             yield fixes.batchnorm(case, "signals that do not fade")
         if case.option("model.block") == "plain":
-            yield Fix(("model.block=residual",), "a path around each block", safe, "residual blocks")
+            yield Fix(
+                ("model.block=residual",), "a path around each block", safe, "x = Add()([x, block(x)])"
+            )
         if (case.option("model.convolutions") or 1) > 1:
-            keras = "one convolution per stage"
+            keras = "# one convolution per stage"
             yield Fix(("model.convolutions=1",), "fewer layers", safe, keras)

@@ -162,7 +162,7 @@ class _Noise(Rule):
             return self.skipped("the images have no contrast")
         if correlation >= self.threshold:
             return None
-        clean = Fix(("data.noise=0",), "images without added noise", Safety.SAFE, "no added noise")
+        clean = Fix(("data.noise=0",), "images without added noise", Safety.SAFE, "# no added noise")
         return self.finding(
             f"neighbouring pixels have a correlation of {correlation:.2f}",
             Evidence("pixel correlation", correlation, self.threshold, (0.65, 1), "(-1 to 1)"),

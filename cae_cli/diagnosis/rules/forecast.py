@@ -113,7 +113,7 @@ class TooLittleToTell(_Risk):
             overrides = (f"training.steps={enough}", needed)
         elif steps < self.threshold:
             overrides = (needed,)
-        fix = Fix(overrides, "enough steps", Safety.SLOW, f"at least {enough} steps")
+        fix = Fix(overrides, "enough steps", Safety.SLOW, f"# at least {enough} steps")
         return self.finding(
             f"{steps} steps and {held_out} held-out images are planned; {self.threshold:g} steps and "
             f"{FEWEST_IMAGES} images are needed, {enough} steps for all rules",

@@ -57,9 +57,11 @@ class ValidationGap(Rule):
             # As many steps as before: more images must neither cost more time nor look better by it.
             steps = case.metrics.dynamics.steps
             same = (f"training.steps={steps}",) if steps and case.config else ()
-            yield Fix(("data.train=null", *same), "all images of the source", Safety.SLOW, "more images")
+            yield Fix(
+                ("data.train=null", *same), "all images of the source", Safety.SLOW, "# more images"
+            )
         if not any(case.option(f"augmentation.{k}") for k in ("rotation", "shift", "zoom", "flip")):
-            keras = "random rotations, shifts and zooms of input and target together"
+            keras = "RandomRotation(0.05), RandomTranslation(0.1, 0.1), RandomZoom(0.1)  # of both"
             yield Fix(("augmentation=light",), "more views of the same images", Safety.TRADE, keras)
         yield fixes.dropout(case)
 
@@ -91,7 +93,7 @@ class LatentBypassed(Rule):
         if explained <= self.least_explained or swap >= self.threshold:
             return None
         whole = Fix(
-            ("model.skips=false",), "all information passes the latent code", Safety.SAFE, "no skips"
+            ("model.skips=false",), "all information passes the latent code", Safety.SAFE, "# no skips"
         )
         return self.finding(
             f"the output changes by {swap:.3f} with another image's latent code, and explains "
@@ -189,7 +191,7 @@ class PosteriorIsPrior(Rule):
             none.overrides,
             "a mean over pixels and a sum over the latent code are of different size",
             Safety.SAFE,
-            f"the divergence times {1 / pixels:.2g}, one over the {pixels} values of an image",
+            f"divergence *= {1 / pixels:.2g}  # one over the {pixels} values of an image",
             edit="weaker penalties",
         )
         return self.finding(

@@ -112,7 +112,7 @@ class PenaltyTooStrong(_FirstSteps):
         proposed = [*named, without] if case.penalties else []
         if case.script:  # whose penalties have no names
             factor = f"{1 / pull:.1g}" if 1 < pull < math.inf else "0.1"
-            keras = f"the penalties of the layers times {factor}"
+            keras = f"strength *= {factor}  # of the penalties of the layers"
             why = "as strong as the images"
             proposed = [
                 without,
@@ -138,7 +138,7 @@ class PenaltyTooStrong(_FirstSteps):
             tuple(f"regularization.{name}.{key}={value}" for key, value in new.items()),
             why,
             Safety.SAFE,
-            f"{' and '.join(new.values())} as the strength of the {name} penalty",
+            f"strength = {', '.join(new.values())}  # of the {name} penalty",
             edit="weaker penalties",
         )
 

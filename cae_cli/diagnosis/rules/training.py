@@ -108,7 +108,7 @@ class OutputActivation(Rule):
             return None
         channels = case.network.image_shape[2]
         what = "a channel that is always 1" if channels == 1 else f"{channels} channels that sum to 1"
-        keras = 'activation="sigmoid" in the last layer'
+        keras = 'activation="sigmoid"  # in the last layer'
         why = "an output per pixel"
         sigmoid = Fix(
             ("model.output_activation=sigmoid",), why, Safety.SAFE, keras, edit="sigmoid output"
@@ -214,7 +214,7 @@ class EncoderFrozen(Rule):
             min(change.values()),
             case.option("training.frozen"),
         )  # None: a script of somebody's own
-        keras = f"trainable=True for {still}"
+        keras = f"layer.trainable = True  # {still}"
         thaw = Fix(
             ("training.frozen=none",), "trains all layers", Safety.SAFE, keras, edit="all layers trained"
         )
