@@ -156,6 +156,16 @@ BLACK = with_quality(
     train_explained_variance=-1.4,
 )
 DEAD = (layer(dead=5, constant=2), layer("output", 1))
+FLAT = with_quality(explained_variance=0.0, train_explained_variance=0.0)
+
+
+def saturated(*slopes, of=FLAT):
+    """A run with these slopes of hidden sigmoids, the same before and after training."""
+    layers = [layer(activation="sigmoid", slope_at={0: slope, 128: slope}) for slope in slopes]
+    sigmoid = replace(healthy().network, hidden_activation="sigmoid")
+    return replace(of, layers=(*layers, layer("output", 1)), network=sigmoid)
+
+
 # One faulty and one nearly faulty case for every rule that judges a trained network.
 CASES = {
     "CAE005": (
@@ -214,6 +224,14 @@ CASES = {
     ),
     "CAE210": (with_perturbation(training_mode=0.3), with_perturbation(training_mode=0.05)),
     "CAE211": (poor(healthy(), slope=0.2), with_dynamics(slope=0.07)),
+    "CAE212": (
+        saturated(0.25, 0.24, 0.25, 0.24),
+        saturated(0.25, 0.24, 0.25, 0.24, of=healthy()),
+    ),
+    "CAE213": (
+        replace(poor(healthy()), network=replace(healthy().network, half_precision="float16")),
+        changed("network", half_precision="float16"),
+    ),
     "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
     "CAE302": (
         with_quality(explained_variance=0.05, train_explained_variance=0.06),
@@ -519,6 +537,7 @@ def test_what_is_not_a_number_is_not_judged(code):
         "CAE108",
         "CAE110",
         "CAE206",
+        "CAE213",
     }
 
 
@@ -613,6 +632,26 @@ def test_steps_that_move_the_maps_further_than_they_vary_and_kill_are_too_large(
     # Shorter steps, maps that live, maps that were dead before, moves that are not known.
     for other in (moved(0.9), moved(1.4, dead=4), moved(1.4, before=0.5), moved(float("nan"))):
         assert "CAE207" not in codes(other)
+
+
+def test_a_layer_whose_values_are_mostly_saturated_needs_smaller_weights():
+    finding = diagnose(saturated(0.25, 0.1), CONFIG).findings[0]
+    assert finding.code == "CAE212" and "40% of the slope" in finding.message
+    assert finding.fixes[0].overrides == ("model.initializer=glorot_uniform",)
+    assert diagnose(saturated(0.25, 0.24, 0.25, 0.24), CONFIG).findings[0].fixes[0].edit == "ELU"
+    # Two sigmoids that are not saturated pass enough, and what works is left alone.
+    assert "CAE212" not in codes(saturated(0.25, 0.24))
+    assert "CAE212" not in codes(saturated(0.25, 0.1, of=healthy()))
+
+
+def test_half_precision_is_blamed_for_what_it_does_only():
+    half = replace(healthy(), network=replace(healthy().network, half_precision="float16"))
+    assert "CAE213" not in codes(half)
+    broken = replace(half, dynamics=replace(half.dynamics, diverged_at=3))
+    still = replace(half, layers=(layer(moved=0.0), layer("output", 1)))
+    for found, said in ((broken, "not finite"), (still, "of encoder_1 were rounded away")):
+        assert said in next(f for f in diagnose(found, CONFIG).findings if f.code == "CAE213").message
+        assert codes(replace(found, network=healthy().network)) != codes(found)
 
 
 def test_a_loss_that_still_falls_faster_than_any_healthy_one_needs_more_time():

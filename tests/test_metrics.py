@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cae_cli.metrics.filters import morans_i, p_value, singular_entropy, weight_change
-from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health, movement
+from cae_cli.metrics.maps import DUPLICATE, ChannelSpread, duplicates, map_health, mean_slope, movement
 from cae_cli.metrics.quality import explained_variance, mean_of, psnr
 from cae_cli.metrics.similarity import fitting_window, gaussian_band, ssim
 
@@ -135,6 +135,23 @@ def test_planted_blank_maps_are_counted():
     assert (health.dead, health.constant) == (2, 1)
     assert health.inactive.tolist() == [False, True, True, False, True, False]
     assert health.inactive_share == pytest.approx(0.5)
+
+
+def test_the_slope_of_an_activation_follows_from_the_moments_of_its_maps():
+    x = np.random.default_rng(0).normal(0.5, 2, (20, 6, 6, 4))
+    slopes = {
+        "sigmoid": lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2,
+        "tanh": lambda x: np.cosh(x) ** -2,
+    }
+    values = {"sigmoid": 1 / (1 + np.exp(-x)), "tanh": np.tanh(x), "relu": np.maximum(x, 0)}
+    for name, maps in values.items():
+        spread = ChannelSpread()
+        spread.add(maps)
+        slope = mean_slope(name, spread.mean(), spread.std())
+        if name in slopes:
+            assert slope == pytest.approx(slopes[name](x).mean(), rel=1e-4)
+        else:
+            assert np.isnan(slope)
 
 
 def test_a_movement_is_measured_in_spreads_of_the_maps():

@@ -70,6 +70,18 @@ ELU = Fix(
     'activation="elu"  # in the hidden layers',
     edit="ELU",
 )
+RELU = Fix(
+    ("model.activation=relu",),
+    "a slope of 1 where it is active",
+    SAFE,
+    'activation="relu" in the hidden layers',
+)
+WIDER_WEIGHTS = Fix(
+    (),
+    "updates that are not rounded away",
+    SAFE,
+    'dtype="float32", or keras.config.set_dtype_policy("mixed_float16"), whose weights are float32',
+)
 
 
 def kernel_size(side: int, why: str, safety: Safety = SAFE) -> Fix:

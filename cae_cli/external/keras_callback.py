@@ -25,7 +25,7 @@ from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
 from cae_cli.introspection.keras_internals import observe_batches, put_last, release_batches
 from cae_cli.introspection.probe import Probe
-from cae_cli.introspection.training_mode import Penalties
+from cae_cli.introspection.training_mode import Penalties, data_loss
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
@@ -34,6 +34,7 @@ from cae_cli.training.history import Epoch
 from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
+MEASURED = 256  # held-out images whose loss is measured
 MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
 Pair = tuple[Array, Array]  # inputs and targets, both (n, h, w, c)
 # Epochs after which the feature maps are measured.
@@ -400,6 +401,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self.images = self._passed() if self._known is None else self._split_off(*self._known)
             self.probe.use(self.images)
         arrays = {**self.probe.record(), **recorder.record()}
+        arrays["dynamics/held_out_losses"] = self._held_out_losses()
         if self._earlier:  # the losses since then are no course of a training
             arrays["dynamics/losses"] = np.zeros(0, np.float32)
         restored = self._restored()
@@ -435,6 +437,20 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 )
             return epoch
         return None
+
+    def _held_out_losses(self) -> Array:
+        """(2,) data losses of the same held-out images before and after the training; NaN: unknown.
+
+        Keras reports none of before, and adds penalties to that of after.
+        """
+        parts = self.images.held_out_given, self.images.held_out
+        inputs, targets = (_in_range(p[:MEASURED], s) for p, s in zip(parts, self.spans, strict=True))
+        measured = functools.partial(data_loss, self.model, inputs, targets, self.probe.batch)
+        before = math.nan
+        if self.probe.initial_weights:
+            with self.probe.before_training():
+                before = measured()
+        return np.array([before, measured()], np.float32)
 
     # -- images ------------------------------------------------------------------------------------
 

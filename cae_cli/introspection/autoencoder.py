@@ -54,23 +54,33 @@ class Autoencoder:
         """Every layer with filters, from the input to the output."""
         return [layer for layer in self.model.layers if is_convolution(layer)]
 
-    @cached_property
+    @property
     def maps(self) -> dict[str, Tensor]:
         """The feature maps of each convolution, after its activation.
 
         Only normalisations may stand between the two. Without a following activation it is the output of
         the convolution.
         """
+        return {name: x for name, (x, _) in self._maps.items()}
+
+    @property
+    def activations(self) -> dict[str, str | None]:
+        """Name of the activation of each convolution; None for an unknown one."""
+        return {name: activation for name, (_, activation) in self._maps.items()}
+
+    @cached_property
+    def _maps(self) -> dict[str, tuple[Tensor, str | None]]:
         maps = {}
         for conv in self.convolutions:
-            x = maps[conv.name] = self._graph.made_by(conv.name)
+            x = self._graph.made_by(conv.name)
+            maps[conv.name] = x, activation_of(conv)
             if activation_of(conv) != "linear":
                 continue
             while len(users := self._graph.users.get(id(x), [])) == 1:
                 step = users[0]
                 x = step.outputs[0]
                 if is_a(step.operation, {"Activation"}) or own_activation(step.operation):
-                    maps[conv.name] = x
+                    maps[conv.name] = x, activation_of(step.operation)
                     break
                 if not is_a(step.operation, NORMS):
                     break
@@ -196,6 +206,12 @@ class Autoencoder:
         return any(is_a(step.operation, {"BatchNormalization"}) for step in self._graph.steps)
 
     @property
+    def half_precision(self) -> str | None:
+        """Type of the trained weights that have 16 bits; None if there are none."""
+        types = {str(v.dtype) for v in self.model.trainable_variables}
+        return min(types & {"float16", "bfloat16"}, default=None)
+
+    @property
     def drops(self) -> bool:
         """Whether there is dropout of any kind."""
         return any(is_a(step.operation, DROPOUTS) for step in self._graph.steps)
@@ -238,6 +254,8 @@ class Autoencoder:
             "image_shape": list(self.shape),
             "output_activation": self.output_activation,
             "hidden_activation": self.hidden_activation,
+            "activations": self.activations,
+            "half_precision": self.half_precision,
             "normalised": self.normalised,
             "drops": self.drops,
             "skips": self.skips,

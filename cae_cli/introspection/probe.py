@@ -42,6 +42,7 @@ images are perturbed alike, and the output is compared with the images.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -165,6 +166,17 @@ class Probe:
         """(n, h, w, c) reconstructions."""
         return self._in_batches(self._reconstruct, images)
 
+    @contextlib.contextmanager
+    def before_training(self) -> Iterator[None]:
+        """In the block the network has its initial weights, which must be known."""
+        variables = self.autoencoder.model.weights
+        trained = [np.array(v) for v in variables]
+        _assign(variables, self.initial_weights)
+        try:
+            yield
+        finally:
+            _assign(variables, trained)
+
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
         with unchanged(self.autoencoder.model):  # random layers may draw in inference too
@@ -254,11 +266,8 @@ class Probe:
 
         accuracies = {"labels/trained": accuracy()}
         if self.initial_weights:
-            variables = self.autoencoder.model.weights
-            trained = [np.array(v) for v in variables]
-            _assign(variables, self.initial_weights)
-            accuracies["labels/initial"] = accuracy()
-            _assign(variables, trained)
+            with self.before_training():
+                accuracies["labels/initial"] = accuracy()
         return accuracies
 
     def _flat_latents(self, images: Array) -> Array:

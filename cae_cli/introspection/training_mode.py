@@ -66,18 +66,12 @@ class Penalties:
         kernels: Sequence[Any],
         data_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        import keras
         import tensorflow as tf
 
         self.model = model
         self.kernels = kernels
         self.data_loss = data_loss
-        kind = type(model)
-        self.known = data_loss is not None or (
-            getattr(model, "loss", None) is not None
-            and kind.train_step is keras.Model.train_step
-            and kind.compute_loss is keras.Model.compute_loss
-        )
+        self.known = data_loss is not None or _has_plain_loss(model)
         self.none = not may_penalise(model)
         # Compiled, because random operations of TensorFlow keep their state within a function.
         self._measured = tf.function(self._measure, autograph=False, reduce_retracing=True)
@@ -131,6 +125,47 @@ class Penalties:
             for value in (penalty, data_loss)
         ]  # fmt: skip
         return penalty, norms[0], norms[1]
+
+
+def data_loss(model: Model, inputs: Array, targets: Array, batch: int) -> float:
+    """The loss without penalties of a compiled model in inference.
+
+    Args:
+        model: any Keras model.
+        inputs: (n, h, w, c) as the model takes them.
+        targets: of the same shape.
+        batch: how many pass at once.
+
+    Returns:
+        The mean over the images; NaN where the model computes its loss in code of its own.
+    """
+    import tensorflow as tf
+
+    if not _has_plain_loss(model):
+        return float("nan")
+    total = 0.0
+    try:
+        with unchanged(model):
+            for start in range(0, len(inputs), batch):
+                x, target = (tf.constant(a[start : start + batch]) for a in (inputs, targets))
+                y = model(x, **({"training": False} if takes_training(model) else {}))
+                whole = float(model.compute_loss(x=x, y=target, y_pred=y))
+                total += len(x) * (whole - sum(float(tf.reduce_sum(loss)) for loss in model.losses))
+    except Exception:  # the model takes more than images, or its targets are others
+        return float("nan")
+    return total / len(inputs)
+
+
+def _has_plain_loss(model: Model) -> bool:
+    """Whether a model is compiled with a loss, and neither its step nor its loss is code of its own."""
+    import keras
+
+    kind = type(model)
+    return (
+        getattr(model, "loss", None) is not None
+        and kind.train_step is keras.Model.train_step
+        and kind.compute_loss is keras.Model.compute_loss
+    )
 
 
 def may_penalise(model: Model) -> bool:

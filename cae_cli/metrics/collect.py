@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.dynamics import TrainingDynamics, dynamics
 from cae_cli.metrics.filters import p_value, structure, weight_change
 from cae_cli.metrics.latent import LatentUse
-from cae_cli.metrics.maps import MapHealth, map_health
+from cae_cli.metrics.maps import MapHealth, map_health, mean_slope
 from cae_cli.metrics.network import Network, network
 from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation, perturbation
@@ -43,7 +43,10 @@ class Layer:
         maps: which of its maps are inactive.
         inactive_at: share of inactive maps after some steps of the training, by step.
         duplicates: number of maps that duplicate another one.
-        largest_move: `metrics.maps.movement` of the first 32 steps, the largest; NaN where not known.
+        activation: name of its activation; None if it is unknown.
+        slope_at: `metrics.maps.mean_slope` of its activation after some steps, by step; {} where it has
+            none that saturates.
+        largest_move: largest `metrics.maps.movement` of the first 32 steps; NaN where it is unknown.
         weight_change: `metrics.filters.weight_change`; NaN where the initial kernel is unknown.
         structure: `metrics.filters.structure` of its kernel.
         p_value: of that structure among kernels that the initializer drew again.
@@ -60,6 +63,8 @@ class Layer:
     structure: float
     p_value: float
     prunable: float
+    activation: str | None = None
+    slope_at: Mapping[int, float] = field(default_factory=dict)
     largest_move: float = math.nan
 
 
@@ -138,7 +143,8 @@ def measure(
         **_group("perturbation/", arrays),
     )
     reconstruction = quality(**{name: arrays[name] for name in signature(quality).parameters})
-    layers = tuple(_layer(name, arrays) for name in names)
+    activations = training["network"].get("activations", {})
+    layers = tuple(_layer(name, arrays, activations.get(name)) for name in names)
     return Metrics(
         quality=reconstruction,
         perturbation=tests,
@@ -173,30 +179,36 @@ def _dynamics(
         return dynamics(arrays, steps=None, first_val_loss=nan, last_val_loss=nan, diverged_at=None)
     last = int(training["measured_epoch"])
     loss = epochs["val/loss"]
+    first_loss, last_loss = arrays.get("dynamics/held_out_losses", (loss[0], loss[last]))
     # A validation metric with the same definition as the loss knows the range of the images.
     same = training.get("facts", {}).get("loss", {}).get("validation_metric")
     return dynamics(
         arrays,
         steps=int(epochs["step"][-1]),
-        first_val_loss=float(loss[0]),
-        last_val_loss=float(loss[last]),
+        first_val_loss=float(first_loss),
+        last_val_loss=float(last_loss),
         diverged_at=training["diverged_at"],
         reported_loss=float(loss[last] if np.isfinite(loss[last]) else epochs["train/loss"][last]),
         recomputed_loss=1 - float(epochs[f"val/{same}"][last]) if same else nan,
     )
 
 
-def _layer(name: str, arrays: Arrays) -> Layer:
+def _layer(name: str, arrays: Arrays, activation: str | None) -> Layer:
     kernel = arrays[f"kernel/{name}"]  # (k, k, inputs, filters)
     initial = arrays.get(f"initial_kernel/{name}")
     utility = arrays.get(f"utility/{name}", np.zeros(0))
     known = utility[np.isfinite(utility)]
     stds, image_stds = (arrays.get(f"look_{kind}/{name}") for kind in ("std", "image_std"))
+    means = arrays.get(f"look_mean/{name}")
     inactive_at: dict[int, float] = {}
+    slope_at: dict[int, float] = {}
     if stds is not None and image_stds is not None:
         steps = arrays["dynamics/look_steps"]
         for step, std, image_std in zip(steps, stds, image_stds, strict=True):
             inactive_at[int(step)] = map_health(std, image_std).inactive_share
+        if means is not None:
+            for step, mean, std in zip(steps, means, stds, strict=True):
+                slope_at[int(step)] = mean_slope(activation, mean, std)
     moves = arrays.get(f"map_moves/{name}", np.zeros(0))
     statistic = structure(kernel)
     return Layer(
@@ -210,6 +222,8 @@ def _layer(name: str, arrays: Arrays) -> Layer:
         structure=statistic,
         p_value=p_value(statistic, arrays.get(f"null/{name}", np.zeros(0, np.float32))),
         prunable=float((known < PRUNABLE).mean()) if len(known) else math.nan,
+        activation=activation,
+        slope_at={step: slope for step, slope in slope_at.items() if math.isfinite(slope)},
         largest_move=float(moves.max()) if len(moves) else math.nan,
     )
 

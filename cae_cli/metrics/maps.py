@@ -12,6 +12,7 @@ Array = NDArray[np.float32]
 # A map is inactive if its spread is below this share of the median map of its layer, or below this.
 INACTIVE_SHARE = 0.01
 INACTIVE_SPREAD = 1e-5
+STEEPEST = {"sigmoid": 0.25, "tanh": 1.0}  # slope of activations that saturate at both ends
 DUPLICATE = 0.98  # absolute correlation; 1 - 0.98² = 4 % of the variance are then its own
 ROUNDING = 1e-12  # of the mean square: what is left of a variance below it is rounding
 
@@ -58,6 +59,10 @@ class ChannelSpread:
             variance = square.mean(axis=(0, 1)) - mean.mean(axis=(0, 1)) ** 2
         return np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
 
+    def mean(self) -> Array:
+        """(c,) mean over images and positions."""
+        return np.asarray(self._moments()[0].mean(axis=(0, 1)), np.float32)
+
     def image_std(self) -> Array:
         """(c,) standard deviation over images, root mean square over positions; NaN for one image."""
         mean, square = self._moments()
@@ -86,6 +91,22 @@ class ChannelSpread:
         correlation = np.where(np.outer(spread, spread), np.clip(correlation, -1, 1), 0)
         np.fill_diagonal(correlation, 1)
         return np.asarray(correlation, np.float32)
+
+
+def mean_slope(activation: str | None, mean: Array, std: Array) -> float:
+    """Mean slope of a sigmoid or tanh over a layer's maps, at most `STEEPEST`; NaN for others.
+
+    Both are functions of the value y: y (1 - y) and 1 - y².
+
+    Args:
+        activation: its name.
+        mean: (c,) of the maps over images and positions.
+        std: (c,) of the same.
+    """
+    square = np.square(mean, dtype=np.float64) + np.square(std, dtype=np.float64)
+    if activation == "sigmoid":
+        return float((mean - square).mean())
+    return float((1 - square).mean()) if activation == "tanh" else float("nan")
 
 
 def movement(before: Array, after: Array) -> float:

@@ -23,6 +23,7 @@ class Network:
         receptive_field: side in pixels of what a latent value sees; None if unknown.
         depth: layers with kernels on the longest path.
         narrowest: fewest filters of a hidden convolution, None if there is none.
+        half_precision: type of the trained weights that have 16 bits, None if there are none.
         span: the range of the images that the network was made for.
     """
 
@@ -35,6 +36,7 @@ class Network:
     receptive_field: float | None
     depth: int
     narrowest: int | None
+    half_precision: str | None = None
     span: tuple[float, float] = (0.0, 1.0)
 
     @property

@@ -14,6 +14,7 @@ network:
 ``dynamics/gradients``          (e, m) mean gradient norm of each kernel over the epoch
 ``dynamics/look_steps``         (k,) steps after which the feature maps were measured
 ``look_std/<layer>``            (k, filters) spread of the maps over images and positions
+``look_mean/<layer>``           (k, filters) mean over images and positions
 ``look_image_std/<layer>``      (k, filters) spread over images
 ``map_moves/<layer>``           (at most 32,) how far each of the first steps moved the maps, see
                                 `metrics.maps.movement`
@@ -43,6 +44,7 @@ Maps = Mapping[str, Array]
 EARLY = 8  # steps whose updates and batches are measured one by one
 MOVES = 32  # steps after which it is measured how far they moved the maps: with momentum 0.9 the steps
 # grow for some ten, and with a rate that is too high filters died within the next ten
+LOOKED = ("look_std", "look_image_std", "look_mean")  # of each layer, see the table
 LOOKS = (0, 32, 128)  # steps after which the maps are measured, in addition to snapshot epochs
 MOST_PIXELS_KEPT = 2**22  # pixels of the first batches that are kept until they are measured
 MOST_LOSSES = 1024
@@ -80,7 +82,7 @@ class Recorder:
         self._moves: dict[str, list[float]] = {}
         self._losses: list[Array] = []
         self._gradients: list[Array] = []
-        self._looks: dict[int, dict[str, tuple[Array, Array]]] = {}
+        self._looks: dict[int, dict[str, tuple[Array, Array, Array]]] = {}  # as `LOOKED`
         self._epochs = 0
         self._batches: list[tuple[Array, Array]] = []  # of the first steps, until they are measured
         self._batch_statistics: dict[str, NDArray[Any]] = {}
@@ -198,8 +200,8 @@ class Recorder:
         }
         for layer in self._looks[steps[0]] if steps else ():
             looks = [self._looks[step][layer] for step in steps]
-            arrays[f"look_std/{layer}"] = np.stack([std for std, _ in looks])
-            arrays[f"look_image_std/{layer}"] = np.stack([image_std for _, image_std in looks])
+            for name, values in zip(LOOKED, zip(*looks, strict=True), strict=True):
+                arrays[f"{name}/{layer}"] = np.stack(values)
         for layer, moves in self._moves.items():
             arrays[f"map_moves/{layer}"] = np.array(moves, np.float32)
         return {**arrays, **self._batch_statistics}
@@ -224,10 +226,7 @@ class Recorder:
         }
         layers = [name.removeprefix("look_std/") for name in notes if name.startswith("look_std/")]
         self._looks = {
-            int(step): {
-                layer: (notes[f"look_std/{layer}"][i], notes[f"look_image_std/{layer}"][i])
-                for layer in layers
-            }
+            int(step): {layer: tuple(notes[f"{name}/{layer}"][i] for name in LOOKED) for layer in layers}
             for i, step in enumerate(notes["dynamics/look_steps"])
         }
         self._batch_statistics = {k: v for k, v in notes.items() if k.startswith(("batches/", "order/"))}
@@ -236,7 +235,7 @@ class Recorder:
         """Measures the maps after ``step`` steps, once."""
         if step not in self._looks:
             spreads = self._spreads().items()
-            self._looks[step] = {name: (s.std(), s.image_std()) for name, s in spreads}
+            self._looks[step] = {name: (s.std(), s.image_std(), s.mean()) for name, s in spreads}
 
     def _measure_batches(self) -> None:
         """Reduces the kept batches to their statistics."""

@@ -241,3 +241,101 @@ def test_other_posteriors_that_are_the_prior_are_named(weight, code, data):
 )
 def test_a_weak_penalty_is_none(model, data):
     assert first_cause(diagnosed(model(), data(), epochs=20)) not in ("CAE206", "CAE505")
+
+
+# -- hidden layers that saturate, and weights of half precision ----------------------------------------
+
+
+def large(make, shape, spread):
+    """A network of tanh whose initial weights have this standard deviation."""
+    model = make(shape, activation="tanh")
+    for kernel in kernels_of(model)[:-1]:
+        kernel.assign(keras.random.normal(kernel.shape, stddev=spread, seed=1))
+    return model
+
+
+def of_type(policy, make, shape=SHAPE):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return make(shape)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_hidden_sigmoids_that_pass_no_gradient_are_named():
+    outcome = diagnosed(strided(SHAPE, activation="sigmoid"), some("mnist"), epochs=8, batch_size=16)
+    assert first_cause(outcome) == "CAE212"
+    assert outcome.diagnosis.causes[0].fixes[0].edit == "ELU"
+
+
+def test_weights_of_half_precision_are_named():
+    outcome = diagnosed(of_type("float16", strided), some("mnist"), epochs=8, batch_size=16)
+    assert first_cause(outcome) == "CAE213"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("model", "data", "loss"),
+    [
+        (lambda: pooled(SHAPE, activation="sigmoid"), lambda: some("fashion_mnist", 512), "mse"),
+        (lambda: strided((32, 32, 3), activation="sigmoid"), lambda: patches(colour=True), "mae"),
+        (lambda: large(strided, SHAPE, 2.0), lambda: some("omniglot", 512), "mse"),
+        (lambda: strided(SHAPE, activation="sigmoid", code=4), lambda: some("omniglot", 512), "bce"),
+    ],
+)
+def test_other_hidden_layers_that_saturate_are_named(model, data, loss):
+    assert first_cause(diagnosed(model(), data(), loss=loss, **LONG)) == "CAE212"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("policy", "make", "data", "optimizer"),
+    [
+        ("float16", dense, lambda: some("fashion_mnist", 512), "adam"),
+        ("float16", pooled, lambda: patches(28, 512), "rmsprop"),
+        ("bfloat16", strided, lambda: some("omniglot", 512), "adam"),
+    ],
+)
+def test_other_weights_of_half_precision_are_named(policy, make, data, optimizer):
+    outcome = diagnosed(of_type(policy, make), data(), optimizer=optimizer, **LONG)
+    assert first_cause(outcome) == "CAE213"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: strided(SHAPE, activation="tanh"),
+        lambda: dense(SHAPE, activation="tanh"),
+        lambda: of_type("mixed_float16", strided),
+    ],
+)
+def test_activations_and_policies_that_work_are_not(model):
+    outcome = diagnosed(model(), some("mnist", 1024), optimizer=keras.optimizers.Adam(0.003), **LONG)
+    assert first_cause(outcome) not in ("CAE212", "CAE213", "CAE205")
+
+
+# -- the loss before training --------------------------------------------------------------------------
+
+
+def test_the_loss_before_training_is_that_of_the_held_out_images():
+    images = some(count=96)
+    model = penalised(strided, 1.0)
+    model.layers[0].kernel.regularizer = L2(0.1)
+    initial = model.get_weights()
+    outcome = diagnosed(model, images[:64], epochs=2, held_out=images[64:])
+    dynamics = outcome.metrics.dynamics
+    for weights, loss in (
+        (model.get_weights(), dynamics.last_val_loss),
+        (initial, dynamics.first_val_loss),
+    ):
+        model.set_weights(weights)
+        plain = np.mean(np.square(model.predict(images[64:], verbose=0) - images[64:]))
+        assert loss == pytest.approx(plain, rel=1e-4)
+
+
+def test_the_loss_of_a_step_of_its_own_is_not_known():
+    made = strided(SHAPE)
+    outcome = diagnosed(Stepping(made.inputs, made.outputs), some(count=96), epochs=2)
+    assert np.isnan(outcome.metrics.dynamics.first_val_loss)

@@ -14,6 +14,7 @@ from cae_cli.diagnosis.case import (
 )
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.metrics.maps import STEEPEST
 
 
 class _FirstSteps(Rule):
@@ -52,6 +53,62 @@ class DeadAtBirth(_FirstSteps):
                 fixes.initializer("he_normal", "initial weights made for ReLU"),
                 *fixes.revive(case),
             ),
+        )
+
+
+@RULES.add
+class Saturated(_FirstSteps):
+    """A sigmoid passes at most a quarter of a gradient, and a saturated sigmoid or tanh far less.
+
+    Behind some such layers as little is left of the image: their maps are almost the same for every
+    image, and the first filters hardly learn. Weights that are too large saturate a tanh as well.
+    """
+
+    code = "CAE212"
+    problem = "the gradient vanishes in saturated hidden layers"
+    measured = (
+        "product over the hidden layers of the mean slope of their sigmoid or tanh, the larger of that "
+        "before and that after training, where the result is poor; also the least mean slope of a "
+        "layer, as a share of the most that its activation has"
+    )
+    threshold = 0.02
+    source = (
+        "Three sigmoids at their best pass 1/64 = 0.016, four 0.004; a tanh that is not saturated "
+        "passes 0.7 to 1."
+    )
+    half = 0.5  # of the steepest slope: below, most values of the layer are saturated
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        if case.unrecorded:
+            return self.skipped(case.unrecorded)
+        layers = [layer for layer in case.hidden if layer.slope_at]
+        if not layers:
+            if case.network.hidden_activation in STEEPEST:
+                return self.skipped("the slopes of the activations were not recorded")
+            return None
+        if not case.poor:
+            return None
+        before, after = ([layer.slope_at[at(layer.slope_at)] for layer in layers] for at in (min, max))
+        steepest = [STEEPEST[layer.activation or ""] for layer in layers]
+        least = min(max(slopes[:2]) / slopes[2] for slopes in zip(before, after, steepest, strict=True))
+        other = [fixes.ELU, fixes.RELU]
+        if least < self.half:
+            return self.finding(
+                f"a hidden layer has {least:.0%} of the slope that its activation can have, or less, "
+                "before and after training",
+                Evidence("slope of a layer", least, self.half, (0.7, 1), "of the steepest"),
+                case.skill_score(),
+                fixes=[fixes.initializer("glorot_uniform", "weights that saturate nothing"), *other],
+            )
+        passed = max(math.prod(before), math.prod(after))
+        if passed >= self.threshold:
+            return None
+        return self.finding(
+            f"{len(layers)} hidden layers of sigmoid or tanh passed {math.prod(before):.2g} of the "
+            f"gradient before training and {math.prod(after):.2g} after it",
+            Evidence("slope of all layers", passed, self.threshold, (0.1, 1), "of the gradient"),
+            case.skill_score(),
+            fixes=other,
         )
 
 
@@ -182,11 +239,12 @@ class RateTooHigh(_FirstSteps):
                 inactive,
                 fixes=proposed,
             )
-        if self._moved(case) > self.furthest:
+        moved = self._moved(case)
+        if moved > self.furthest:
             return self.finding(
-                f"one of the first steps moved the maps of a layer by {self._moved(case):.1f} times "
-                f"their spread, and maps died: {case.inactive:.0%} of a layer are inactive",
-                Evidence("movement", self._moved(case), self.furthest, (0, 0.75), "of the maps' spread"),
+                f"one of the first steps moved the maps of a layer by {moved:.1f} times their spread, "
+                f"and maps died: {case.inactive:.0%} of a layer are inactive",
+                Evidence("movement", moved, self.furthest, (0, 0.75), "of the maps' spread"),
                 inactive,
                 fixes=proposed,
             )

@@ -229,6 +229,49 @@ class EncoderFrozen(Rule):
 
 
 @RULES.add
+class HalfPrecision(Rule):
+    """Half precision has three decimal digits, and in float16 nothing below 6e-8.
+
+    Updates smaller than a thousandth of a weight are rounded away, and squared gradients become 0: Adam
+    then divides by its epsilon, and the weights jump or are no longer finite.
+    """
+
+    code = "CAE213"
+    problem = "the weights have half precision"
+    severity = Severity.ERROR
+    measured = (
+        "bits of the narrowest trained weights, where the result is poor, a layer did not change, or "
+        "numbers are not finite"
+    )
+    threshold = 32
+    source = "This holds by definition. The policy mixed_float16 keeps its weights in float32."
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        dtype, metrics = case.network.half_precision, case.metrics
+        if dtype is None:
+            return None
+        finite = math.isfinite(metrics.quality.explained_variance)
+        finite = finite and metrics.dynamics.diverged_at is None
+        if finite and case.too_early:
+            return self.skipped(case.too_early)
+        still = [layer.name for layer in metrics.layers if layer.weight_change < UNCHANGED]
+        if not finite:
+            what = "numbers were not finite"
+        elif still:
+            what = f"the updates of {', '.join(still)} were rounded away"
+        elif case.poor:
+            what = "the result is poor"
+        else:
+            return None
+        return self.finding(
+            f"weights are {dtype}, and {what}",
+            Evidence("narrowest weights", 16, self.threshold, (32, 64), "bits"),
+            fixes=(fixes.WIDER_WEIGHTS,),
+            advice="" if case.script else "keep the weights in float32",
+        )
+
+
+@RULES.add
 class ModeMismatch(Rule):
     """The running averages, which the finished network uses, are still near where they began.
 
