@@ -232,6 +232,10 @@ CASES = {
         replace(poor(healthy()), network=replace(healthy().network, half_precision="float16")),
         changed("network", half_precision="float16"),
     ),
+    "CAE214": (
+        replace(poor(healthy()), dropout_noise=0.4),
+        replace(healthy(), dropout_noise=0.4),
+    ),
     "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
     "CAE302": (
         with_quality(explained_variance=0.05, train_explained_variance=0.06),
@@ -642,6 +646,12 @@ def test_a_layer_whose_values_are_mostly_saturated_needs_smaller_weights():
     # Two sigmoids that are not saturated pass enough, and what works is left alone.
     assert "CAE212" not in codes(saturated(0.25, 0.24))
     assert "CAE212" not in codes(saturated(0.25, 0.1, of=healthy()))
+
+
+def test_dropout_behind_the_last_layer_counts_whatever_the_result():
+    behind = replace(healthy(), network=replace(healthy().network, drops_output=True))
+    assert codes(replace(behind, dropout_noise=0.3)) == ["CAE214"]
+    assert codes(replace(behind, dropout_noise=0.1)) == []
 
 
 def test_half_precision_is_blamed_for_what_it_does_only():

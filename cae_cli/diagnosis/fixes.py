@@ -76,6 +76,7 @@ RELU = Fix(
     SAFE,
     'activation="relu" in the hidden layers',
 )
+WEAKER_DROPOUT = Fix((), "noise that the image outweighs", SAFE, "Dropout(0.05)", edit="weaker dropout")
 WIDER_WEIGHTS = Fix(
     (),
     "updates that are not rounded away",

@@ -212,6 +212,11 @@ class Autoencoder:
         return min(types & {"float16", "bfloat16"}, default=None)
 
     @property
+    def drops_output(self) -> bool:
+        """Whether dropout stands behind the last layer with a kernel."""
+        return any(is_a(step.operation, DROPOUTS) for step in self._tail)
+
+    @property
     def drops(self) -> bool:
         """Whether there is dropout of any kind."""
         return any(is_a(step.operation, DROPOUTS) for step in self._graph.steps)
@@ -258,6 +263,7 @@ class Autoencoder:
             "half_precision": self.half_precision,
             "normalised": self.normalised,
             "drops": self.drops,
+            "drops_output": self.drops_output,
             "skips": self.skips,
             "receptive_field": None if field is None else list(field),
             "depth": self.depth,

@@ -32,6 +32,7 @@ convolution:
                                 the n images, (m,) for training images
 ``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
 ``latent/<attribute>``          () attributes of `metrics.latent.LatentUse`
+``dropout_noise``               () share of the output's variance that dropout draws, NaN without any
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
 ==============================  ================================================================
@@ -43,6 +44,7 @@ images are perturbed alike, and the output is compared with the images.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -75,7 +77,9 @@ WATCHED = 128  # images whose maps are measured repeatedly while training runs
 FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
 # values of these maps
 LABELLED = 1000  # held-out images that the linear probe is tested on
-MODE_IMAGES = 64  # one batch, for batch normalisation in training mode
+MODE_IMAGES = 64  # one batch, for batch normalisation and dropout in training mode
+SEEN_VARIANCE = 0.002  # of that of the images: what dropout draws below it is nothing, as in a network
+# whose output is constant for another reason
 REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
 MOST_REINITIALIZED = 2**25  # weights drawn for it per layer
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
@@ -147,6 +151,7 @@ class Probe:
             **maps,
             **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
             **self._labels(),
+            **self._dropout_noise(),
             **self._behaviour().record(),
         }
 
@@ -241,6 +246,26 @@ class Probe:
             # Outside of a compiled function, Keras keeps the outputs of all layers.
             forward = tf.function(lambda x: model(x, training=True), autograph=False)
             return squares(np.asarray(forward(given[few])) - images[few])
+
+    def _dropout_noise(self) -> dict[str, NDArray[Any]]:
+        """Variance of the output over draws of dropout, over that and its variance over images.
+
+        0 to 1, NaN without dropout. From two passes of a few images in training mode: half the mean
+        squared difference of two draws is their variance, and half of that is left in their mean.
+        """
+        import tensorflow as tf
+
+        model = self.autoencoder.model
+        few = as_float(self.images.held_out_given[: min(MODE_IMAGES, self.fitting)])
+        if not self.autoencoder.drops or len(few) < 2:
+            return {"dropout_noise": np.array(math.nan)}
+        with unchanged(model):
+            forward = tf.function(lambda x: model(x, training=True), autograph=False)
+            first, second = (np.asarray(forward(few), np.float64) for _ in range(2))
+        drawn = float(np.square(first - second).mean()) / 2
+        told = float(((first + second) / 2).var(axis=0, ddof=1).mean()) - drawn / 2
+        least = SEEN_VARIANCE * float(few.var(axis=0).mean())
+        return {"dropout_noise": np.array(drawn / (drawn + max(told, 0.0)) if drawn > least else 0.0)}
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""

@@ -85,6 +85,8 @@ class Metrics:
         order: of the images in the batches; None where it was not recorded.
         frozen: explained variance of the same network trained with its initial encoder; None where that
             was not trained.
+        dropout_noise: share of the variance of the output that dropout draws in training mode, 0 to 1;
+            NaN without dropout.
         trained_on: the images that were measured were trained on, because there are no others.
         paired: the user said that inputs and targets differ, and gave both.
     """
@@ -103,6 +105,7 @@ class Metrics:
     order: BatchOrder | None
     frozen: float | None
     score: Score
+    dropout_noise: float = math.nan
     trained_on: bool = False
     paired: bool = False
 
@@ -166,6 +169,7 @@ def measure(
             pixel_copy=tests.pixel_copy,
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
+        dropout_noise=float(arrays.get("dropout_noise", math.nan)),
         trained_on=training.get("held_out") == "training",
         paired=training.get("paired") is True,
     )

@@ -24,6 +24,7 @@ class Network:
         depth: layers with kernels on the longest path.
         narrowest: fewest filters of a hidden convolution, None if there is none.
         half_precision: type of the trained weights that have 16 bits, None if there are none.
+        drops_output: there is dropout behind the last layer with a kernel.
         span: the range of the images that the network was made for.
     """
 
@@ -37,6 +38,7 @@ class Network:
     depth: int
     narrowest: int | None
     half_precision: str | None = None
+    drops_output: bool = False
     span: tuple[float, float] = (0.0, 1.0)
 
     @property

@@ -339,3 +339,47 @@ def test_the_loss_of_a_step_of_its_own_is_not_known():
     made = strided(SHAPE)
     outcome = diagnosed(Stepping(made.inputs, made.outputs), some(count=96), epochs=2)
     assert np.isnan(outcome.metrics.dynamics.first_val_loss)
+
+
+# -- dropout -------------------------------------------------------------------------------------------
+
+
+def dropping(make, rate, *, shape=SHAPE, kind=layers.Dropout, behind=False, **words):
+    """A network with dropout after each hidden layer with weights, and after the last if ``behind``."""
+    made = keras.Sequential([keras.Input(shape)])
+    *hidden, last = make(shape, **words).layers
+    for layer in hidden:
+        made.add(layer)
+        if layer.weights:
+            made.add(kind(rate))
+    made.add(last)
+    if behind:
+        made.add(kind(rate))
+    return made
+
+
+def test_dropout_after_every_layer_and_the_last_is_named():
+    outcome = diagnosed(dropping(strided, 0.5, behind=True), some(), epochs=8, batch_size=16)
+    assert first_cause(outcome) == "CAE214"
+    assert outcome.diagnosis.causes[0].fixes[0].edit == "no dropout"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (lambda: dropping(dense, 0.5), lambda: some("mnist", 512)),
+        (lambda: dropping(pooled, 0.5, kind=layers.SpatialDropout2D), lambda: some(count=512)),
+        (lambda: dropping(strided, 0.3, behind=True, output="linear"), lambda: some("omniglot", 512)),
+        (lambda: dropping(strided, 0.7), lambda: patches(28, 512)),
+    ],
+)
+def test_other_dropout_that_is_too_strong_is_named(model, data):
+    assert first_cause(diagnosed(model(), data(), **LONG)) == "CAE214"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_weak_dropout_is_none(rate):
+    outcome = diagnosed(dropping(strided, rate), some(count=1024), **LONG)
+    assert first_cause(outcome) != "CAE214"
