@@ -1,5 +1,6 @@
 """Image files in archives, alone, or not there at all."""
 
+import sys
 import tarfile
 import zipfile
 
@@ -103,3 +104,34 @@ def test_pointers_of_git_lfs_are_recognised(folder):
     error = refused("image_folder", path=str(folder))
     assert "(a Git LFS pointer)" in error.what
     assert error.hint == "git lfs pull"
+
+
+@pytest.mark.parametrize("form", ["struct", "bytes"])
+def test_a_column_of_image_files_in_parquet(form, folder, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    files = sorted(folder.rglob("[0-9].png"), key=lambda file: file.name)
+    content = [file.read_bytes() for file in files]
+    images = content if form == "bytes" else [{"bytes": c, "path": None} for c in content]
+    table = pyarrow.table({"id": range(6), "image": images, "label": [i % 2 for i in range(6)]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    pool = configured("image_folder", path=str(tmp_path / "a.parquet")).read()
+    assert sorted(zip(map(np.ndarray.tobytes, pool.images), pool.labels, strict=True)) == sorted(
+        (grey(seed=i).tobytes(), i % 2) for i in range(6)
+    )
+    assert pool.notes == ("images are the column image, labels label",)
+    parquet.write_table(table.select(["id"]), tmp_path / "b.parquet")
+    error = refused("image_folder", path=str(tmp_path / "b.parquet"))
+    assert error.what == "data.path has no column of image files, but id"
+    (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-30])
+    assert "damaged" in refused("image_folder", path=str(tmp_path / "c.parquet")).hint
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert (
+        refused("image_folder", path=str(tmp_path / "a.parquet")).hint
+        == "pip install 'cae-cli[parquet]'"
+    )

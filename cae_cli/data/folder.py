@@ -65,8 +65,8 @@ class ImageFolder(DataOptions):
     """
 
     path: str | None = option(
-        "folder of the image files, with its sub-folders; or a .zip or .tar of such a folder; or one "
-        "file, to be cut into patches or with several frames"
+        "folder of the image files, with its sub-folders; or a .zip or .tar of such a folder; or a "
+        ".parquet with a column of them; or one file, to be cut into patches or with several frames"
     )
     image_size: int | None = option(
         "side in pixels: resize the shorter side to it, then crop the central square "

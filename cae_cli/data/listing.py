@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from cae_cli.data.decoding import EXTENSIONS, Unreadable
 from cae_cli.data.source import folder_at
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, printable
 from cae_cli.system import memory
 
 LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
@@ -46,6 +46,8 @@ def place_of(path: Path, follow_links: bool) -> Iterator[Place]:
     """
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
         yield _Folder(path.parent, [path.name], [])
+    elif path.is_file() and path.suffix.lower() == ".parquet":
+        yield _Parquet(path)
     elif path.is_file() and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield _Zip(archive, path)
@@ -117,6 +119,72 @@ class _Tar(_Archive):
             inside = self._archive.extractfile(member)
             assert inside is not None
             return io.BytesIO(inside.read())
+
+
+class _Parquet:
+    """Rows with the content of an image file each, as of Hugging Face's data sets; labels as folders."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from pyarrow import types
+            from pyarrow.parquet import ParquetFile
+        except ImportError as error:
+            raise UserError(
+                "reading Parquet needs pyarrow, which is not installed",
+                where=path,
+                hint="pip install 'cae-cli[parquet]'",
+            ) from error
+        try:
+            with ParquetFile(path) as file:
+                schema = file.schema_arrow
+                name = next((f.name for f in schema if _is_image(f.type, types)), None)
+                if name is None:
+                    there = printable(", ".join(schema.names))
+                    raise UserError(
+                        f"data.path has no column of image files, but {there}",
+                        where=path,
+                        hint="such a column holds the bytes of PNG or JPEG files",
+                    )
+                groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+                columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+                needed = sum(
+                    c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == name
+                )
+                memory.check(needed, f"the column {printable(name)}", path, "use a part of the file")
+                whole = [f.name for f in schema if types.is_integer(f.type)]
+                label = next((column for column in whole if column in LABELS), None)
+                table = file.read([name, label] if label else [name])
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # of pyarrow, for a damaged file
+            raise UserError(
+                "data.path cannot be read as Parquet",
+                where=path,
+                hint="the file is damaged or incomplete; copy it or download it again",
+            ) from error
+        self._content = table.column(name)
+        labels = table.column(label).to_pylist() if label else [None] * len(table)
+        self._rows = {f"{'' if y is None else f'{y:04}/'}row {i:07}": i for i, y in enumerate(labels)}
+        self.files = list(self._rows)
+        self.notes = [
+            f"images are the column {printable(name)}" + (f", labels {label}" if label else "")
+        ]
+
+    def open(self, name: str) -> IO[bytes]:
+        value = self._content[self._rows[name]].as_py()
+        content = (value.get("bytes") if isinstance(value, dict) else value) or b""
+        check_size(len(content))
+        return io.BytesIO(content)
+
+
+LABELS = ("label", "labels", "fine_label", "class", "y")
+
+
+def _is_image(column: Any, types: Any) -> bool:
+    """Whether a column has bytes, or pairs of bytes and paths."""
+    if types.is_struct(column):
+        return any(f.name == "bytes" and _is_image(f.type, types) for f in column)
+    return bool(types.is_binary(column) or types.is_large_binary(column))
 
 
 def check_size(size: int) -> None:
