@@ -31,7 +31,7 @@ from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_
 from cae_cli.model import memory
 from cae_cli.model.build import build
 from cae_cli.model.plan import plan
-from cae_cli.report import figures, summary, terminal
+from cae_cli.report import figures, page, summary, terminal
 from cae_cli.report.sections import Part
 from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.environment import surroundings
@@ -359,7 +359,7 @@ def write_results(
     options: Mapping[str, Any],
     **training: Any,
 ) -> None:
-    """Writes training.json and arrays.npz, which `diagnose` reads.
+    """Writes training.json and arrays.npz, which `diagnose` reads, and views.npz, which the page shows.
 
     Args:
         folder: of the run.
@@ -384,7 +384,10 @@ def write_results(
         }
     )
     of_dataset = {f"dataset/{name}": np.array(value) for name, value in asdict(statistics).items()}
-    folder.write_arrays(folder.arrays, {**arrays, **of_dataset})
+    views = {k.removeprefix("view/"): v for k, v in arrays.items() if k.startswith("view/")}
+    folder.write_arrays(folder.views, views)
+    measured = {k: v for k, v in arrays.items() if not k.startswith("view/")}
+    folder.write_arrays(folder.arrays, {**measured, **of_dataset})
 
 
 # --- metrics, findings, fixes, report ---
@@ -440,9 +443,6 @@ def report(
         pictures: draw them.
     """
     outcome = diagnose(folder, rules)
-    if pictures:
-        with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
-            figures.draw(folder, frozen=outcome.metrics.frozen, thresholds=outcome.diagnosis.thresholds)
     folder.write_summary(
         {
             "verdict": outcome.diagnosis.verdict,
@@ -452,6 +452,13 @@ def report(
         },
         terminal.as_text(outcome.summary(verbose=True)),
     )
+    if pictures or folder.page.exists():  # a page must not show an earlier diagnosis
+        with contextlib.nullcontext() if silent else terminal.Screen().doing("drawing …"):
+            thresholds = outcome.diagnosis.thresholds
+            drawn = figures.read(folder, frozen=outcome.metrics.frozen, thresholds=thresholds)
+            if pictures:
+                figures.draw(folder, drawn)
+            page.write(folder, drawn)
     return outcome
 
 

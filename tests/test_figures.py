@@ -142,7 +142,7 @@ def same(tiles, others):
 )
 def test_every_figure_is_drawn_for_any_shape(tmp_path, channels, side, examples):
     run = make_run(tmp_path, channels, side, examples=examples)
-    written = draw(run, frozen=0.3)
+    written = draw(run, figures.read(run, frozen=0.3))
     assert names(run, written) == EVERY | {f"{kind}/encoder_2.png" for kind in ("filters", "maps")}
     for path in written:
         with Image.open(path) as picture:
@@ -156,7 +156,7 @@ def test_a_training_that_was_not_recorded_has_no_figures(tmp_path, unsaved):
     run.metrics.shown.unlink()
     for path in run.snapshots().values():
         path.unlink()
-    assert EVERY - names(run, draw(run)) == {
+    assert EVERY - names(run, draw(run, figures.read(run))) == {
         "training_dynamics.png",
         "curves.png",
         "filters_by_epoch.png",
@@ -175,7 +175,7 @@ def test_a_training_that_was_not_recorded_has_no_figures(tmp_path, unsaved):
 def test_a_figure_without_its_arrays_is_left_out(tmp_path, gone, picture, unsaved):
     run = make_run(tmp_path, filters=(5,))
     without(run, *([gone] if isinstance(gone, str) else gone))
-    assert EVERY - names(run, draw(run)) == {picture}
+    assert EVERY - names(run, draw(run, figures.read(run))) == {picture}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_figure_without_its_arrays_is_left_out(tmp_path, gone, picture, unsave
 def test_a_figure_is_drawn_from_what_is_there(tmp_path, gone, unsaved):
     run = make_run(tmp_path, filters=(5,))
     without(run, gone)
-    assert names(run, draw(run)) == EVERY
+    assert names(run, draw(run, figures.read(run))) == EVERY
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -227,7 +227,7 @@ def test_a_network_that_diverged_can_be_drawn(tmp_path, value):
         "training_dynamics.png",
         "perturbation_tests.png",
         "filters_vs_init.png",
-    } <= names(run, draw(run))
+    } <= names(run, draw(run, figures.read(run)))
 
 
 def test_a_training_that_ended_in_its_first_epoch_can_be_drawn(tmp_path):
@@ -241,7 +241,7 @@ def test_a_training_that_ended_in_its_first_epoch_can_be_drawn(tmp_path):
     rewrite(run, lambda key, values: values[: first.get(key)])
     lines = run.metrics.shown.read_text().splitlines(keepends=True)
     run.metrics.shown.write_text("".join(lines[:2]))
-    assert "training_dynamics.png" in names(run, draw(run))
+    assert "training_dynamics.png" in names(run, draw(run, figures.read(run)))
 
 
 def test_of_a_deep_network_of_point_kernels_the_first_layers_are_compared(tmp_path, rows):
@@ -281,7 +281,7 @@ def test_a_layer_whose_name_leads_out_of_the_folder_is_refused(tmp_path, name):
     run.write_arrays(run.arrays, renamed)
     before = set(tmp_path.rglob("*"))
     with pytest.raises(UserError):
-        draw(run)
+        draw(run, figures.read(run))
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -422,6 +422,7 @@ def test_the_threshold_drawn_is_that_of_the_run(tmp_path, monkeypatch, options, 
     drawn = {}
     monkeypatch.setattr(experiment, "diagnose", lambda *_: outcome)
     monkeypatch.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))
+    monkeypatch.setattr(experiment.page, "write", lambda *_: None)
     experiment.report(run, silent=True)
     [axes] = [a for a in drawn["training_dynamics.png"].axes if "inactive" in a.get_title()]
     lines = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
@@ -487,14 +488,14 @@ def test_lines_are_the_columns_of_the_metrics_and_the_recorded_arrays(tmp_path):
 
 def test_equal_runs_give_equal_files(tmp_path):
     run = make_run(tmp_path, filters=(5,))
-    first = {path: path.read_bytes() for path in draw(run)}
-    assert all(path.read_bytes() == first[path] for path in draw(run))
+    first = {path: path.read_bytes() for path in draw(run, figures.read(run))}
+    assert all(path.read_bytes() == first[path] for path in draw(run, figures.read(run)))
 
 
 def test_a_network_of_zeros_can_be_drawn(tmp_path):
     run = make_run(tmp_path)
     rewrite(run, lambda key, values: values if key == "dynamics/kernels" else np.zeros_like(values))
-    assert EVERY - names(run, draw(run)) == {
+    assert EVERY - names(run, draw(run, figures.read(run))) == {
         "baselines.png"
     }  # images that do not vary have nothing to explain
 

@@ -247,7 +247,7 @@ def show(outcome: Outcome, run: Run, flags: argparse.Namespace) -> int:
     from cae_cli.report import terminal
 
     terminal.show(outcome.summary(verbose=flags.verbose))
-    terminal.show([terminal.folder(run.folder)])
+    terminal.results(run)
     return 1 if outcome.failed else exit_code(flags, outcome.diagnosis)
 
 

@@ -1,27 +1,41 @@
-"""``cae report RUN``: draws the pictures of a run again and prints its stored diagnosis."""
+"""``cae report RUN``: writes the page and pictures of a run again, prints its stored diagnosis."""
 
 from __future__ import annotations
 
+import webbrowser
+
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, parse_plain
-from cae_cli.errors import UserError, printable, to_paste
-from cae_cli.report import figures, terminal
+from cae_cli.errors import UserError, nearest, printable, to_paste
+from cae_cli.report import figures, page, terminal
 from cae_cli.report.sections import line
+from cae_cli.runs.folder import Run
 from cae_cli.runs.opening import open_run, reading
 
 HELP = f"""\
-usage: cae report RUN
+usage: cae report RUN [--open]
+       cae report RUN --figure NAME [--format svg|pdf|png]
 
-Draws the pictures of a finished run again, and prints its stored diagnosis
-(summary.txt). To apply the rules again, use cae diagnose RUN.
+Writes the page of a finished run (report.html) and its pictures again, and
+prints its stored diagnosis (summary.txt). To apply the rules again, use
+cae diagnose RUN.
 
 {RUN_HELP}
 flags:
+  --open           open the page in a browser
+  --figure NAME    write one figure only, such as curves or filters/encoder_1
+  --format FORMAT  of that figure: svg (the default), pdf or png
 {RUNS_HELP}"""
 
 
 def main(args: list[str]) -> int:
     """Reports the given run."""
-    flags = parse_plain("cae report", args)
+    flags = parse_plain(
+        "cae report",
+        args,
+        open={"action": "store_true"},
+        figure={},
+        format={"choices": figures.FORMATS},
+    )
     if flags.help:
         print(HELP, end="")
         return 0
@@ -30,6 +44,12 @@ def main(args: list[str]) -> int:
             f"expected one run, got {len(flags.names)}",
             where="command line: cae report",
             hint="cae report last",
+        )
+    if flags.format and not flags.figure:
+        raise UserError(
+            "--format needs --figure",
+            where="command line: cae report",
+            hint="cae report last --figure curves",
         )
     run = open_run(flags.names[0], flags.runs)
     if not run.summary_file.exists():
@@ -41,8 +61,30 @@ def main(args: list[str]) -> int:
     with reading(run), terminal.Screen().doing("drawing …"):
         stored = run.summary()["diagnosis"]["thresholds"]
         thresholds = {code: float(value) for code, value in stored.items()}
-        figures.draw(run, frozen=run.frozen_encoder(), thresholds=thresholds)
+        data = figures.read(run, frozen=run.frozen_encoder(), thresholds=thresholds)
+        if flags.figure:
+            return _figure(run, data, flags.figure, flags.format or "svg")
+        figures.draw(run, data)
+        page.write(run, data)
     lines = run.read_summary_text().splitlines()
     terminal.show([line(printable(text), whole=True) for text in lines])
-    terminal.show([terminal.folder(run.folder)])
+    terminal.results(run)
+    if flags.open and not webbrowser.open(run.page.shown.absolute().as_uri()):
+        raise UserError("no browser was found", hint=f"open this file in one: {run.page.shown}")
+    return 0
+
+
+def _figure(run: Run, data: figures.RunData, name: str, kind: str) -> int:
+    """Writes one figure in the given format, and prints its path."""
+    known = {file.removesuffix(".png"): found for file, found in figures.of(data).items()}
+    name = name.removesuffix(".png")
+    if name not in known:
+        close = nearest(name, known)
+        raise UserError(
+            f"the run has no figure {printable(name)}",
+            where=run.folder,
+            hint=f"did you mean {close}?" if close else f"its figures: {', '.join(known)}",
+        )
+    path = figures.write_as(run, data, known[name], kind)
+    terminal.show([terminal.folder(path)])
     return 0

@@ -391,7 +391,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.report = self.run.summary()
         if self.verbose:
             terminal.show(self.outcome.summary(verbose=self.verbose > 1))
-            terminal.show([terminal.folder(self.folder)])
+            terminal.results(self.run)
 
     def _measure(self, recorder: Recorder) -> None:
         """Writes the files of the run."""

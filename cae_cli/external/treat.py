@@ -113,7 +113,7 @@ def treat(
     if verbose:
         with streams.guarded():
             terminal.show(outcome.summary(verbose=verbose > 1))
-            terminal.show([terminal.folder(run.folder)])
+            terminal.results(run)
     assert outcome.trials is not None
     return Treatment(outcome.trials, run.summary(), run.folder)
 

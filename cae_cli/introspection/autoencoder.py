@@ -28,7 +28,7 @@ from cae_cli.introspection.layers import (
     size_of,
     weights_of,
 )
-from cae_cli.introspection.receptive_field import field_of
+from cae_cli.introspection.receptive_field import Window, field_of, windows_of
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,11 @@ class Autoencoder:
         Statistics of normalisations do not count. None: a layer of the encoder is not known.
         """
         return field_of(self._graph, self._image, self.latent)
+
+    def windows(self) -> dict[str, tuple[Window, Window] | None]:
+        """What a value of each convolution's map sees of the image; None: a layer is not known."""
+        windows = windows_of(self._graph, self._image)
+        return {name: windows.get(id(x)) for name, x in self.maps.items()}
 
     @property
     def depth(self) -> int:

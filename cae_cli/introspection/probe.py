@@ -33,6 +33,7 @@ convolution:
 ``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
 ``latent/<attribute>``          () attributes of `metrics.latent.LatentUse`
 ``dropout_noise``               () share of the output's variance that dropout draws, NaN without any
+``view/<array>``                what filters respond to, see `introspection.views`; in views.npz
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
 ==============================  ================================================================
@@ -43,9 +44,10 @@ images are perturbed alike, and the output is compared with the images.
 
 from __future__ import annotations
 
-import contextlib
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -53,7 +55,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
-from cae_cli.introspection import Autoencoder
+from cae_cli.introspection import Autoencoder, views
 from cae_cli.introspection.behaviour import (
     EXAMPLES,
     MAP_IMAGES,
@@ -153,6 +155,9 @@ class Probe:
             **self._labels(),
             **self._dropout_noise(),
             **self._behaviour().record(),
+            **self._views(
+                {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
+            ),
         }
 
     def _behaviour(self) -> Behaviour:
@@ -171,16 +176,11 @@ class Probe:
         """(n, h, w, c) reconstructions."""
         return self._in_batches(self._reconstruct, images)
 
-    @contextlib.contextmanager
+    @contextmanager
     def before_training(self) -> Iterator[None]:
         """In the block the network has its initial weights, which must be known."""
-        variables = self.autoencoder.model.weights
-        trained = [np.array(v) for v in variables]
-        _assign(variables, self.initial_weights)
-        try:
+        with self._with_weights(self.initial_weights):
             yield
-        finally:
-            _assign(variables, trained)
 
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
@@ -294,6 +294,39 @@ class Probe:
             with self.before_training():
                 accuracies["labels/initial"] = accuracy()
         return accuracies
+
+    @contextmanager
+    def _with_weights(self, weights: list[Array]) -> Iterator[None]:
+        """The network has other weights for the length of the block."""
+        variables = self.autoencoder.model.weights
+        trained = [np.array(v) for v in variables]
+        _assign(variables, weights)
+        try:
+            yield
+        finally:
+            _assign(variables, trained)
+
+    @contextmanager
+    def _untrained(self) -> Iterator[bool]:
+        """The network is as before training, or drawn anew; False if neither can be had."""
+        weights = self.initial_weights or _drawn_anew(self.autoencoder.model)
+        if weights:
+            with self._with_weights(weights):
+                yield True
+        else:
+            yield False
+
+    def _views(self, spreads: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+        """The arrays of `introspection.views`; ``spreads`` by the name of the layer."""
+        functions = views.Network(
+            maps=self._maps_of,
+            encode=self._latents,
+            decode=self._decode,
+            batch=self.batch,
+            windows=self.autoencoder.windows(),
+        )
+        arrays = views.both(functions, self.images, spreads, self._untrained)
+        return {f"view/{name}": array for name, array in arrays.items()}
 
     def _flat_latents(self, images: Array) -> Array:
         return self._latents(images).reshape(len(images), -1)
@@ -434,3 +467,17 @@ def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def _assign(variables: list[Any], values: list[Array]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def _drawn_anew(model: Any) -> list[Array]:
+    """Weights of a network of the same build, always the same; [] if it cannot be built again."""
+    import keras
+
+    state = random.getstate()  # Keras draws the seeds of initializers from it
+    random.seed(0)
+    try:
+        return [np.array(v) for v in keras.models.clone_model(model).weights]
+    except Exception:  # a layer of somebody else's, whose constructor may raise anything
+        return []
+    finally:
+        random.setstate(state)

@@ -1,4 +1,4 @@
-"""The receptive field of the latent code, layer by layer."""
+"""What a value inside the network sees of the image, layer by layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cae_cli.introspection.layers import (
 
 
 @dataclass(frozen=True)
-class _View:
+class Window:
     """Along one axis: value i of ``count`` depends on pixels low + i * jump to high + i * jump."""
 
     low: float
@@ -31,19 +31,29 @@ class _View:
     jump: float
     count: int
 
-    def window(self, before: float, after: float, jump: float, count: int) -> _View:
+    def wider(self, before: float, after: float, jump: float, count: int) -> Window:
         """Of values that depend on ``before`` more values in front and ``after`` behind."""
-        return _View(self.low - before * self.jump, self.high + after * self.jump, jump, count)
+        return Window(self.low - before * self.jump, self.high + after * self.jump, jump, count)
 
-    def all(self) -> _View:
+    def all(self) -> Window:
         """Of a value that depends on all values."""
-        return _View(self.low, self.high + (self.count - 1) * self.jump, 0, 1)
+        return Window(self.low, self.high + (self.count - 1) * self.jump, 0, 1)
 
-    def __or__(self, other: _View) -> _View:
+    def __or__(self, other: Window) -> Window:
         if self.jump != other.jump:
             return self.all() | other.all()
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return _View(low, high, self.jump, max(self.count, other.count))
+        return Window(low, high, self.jump, max(self.count, other.count))
+
+    def start(self, place: int) -> int:
+        """The first pixel that the value at a place depends on; below 0 outside of the image."""
+        return math.ceil(self.low + place * self.jump)
+
+    @property
+    def length(self) -> int:
+        """Pixels that a value depends on, inside and outside of the image; the most of all values."""
+        lengths = (math.floor(self.high + i * self.jump) - self.start(i) + 1 for i in range(self.count))
+        return max(1, max(lengths, default=1))
 
     def size(self, side: int) -> int:
         """Pixels of the image in the largest receptive field."""
@@ -58,25 +68,27 @@ class _View:
 
 def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | None:
     """(h, w) of the largest receptive field in pixels; None: a layer is not known."""
-    views: dict[int, tuple[_View, _View] | None] = {
-        id(image): (_View(0, 0, 1, image.shape[1]), _View(0, 0, 1, image.shape[2]))
+    field = windows_of(graph, image)[id(latent)]
+    return field and (field[0].size(image.shape[1]), field[1].size(image.shape[2]))
+
+
+def windows_of(graph: Graph, image: Tensor) -> dict[int, tuple[Window, Window] | None]:
+    """Along both axes, what each tensor by its id sees of the image; None: a layer is not known."""
+    views: dict[int, tuple[Window, Window] | None] = {
+        id(image): (Window(0, 0, 1, image.shape[1]), Window(0, 0, 1, image.shape[2]))
     }
-    inside = graph.before(latent)
     for step in graph.steps:
-        if step not in inside:
-            continue
-        before = [views[id(x)] for x in step.inputs]
-        view: tuple[_View, _View] | None = None
+        before = [views.get(id(x)) for x in step.inputs]
+        view: tuple[Window, Window] | None = None
         if all(v is not None for v in before):
             pairs = [_see(step, axis, [v[axis] for v in before if v is not None]) for axis in (0, 1)]
             if pairs[0] is not None and pairs[1] is not None:
                 view = pairs[0], pairs[1]
         views |= {id(x): view for x in step.outputs}
-    field = views[id(latent)]
-    return field and (field[0].size(image.shape[1]), field[1].size(image.shape[2]))
+    return views
 
 
-def _see(step: Step, axis: int, views: list[_View]) -> _View | None:
+def _see(step: Step, axis: int, views: list[Window]) -> Window | None:
     """The view of the step's output; None for a layer that is not known."""
     operation, x, y = step.operation, step.inputs[0], step.outputs[0]
     view = views[0]
@@ -92,7 +104,7 @@ def _see(step: Step, axis: int, views: list[_View]) -> _View | None:
         k, s = operation.kernel_size[axis], operation.strides[axis]
         k = (k - 1) * operation.dilation_rate[axis] + 1
         cut = max(k - s, 0) // 2 if operation.padding == "same" else 0
-        return view.window((k - 1 - cut) / s, cut / s, view.jump / s, size)
+        return view.wider((k - 1 - cut) / s, cut / s, view.jump / s, size)
     if grid and (is_convolution(operation) or is_a(operation, POOLS)):
         if is_a(operation, POOLS):
             k = operation.pool_size[axis]
@@ -101,14 +113,14 @@ def _see(step: Step, axis: int, views: list[_View]) -> _View | None:
         s = operation.strides[axis]
         missing = max((size - 1) * s + k - int(x.shape[1 + axis]), 0)
         before = missing // 2 if operation.padding == "same" else 0
-        return view.window(before, k - 1 - before, view.jump * s, size)
+        return view.wider(before, k - 1 - before, view.jump * s, size)
     if grid and is_a(operation, {"ZeroPadding2D", "Cropping2D"}):
         sign = 1 if is_a(operation, {"ZeroPadding2D"}) else -1
         shift = sign * getattr(operation, "padding" if sign == 1 else "cropping")[axis][0]
-        return view.window(shift, -shift, view.jump, size)
+        return view.wider(shift, -shift, view.jump, size)
     if grid and is_a(operation, {"UpSampling2D"}):
         s, reach = operation.size[axis], int(operation.interpolation != "nearest")
-        return view.window((s - 1) / s + reach, reach, view.jump / s, size)
+        return view.wider((s - 1) / s + reach, reach, view.jump / s, size)
     if is_a(operation, {"Flatten", "Reshape", "Permute", "ExpandDims", "Squeeze"}):
         return view
     known = is_a(

@@ -19,6 +19,7 @@ from cae_cli.diagnosis.finding import Diagnosis, Severity
 from cae_cli.errors import RunFailed, UserError, printable
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import Command, Line, Part, Section, Table, line, table_lines
+from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import GuardedPath
 
 # Results go to stdout, messages go to stderr, so that `cae … | less` and `cae … > file` hold results.
@@ -175,6 +176,13 @@ def as_text(parts: Sequence[Part], width: int = 100) -> str:
     text = io.StringIO()
     _print(Console(file=text, width=width, color_system=None, highlight=False), parts, width)
     return text.getvalue()
+
+
+def results(run: Run) -> None:
+    """Where a run is: its page on standard error, its folder alone on standard output."""
+    if run.page.exists():
+        Screen().say(f"to look at it, open {run.page.shown}")
+    show([folder(run.folder)])
 
 
 def folder(path: Path | GuardedPath) -> Line:

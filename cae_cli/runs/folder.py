@@ -69,6 +69,8 @@ class Run:
         self.job_log = self.root / "job.log"
         self.metrics = self.root / "metrics.csv"
         self.arrays = self.root / "arrays.npz"
+        self.views = self.root / "views.npz"
+        self.page = self.root / "report.html"
         self.last = self.root / "checkpoints/last.keras"
         self.best = self.root / "checkpoints/best.keras"
         self.summary_text = self.root / "summary.txt"

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cae_cli.diagnosis import RULES
+from cae_cli.errors import UserError
 from cae_cli.report.figures import charts, pictures  # noqa: F401  (they fill the catalogue)
-from cae_cli.report.figures.catalogue import FIGURES, RunData
+from cae_cli.report.figures.catalogue import FIGURES, Entry, RunData
 from cae_cli.report.figures.tiles import DPI
 from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import GuardedPath
@@ -22,26 +25,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["FIGURES", "RunData", "draw", "write"]
+__all__ = ["FIGURES", "FORMATS", "RunData", "draw", "of", "read", "write", "write_as"]
+
+FORMATS = ("svg", "pdf", "png")
 
 
-def draw(
+def read(
     run: Run, *, frozen: float | None = None, thresholds: Mapping[str, float] | None = None
-) -> list[Path]:
-    """Draws every figure of a run that its files are enough for.
+) -> RunData:
+    """Reads what figures are drawn from.
 
     Args:
         run: a folder that holds arrays.npz, and metrics.csv if the training was recorded.
         frozen: explained variance of the control with a frozen encoder, if there is one.
         thresholds: of the enabled rules in this run, by code; None: the default of each rule.
 
-    Returns:
-        The files written.
-
     Raises:
-        UserError: a file cannot be read, or a layer's name is not that of a file.
+        UserError: a file cannot be read.
     """
-    data = RunData(
+    return RunData(
         arrays={
             **run.read_arrays(run.arrays),
             **{f"trial/{name}": array for name, array in run.pictures_of_trials().items()},
@@ -51,20 +53,93 @@ def draw(
         frozen=frozen,
         thresholds={r.code: r.threshold for r in RULES} if thresholds is None else thresholds,
     )
-    planned = [
-        (run.figure(entry.file, layer), entry, layer)
+
+
+def of(data: RunData) -> dict[str, tuple[Entry, str]]:
+    """The figures that the data is enough for: file, entry, and layer where there is one of each."""
+    return {
+        entry.file.replace("{layer}", layer): (entry, layer)
         for entry in FIGURES
         for layer in entry.layers(data)
-    ]
+    }
+
+
+def draw(run: Run, data: RunData) -> list[Path]:
+    """Draws every figure of a run.
+
+    Args:
+        run: the files are written into its folder.
+        data: see `read`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a layer's name is not that of a file.
+    """
+    planned = [(run.figure(entry.file, layer), entry, layer) for entry, layer in of(data).values()]
     written = []
     for path, entry, layer in planned:
-        # Networks that diverged have infinite weights and errors, whose sums are not numbers.
-        with np.errstate(all="ignore"):
-            drawing = entry.draw(data, layer) if layer else entry.draw(data)
+        drawing = _drawn(data, entry, layer)
         if drawing is not None:
             write(drawing, path)
             written.append(path.shown)
     return written
+
+
+def write_as(run: Run, data: RunData, figure: tuple[Entry, str], kind: str) -> Path:
+    """Writes one figure in another format.
+
+    Args:
+        run: the file is written into its folder.
+        data: see `read`.
+        figure: of those of `of`.
+        kind: one of `FORMATS`. Charts are lines in svg and pdf; pictures of pixels stay pixels there.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the run has nothing to show in this figure.
+    """
+    entry, layer = figure
+    drawing = _drawn(data, entry, layer)
+    if drawing is None:
+        raise UserError(f"{entry.file} has nothing to show in this run", where=run.folder)
+    path = run.figure(entry.file.removesuffix("png") + kind, layer)
+    with path.atomic() as temporary:
+        if kind == "png":
+            _save(drawing, temporary)
+        elif hasattr(drawing, "savefig"):
+            import matplotlib
+
+            with matplotlib.rc_context({"svg.hashsalt": "cae"}):  # equal runs give equal files
+                drawing.savefig(
+                    temporary, format=kind, metadata={"Date" if kind == "svg" else "CreationDate": None}
+                )
+        elif kind == "pdf":
+            drawing.save(temporary, format="pdf", resolution=DPI)
+        else:
+            temporary.write_text(_as_svg(drawing))
+    return path.shown
+
+
+def _drawn(data: RunData, entry: Entry, layer: str) -> Figure | Image.Image | None:
+    # Networks that diverged have infinite weights and errors, whose sums are not numbers.
+    with np.errstate(all="ignore"):
+        return entry.draw(data, layer) if layer else entry.draw(data)
+
+
+def _as_svg(picture: Image.Image) -> str:
+    """Pixels in an SVG of their size."""
+    data = io.BytesIO()
+    picture.save(data, format="png")
+    w, h = picture.size
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}">'
+        f'<image width="{w}" height="{h}" '
+        f'href="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"/></svg>\n'
+    )
 
 
 def write(figure: Figure | Image.Image, path: GuardedPath) -> None:

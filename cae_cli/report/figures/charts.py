@@ -160,7 +160,7 @@ def dynamics(run: RunData) -> Figure | None:
     looked = [key.removeprefix("look_std/") for key in arrays if key.startswith("look_std/")]
     colours = _colours_of(list(dict.fromkeys([*kernels, *looked])))
     panels: list[Callable[[Axes], None]] = []
-    steps, updates = _updates(arrays, epochs)
+    steps, updates = updates_of(arrays, epochs)
     if updates.size:
         panels.append(lambda axes: _draw_updates(axes, steps, updates, [colours[k] for k in kernels]))
     gradients = _positive(arrays.get("dynamics/gradients", np.zeros((0, 0))))
@@ -217,7 +217,7 @@ def _positive(values: NDArray[Any]) -> Series:
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
-def _updates(arrays: Arrays, epochs: Columns) -> tuple[NDArray[np.int64], Series]:
+def updates_of(arrays: Arrays, epochs: Columns) -> tuple[NDArray[np.int64], Series]:
     """Steps, counted from 1, and the update ratios of all kernels there, (s,) and (s, m)."""
     early = arrays.get("dynamics/early_updates", np.zeros((0, len(arrays["dynamics/kernels"]))))
     later = arrays.get("dynamics/updates", early[:0])

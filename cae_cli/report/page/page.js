@@ -1,0 +1,46 @@
+"use strict";
+document.documentElement.classList.add("with-js");
+
+const slider = document.querySelector("[data-epochs]");
+if (slider) {
+  const epochs = slider.dataset.epochs.split(" ");
+  slider.addEventListener("input", () => {
+    document.body.style.setProperty("--epoch", slider.value);
+    const epoch = epochs[slider.value];
+    slider.setAttribute("aria-valuetext", "epoch " + epoch);
+    for (const output of document.querySelectorAll(".epochs output, [data-epoch]")) output.textContent = epoch;
+  });
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      const area = document.createElement("textarea");
+      area.value = button.dataset.copy;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+}
+
+for (const order of document.querySelectorAll("[data-sorts]")) {
+  const list = document.getElementById(order.dataset.sorts);
+  order.addEventListener("change", () => {
+    const by = order.value;
+    const cards = [...list.children];
+    const value = (card) => Number(card.dataset[by]);
+    cards.sort((a, b) => (by === "filter" ? value(a) - value(b) : value(b) - value(a)));
+    list.append(...cards);
+  });
+}
+
+for (const wipe of document.querySelectorAll("[data-wipe]")) {
+  const pictures = document.getElementById(wipe.dataset.wipe);
+  wipe.addEventListener("input", () => pictures.style.setProperty("--wipe", wipe.value));
+}

@@ -1,0 +1,80 @@
+"""Reconstructions of held-out images: best, median and worst, and some after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cae_cli.metrics.quality import psnr
+from cae_cli.report.figures.tiles import Colours
+from cae_cli.report.page.content import Content, section
+from cae_cli.report.page.sprites import Sprite, coloured, picture
+
+SIDE = 104
+
+TEMPLATE = """\
+{% if sprite %}
+<p>Of {{ "{:,}".format(count) }} held-out images by their error: the best, the median and the worst. The difference is output minus
+image: red is too bright, blue too dark.</p>
+<p class="js small"><label>Wipe from output to image: <input type="range" min="0" max="100" value="50" data-wipe="wipes"></label></p>
+<div class="pictures" id="wipes">
+{% for name in names %}
+<figure><div class="wipe">{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}{{ parts.tile(sprite, loop.index0, 1, "output, " ~ name, more="over") }}</div>
+<div>{{ parts.tile(sprite, loop.index0, 2, "difference, " ~ name) }}</div>
+<figcaption>{{ name }}</figcaption></figure>
+{% endfor %}
+</div>
+{% endif %}
+{% if fixed %}
+<h3>The first held-out images after epoch <span data-epoch>{{ content.epochs[-1] }}</span></h3>
+<div class="scroll"><table class="filter"><tbody>
+<tr><th scope="row">image</th><td>{% for i in range(columns) %}{{ parts.tile(images, i, 0, "image " ~ (i + 1)) }} {% endfor %}</td></tr>
+<tr><th scope="row">output</th><td>{% for i in range(columns) %}{{ parts.tile(fixed, i, 0, "output " ~ (i + 1), by_epoch=true) }} {% endfor %}</td></tr>
+</tbody></table></div>
+{% endif %}
+"""
+
+
+@section("reconstructions", "Reconstructions", TEMPLATE)
+def reconstructions(content: Content) -> Mapping[str, Any] | None:
+    """Images, outputs and differences; the outputs for the first images after each kept epoch."""
+    arrays = content.data.arrays
+    values: dict[str, Any] = {
+        "sprite": "",
+        "fixed": "",
+        "names": [],
+        "columns": 0,
+        "images": "",
+        "count": 0,
+    }
+    if content.data.has("chosen_outputs"):
+        images, outputs, mse = (arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
+        third = len(images) // 3
+        names = ["best"] * third + ["median"] * third + ["worst"] * (len(images) - 2 * third)
+        difference = (outputs - images).mean(axis=3)
+        rows = [
+            [picture(one, SIDE) for one in images],
+            [picture(one, SIDE) for one in outputs],
+            coloured(difference, Colours([difference], signed=True), SIDE),
+        ]
+        values["sprite"] = content.add("chosen", Sprite(rows))
+        values["names"] = [f"{n}, {db:.1f} dB" for n, db in zip(names, psnr(mse), strict=True)]
+        values["count"] = len(arrays["mse"])
+    snapshots = [own for _, own in sorted(content.data.snapshots.items())]
+    by_epoch = [own["outputs"] for own in snapshots if "outputs" in own]
+    if content.data.has("example_images"):
+        examples = arrays["example_images"]
+        if len(by_epoch) != len(content.epochs):
+            by_epoch = [arrays["example_outputs"]] * len(content.epochs)
+        fitting = [np.asarray(own)[: len(examples)] for own in by_epoch]
+        values["columns"] = min(len(examples), *map(len, fitting))
+        count = values["columns"]
+        values["images"] = content.add(
+            "examples", Sprite([[picture(i, SIDE) for i in examples[:count]]])
+        )
+        values["fixed"] = content.add(
+            "outputs", Sprite([[picture(i, SIDE) for i in own[:count]] for own in fitting])
+        )
+    return values if values["sprite"] or values["fixed"] else None

@@ -1,0 +1,251 @@
+"""report.html: what it shows and what it never does. A browser opens it in `test_page_in_a_browser`."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_cli.report import figures, page
+from cae_cli.report.page import charts
+from cae_cli.report.page.content import SECTIONS
+from cae_cli.report.page.sprites import Sprite, picture, strip
+from tests.pages import make_page_run, written
+from tests.test_figures import rewrite
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text without scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def test_the_page_has_every_section_and_is_the_same_when_written_again(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    text = written(run)
+    parsed = Page(text)
+    ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
+    assert {entry.anchor for entry in SECTIONS} <= set(ids)
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for a in parsed.all("a") if a["href"].startswith("#")}
+    assert targets <= set(ids)
+    assert written(run) == text and len(text) < 3e6
+
+
+def test_a_faulty_run_says_what_is_wrong_and_what_mends_it(tmp_path):
+    parsed = Page(written(make_page_run(tmp_path / "run", black=True)))
+    assert "the output is the same for every image" in parsed.text
+    copied = [attrs["data-copy"] for attrs in parsed.all("button") if "data-copy" in attrs]
+    assert "cae train data=mnist 'model.filters=[16,8]' loss=bce" in copied
+    assert "What follows from it" in parsed.text
+
+
+def test_the_page_asks_nothing_of_the_network(tmp_path):
+    text = written(make_page_run(tmp_path / "run"))
+    parsed = Page(text)
+    policy = next(a["content"] for a in parsed.all("meta") if "http-equiv" in a)
+    assert "default-src 'none'" in policy and "img-src data:;" in policy
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+    for _, attrs in parsed.elements:
+        for name in ("src", "href", "action", "srcset", "data", "poster"):
+            assert attrs.get(name, "#").startswith(("#", "data:")), attrs
+    assert not re.search(r"url\((?!data:)|@import|https?://(?!www\.w3\.org)", text)
+
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a' onmouseover='alert(1)",
+    "x" * 10_000,
+    "‮⁦right to left⁩",
+    "{{ 7 * 7 }}{% for x in y %}",
+    "-->]]><!--",
+    "bell\x07 nul\x00 esc\x1b[31m",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_of_strangers_are_only_text(tmp_path, text):
+    """In the name of a layer, of the folder, in messages, commands, options and versions."""
+    run = make_page_run(tmp_path / "run", layer=text.replace("/", "_")[:100])
+    setup, summary = run.setup(), run.summary()
+    setup["command"] = ["cae", "train", f"task_name={text}", f"data.path={text}"]
+    setup["config"] = {text: {text: text}, "data": {"path": text}}
+    setup["packages"] = {text: text}
+    setup["data"] = {"source": text, "fingerprint": text}
+    finding = {
+        "code": text, "problem": text, "severity": "error", "message": text, "evidence": [],
+        "fixes": [], "advice": text, "confidence": text, "picture": None, "ruled_out": [text],
+        "open": [], "consequence_of": None,
+    }  # fmt: skip
+    summary["diagnosis"]["findings"] = [finding]
+    summary["diagnosis"]["verdict"] = text
+    run.write_setup(setup)
+    run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+    content = page.content_of(run, figures.read(run))
+    object.__setattr__(content, "name", text)
+    html = page.html(content)
+    parsed, plain = Page(html), Page(written(make_page_run(tmp_path / "plain")))
+    assert len(parsed.all("script")) == len(plain.all("script")) == 1
+    assert {tag for tag, _ in parsed.elements} <= {tag for tag, _ in plain.elements} | {"b"}
+    assert not any(name.startswith("on") for _, attrs in parsed.elements for name in attrs)
+    assert all(c.isprintable() or c == "\n" for c in html)
+    assert "49" not in re.findall(r"\b49\b", parsed.text[:200])
+    if len(text) < 2000 and text.isprintable():
+        assert text in parsed.text or " ".join(text.split()) in parsed.text
+    assert len(html) < 3e6
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        {"filters": (1,)},
+        {"filters": (512, 4)},
+        {"channels": 5},
+        {"channels": 3, "side": (31, 20)},
+        {"side": 256, "filters": (4,), "channels": 3},
+        {"labels": False, "dense": True},
+        {"views": False},
+    ],
+    ids=str,
+)
+def test_runs_of_any_build_have_a_page(tmp_path, build):
+    run = make_page_run(tmp_path / "run", **build)
+    text = written(run)
+    assert len(text) < 3e6
+    cards = Page(text).all("article")
+    assert len(cards) == sum(min(32, count) for count in build.get("filters", (5, 12)))
+    if "512" in str(build):
+        assert "the 32 most used of 512 are shown" in Page(text).text
+
+
+def test_a_run_whose_numbers_are_not_finite_has_a_page(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    rewrite(run, lambda k, v: np.full_like(v, np.nan) if v.dtype.kind == "f" else v)
+    own = {
+        k: np.full_like(v, np.inf) if v.dtype.kind == "f" else v
+        for k, v in run.read_arrays(run.views).items()
+    }
+    run.write_arrays(run.views, own)
+    for path in run.snapshots().values():
+        run.write_arrays(path, {k: np.full_like(v, np.nan) for k, v in run.read_arrays(path).items()})
+    assert "NaN" not in Page(written(run)).text
+
+
+def test_a_run_that_was_not_recorded_has_a_page(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    run.metrics.shown.unlink()
+    for path in run.snapshots().values():
+        path.unlink()
+    rewrite(run, lambda k, v: None if k.startswith(("dynamics/", "look_", "initial_")) else v)
+    parsed = Page(written(run))
+    assert "training" not in [attrs.get("id") for attrs in parsed.all("section")]
+    assert not [a for a in parsed.all("input") if "data-epochs" in a]
+
+
+def test_the_values_of_a_diagnosis_are_those_of_the_run(tmp_path):
+    """Other numbers in the files give other numbers on the page: none is typed into it."""
+    run = make_page_run(tmp_path / "run", black=True)
+    before = Page(written(run)).text
+    summary = run.summary()
+    summary["metrics"]["score"]["value"] = 0.123
+    summary["metrics"]["perturbation"]["latent_swap"] = 12.34
+    summary["diagnosis"]["findings"][0]["evidence"][0]["value"] = 0.0321
+    summary["diagnosis"]["thresholds"]["CAE401"] = 0.77
+    run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+    after = Page(written(run)).text
+    for number in ("0.12 of 1", "12.34", "0.032", "0.77"):
+        assert number in after and number not in before
+
+
+# -- parts ---------------------------------------------------------------------------------------------
+
+
+def decoded(url):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
+
+
+def test_a_sprite_holds_each_picture_at_its_place():
+    rng = np.random.default_rng(0)
+    rows = [[rng.integers(0, 256, (4, 6, 3), np.uint8) for _ in range(3)] for _ in range(2)]
+    sprite = Sprite(rows)
+    canvas = decoded(sprite.url)
+    assert (sprite.rows, sprite.columns, sprite.width, sprite.height) == (2, 3, 6, 4)
+    for r, row in enumerate(rows):
+        for c, one in enumerate(row):
+            assert np.array_equal(canvas[4 * r : 4 * r + 4, 6 * c : 6 * c + 6], one)
+
+
+def test_a_large_photograph_is_kept_small():
+    y, x = np.mgrid[:600, :600]
+    smooth = np.stack([x % 251, y % 241, (x * y // 97) % 239], axis=2).astype(np.uint8)
+    noisy = smooth + np.random.default_rng(0).integers(0, 9, smooth.shape, np.uint8)
+    assert len(Sprite([[noisy]]).url) < 600 * 600
+
+
+def test_pictures_are_enlarged_by_whole_factors_and_strips_have_gaps():
+    image = np.array([[[0.0], [1.0]], [[0.5], [2.0]]], np.float32)
+    large = picture(image, 9)
+    assert large.shape == (8, 8, 3) and large[0, 0, 0] == 0 and large[0, 7, 0] == 255 == large[7, 7, 0]
+    two = strip([large, large], 3)
+    assert two.shape == (8, 28, 3) and (two[:, 8:10] == 128).all() and (two[:, 20:] == 128).all()
+
+
+@pytest.mark.parametrize(("value", "place"), [(-5, 0), (0, 0), (0.5, 100), (1, 200), (7, 200)])
+def test_a_meter_shows_where_a_value_is(value, place):
+    text = charts.meter(value, 0, 1, healthy=(0.25, None), threshold=0.75)
+    assert f"M{place:.1f} 8l" in text
+    assert 'class="healthy" x="50.0" y="5.0" width="150.0"' in text and "M150.0 1V15" in text
+
+
+def test_a_meter_of_nothing_has_no_needle():
+    assert "needle" not in charts.meter(None, 0, 1) and "not measured" in charts.meter(
+        float("nan"), 0, 1
+    )
+
+
+def test_lines_are_broken_where_values_are_not_finite():
+    x = np.arange(5.0)
+    drawn = charts.lines("t", "x", [charts.Series("a", x, np.array([1, 2, np.nan, 4, 5.0]))])
+    [path] = re.findall(r'class="line c0" d="([^"]+)"', drawn)
+    assert path.count("M") == 2 and path.count("L") == 2
+    assert charts.lines("t", "x", [charts.Series("a", x, np.full(5, np.nan))]) is None
+
+
+def test_the_content_for_machines_is_the_summary(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    [link] = [a for a in Page(written(run)).all("a") if a.get("download") == "summary.json"]
+    assert json.loads(base64.b64decode(link["href"].partition(",")[2])) == run.summary()
