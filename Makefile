@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test soak fuzz faults faults-smoke faults-outside check bench format docs clean
+.PHONY: help setup train test soak fuzz faults faults-smoke faults-outside check bench format docs gallery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ format: $(VENV)/.done ## Format the code
 docs: $(VENV)/.done ## Regenerate the generated documentation
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m benchmarks.faults.page
+
+gallery: $(VENV)/.done ## Train three runs and take pictures of their pages (needs Chromium); DATA=FOLDER
+	@$(BIN)/python docs/gallery.py --data $(DATA)
 
 clean: ## Remove the virtual environment and caches; runs are kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -22,13 +22,15 @@ def wheel(tmp_path_factory):
     return built
 
 
-def test_the_wheel_holds_every_config_and_nothing_else(wheel):
+def test_the_wheel_holds_every_config_the_page_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     configs = {f"cae_cli/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     packages = (ROOT / "cae_cli", ROOT / "hydra_plugins")
-    code = {str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")}
-    assert names == configs | code
+    files = [path for package in packages for path in package.rglob("*")]
+    code = {str(path.relative_to(ROOT)) for path in files if path.suffix == ".py"}
+    page = {str(p.relative_to(ROOT)) for p in files if p.suffix in (".html", ".css", ".js")}
+    assert names == configs | code | page and len(page) >= 4
 
 
 def test_the_wheel_works_where_there_is_no_checkout(wheel, tmp_path):

@@ -1,6 +1,6 @@
 """One image file to the pixels of its frames, with the values that the file holds.
 
-Pillow decodes. It rounds 16-bit colour to 8 bits, so such files are decoded twice, once for the high
+Pillow decodes. It cuts 16-bit colour to 8 bits, so such files are decoded twice, once for the high
 bytes and once for the low ones. tifffile reads the kinds of TIFF that Pillow does not know.
 """
 
@@ -300,7 +300,7 @@ def _raw_mode(opened: Image.Image) -> str:
 def _set_raw_mode(opened: Any, raw: str) -> None:
     """Lets Pillow take the pixels as if they were stored in another way."""
     opened.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
+        type(tile)(*tile[:3], (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         for tile in opened.tile
     ]
 

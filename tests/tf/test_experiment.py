@@ -48,6 +48,7 @@ def test_a_run_writes_everything_it_promises(finished):
     layers = ["encoder_1", "encoder_2", "decoder_1", "decoder_2", "output"]
     for name in (
         *("status.json", "run.json", "training.json", "metrics.csv", "arrays.npz", "train.log"),
+        *("views.npz", "report.html"),
         *("summary.json", "summary.txt", "reconstructions.png", "curves.png", "filters_by_epoch.png"),
         *("checkpoints/best.keras", "checkpoints/last.keras", ".hydra/config.yaml"),
         *(f"{kind}/{layer}.png" for kind in ("filters", "maps") for layer in layers),

@@ -61,7 +61,7 @@ def names():
         "filters/encoder_1.png", "fingerprint.json", "frozen_encoder", "frozen_encoder.json", "job.log",
         "maps", "metrics.csv", "run.json", "snapshots", "snapshots/epoch_0000.npz",
         "snapshots/epoch_0005.npz", "status.json", "summary.json", "summary.txt", "tags.json",
-        "train.log", "training.json", "curves.png",
+        "train.log", "training.json", "curves.png", "views.npz", "report.html",
     )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def _y(y: float, low: float, high: float) -> float:
 
 
 def _ticks(low: float, high: float, *, logarithmic: bool = False) -> list[float]:
-    """About five round numbers from low to high."""
+    """About five even numbers from low to high."""
     raw = (high - low) / 5
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)

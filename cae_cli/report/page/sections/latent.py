@@ -51,7 +51,7 @@ brighter, blue darker. A channel that draws nothing is not used by the decoder.<
 {% endif %}
 {% if near %}
 <h3>Nearest neighbours</h3>
-<p>Held-out images, and the five others whose latent codes are nearest to theirs.</p>
+<p>Held-out images, and five others with the nearest latent codes.</p>
 <div class="pictures">
 {% for own in neighbours %}{% set row = loop.index0 %}
 <figure>{{ parts.tile(near, 0, row, "image " ~ (row + 1)) }} <span class="dim">→</span> {% for i in range(own) %}{{ parts.tile(near, i + 1, row, "neighbour " ~ (i + 1)) }} {% endfor %}</figure>

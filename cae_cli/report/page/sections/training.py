@@ -23,7 +23,7 @@ TEMPLATE = """\
 
 @section("training", "Training", TEMPLATE)
 def training(content: Content) -> Mapping[str, Any] | None:
-    """Losses, yardsticks, update ratios, gradients and inactive maps."""
+    """Losses, PSNR, SSIM, update ratios, gradients and inactive maps."""
     charts = [chart for chart in _charts(content) if chart is not None]
     return {"charts": charts} if charts else None
 
