@@ -184,10 +184,10 @@ def test_the_values_of_a_diagnosis_are_those_of_the_run(tmp_path):
     summary["metrics"]["score"]["value"] = 0.123
     summary["metrics"]["perturbation"]["latent_swap"] = 12.34
     summary["diagnosis"]["findings"][0]["evidence"][0]["value"] = 0.0321
-    summary["diagnosis"]["thresholds"]["CAE401"] = 0.7345
+    summary["diagnosis"]["thresholds"]["CAE401"] = 0.7346
     run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
     after = Page(written(run)).text
-    for number in ("0.12 of 1", "12.34", "0.032", "0.734"):
+    for number in ("0.12 of 1", "12.34", "0.032", "0.735"):
         assert number in after and number not in before
 
 

@@ -21,6 +21,7 @@ with weights drawn anew. Pictures are uint8 (255 is white), reduced to at most `
 ``traversal_share``             (d,) share of the variance of the codes in each direction
 ``code``                        (m, 2) latent codes of held-out images in their first two directions
 ``thumbnail``                   (m, h, w, c) uint8: these images
+``code_share``                  (2,) share of their variance in these directions
 ``code_label``                  (m,) their labels, where there are any
 ``neighbour``                   (8, 5) indices of the codes nearest to those of the first images
 ==============================  ================================================================

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cae_cli.data import Images, as_float
-from cae_cli.introspection import probe
+from cae_cli.introspection import probe, views
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
@@ -58,10 +58,15 @@ def reference():
     return network, before, arrays
 
 
-def listed(network):
-    """The names in the table at the top of the file, written out."""
+def measured(arrays):
+    """The names but those of `views`."""
+    return {name for name in arrays if not name.startswith("view/")}
+
+
+def listed(network, table=probe.__doc__):
+    """The names in the table at the top of a file, written out; without those of `views`."""
     names = []
-    for entry in re.findall(r"^``(.+?)``", probe.__doc__, re.MULTILINE):
+    for entry in re.findall(r"^``(.+?)``", table, re.MULTILINE):
         first, *others = entry.split(", ")
         names.append(first)
         for other in others:  # "example_images, _outputs", "labels/trained, /initial", "mse, ssim"
@@ -81,12 +86,45 @@ def listed(network):
         part = next((part for part in fills if part in name), "")
         place = part[part.find("<") :]
         found |= {name.replace(place, fill) for fill in fills[part]} if part else {name}
-    return found
+    return found - {"view/<array>"}
 
 
 def test_the_table_lists_what_is_written(reference):
     network, _, arrays = reference
-    assert set(arrays) == listed(network) - {"example_inputs"}
+    assert measured(arrays) == listed(network) - {"example_inputs"}
+
+
+def test_the_table_of_views_lists_what_is_written(reference):
+    network, _, arrays = reference
+    names = listed(network, views.__doc__)
+    known = {name.removeprefix("view/") for name in set(arrays) - measured(arrays)}
+    before = {name.removeprefix("untrained_") for name in known if name.startswith("untrained_")}
+    assert {name for name in known if not name.startswith("untrained_")} == names
+    assert names - before == {n for n in names if n.startswith(("shown/", "field/"))} | {
+        *("thumbnail", "code_label")
+    }
+
+
+def test_views_of_the_untrained_network_are_the_views_before_training(reference):
+    """And the weights are the trained ones again, to the bit."""
+    network, _, _ = reference
+    probe = Probe(network, UNLABELLED)
+    trained = network.model.get_weights()
+    moved = [w + 0.05 for w in trained]
+    network.model.set_weights(moved)
+    try:
+        arrays = probe.record()
+        assert all(map(np.array_equal, network.model.get_weights(), moved))
+    finally:
+        network.model.set_weights(trained)
+    again = Probe(network, UNLABELLED).record()
+    same = [n for n in again if n.startswith(("view/untrained_patch/", "view/untrained_map/"))]
+    assert len(same) == 2 * len(network.maps)
+    for name in same:
+        own = name.replace("untrained_", "")
+        assert np.array_equal(again[name], again[own])
+        if np.array_equal(arrays["view/shown/encoder_1"], again["view/shown/encoder_1"]):
+            assert np.array_equal(arrays[name], again[name]) or "encoder_1" not in name
 
 
 def test_inputs_that_are_no_images_are_fed_and_the_images_expected(reference):
@@ -95,7 +133,7 @@ def test_inputs_that_are_no_images_are_fed_and_the_images_expected(reference):
     inputs = as_float(HELD_OUT) + noise
     pairs = replace(UNLABELLED, train_inputs=as_float(TRAIN), validation_inputs=inputs)
     found = Probe(network, pairs).record()
-    assert set(found) == listed(network) - {"labels/trained", "labels/initial"}
+    assert measured(found) == listed(network) - {"labels/trained", "labels/initial"}
     outputs = np.asarray(network.model(inputs))
     squares = np.square(outputs - as_float(HELD_OUT)).mean(axis=(1, 2, 3))
     assert found["mse"] == pytest.approx(squares, rel=1e-4)
@@ -110,7 +148,7 @@ def test_inputs_that_are_no_images_are_fed_and_the_images_expected(reference):
 def test_what_is_not_known_is_not_written(reference):
     network, _, arrays = reference
     found = set(Probe(network, UNLABELLED, untrained=False).record())
-    missing = {name for name in arrays if name.startswith(("labels/", "initial_kernel/"))}
+    missing = {n for n in arrays if n.startswith(("labels/", "initial_kernel/", "view/code_label"))}
     assert found == set(arrays) - missing
 
 

@@ -371,7 +371,7 @@ class OtherHeldOutImages(Rule):
 class NoisyTargets(Rule):
     """No output comes closer to such a target than its noise, which nothing in the input predicts.
 
-    fit(clean, noisy) is a denoising autoencoder the wrong way round: input and target were swapped.
+    fit(clean, noisy) is a denoising autoencoder the wrong way around: input and target were swapped.
     """
 
     code = "CAE110"
