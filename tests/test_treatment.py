@@ -665,7 +665,7 @@ def test_a_model_from_elsewhere_and_a_run_that_is_not_over_are_refused(trainings
         assert "error: the run is in progress" in capsys.readouterr().err
     setup = json.loads((trainings.home / "run.json").read_text())
     (trainings.home / "run.json").write_text(json.dumps({**setup, "command": []}))
-    assert cli.run(["treat", "last"]) == 2
+    assert cli.run(["treat", str(trainings.home)]) == 2
     assert "cae did not train this model" in capsys.readouterr().err
     assert not trainings.trained
 

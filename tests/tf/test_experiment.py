@@ -195,7 +195,7 @@ def test_a_diverged_run_is_diagnosed_fails_and_is_not_resumed(cae, tmp_path):
     assert resumed.code == 2
     assert "the training diverged, and would diverge again" in resumed.err
     # What the diagnosis prescribes is a command that runs, with the user's own configs too.
-    [line] = [line for line in done.out.splitlines() if line.strip().startswith("cae train")]
+    line = next(line for line in done.out.splitlines() if line.strip().startswith("cae train"))
     assert cae(*shlex.split(line)[1:]).code == 0
 
 

@@ -30,7 +30,7 @@ def test_a_run_once_more_gives_the_same_bits(here, capfd):
     assert capfd.readouterr().out.splitlines()[-1] == str(new.folder)
     assert new.setup()["config"] == old.setup()["config"]
     # The words of the command have another order, and are a part of the text.
-    assert set(differences(old.folder, new.folder)) <= {"summary.txt"}
+    assert set(differences(old.folder, new.folder)) <= {"summary.txt", "report.html"}
     assert cli.run(["compare", "1", "2", "--exit-code"]) == 0
 
 
@@ -45,7 +45,7 @@ def test_a_change_is_the_only_difference_of_the_config(here, capfd):
     assert differences(old.folder, new.folder)
     alone = [w for w in DIGITS if not w.startswith(("loss", "seed"))]
     assert cli.run(["train", *alone, "loss=mse", "seed=4", "hydra.run.dir=alone"]) == 0
-    assert set(differences(new.folder, here / "alone")) <= {"summary.txt"}
+    assert set(differences(new.folder, here / "alone")) <= {"summary.txt", "report.html"}
     capfd.readouterr()
     assert cli.run(["compare", "1", "2", "--picture", "side.png"]) == 0
     assert "val/loss is not comparable: loss=huber" in capfd.readouterr().out

@@ -133,8 +133,8 @@ class PenaltyTooStrong(_FirstSteps):
         "code of ReLU it is 3 and 31 times on MNIST, 49 and 160 times on Fashion-MNIST."
     )
     strongest = 10.0  # pull
-    # What fixes aim at: a pull as strong as that of the images, or shares of the loss where it is not
-    # known. An inactive map costs nothing, so a penalty on maps kills them earlier.
+    # What fixes aim at: shares of the loss, or a pull as strong as that of the images if that is weaker.
+    # An inactive map costs nothing, so a penalty on maps kills them earlier.
     right, right_of_maps = 0.05, 0.01
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -143,7 +143,7 @@ class PenaltyTooStrong(_FirstSteps):
             return self.skipped("the training was not recorded")
         share, pull = dynamics.penalty_share, dynamics.penalty_pull
         if not math.isfinite(share):
-            if math.isfinite(dynamics.early_update):
+            if math.isfinite(dynamics.early_update) and dynamics.diverged_at is None:
                 return self.skipped("the training adds to the loss in code of its own")
             return self.skipped("the first steps were not recorded")
         if share > self.threshold:
@@ -183,12 +183,11 @@ class PenaltyTooStrong(_FirstSteps):
         )
 
     def _weaker(self, case: Case, name: str, share: float, pull: float) -> Fix:
-        if 1 < pull < math.inf:
+        right = self.right_of_maps if name == "activity_l1" else self.right
+        # Penalty over data loss was s / (1 - s), and is proportional to the strength.
+        factor, why = right / (1 - right) * (1 - share) / share, f"{right:.0%} of the loss"
+        if 1 < pull < math.inf and 1 / pull < factor:
             factor, why = 1 / pull, "as strong as the images"
-        else:
-            right = self.right_of_maps if name == "activity_l1" else self.right
-            # Penalty over data loss was s / (1 - s), and is proportional to the strength.
-            factor, why = right / (1 - right) * (1 - share) / share, f"{right:.0%} of the loss"
         keys = ("l1", "l2") if name == "l1_l2" else ("strength",)
         new = {key: f"{case.option(f'regularization.{name}')[key] * factor:.1g}" for key in keys}
         return Fix(
