@@ -263,7 +263,7 @@ def test_a_sweep_can_be_made_of_a_run(run, capsys):
 
 def test_what_was_not_trained_here_cannot_be_run_again(run, capsys):
     rewritten(run, lambda setup: setup.update(command=[]))
-    assert cli.run(["rerun", "last"]) == 2
+    assert cli.run(["rerun", str(run.folder)]) == 2
     assert "cae did not train this model" in capsys.readouterr().err
     rewritten(run, lambda setup: setup.update(schema=SCHEMA_VERSION + 1))
     assert cli.run(["rerun", "last"]) == 2

@@ -49,7 +49,10 @@ def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, cap
     assert train("run", "training.epochs=2") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
     assert "resuming after epoch 2" in capfd.readouterr().err
-    assert set(differences(undisturbed, here / "run")) <= {"summary.txt", "report.html"}  # names the command
+    assert set(differences(undisturbed, here / "run")) <= {
+        "summary.txt",
+        "report.html",
+    }  # names the command
     assert Run(here / "run").setup()["command"][-1] == "training.epochs=4"
     assert Run(here / "run").setup()["config"] == Run(undisturbed).setup()["config"]
 

@@ -202,7 +202,10 @@ def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_
     for name in names:  # as a run by itself, whatever cores it had
         done = called(tmp_path, "train", *SMALL, "loss=mae", name, f"hydra.run.dir='{name}'")
         assert done.code == 0, done.err
-        assert set(differences(tmp_path / name, folder / name)) <= {"summary.txt", "report.html"}  # names the command
+        assert set(differences(tmp_path / name, folder / name)) <= {
+            "summary.txt",
+            "report.html",
+        }  # names the command
     other = folder / "seed=1"
     metrics = Run(other).read_metrics()
     assert value_of(Run(other), "val/psnr") == metrics["val/psnr"][Run(other).training()["best_epoch"]]

@@ -68,7 +68,10 @@ def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, ca
     assert cli.run(["train", *words]) == 0
     again = Run(here / "again")
     assert again.setup()["config"] == fixed.setup()["config"]
-    assert set(differences(fixed.folder, again.folder)) <= {"summary.txt", "report.html"}  # names the command
+    assert set(differences(fixed.folder, again.folder)) <= {
+        "summary.txt",
+        "report.html",
+    }  # names the command
 
 
 def test_a_signal_ends_it_with_what_there_is(here):

@@ -32,12 +32,13 @@ def again(content: Content) -> Mapping[str, Any]:
     command = fit_to_paste(setup.get("command"))
     words = [word.lstrip("+~").partition("=")[0] for word in command[2:]]
     data, network = setup.get("data", {}), training["network"]
+    layer = network.get("latent_layer")
     counts = [f"{data[k]:,} {k}" for k in ("train", "validation", "test") if data.get(k)]
     facts = [
         ("images", f"{data.get('source', 'unknown')}: {', '.join(counts)}"),
         ("size of an image", "x".join(map(str, network["image_shape"]))),
         ("fingerprint of the images", data.get("fingerprint", "unknown")),
-        ("latent code", "x".join(map(str, network["latent_shape"])) + f" ({network['latent_layer']})"),
+        ("latent code", "x".join(map(str, network["latent_shape"])) + (f" ({layer})" if layer else "")),
         ("weights", f"{training['weights']:,}" if training.get("weights") else "unknown"),
         ("device", training.get("device") or "unknown"),
         ("packages", ", ".join(f"{k} {v}" for k, v in setup.get("packages", {}).items())),
