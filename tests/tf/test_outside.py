@@ -4,6 +4,10 @@ import json
 import math
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -385,6 +389,34 @@ def test_the_small_run_trains_diagnoses_and_resumes(tmp_path):
     again = []
     assert run.run(run.smoke(1, Path("nowhere"), tmp_path), again.append) == judged
     assert again[0].startswith("12 trainings, 0 to do")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_within_seconds_and_keeps_what_is_trained(tmp_path, number):
+    flags = ["--part", "outside-smoke", "--data", str(tmp_path), "--out", str(tmp_path), "--jobs", "2"]
+    command = ["nohup", sys.executable, "-m", "benchmarks.faults", *flags]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def kept():
+        return sorted((tmp_path / "trainings").glob("*.json"))
+
+    while not kept() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)  # the next trainings are on their way
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number, (tmp_path / "log").read_text()
+    assert time.monotonic() - began < 10
+    time.sleep(1)  # Python's own helper process sees the end of its pipe
+    states = subprocess.run(
+        ["ps", "-o", "stat=", "-g", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert all(state.startswith("Z") for state in states)  # nobody works on
+    assert 0 < len(kept()) < 12 and all(json.loads(file.read_text()) for file in kept())
 
 
 def test_what_the_callback_does_not_record_alarms_no_tool():

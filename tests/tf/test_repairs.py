@@ -45,8 +45,8 @@ TRIED = Tried(
     verdict="none of 9 changes that were tried mends it",
     is_reported=True,
     edit=Choice("rate x 10"),
-    random=Choice("random: biases", 1),
-    searched=Choice("random: learning rate", 4),
+    random=Choice("biases", 1),
+    searched=Choice("learning rate", 4),
     seconds=130.0,
 )
 
@@ -240,7 +240,7 @@ def test_as_many_random_changes_are_tried_as_edits_and_none_twice(monkeypatch):
     shown = Trials(trial("unchanged", 0.1), edits, tuple(known), steps=50, seeds=(3, 4), control_seed=3)
     listed = list(repairs._random(given, shown))
     assert [choice.number for choice, _ in listed] == [0, 1, 2, 3]
-    assert [choice.name for choice, _ in listed] == [name for name, _ in drawn[:4]]
+    assert [f"random: {choice.name}" for choice, _ in listed] == [name for name, _ in drawn[:4]]
     assert [one.mean for _, one in listed] == [0.1, 0.1, 0.5, 0.5] and runs == [(50, 3)] * 2
 
 
@@ -277,7 +277,7 @@ def test_fixes_are_tried_on_a_real_mutant(tmp_path):
 def repaired():
     """Two killed mutants with fixes tried: one mended by its edit, one by chance."""
     mends, fails = (Arm("ELU", (0.1, 0.1), True), Arm("ELU", (0.9,), False))
-    chance = Arm("random: biases", (0.1, 0.1), True)
+    chance = Arm("biases", (0.1, 0.1), True)
     unreported = replace(TRIED, is_reported=False)
     done = {
         "epochs": Repair(TRIED, mends, None, fails),

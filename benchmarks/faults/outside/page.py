@@ -298,7 +298,7 @@ batch size the number of steps stays. *No change*: the mutant's own errors by th
 def _arm(arm: Arm | None) -> str:
     if arm is None:
         return "none"
-    return f"{arm.name.removeprefix('random: ')}: {'**mends**' if arm.is_back else 'no'}"
+    return f"{arm.name}: {'**mends**' if arm.is_back else 'no'}"
 
 
 def _tools(shown: Record) -> str:

@@ -326,7 +326,7 @@ def _random(given: external.Training, trials: Trials) -> Iterator[tuple[Choice, 
                 model = change.training.run(trials.steps, trials.seeds[0])
                 trial = Trial(name, "", (), (change.training.explained(model),))
         if trial is not None:
-            yield Choice(name, number), trial
+            yield Choice(name.removeprefix("random: "), number), trial
             left -= 1
         if not left:
             return
