@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from benchmarks.faults import (
     ablation,
     benchmark,
     case_files,
+    controls,
     corruption,
     page,
     record,
@@ -627,6 +629,91 @@ def test_fixes_and_controls_are_trained_in_step_and_equally_often(monkeypatch, t
     assert "model=residual" in tried.controls["good practice"].steps[0]
 
 
+# -- the controls alone ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def controls_of(monkeypatch, tmp_path, folder):
+    """Trains the controls of two faulty trainings; the fixes of one of them took two trainings."""
+    (tmp_path / "images.npz").touch()
+    poor = replace(with_dynamics(early_peak=0.0), layers=(layer(dead=12), layer("output", 1)))
+    names = ["penalty.1.s11", "penalty.1.s10"]
+    well = {f"{names[1]}.random_search_2_s10", f"{names[0]}.good_practice_1_s11"}
+    clock = SimpleNamespace(now=0.0, trained=[])
+
+    def of(run):
+        metrics = healthy() if run.folder.name in well else poor
+        return result_of(run, diagnose(metrics, CONFIG), metrics, CONFIG)
+
+    class Runner:
+        def train(self, wanted):
+            clock.now += 10
+            clock.trained += [one.name for one in wanted]
+            return [Run(tmp_path / one.name) for one in wanted]
+
+    @contextmanager
+    def opened(*_, **__):
+        yield Runner()
+
+    def diagnosed(prepared, run):
+        name = prepared.training.name
+        verdict = faulty(name, ("CAE206",), named=("CAE206",))
+        return SimpleNamespace(verdict=verdict, result=of(run), prepared=prepared, config=CONFIG)
+
+    monkeypatch.setattr("cae_cli.treatment.arm.result", of)
+    monkeypatch.setattr(batch, "opened", opened)
+    monkeypatch.setattr(trainings, "diagnosed", diagnosed)
+    monkeypatch.setattr(controls, "GROUP", 1)
+    monkeypatch.setattr(controls.time, "monotonic", lambda: clock.now)
+    own = replace(
+        record.read(record.RECORDED),
+        cases=(record.CaseRow("penalty", 2, "CAE206", ""),),
+        not_fixed_first=(trial(names[1], ("CAE206",), False, True, False, False, 2),),
+        not_treated=(),
+    )
+    asked = benchmark.Request((folder,), "test", tmp_path, tmp_path / "runs")
+
+    def found(budget=math.inf, recorded=own):
+        clock.trained.clear()
+        found = controls.run(asked, recorded, [], lambda line: None, budget)
+        return found, clock.trained
+
+    return found, names, own
+
+
+def test_the_controls_alone_get_as_many_trainings_as_the_recorded_fixes(controls_of):
+    run, (other, first), _ = controls_of
+    found, trained = run()
+    assert sorted(trained) == sorted([
+        other, f"{other}.random_search_1_s11", f"{other}.good_practice_1_s11",
+        first, f"{first}.random_search_1_s10", f"{first}.good_practice_1_s10",
+        f"{first}.random_search_2_s10",
+    ])  # fmt: skip
+    counts = {name: (s.first.count, s.fixed.count, s.fixed.total) for name, s in found.items()}
+    assert counts == {"random search": (0, 1, 2), "good practice": (1, 1, 2)}
+
+
+def test_the_controls_alone_end_in_time_and_leave_out_what_was_not_treated(controls_of):
+    run, names, own = controls_of
+    found, trained = run(budget=5)
+    assert len([name for name in trained if name in names]) == 1
+    assert all(one.fixed.total == 1 for one in found.values())
+    assert run(recorded=replace(own, not_treated=(names[0],)))[0]["good practice"].fixed.total == 1
+    with pytest.raises(UserError, match="no faulty training of the record"):
+        run(recorded=replace(own, not_treated=tuple(names)))
+
+
+def test_controls_that_were_tried_later_say_so_on_the_page(controls_of, tmp_path):
+    run, _, own = controls_of
+    merged = controls.merged(own, run(budget=5)[0])
+    report.write(tmp_path / "results.json", merged)
+    assert record.read(tmp_path / "results.json") == merged
+    assert list(merged.scores.fixes.controls) == list(CONTROLS)
+    text = page.page(merged, {})
+    assert "one training; on 1 of 138 trainings; measured on 20" in text
+    assert "Not tried in this run" in page.page(own, {}) and "Not tried in this run" not in text
+
+
 # -- the page -----------------------------------------------------------------------------------------
 
 
@@ -807,10 +894,12 @@ def test_the_help_lists_the_corruptions(capsys):
 
 def test_wrong_arguments_are_reported_without_a_stack_trace(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["--part", "tests"], ["--jobs", "0"], ["--nothing"]):
+    for arguments in (["--part", "tests"], ["--jobs", "0"], ["--nothing"], ["--budget", "2"]):
         assert cli.run(arguments, command.main) == 2
         shown = capsys.readouterr().err
         assert shown.startswith("error: ") and "python -m benchmarks.faults --help" in shown
+    assert cli.run(["--budget", "2h"], command.main) == 2
+    assert "--budget needs --controls-only" in capsys.readouterr().err
     assert cli.run([str(tmp_path / "nowhere")], command.main) == 2
     assert "the case file does not exist" in capsys.readouterr().err
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.faults import benchmark, page, report
+from benchmarks.faults import benchmark, controls, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
-from benchmarks.faults.record import RECORDED, record
+from benchmarks.faults.record import RECORDED, read, record
 from cae_cli import cli
-from cae_cli.commands.arguments import count, parse_plain
+from cae_cli.commands.arguments import count, duration, parse_plain
 from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.runs.json_files import plain
@@ -45,6 +46,9 @@ checkout. Finished trainings are kept: run the same command to resume.
   --out DIR               folder of the runs (default: runs/faults)
   --only NAME ...         only these cases, or the cases that expect these codes
   --no-fixes              diagnose only
+  --controls-only         train only random search and good practice, for the
+                          faulty trainings that the recorded run treated
+  --budget TIME           with --controls-only: begin none after 2h, say
   --jobs N                number of trainings at once
   --record                save the figures in benchmarks/faults and generate
                           the page in docs
@@ -87,14 +91,17 @@ def main(arguments: list[str]) -> int:
         record={"action": "store_true"},
         json={"action": "store_true"},
         draw={"type": count, "default": 1},
-        **{"no-fixes": {"action": "store_true"}, "no-training": {"action": "store_true"}},
+        **{flag: {"action": "store_true"} for flag in ("no-fixes", "no-training", "controls-only")},
         **{"try-fixes": {"type": count}},
+        budget={"type": duration},
     )
     if flags.help:
         docs = [corruption.doc for corruption in CORRUPTIONS.values()]
         lines = [f"  {name:<22}  {doc}" for name, doc in zip(names(), docs, strict=True)]
         print(HELP.format(corruptions="\n".join(lines)), end="")
         return 0
+    if flags.budget and not flags.controls_only:
+        raise UserError("--budget needs --controls-only", where="command line")
     if flags.part in OUTSIDE:
         return _outside(flags)
     request = benchmark.Request(
@@ -107,6 +114,8 @@ def main(arguments: list[str]) -> int:
         n_jobs=flags.jobs,
     )
     make(request.out)
+    if flags.controls_only:
+        return _controls(flags, request, arguments)
     with signals.raised():
         results = benchmark.run(request, [*COMMAND.split(), *arguments], terminal.Screen().say)
     figures = record(results, _portable(request, flags.record))
@@ -119,6 +128,25 @@ def main(arguments: list[str]) -> int:
     else:
         terminal.show(report.summary(figures))
     return int(request.part == "smoke" and bool(figures.wrong))
+
+
+def _controls(flags: argparse.Namespace, request: benchmark.Request, arguments: list[str]) -> int:
+    """Tries the controls that need no fixes, and shows or records what they did."""
+    recorded = read(RECORDED)
+    if flags.record and request.part != recorded.part:
+        raise UserError(f"--record needs --part {recorded.part}", where="command line")
+    with signals.raised():
+        say, budget = terminal.Screen().say, flags.budget or math.inf
+        found = controls.run(request, recorded, [*COMMAND.split(), *arguments], say, budget)
+    if flags.record and found:
+        figures = controls.merged(recorded, found)
+        report.write(RECORDED, figures)
+        page.write(figures)
+    if flags.json:
+        print(json.dumps(plain(found), indent=2, ensure_ascii=False))
+    else:
+        terminal.show(report.controls(found))
+    return 0
 
 
 def _outside(flags: argparse.Namespace) -> int:

@@ -118,7 +118,12 @@ def try_fixes(
     ]
     notify(f"fixes of {len(faulty)} faulty runs are tried, each with controls: {', '.join(CONTROLS)}")
     tried = {one.verdict.name: _arms(one) for one in faulty}
-    arms = [arm for own in tried.values() for arm in own.values()]
+    finish([arm for own in tried.values() for arm in own.values()], runner, notify)
+    return tuple(_trial(one.verdict, tried[one.verdict.name]) for one in faulty)
+
+
+def finish(arms: Sequence[Arm], runner: Batch, notify: Callable[[str], None]) -> None:
+    """Trains what arms want, each step for all of them at once."""
     for number in range(1, MAX_STEPS + 1):
         wanted = {id(arm): arm.wanted() for arm in arms}
         if not any(wanted.values()):
@@ -129,7 +134,6 @@ def try_fixes(
         for arm in arms:
             if wanted[id(arm)]:
                 arm.take([next(runs) for _ in wanted[id(arm)]])
-    return tuple(_trial(one.verdict, tried[one.verdict.name]) for one in faulty)
 
 
 FIXES = "treat"  # the name of their arm
@@ -137,19 +141,31 @@ FIXES = "treat"  # the name of their arm
 
 def _arms(one: Diagnosed) -> dict[str, Arm]:
     """The arm of the fixes, and that of each control."""
-    name, seed = one.verdict.name, one.prepared.training.seed
-
-    def arm(of: str, proposer: Proposer) -> Arm:
-        run = f"{name}.{of.replace(' ', '_')}"
-        return Arm(run, one.prepared.overrides, [one.result], [seed], proposer, MAX_STEPS, batch.checked)
-
-    fixes, random = arm(FIXES, Fixes()), RandomControl(zlib.crc32(name.encode()))
+    fixes, random = arm(one, FIXES, Fixes()), random_control(one)
     proposers: tuple[Proposer, ...] = (
         RandomControls(random, fixes),
         RandomControls(random, fixes, search=True),
         GoodPractice(),
     )
-    return {FIXES: fixes, **{of: arm(of, one) for of, one in zip(CONTROLS, proposers, strict=True)}}
+    controls = {of: arm(one, of, proposer) for of, proposer in zip(CONTROLS, proposers, strict=True)}
+    return {FIXES: fixes, **controls}
+
+
+def arm(one: Diagnosed, of: str, proposer: Proposer) -> Arm:
+    """An arm of a faulty run.
+
+    Args:
+        one: the run.
+        of: `FIXES`, or a name of `CONTROLS`.
+        proposer: proposes its changes.
+    """
+    name, seed = f"{one.verdict.name}.{of.replace(' ', '_')}", one.prepared.training.seed
+    return Arm(name, one.prepared.overrides, [one.result], [seed], proposer, MAX_STEPS, batch.checked)
+
+
+def random_control(one: Diagnosed) -> RandomControl:
+    """The random changes of a faulty run, always the same ones."""
+    return RandomControl(zlib.crc32(one.verdict.name.encode()))
 
 
 def _trial(verdict: Verdict, arms: Mapping[str, Arm]) -> FixTrial:

@@ -24,7 +24,7 @@ from benchmarks.faults.report import (
     share,
     tool_rows,
 )
-from benchmarks.faults.scoring import CONTROLS, rate_of
+from benchmarks.faults.scoring import CONTROLS, ControlScores, rate_of
 from cae_cli.diagnosis import RULES
 from cae_cli.report.sections import markdown
 from cae_cli.runs.json_files import read_json
@@ -277,7 +277,11 @@ def _fixes(shown: Record, entries: Figures) -> str:
     mean = "–" if fixes.trainings is None else f"{fixes.trainings:.1f}"
     first, fixed = share(fixes.first, FIRST_FIX), share(fixes.fixed, ANY_FIX)
     controls = [
-        (f"{name}: {CONTROLS[name]}", share(one.first), share(one.fixed, BY_CHANCE))
+        (
+            f"{name}: {CONTROLS[name]}{_later(one, fixes.fixed_of_treated.total)}",
+            share(one.first),
+            share(one.fixed, BY_CHANCE),
+        )
         for name, one in fixes.controls.items()
     ]
     compared = markdown(
@@ -285,7 +289,12 @@ def _fixes(shown: Record, entries: Figures) -> str:
         [("the fixes", share(fixes.first_of_treated), share(fixes.fixed_of_treated)), *controls],
     )
     missing = [name for name in CONTROLS if name not in fixes.controls]
-    missing_line = f"\n\nNot tried in this run: {', '.join(missing)}." if missing else ""
+    missing_line = (
+        f"\n\nNot tried in this run: {', '.join(missing)}. "
+        'They can be tried alone: `make faults ARGS="--controls-only --budget 2h"`.'
+        if missing
+        else ""
+    )
     return f"""\
 ## Fixes
 
@@ -301,6 +310,13 @@ The first fix was sufficient for {first} and one of the fixes for {fixed} of
 {compared}{missing_line}
 
 {tried}{untreated}"""
+
+
+def _later(control: ControlScores, treated: int) -> str:
+    """When a control was tried, if not with the fixes, and on how many trainings, if not on all."""
+    total = control.fixed.total
+    some = "" if total == treated else f"; on {total} of {treated} trainings"
+    return some + (f"; measured on {control.measured}" if control.measured else "")
 
 
 def _wrong(shown: Record) -> str:

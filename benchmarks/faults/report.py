@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.faults.benchmark import Results
 from benchmarks.faults.record import SCHEMA_VERSION, Record
-from benchmarks.faults.scoring import Rate, Scores, ShortScores
+from benchmarks.faults.scoring import ControlScores, Rate, Scores, ShortScores
 from cae_cli.report.sections import Column, Part, Table, line
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.json_files import plain, write_json
@@ -175,6 +175,21 @@ def summary(record: Record) -> list[Part]:
         if len(wrong) > MAX_SHOWN:
             parts.append(f"  and {len(wrong) - MAX_SHOWN} more")
     return parts
+
+
+def controls(scores: Mapping[str, ControlScores]) -> list[Part]:
+    """What controls did, for the screen."""
+    shown = scores.values()
+    return [
+        Table(
+            [
+                Column("control", list(scores)),
+                Column("healthy after the first training", [count(one.first) for one in shown]),
+                Column("healthy in the end", [count(one.fixed) for one in shown]),
+                Column("share (95 % interval)", [share(one.fixed) for one in shown], right=True),
+            ]
+        )
+    ]
 
 
 def as_plain(record: Record) -> dict[str, Any]:

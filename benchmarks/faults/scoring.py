@@ -214,10 +214,17 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ControlScores:
-    """What a control did, of the treated runs: made healthy by its first change, and by some change."""
+    """What a control did to the runs that it was tried on.
+
+    Attributes:
+        first: those that its first change made healthy.
+        fixed: those that some change made healthy.
+        measured: when and with which code, if it was tried later than the fixes.
+    """
 
     first: Rate
     fixed: Rate
+    measured: str = ""
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,17 @@ def _trainable(arm: Arm, fixes: Iterable[Fix]) -> list[tuple[str, ...]]:
     return list(changes)
 
 
+class Followed(Protocol):
+    """What random controls need of the arm that they follow."""
+
+    def wanted(self) -> list[BatchRun]:
+        """The trainings of its next step."""
+
+    @property
+    def tried(self) -> list[tuple[str, ...]]:
+        """The changes of all steps, including the one that is wanted now."""
+
+
 class RandomControls:
     """Proposes a random change for each step of another arm, so both get as many trainings.
 
@@ -263,7 +274,7 @@ class RandomControls:
         search: draw from the whole space of options; False: changes of the kind of the other arm's.
     """
 
-    def __init__(self, control: RandomControl, other: Arm, *, search: bool = False) -> None:
+    def __init__(self, control: RandomControl, other: Followed, *, search: bool = False) -> None:
         self.control = control
         self.other = other
         self.search = search
