@@ -166,7 +166,7 @@ def corrupted(overrides: Sequence[str], corrupt: str, folder: Path) -> tuple[str
         images = data.load(pool)
         both = np.concatenate([as_float(part) for part in (images.train, images.validation)])
         shared = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
-        split_by = Npz(path=None, key="x_train", **shared)
+        split_by = Npz(path=None, key="x_train", axes="nhwc", shape=None, bands=None, **shared)
         rng = pool.rng(f"corrupt {corrupt}")
         with writing(folder), GuardedPath.of(path).atomic() as temporary:
             changed = corruption.apply(both, parameter, rng, split_by)
