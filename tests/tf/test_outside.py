@@ -502,6 +502,7 @@ def test_figures_follow_from_the_judged_mutants():
         "killed: any finding": (2, 4),
         "killed: some rule is accepted": (2, 4),
         "killed: cannot tell": (1, 4),
+        "killed: the cause may have been called ruled out": (0, 4),
         "not killed: alarms": (1, 2),
         "not killed: cannot tell": (0, 2),
         "originals: alarms": (0, 1),
