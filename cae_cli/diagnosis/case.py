@@ -27,6 +27,7 @@ UNCHANGED = 1e-3  # a layer whose weight change is smaller is where its initiali
 NEARLY_ALL = (
     0.9  # explained variance, and at least half of what flat images leave: little is left to learn
 )
+SAME_OUTPUT = 0.05  # variance of the output over images, over that of the images
 FALLING_FAST = 0.08  # share of the fall of the loss in its last quarter; no healthy run has more
 STANDING = 1.0  # powers of ten by which collapsed networks make smaller steps than at first, and more
 MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
@@ -149,6 +150,8 @@ class Case:
         """
         dynamics, explained = self.metrics.dynamics, self.metrics.quality.explained_variance
         if self.unrecorded or self.black or self.inactive >= MANY_INACTIVE:
+            return False
+        if self.metrics.quality.output_variance_share >= SAME_OUTPUT:
             return False
         moves = dynamics.last_update > dynamics.early_update - STANDING
         size = max(dynamics.early_update, dynamics.last_update)

@@ -26,7 +26,9 @@ class _Capacity(Rule):
 
     @staticmethod
     def _too_soon(case: Case) -> str | None:
-        return case.too_early or case.fewer_steps_than(STEPS_FOR_SKILL)
+        if few := case.too_early or case.fewer_steps_than(STEPS_FOR_SKILL):
+            return few
+        return "the training had not yet come past the mean image" if case.on_plateau else None
 
     @staticmethod
     def _result(case: Case) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, STEPS_FOR_SKILL, Case
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, SAME_OUTPUT, STEPS_FOR_SKILL, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
@@ -24,7 +24,7 @@ class OutputCollapsed(Rule):
     problem = "the output is the same for every image"
     severity = Severity.ERROR
     measured = "variance of the output over held-out images, relative to that of the images"
-    threshold = 0.05
+    threshold = SAME_OUTPUT
     source = "Collapsed runs on MNIST and Omniglot have 0 (8 of 8), healthy runs more than 0.7."
     picture = "reconstructions.png"
 
