@@ -74,14 +74,14 @@ RELU = Fix(
     ("model.activation=relu",),
     "a slope of 1 where it is active",
     SAFE,
-    'activation="relu" in the hidden layers',
+    'activation="relu"  # in the hidden layers',
 )
 WEAKER_DROPOUT = Fix((), "noise that the image outweighs", SAFE, "Dropout(0.05)", edit="weaker dropout")
 WIDER_WEIGHTS = Fix(
     (),
     "updates that are not rounded away",
     SAFE,
-    'dtype="float32", or keras.config.set_dtype_policy("mixed_float16"), whose weights are float32',
+    'keras.config.set_dtype_policy("float32")  # or "mixed_float16", whose weights are float32',
 )
 
 

@@ -304,7 +304,10 @@ class DropoutTooStrong(Rule):
         return self.finding(
             f"in training mode {share:.0%} of the variance of the output is what dropout draws{where}",
             Evidence("drawn by dropout", share, self.threshold, (0, 0.1), "of the output's variance"),
-            fixes=(replace(fewer, keras="no Dropout layers"), fixes.WEAKER_DROPOUT),
+            fixes=(
+                replace(fewer, keras="Dropout(0)  # in all such layers, or none of them"),
+                fixes.WEAKER_DROPOUT,
+            ),
             advice="" if case.script else "drop less",
         )
 
