@@ -7,20 +7,25 @@ compared with the stored ones before anything is allocated.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
 import re
+import shutil
 import stat
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cae_cli.errors import UserError, printable
+from cae_cli.introspection.channels import channels_last
 from cae_cli.introspection.keras_internals import uncompiled, without_values
 from cae_cli.introspection.layers import Model
+from cae_cli.introspection.upgrade import parts, upgraded, with_layers
 from cae_cli.system import memory
 
 # Layers whose files hold code, or name code to run.
@@ -31,6 +36,7 @@ PARTS = {
     *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics"),
     *("models", "ops", "optimizers", "quantizers", "random", "regularizers", "src"),
 }
+OPERATIONS = {"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod"}  # of Keras 2
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file, apart from assets/
 LARGEST_CONFIG = 2**25  # bytes
 AGAIN = "If you trust it, open it with Keras and save it again with model.save('model.keras')."
@@ -63,15 +69,26 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
         )
     if not path.is_file():
         raise UserError("there is no such file", where=path)
-    config = _checked(path)
+    stored = _checked(path)
+    try:
+        config = channels_last(upgraded(stored))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # arbitrary JSON
+        raise UserError(
+            "the description of the network is damaged",
+            where=path,
+            hint="Copy the file again, or save the model again with model.save('model.keras').",
+        ) from error
     _refuse_names(config, path)
     if not unsafe:
         _refuse_code(config, path)
     objects = {} if custom is None else _classes(Path(custom))
     if not unsafe:
         _refuse_foreign(config, {*objects, *keras.saving.get_custom_objects()}, path, custom)
-        _try(path, objects, custom)
-    return _opened(path, objects, custom, safe_mode=not unsafe)
+    with contextlib.nullcontext(path) if config == stored else _described(path, config) as file:
+        if not unsafe:
+            with without_values():  # variables with shapes but no values take no memory
+                _opened(file, path, objects, custom, safe_mode=True)
+        return _opened(file, path, objects, custom, safe_mode=not unsafe)
 
 
 def compile_config(path: Path) -> dict[str, Any]:
@@ -90,34 +107,64 @@ def compile_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _opened(path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: bool) -> Model:
+@contextlib.contextmanager
+def _described(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
+    """A copy of a model file with another description of the network, for the time of the block."""
+    import h5py
+
+    with tempfile.TemporaryDirectory(prefix="cae_model_") as folder:
+        copied = Path(folder) / f"model{path.suffix}"
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copied, "w") as other:
+                for name in archive.namelist():
+                    content = archive.read(name)
+                    if name == "config.json":
+                        content = json.dumps(config).encode()
+                    elif name == "model.weights.h5":
+                        weights = io.BytesIO(content)
+                        with h5py.File(weights, "r+") as file:
+                            with_layers(file)
+                        content = weights.getvalue()
+                    other.writestr(name, content)
+        else:
+            shutil.copyfile(path, copied)
+            with h5py.File(copied, "r+") as file:
+                file.attrs["model_config"] = json.dumps(config)
+        yield copied
+
+
+def _opened(
+    file: Path, path: Path, objects: Mapping[str, Any], custom: Any, *, safe_mode: bool
+) -> Model:
+    """The model in ``file``, which has the content of ``path`` in the words of this version of Keras."""
     import keras
 
     try:
         with uncompiled():
             return keras.models.load_model(
-                path, custom_objects=objects, compile=False, safe_mode=safe_mode
+                file, custom_objects=objects, compile=False, safe_mode=safe_mode
             )
     except Exception as error:  # Keras raises nearly any type, depending on the damage
         text = str(error)
         unknown = re.search(r"(?:Could not locate|Unknown) [\w ]+?:? '([^']+)'", text)
         if unknown:
             raise _unknown(unknown[1], path, custom) from error
-        first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        # Around the reason, Keras prints the description of every network and layer that contains it.
+        reason = text.rpartition("Exception encountered:")[2].strip() or type(error).__name__
         raise UserError(
-            f"the model cannot be opened: {printable(first)[:300]}",
+            f"the model cannot be opened: {printable(reason.splitlines()[0])[:300]}",
             where=path,
             hint="Was the file copied completely, and saved by Keras 3 or TensorFlow's Keras?",
         ) from error
 
 
-def _try(path: Path, objects: Mapping[str, Any], custom: Any) -> None:
-    """Opens the model with variables that have shapes but no values, so it takes no memory."""
-    with without_values():
-        _opened(path, objects, custom, safe_mode=True)
-
-
 def _unknown(name: str, path: Path, custom: Any) -> UserError:
+    if name in OPERATIONS:
+        return UserError(
+            "the model calls functions of TensorFlow between its layers, which only Keras 2 opens",
+            where=path,
+            hint="Build it in code with layers or keras.ops instead, and save it with its weights.",
+        )
     return UserError(
         f"the model needs the class {printable(name)[:80]}, which Keras does not know",
         where=path,
@@ -235,24 +282,12 @@ def _parsed(text: str | bytes, path: Path) -> Any:
         raise too_much from error
     if not isinstance(config, dict):
         raise ValueError("a description is a dictionary")
-    if any(depth > DEEPEST_CONFIG for _, depth in _parts(config)):
+    if any(depth > DEEPEST_CONFIG for _, depth in parts(config)):
         raise too_much
     return config
 
 
 # --- what a description names ------------------------------------------------------------------------
-
-
-def _parts(config: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """Every dictionary in a description, and its depth."""
-    stack = [(config, 0)]
-    while stack:
-        part, depth = stack.pop()
-        if isinstance(part, dict):
-            yield part, depth
-            stack += ((value, depth + 1) for value in part.values())
-        elif isinstance(part, list):
-            stack += ((value, depth + 1) for value in part)
 
 
 def _network(config: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +297,7 @@ def _network(config: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_names(config: Any, path: Path) -> None:
     """Refuses layer names that TensorFlow cannot use; they also become file names."""
-    for part, _ in _parts(_network(config)):
+    for part, _ in parts(_network(config)):
         options = part.get("config")
         name = options.get("name") if "class_name" in part and isinstance(options, dict) else None
         if isinstance(name, str) and (
@@ -279,7 +314,7 @@ def _refuse_code(config: Any, path: Path) -> None:
     """Refuses layers that hold code, at any depth and under any name that Keras has for them."""
     named = {
         re.split("[>.]", str(part[key]))[-1]
-        for part, _ in _parts(config)
+        for part, _ in parts(config)
         for key in ("class_name", "registered_name", "config")
         if part.get(key) and not isinstance(part[key], dict)
     }
@@ -295,13 +330,15 @@ def _refuse_code(config: Any, path: Path) -> None:
 
 def _refuse_foreign(config: Any, known: set[str], path: Path, custom: Any) -> None:
     """Refuses names outside of Keras that are not ``known``, and those of its tools."""
-    for part, _ in _parts(_network(config)):
+    for part, _ in parts(_network(config)):
         module = part.get("module")
         name = part.get("config") if part.get("class_name") == "function" else part.get("class_name")
         if module is None or name is None:
             continue
         if module == "builtins" and part.get("class_name") == "function":
             continue  # a name that Keras looks up among its own functions
+        if str(name) in OPERATIONS:
+            raise _unknown(str(name), path, custom)
         package, *below = f"{module}.{name}".split(".")
         if package != "keras":
             if not {str(name), str(part.get("registered_name"))} & known:

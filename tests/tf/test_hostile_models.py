@@ -142,8 +142,6 @@ def hidden(where):
                 first["config"]["kernel_size"] = [[3, [code]]]
             case "build":
                 first["build_config"]["more"] = {"deep": [code]}
-            case "compile":
-                config["compile_config"]["loss"] = code
             case "nested":
                 config["config"]["layers"].insert(1, {**config, "config": {"layers": [lambda_layer]}})
             case "dotted":
@@ -169,7 +167,7 @@ def hidden(where):
 
 @pytest.mark.parametrize(
     "where",
-    ["activation", "list", "build", "compile", "nested", "dotted", "inside", "function", "graph"],
+    ["activation", "list", "build", "nested", "dotted", "inside", "function", "graph"],
 )
 def test_code_is_found_wherever_it_hides(where, good):
     assert "would run code" in refused(with_config(good, hidden(where)))
@@ -235,6 +233,23 @@ def test_a_loss_of_somebodys_own_does_not_matter(tmp_path):
     model.compile("adam", mine)
     model.save(tmp_path / "model.keras")
     assert len(load(tmp_path / "model.keras").layers) == 2
+
+
+def test_a_lambda_as_the_loss_is_no_layer_and_is_not_run(good):
+    def change(config):
+        config["compile_config"]["loss"] = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
+
+    assert len(load(with_config(good, change)).layers) == 2
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_a_lambda_as_the_loss_of_a_model_within_the_model_is_no_layer(tmp_path):
+    inner = network()
+    inner.compile("adam", lambda target, output: keras.ops.mean(target - output))
+    outer = keras.Sequential([keras.Input((8, 8, 1)), inner])
+    outer.save(tmp_path / "model.keras")
+    assert "__lambda__" in parts(tmp_path / "model.keras")["config.json"].decode()
+    assert len(load(tmp_path / "model.keras").layers) == 1
 
 
 # Files

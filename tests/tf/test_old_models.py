@@ -1,0 +1,273 @@
+"""Models as older versions of Keras saved them: opened with the values that they had."""
+
+import io
+import json
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cae_cli.errors import UserError
+from cae_cli.introspection import introspect, load
+
+GLOROT = {"class_name": "GlorotUniform", "config": {"seed": None}}
+ZEROS = {"class_name": "Zeros", "config": {}}
+
+
+def convolution(kind, name, filters, activation, **more):
+    """A convolution as TensorFlow 2.4 to 2.15 described it."""
+    return {
+        "class_name": kind,
+        "config": {
+            "name": name, "trainable": True, "dtype": "float32", "filters": filters,
+            "kernel_size": [3, 3], "strides": [2, 2], "padding": "same", "data_format": "channels_last",
+            "dilation_rate": [1, 1], "groups": 1, "activation": activation, "use_bias": True,
+            "kernel_initializer": GLOROT, "bias_initializer": ZEROS, "kernel_regularizer": None,
+            "bias_regularizer": None, "activity_regularizer": None, "kernel_constraint": None,
+            "bias_constraint": None, **({"output_padding": None} if "Transpose" in kind else {}), **more,
+        },
+    }  # fmt: skip
+
+
+def image(name, shape):
+    return {
+        "class_name": "InputLayer",
+        "config": {
+            "batch_input_shape": [None, *shape], "dtype": "float32", "sparse": False, "ragged": False,
+            "name": name,
+        },
+    }  # fmt: skip
+
+
+def placed(layer, *calls):
+    """A layer in a graph, which gets the outputs of others."""
+    nodes = [[[name, node, 0, {}] for name, node in calls]] if calls else []
+    return {**layer, "name": layer["config"]["name"], "inbound_nodes": nodes}
+
+
+ENCODE = convolution("Conv2D", "down", 8, "relu")
+DECODE = convolution("Conv2DTranspose", "up", 1, "sigmoid")
+
+
+def functional(name, first, layer):
+    options = {
+        "name": name, "trainable": True,
+        "layers": [placed(first), placed(layer, (first["config"]["name"], 0))],
+        "input_layers": [[first["config"]["name"], 0, 0]],
+        "output_layers": [[layer["config"]["name"], 0, 0]],
+    }  # fmt: skip
+    return {"class_name": "Functional", "config": options}
+
+
+def sequential(name, *members):
+    return {"class_name": "Sequential", "config": {"name": name, "layers": list(members)}}
+
+
+def nested(encoder, decoder):
+    """decoder(encoder(x)): what Keras 2 counted as the second call of each."""
+    options = {
+        "name": "ae", "trainable": True,
+        "layers": [
+            placed(image("x", (16, 16, 1))), placed(encoder, ("x", 0)), placed(decoder, ("encoder", 1)),
+        ],
+        "input_layers": [["x", 0, 0]], "output_layers": [["decoder", 1, 0]],
+    }  # fmt: skip
+    return {"class_name": "Functional", "config": options}
+
+
+def network(form):
+    """The description of an old model, and today's model of the same layers."""
+    down = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="down")
+    up = layers.Conv2DTranspose(1, 3, strides=2, padding="same", activation="sigmoid", name="up")
+    x, z = keras.Input((16, 16, 1)), keras.Input((8, 8, 8))
+    seen, code = image("i", (16, 16, 1)), image("z", (8, 8, 8))
+    match form:
+        case "sequential":
+            return sequential("ae", seen, ENCODE, DECODE), keras.Sequential([x, down, up])
+        case "sequential without an input layer":
+            first = convolution("Conv2D", "down", 8, "relu", batch_input_shape=[None, 16, 16, 1])
+            return sequential("ae", first, DECODE), keras.Sequential([x, down, up])
+        case "functional models":
+            encoder, decoder = keras.Model(x, down(x)), keras.Model(z, up(z))
+            described = nested(functional("encoder", seen, ENCODE), functional("decoder", code, DECODE))
+        case "sequential models":
+            encoder, decoder = keras.Sequential([x, down]), keras.Sequential([z, up])
+            described = nested(sequential("encoder", seen, ENCODE), sequential("decoder", code, DECODE))
+        case "half precision":
+            policy = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+            half = convolution("Conv2D", "down", 8, "relu", dtype=policy)
+            down = layers.Conv2D(
+                8, 3, strides=2, padding="same", activation="relu", name="down", dtype="mixed_float16"
+            )
+            return sequential("ae", seen, half, DECODE), keras.Sequential([x, down, up])
+    image_ = keras.Input((16, 16, 1))
+    return described, keras.Model(image_, decoder(encoder(image_)))
+
+
+FORMS = (
+    *("sequential", "sequential without an input layer", "functional models", "sequential models"),
+    "half precision",
+)
+
+
+def check_same(path, model):
+    x = np.random.default_rng(0).random((3, 16, 16, 1), np.float32)
+    opened = load(path)
+    np.testing.assert_allclose(opened(x), model(x), atol=1e-6)
+    assert len(introspect(opened).convolutions) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_h5_files_of_tensorflow_2_4_to_2_15_open(form, tmp_path):
+    described, model = network(form)
+    model.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.attrs.update(model_config=json.dumps(described), keras_version="2.4.0")
+    check_same(tmp_path / "old.h5", model)
+
+
+def with_modules(described, engine):
+    """The same as .keras files of Keras 2.12 to 2.15 had it."""
+    if isinstance(described, dict):
+        described = {key: with_modules(value, engine) for key, value in described.items()}
+        match described.get("class_name"):
+            case "Functional":
+                described |= {"module": f"{engine}.functional", "registered_name": "Functional"}
+            case "Sequential":
+                described |= {"module": "keras", "registered_name": None}
+            case "GlorotUniform" | "Zeros":
+                described |= {"module": "keras.initializers", "registered_name": None}
+            case "Policy":
+                described |= {"module": "keras.mixed_precision", "registered_name": None}
+            case str():
+                described |= {"module": "keras.layers", "registered_name": None}
+    elif isinstance(described, list):
+        described = [with_modules(value, engine) for value in described]
+    return described
+
+
+def with_groups_of_2_12(group):
+    """The groups of weights under their old names: those of layers with weights have even numbers."""
+    for name in list(group.get("layers", ())):
+        inner = group["layers"][name]
+        with_groups_of_2_12(inner)
+        kind, _, number = name.rpartition("_")
+        if number.isdigit():
+            group["layers"].move(name, f"{kind}_{2 * int(number)}")
+    if "layers" in group:
+        group.move("layers", "_layer_checkpoint_dependencies")
+
+
+@pytest.mark.parametrize("engine", ["keras.engine", "keras.src.engine"])
+@pytest.mark.parametrize("form", FORMS)
+def test_keras_files_of_keras_2_12_to_2_15_open(form, engine, tmp_path):
+    described, model = network(form)
+    model.save(tmp_path / "new.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "new.keras") as new,
+        zipfile.ZipFile(tmp_path / "old.keras", "w") as old,
+    ):
+        weights = io.BytesIO(new.read("model.weights.h5"))
+        if engine == "keras.engine":
+            with h5py.File(weights, "r+") as file:
+                with_groups_of_2_12(file)
+        old.writestr("metadata.json", json.dumps({"keras_version": "2.12.0"}))
+        old.writestr("config.json", json.dumps(with_modules(described, engine)))
+        old.writestr("model.weights.h5", weights.getvalue())
+    check_same(tmp_path / "old.keras", model)
+
+
+def test_weights_of_2_12_are_given_to_their_layers_in_order(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), *(layers.Conv2D(1, 3, padding="same") for _ in range(12))]
+    )
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        for number in range(11, 0, -1):  # conv2d_1 is conv2d_2 in the end, which must be free by then
+            file["layers"].move(f"conv2d_{number}", f"conv2d_{2 * number}")
+        file.move("layers", "_layer_checkpoint_dependencies")
+    members["model.weights.h5"] = weights.getvalue()
+    members["config.json"] = members["config.json"].replace(
+        b'"keras", "class_name"', b'"keras.engine.sequential", "class_name"', 1
+    )
+    assert b"keras.engine" in members["config.json"]
+    with zipfile.ZipFile(tmp_path / "old.keras", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    for one, other in zip(load(tmp_path / "old.keras").weights, model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_functions_between_the_layers_are_named_as_what_they_are(tmp_path):
+    relu = {
+        "class_name": "TFOpLambda",
+        "config": {"name": "tf.nn.relu", "trainable": True, "dtype": "float32", "function": "nn.relu"},
+    }
+    described, model = network("sequential")
+    described["config"]["layers"].insert(2, relu)
+    model.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.attrs["model_config"] = json.dumps(described)
+    with pytest.raises(UserError, match="calls functions of TensorFlow between its layers"):
+        load(tmp_path / "old.h5")
+
+
+def test_what_keras_says_after_the_description_is_shown(tmp_path):
+    described, model = network("sequential")
+    described["config"]["layers"][1]["config"]["colour"] = "red"
+    model.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.attrs["model_config"] = json.dumps(described)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "old.h5")
+    assert "Unrecognized keyword arguments passed to Conv2D: {'colour': 'red'}" in caught.value.what
+    assert "config=" not in caught.value.what
+
+
+# Channels first
+
+
+def with_channels_first():
+    """Every layer whose numbers have an order; Flatten in its order of channels first and last."""
+    first = {"padding": "same", "data_format": "channels_first"}
+    x = image = keras.Input((3, 16, 24))
+    x = layers.Conv2D(4, 3, strides=2, **first)(x)
+    x = layers.BatchNormalization(axis=1)(x)
+    x = layers.LeakyReLU()(x)
+    flat = layers.Flatten(data_format="channels_first")(x)
+    other = layers.Flatten(data_format="channels_last")(x)
+    y = layers.Add()([layers.Dense(4 * 8 * 12)(z) for z in (flat, other)])
+    x = layers.Concatenate(axis=1)([x, layers.Reshape((4, 8, 12))(y)])
+    x = layers.UpSampling2D(data_format="channels_first")(x)
+    return keras.Model(image, layers.Conv2DTranspose(3, 3, **first)(x))
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_model_with_the_channels_first_takes_and_makes_images_with_the_channels_last(suffix, tmp_path):
+    model = with_channels_first()
+    for variable in model.weights:  # batch normalisation has no effect as it is made
+        variable.assign(np.random.default_rng(1).uniform(0.1, 0.5, variable.shape))
+    model.save(tmp_path / f"model.{suffix}")
+    x = np.random.default_rng(0).random((2, 16, 24, 3), np.float32)
+    expected = np.moveaxis(np.asarray(model(np.moveaxis(x, 3, 1))), 1, 3)
+    np.testing.assert_allclose(load(tmp_path / f"model.{suffix}")(x), expected, rtol=1e-4)
+
+
+def test_a_layer_that_is_not_known_with_the_channels_last_is_named(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((1, 8, 8)),
+            layers.Conv2D(4, 3, padding="same", data_format="channels_first"),
+            layers.PReLU(name="bent"),
+            layers.Conv2D(1, 3, padding="same", data_format="channels_first"),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"its layer bent \(PReLU\) is not known with the channels last"):
+        load(tmp_path / "model.keras")
