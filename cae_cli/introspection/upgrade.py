@@ -60,20 +60,12 @@ def upgraded(config: Config) -> Config:
 
 
 def _module(part: Config) -> None:
-    """Keras 2.12 to 2.15 named the modules of its own source."""
-    module, name = part.get("module"), part["class_name"]
-    if not isinstance(module, str):
-        return
-    package, *below = module.split(".")
-    if package not in ("keras", "tf_keras") or not {"engine", "tf_keras"} & {package, *below}:
-        return
-    if name in NETWORKS:
-        part["module"] = "keras" if name == "Sequential" else FUNCTIONAL
-        part["class_name"] = "Sequential" if name == "Sequential" else "Functional"
-    elif below[-1:] == ["input_layer"]:
-        part["module"] = "keras.layers"
-    else:
-        part["module"] = ".".join(["keras", *(x for x in below if x != "engine")])
+    """Keras 2.12 to 2.15 named modules of its own source, which have moved since."""
+    name, module = part["class_name"], part.get("module")
+    if name in NETWORKS and str(module).split(".")[0] in ("keras", "tf_keras"):
+        flat = name != "Sequential"
+        part["module"] = FUNCTIONAL if flat else "keras"
+        part["class_name"] = "Functional" if flat else name
 
 
 def _options(name: str, options: Config) -> None:
