@@ -122,3 +122,12 @@ def test_other_images_in_another_range_are_no_pair():
     images = smooth()
     assert batches(255 * images, np.roll(images, 3, axis=0)).pair > 0.9
     assert batches(255 * images, images[:, :, ::-1]).pair > 0.3
+
+
+def test_what_a_mask_changes_has_one_value_and_what_another_image_changes_has_not():
+    images = smooth()
+    hidden = np.random.default_rng(1).random(images.shape) < 0.3
+    for value in (0.0, 0.5):
+        assert batches(np.where(hidden, np.float32(value), images), images).erased == 1
+    assert batches(np.roll(images, 1, axis=0), images).erased < 0.01
+    assert np.isnan(batches(images, images).erased)

@@ -782,11 +782,12 @@ def test_every_fix_composes_and_changes_the_run(whole):
 
 
 def test_denoising_is_no_mismatch():
-    def found(correlation):
-        return codes(changed("batches", pair=0.5, difference_correlation=correlation))
+    def found(correlation, erased=NAN):
+        noise = {"difference_correlation": correlation, "erased": erased}
+        return codes(changed("batches", pair=0.5, **noise))
 
-    assert found(0.01) == []
-    assert found(0.7) == found(NAN) == ["CAE103"]
+    assert found(0.01) == found(0.7, erased=1.0) == []
+    assert found(0.7) == found(NAN) == found(0.7, erased=0.9) == ["CAE103"]
 
 
 def test_the_range_that_a_network_was_made_for_counts():

@@ -15,6 +15,7 @@ ROUNDING = 1e-20
 # Slopes of images in the same range; the common ranges differ by 2 and more.
 SAME_SLOPE = (0.6, 1.7)
 LEAST_COMMON = 0.5  # correlation of the pixels of inputs and targets; that of shuffled pairs is lower
+SAME_VALUE = 1e-6  # rounding of float32 values up to about 1
 AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
 
 
@@ -35,6 +36,8 @@ class BatchStatistics:
             of them, as in denoising; NaN where they are equal.
         target_correlation: the same of t; below that of x where t is the noisy one.
         difference: mean (x - t)², with x `in_one_range`.
+        erased: share of the values of x other than those of t that are one and the same, 0 to 1: 1 for
+            masks. NaN where x and t are equal.
     """
 
     input_low: float
@@ -49,6 +52,7 @@ class BatchStatistics:
     difference_correlation: float
     target_correlation: float = math.nan  # NaN for runs of older versions, as the next one
     difference: float = math.nan
+    erased: float = math.nan
 
 
 def batches(inputs: Array, targets: Array) -> BatchStatistics:
@@ -74,7 +78,17 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         difference_correlation=neighbour_correlation(scaled - targets),
         target_correlation=neighbour_correlation(targets),
         difference=error,
+        erased=erased(inputs, targets),
     )
+
+
+def erased(inputs: Array, targets: Array) -> float:
+    """Share of the inputs' values other than the targets' that are their median, as those of a mask are.
+
+    0 to 1; NaN where nothing differs.
+    """
+    changed = inputs[~np.isclose(inputs, targets, rtol=0, atol=SAME_VALUE)]
+    return float((changed == np.median(changed)).mean()) if changed.size else math.nan
 
 
 def in_one_range(inputs: Array, targets: Array) -> Array:

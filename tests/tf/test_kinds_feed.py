@@ -201,6 +201,32 @@ def test_other_denoisers(network, name, noise, swapped):
     assert "CAE103" in outcome.diagnosis.passed
 
 
+def squares(images, rng):
+    """A square of 9x9 is black."""
+    images = images.copy()
+    for image, (row, column) in zip(images, rng.integers(0, 19, (len(images), 2)), strict=True):
+        image[row : row + 9, column : column + 9] = 0
+    return images
+
+
+def pixels(images, rng):
+    """Three of ten pixels are black: the rest of their correlation is that of a sparse image."""
+    return images * (rng.random(images.shape) > 0.3)
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "mask"),
+    [
+        (strided, "mnist", pixels),
+        pytest.param(dense, "mnist", squares, marks=pytest.mark.soak),
+        pytest.param(pooled, "omniglot", squares, marks=pytest.mark.soak),
+    ],
+)
+def test_masks_on_the_input_are_no_other_images(network, name, mask):
+    outcome = denoising(network, name, 640, mask, swapped=False, epochs=8)
+    assert "CAE103" in outcome.diagnosis.passed and outcome.metrics.batches.pair > 0.1
+
+
 # -- pixels in the wrong places -----------------------------------------------------------------------
 
 

@@ -113,11 +113,14 @@ class TargetMismatch(Rule):
     severity = Severity.ERROR
     measured = (
         "squared difference of input and target in the first batches, over that of two images; white "
-        "noise, as denoising adds it, does not count"
+        "noise, as denoising adds it, and masks, which set values to one and the same, do not count"
     )
     threshold = 0.1
     source = "0 for reconstruction, 1 for shuffled pairs, 0.3 to 0.7 for transforms of the input alone."
     most_noise = 0.2  # correlation of neighbours in the difference; 0.6 to 0.9 for pairs of images
+    # Of the values that differ, those that a mask set to one value. Of another image, also on a black
+    # background, most values that differ are not that of the background.
+    most_erased = 0.95
 
     def check(self, case: Case) -> Finding | Skipped | None:
         batches = case.metrics.batches
@@ -129,7 +132,8 @@ class TargetMismatch(Rule):
         # Pairs that the user gave as such are wrong only if nothing of the target can be predicted.
         explained = case.metrics.quality.explained_variance
         meant = case.metrics.paired and explained >= LITTLE_EXPLAINED
-        if batches.pair <= self.threshold or denoising or meant:
+        masked = batches.erased > self.most_erased
+        if batches.pair <= self.threshold or denoising or masked or meant:
             return None
         message = f"input and target differ {batches.pair:.2f} times as much as two images"
         one_sided = case.option("augmentation.target") == "original"
