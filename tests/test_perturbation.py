@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from cae_cli.metrics.local_linear import REACH, cell_means, local_linear_mse
 from cae_cli.metrics.perturbation import (
     NOISE,
     Perturbation,
-    cell_means,
     linear_mse,
     noise_response,
     noise_signs,
@@ -173,7 +173,97 @@ def test_images_made_of_their_cells_need_no_more_than_a_linear_decoder():
 def test_a_linear_decoder_that_would_mean_nothing_is_not_fitted():
     few = RNG.random((20, 8, 8, 1)).astype(np.float32)
     assert np.isnan(linear_mse(few, [few], (4, 4))).all()  # 17 features of 20 images
-    large = np.zeros((3, 200, 200, 1), np.float32)
-    assert np.isnan(linear_mse(large, [large], (1, 1))).all()
+    images = RNG.random((6, 8, 8, 1)).astype(np.float32)  # 24 positions, and 25 unknowns of a pixel
+    few = local_linear_mse(
+        images, images, [(images, images)], (2, 2), mean=images[0], given_mean=images[0]
+    )
+    assert np.isnan(few).all()
     found = measured(lambda x: x, IMAGES, linear=np.full(60, np.nan))
     assert isinstance(found, Perturbation) and np.isnan(found.linear) and np.isnan(found.skill_score)
+
+
+def explicit_local_decoder(train, test, grid, mean):
+    """Weights by cell around and pixel of a cell, from a design matrix that is filled pixel by pixel."""
+    side = train.shape[1] // grid
+    reach, channels = REACH // 2, train.shape[3]
+
+    def rows(images):
+        cells = cell_means(images - mean, (grid, grid))
+        for image, own in zip(images - mean, cells, strict=True):
+            for r in range(train.shape[1]):
+                for c in range(train.shape[2]):
+                    around = np.zeros((side, side, REACH, REACH, channels))
+                    for i in range(-reach, reach + 1):
+                        for j in range(-reach, reach + 1):
+                            at = r // side + i, c // side + j
+                            if min(at) >= 0 and max(at) < grid:
+                                around[r % side, c % side, reach + i, reach + j] = own[at]
+                    yield around.ravel(), image[r, c]
+
+    design, pixels = (np.array(part) for part in zip(*rows(train), strict=True))
+    weights = np.linalg.lstsq(design, pixels, rcond=1e-6)[0]
+    design, pixels = (np.array(part) for part in zip(*rows(test), strict=True))
+    return np.square(design @ weights - pixels).reshape(len(test), -1).mean(axis=1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_local_decoder_is_that_of_an_explicit_design_matrix(channels):
+    images = RNG.random((14, 8, 8, channels)).astype(np.float32)
+    images = (images + np.roll(images, 1, axis=1) + np.roll(images, 1, axis=2)) / 3  # some structure
+    train, test, mean = images[:10], images[10:], images[:12].mean(axis=0)
+    found = local_linear_mse(train, train, [(test, test)], (4, 4), mean=mean, given_mean=mean)[0]
+    assert found == pytest.approx(explicit_local_decoder(train, test, 4, mean), rel=1e-4)
+
+
+def test_a_transposed_convolution_of_the_cells_is_found_wherever_cells_have_one_size():
+    shared = RNG.standard_normal((3, 3, 4, 2, 2)).astype(np.float32)  # cells around, pixels, channels
+
+    def made(cells):
+        padded = np.pad(cells, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        blocks = sum(
+            padded[:, i : i + 5, j : j + 6] @ shared[i, j].transpose(1, 0, 2).reshape(2, 8)
+            for i in range(3)
+            for j in range(3)
+        ).reshape(len(cells), 5, 6, 2, 2, 2)
+        return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(len(cells), 10, 12, 2)
+
+    cells = RNG.standard_normal((30, 5, 6, 2)).astype(np.float32)
+    images, given = made(cells), cells.repeat(2, axis=1).repeat(2, axis=2)
+    nothing = np.zeros((10, 12, 2), np.float32)
+
+    def error(given_test, given_mean=nothing):
+        pairs = [(given_test, images[20:])]
+        return local_linear_mse(
+            images[:20], given[:20], pairs, (5, 6), mean=nothing, given_mean=given_mean
+        )[0].mean()
+
+    assert error(given[20:]) < 1e-9
+    assert error(given[:10]) > 0.1  # those of other images
+    assert error(given[20:], nothing + 1) > 1e-3  # beyond the border is the mean
+
+
+@pytest.mark.parametrize("sides", [(11, 13), (12, 12), (9, 16)])
+def test_cells_that_differ_by_a_pixel_cover_each_pixel_once(sides):
+    images = RNG.random((40, *sides, 1)).astype(np.float32)
+    mean = images.mean(axis=0)
+    nothing = np.zeros((40, *sides, 1), np.float32)  # what is given tells nothing
+    found = local_linear_mse(
+        images, nothing, [(nothing, images)], (4, 4), mean=mean, given_mean=mean * 0
+    )
+    assert found[0] == pytest.approx(squares(images - mean), rel=1e-5)
+
+
+def test_large_images_have_a_local_decoder_and_small_ones_the_global_one():
+    small, large = (
+        RNG.random((n, side, side, 1)).astype(np.float32) for n, side in ((200, 8), (40, 128))
+    )
+    mean = large.mean(axis=0)
+    (found,) = linear_mse(large, [large[:3]], (32, 32))
+    local = local_linear_mse(
+        large, large, [(large[:3], large[:3])], (32, 32), mean=mean, given_mean=mean
+    )
+    assert np.array_equal(found, local[0]) and 0 < found.mean() < squares(large[:3] - mean).mean()
+    mean = small.mean(axis=0)
+    local = local_linear_mse(small, small, [(small, small)], (4, 4), mean=mean, given_mean=mean)
+    # The global decoder has the unknowns of the local one, and more.
+    assert linear_mse(small, [small], (4, 4))[0].mean() < local[0].mean()

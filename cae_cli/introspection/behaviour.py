@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cae_cli.data import Images, as_float
 from cae_cli.metrics.latent import latent_use
 from cae_cli.metrics.network import Network
-from cae_cli.metrics.perturbation import MOST_PIXELS, NOISE, linear_mse, noise_response, noise_signs
+from cae_cli.metrics.perturbation import NOISE, linear_mse, noise_response, noise_signs
 from cae_cli.metrics.projection import projection_mse
 from cae_cli.metrics.similarity import ssim
 from cae_cli.metrics.spectrum import spectrum
@@ -186,15 +186,17 @@ class Behaviour:
 
     def _baselines(self, given: Array, images: Array) -> dict[str, Array]:
         """Errors of linear decoders."""
-        # If the images are too large for a linear decoder, one is enough to find out.
-        enough = TRAIN_IMAGES if self.network.image_values <= MOST_PIXELS else 1
+        enough = min(TRAIN_IMAGES, max(EXAMPLES, MOST_LATENT_VALUES // self.network.image_values))
         train, train_given = (as_float(a[:enough]) for a in (self.images.train, self.images.given))
+        mean = mean_image(self.images.train)
+        same = self.images.given is self.images.train
         held_out, trained = linear_mse(
             train,
             (images, train),
             self.network.latent_grid,
             given=train_given,
             given_measured=(given, train_given),
+            means=(mean, mean if same else mean_image(self.images.given)),
         )
         projected = projection_mse(train, (images,), self.network.latent_values)[0]
         return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.metrics.local_linear import cell_means, local_linear_mse
 from cae_cli.metrics.quality import explained_variance
 
 Array = NDArray[np.float32]
@@ -20,8 +21,8 @@ Array = NDArray[np.float32]
 NOISE = 0.02  # small compared with the contrast of an image, large compared with rounding
 MID_TONES = (0.15, 0.85)  # a saturated pixel passes no noise on, whatever the network does
 FEWEST_MID_TONES = 1000
-# A linear decoder is fitted where it is cheap and well determined.
-MOST_PIXELS = 16_384
+# The global linear decoder is fitted where that takes 2,000 images a second of one core at most.
+MOST_PRODUCTS = 2**20  # unknowns of a pixel times these and the pixels
 SAMPLES_PER_FEATURE = 2
 
 
@@ -84,7 +85,7 @@ def perturbation(
     """Summarises what `introspection.probe` recorded of n held-out images.
 
     All arguments are (n,), but those of training images are (m,), ``training_mode_mse`` may be of fewer
-    images, and ``mse`` and ``mean_mse`` of more, of which the first n are used.
+    images, and ``mse``, ``mean_mse`` and ``train_mean_mse`` of more, of which the first are used.
     """
     n = len(linear_mse)
     mse, mean_mse = mse[:n], mean_mse[:n]
@@ -93,7 +94,7 @@ def perturbation(
     variance = float(mean_mse.mean())
     return Perturbation(
         linear=linear,
-        linear_train=explained_variance(linear_train_mse, train_mean_mse),
+        linear_train=explained_variance(linear_train_mse, train_mean_mse[: len(linear_train_mse)]),
         skill_score=(explained - linear) / (1 - linear) if linear < 1 else float("nan"),
         # One image has no other's code.
         latent_swap=float(latent_swap_change.mean()) / (2 * variance)
@@ -118,26 +119,6 @@ def _gain(other: Array, mse: Array, mean_mse: Array) -> float:
     return explained_variance(other, mean_mse[:k]) - explained_variance(mse[:k], mean_mse[:k])
 
 
-def cell_means(images: Array, grid: tuple[int, int]) -> Array:
-    """Images averaged over the cells of a grid.
-
-    Args:
-        images: (n, h, w, c).
-        grid: (rows, columns), at most (h, w). Sides that they do not divide give cells whose sizes
-            differ by a pixel.
-
-    Returns:
-        (n, rows, columns, c).
-    """
-    for axis, cells in ((1, grid[0]), (2, grid[1])):
-        edges = np.arange(cells + 1) * images.shape[axis] // cells
-        sums = np.add.reduceat(images, edges[:-1], axis=axis)
-        shape = [1, 1, 1, 1]
-        shape[axis] = cells
-        images = sums / np.diff(edges).reshape(shape).astype(np.float32)
-    return images
-
-
 def linear_mse(
     train: Array,
     measured: Sequence[Array],
@@ -145,11 +126,12 @@ def linear_mse(
     *,
     given: Array | None = None,
     given_measured: Sequence[Array] | None = None,
+    means: tuple[Array, Array] | None = None,
 ) -> list[Array]:
     """Error of the best linear decoder of the images averaged over the cells of a grid.
 
     A baseline without learned filters: a fixed average and the least-squares decoder of the training
-    images.
+    images. Where that is no cheap problem, the best local one, see `metrics.local_linear`.
 
     Args:
         train: (m, h, w, c).
@@ -157,24 +139,28 @@ def linear_mse(
         grid: (rows, columns) of the latent code.
         given: what is averaged in place of the training images, as of a denoiser; None: these.
         given_measured: the same for each set.
+        means: (h, w, c) mean training image and mean of what is given, of more images than ``train``;
+            None: of these.
 
     Returns:
-        (n,) mean squared error of each image of each set; NaN where the images are too large or the
-        training images too few.
+        (n,) mean squared error of each image of each set; NaN where the training images are too few.
     """
+    given = train if given is None else given
+    pairs = list(zip(measured if given_measured is None else given_measured, measured, strict=True))
     pixels = int(np.prod(train.shape[1:]))
     grid = min(grid[0], train.shape[1]), min(grid[1], train.shape[2])
     features = grid[0] * grid[1] * train.shape[3] + 1
-    if pixels > MOST_PIXELS or len(train) < SAMPLES_PER_FEATURE * features:
+    if features * (features + pixels) > MOST_PRODUCTS:
+        mean, given_mean = means or (train.mean(axis=0), given.mean(axis=0))
+        return local_linear_mse(train, given, pairs, grid, mean=mean, given_mean=given_mean)
+    if len(train) < SAMPLES_PER_FEATURE * features:
         return [np.full(len(images), np.nan, np.float32) for images in measured]
 
     def design(images: Array) -> Array:
         cells = cell_means(images, grid).reshape(len(images), -1)
         return np.concatenate([cells, np.ones((len(images), 1), np.float32)], axis=1)
 
-    targets = train.reshape(len(train), -1)
-    weights = np.linalg.lstsq(design(train if given is None else given), targets, rcond=None)[0]
-    pairs = zip(measured if given_measured is None else given_measured, measured, strict=True)
+    weights = np.linalg.lstsq(design(given), train.reshape(len(train), -1), rcond=None)[0]
     errors = [design(inputs) @ weights - images.reshape(len(images), -1) for inputs, images in pairs]
     return [np.asarray(np.square(error).mean(axis=1), np.float32) for error in errors]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.metrics.perturbation import MOST_PIXELS
-
 Array = NDArray[np.float32]
+
+MOST_PIXELS = 16_384  # of an image
 
 
 def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[Array]:
