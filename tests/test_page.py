@@ -249,3 +249,11 @@ def test_the_content_for_machines_is_the_summary(tmp_path):
     run = make_page_run(tmp_path / "run")
     [link] = [a for a in Page(written(run)).all("a") if a.get("download") == "summary.json"]
     assert json.loads(base64.b64decode(link["href"].partition(",")[2])) == run.summary()
+
+
+def test_a_notebook_shows_the_same_page_in_a_frame(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    assert page.framed(run) is None
+    text = written(run)
+    [frame] = Page(page.framed(run)).all("iframe")
+    assert frame["srcdoc"] == text and "allow-same-origin" not in frame["sandbox"]

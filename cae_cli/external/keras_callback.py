@@ -26,7 +26,7 @@ from cae_cli.external.trials import STEPS
 from cae_cli.introspection.keras_internals import observe_batches, put_last, release_batches
 from cae_cli.introspection.probe import Probe
 from cae_cli.introspection.training_mode import Penalties, data_loss
-from cae_cli.report import terminal
+from cae_cli.report import page, terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
 from cae_cli.system.files import claim
@@ -319,6 +319,10 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self._running is not None:
             with contextlib.suppress(Exception), self._ending():
                 raise error  # the status and the log of the run tell it
+
+    def _repr_html_(self) -> str | None:
+        """The page of the run, for a notebook; None before the training has ended."""
+        return page.framed(self.run) if self.report else None
 
     # -- beginning and end -------------------------------------------------------------------------
 

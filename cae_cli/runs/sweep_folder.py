@@ -81,6 +81,7 @@ class SweepFolder:
         self.leaderboard = self.root / "leaderboard.json"
         self.effects = self.root / "effects.json"
         self.contact = self.root / "contact.png"
+        self.page = self.root / "report.html"
         self.log = self.root / "launcher.log"
         self.losses = self.root / "sweep.log"
 

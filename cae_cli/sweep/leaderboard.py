@@ -161,6 +161,17 @@ class Leaderboard:
             *report.effects(self.effects, self.values, self.metric),
         ]
 
+    def differences(self) -> dict[str, list[tuple[str, Interval]]]:
+        """By metric, the one of the ranking first, what each value of a key changes."""
+        return {
+            RANKING_METRICS[name].title: [
+                (f"{key}={value} instead of {self.values[key][0]}", found)
+                for key, effect in own.keys.items()
+                for value, found in zip(self.values[key][1:], effect.differences, strict=True)
+            ]
+            for name, own in self.effects.items()
+        }
+
     def _measured_on(self) -> list[str]:
         """The images that each group was measured on."""
         count = max((c.standing.group for c in self.configurations), default=-1) + 1

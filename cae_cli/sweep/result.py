@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError, printable
 from cae_cli.report import figures, terminal
 from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
+from cae_cli.report.page import sweep as page
 from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import read_json
 from cae_cli.runs.sweep_folder import Objective, PlannedJob, SweepFolder
 from cae_cli.sweep.jobs import Job, read_job, unplanned
 from cae_cli.sweep.leaderboard import Leaderboard, ranking_metric_of, short
@@ -78,7 +81,7 @@ def read(folder: Path) -> Sweep:
 
 
 def rebuild(folder: Path) -> list[Part]:
-    """Writes leaderboard.csv, leaderboard.json, effects.json and contact.png from the jobs' folders.
+    """Writes the leaderboard, effects.json, contact.png and report.html from the jobs' folders.
 
     Args:
         folder: the sweep's.
@@ -98,26 +101,38 @@ def show(sweep: Sweep) -> list[Part]:
     metric, note = ranking_metric_of(sweep.objective)
     board = Leaderboard(sweep.jobs, sweep.swept, metric)
     notes = [*sweep.notes, *([note] if note else [])]
+    shown = [*board.shown(), *map(printable, notes)]
     try:
         board.write(folder, notes)
-        is_drawn = _draw(folder, board.in_order())
+        jobs = board.in_order()
+        sheets = [_sheet(job) for job in jobs[:MOST_JOBS]]
+        is_drawn = _draw(folder, sheets, max(0, len(jobs) - MOST_JOBS))
+        tiles = [_tile(folder, job, sheet) for job, sheet in zip(jobs, sheets, strict=False)]
+        table = read_json(folder.leaderboard)
+        page.write(folder.page, folder.folder.name, shown, board.differences(), tiles, table)
     except OSError as error:
         raise UserError(
             f"cannot write the leaderboard: {(error.strerror or str(error)).lower()}",
             where=error.filename2 or error.filename or sweep.folder,
             hint="the jobs are complete: run the same command again to write the leaderboard",
         ) from error
-    parts = [*board.shown(), *map(printable, notes)]
+    parts = list(shown)
     if is_drawn:
         parts += ["", terminal.folder(folder.contact)]
     return parts
 
 
-def _draw(folder: SweepFolder, jobs: Sequence[Job]) -> bool:
+def _tile(folder: SweepFolder, job: Job, sheet: Sheet) -> page.Tile:
+    """A job for the page of the sweep, with a link to its own page."""
+    own = folder.root / job.name / "report.html"
+    href = quote(f"{job.name}/report.html") if own.exists() else ""
+    return page.Tile(sheet.lines, href, sheet.kernel, sheet.images, sheet.outputs)
+
+
+def _draw(folder: SweepFolder, sheets: Sequence[Sheet], left_out: int) -> bool:
     """Writes contact.png, and returns whether there is anything to draw."""
-    sheets = [_sheet(job) for job in jobs[:MOST_JOBS]]
     with np.errstate(all="ignore"):  # networks that diverged
-        picture = contact(sheets, max(0, len(jobs) - MOST_JOBS))
+        picture = contact(sheets, left_out)
     if picture is None:
         folder.contact.unlink()
         return False

@@ -13,6 +13,7 @@ import pytest
 
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import Config
+from cae_cli.report import figures, page
 from cae_cli.training import backend
 from tests.conftest import Done, called, started
 
@@ -45,6 +46,20 @@ def absl_keeps_its_hands_off():
         sys.modules["absl.logging"].get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+DRAWN = figures.draw, page.write
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_drawn(request, monkeypatch):
+    """Drawing takes a third of a small training, and few tests look: those are marked ``pictures``.
+
+    Trainings of other processes and those of `trained_once` are drawn.
+    """
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(figures, "draw", lambda run, data: [])
+        monkeypatch.setattr(page, "write", lambda run, data: None)
+
+
 @functools.cache
 def configured(*overrides: str) -> Config:
     """The checked config with these overrides, composed once."""
@@ -65,7 +80,10 @@ class Trained:
             fcntl.flock(lock, fcntl.LOCK_EX)
             record = home / "done.json"
             if not record.exists():
-                done = (started if process else called)(home, "train", *arguments)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(figures, "draw", DRAWN[0])
+                    patch.setattr(page, "write", DRAWN[1])
+                    done = (started if process else called)(home, "train", *arguments)
                 assert done.code == 0, done.err
                 record.write_text(json.dumps(asdict(done)))
             done = Done(**json.loads(record.read_text()))

@@ -10,14 +10,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cae_cli.report.figures.catalogue import RunData
 from cae_cli.report.page.content import SECTIONS, Content, environment
+from cae_cli.report.page.sprites import Sprite
 from cae_cli.runs.folder import Run
 
 HERE = Path(__file__).parent
@@ -48,6 +51,18 @@ def write(run: Run, data: RunData) -> Path:
     return run.page.shown
 
 
+def framed(run: Run) -> str | None:
+    """The page of a run as a frame for a notebook; None where there is no page."""
+    try:
+        text = run.page.read_text()
+    except FileNotFoundError:
+        return None
+    return (
+        '<iframe style="width:100%;height:80vh;border:1px solid #888" '
+        f'title="report.html" sandbox="allow-scripts allow-downloads" srcdoc="{escape(text)}"></iframe>'
+    )
+
+
 def content_of(run: Run, data: RunData) -> Content:
     """Reads what the page shows; arguments and errors as for `write`."""
     return Content(
@@ -61,23 +76,55 @@ def content_of(run: Run, data: RunData) -> Content:
 
 
 def html(content: Content) -> str:
-    """The page as text."""
+    """The page of a run as text."""
     templates = environment()
     with np.errstate(all="ignore"):  # networks that diverged
-        sections = [(entry, entry.render(content, templates)) for entry in SECTIONS]
+        sections = [(e.anchor, e.title, e.render(content, templates)) for e in SECTIONS]
+    return shell(
+        content.name,
+        [(anchor, title, text) for anchor, title, text in sections if text],
+        sprites=content.sprites.values(),
+        epochs=content.epochs,
+        download=("summary.json", content.summary),
+    )
+
+
+def shell(
+    title: str,
+    sections: Sequence[tuple[str, str, Markup]],
+    *,
+    sprites: Iterable[Sprite] = (),
+    epochs: Sequence[int] = (),
+    download: tuple[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """A page with its styles, its script and the policy that forbids everything else.
+
+    Args:
+        title: of the page.
+        sections: address, heading and content of each.
+        sprites: the pictures that the content uses.
+        epochs: for the slider; fewer than two give none.
+        download: name and content of a file for machines.
+    """
     script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'; script-src 'sha256-{digest}'"
     )
-    plain = json.dumps(content.summary, indent=1, sort_keys=True).encode()
-    return templates.get_template("page.html").render(
-        content=content,
-        sections=[(entry, text) for entry, text in sections if text],
-        policy=policy,
-        script=script,
-        style=style + "".join(sprite.css() for sprite in content.sprites.values()),
-        epochs=content.epochs,
-        download=Markup(base64.b64encode(plain).decode()),
+    name, plain = download or ("", {})
+    data = json.dumps(plain, indent=1, sort_keys=True).encode() if download else b""
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            sections=sections,
+            policy=policy,
+            script=script,
+            style=style + "".join(sprite.css() for sprite in sprites),
+            epochs=epochs,
+            file=name,
+            download=Markup(base64.b64encode(data).decode()),
+        )
     )

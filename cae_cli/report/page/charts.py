@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from cae_cli.errors import printable
+from cae_cli.statistics.interval import Interval
 
 WIDTH, HEIGHT = 420, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 24, 34
@@ -153,6 +154,39 @@ def meter(
         out.append(f'<path class="needle" d="M{x:.1f} 8l-4 -6h8z"/>')
         out.append(f'<path class="needle" d="M{x:.1f} 5V11"/>')
     return Markup("".join(out) + "</svg>")
+
+
+def forest(title: str, rows: Sequence[tuple[str, Interval]]) -> Markup:
+    """Differences with their 95 % intervals, one in each row, around a line at 0."""
+    ends = [(v.value - _margin(v), v.value + _margin(v)) for _, v in rows]
+    low, high = min(0.0, *(a for a, _ in ends)), max(0.0, *(b for _, b in ends))
+    room = 0.08 * (high - low) or 1.0
+    low, high = low - room, high + room
+    left, right, step = 300, 690, 20
+    height = 34 + step * len(rows) + 20
+
+    def at(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    out = [
+        f'<svg class="forest" viewBox="0 0 700 {height}" role="img" aria-label="{_text(title)}">',
+        f'<path class="zero" d="M{at(0):.1f} 20V{height - 22}"/>',
+    ]
+    for row, (name, found) in enumerate(rows):
+        y = 34 + step * row
+        a, b = ends[row]
+        kind = "c0" if found.excludes_zero else "c7"
+        out.append(f'<text class="end" x="{left - 10}" y="{y + 4}">{_text(name[:48])}</text>')
+        out.append(f'<path class="bar {kind}" d="M{at(a):.1f} {y}H{at(b):.1f}"/>')
+        out.append(f'<circle class="dot {kind}" cx="{at(found.value):.1f}" cy="{y}" r="4"/>')
+    for tick in _ticks(low, high):
+        x = at(tick)
+        out.append(f'<text class="tick mid" x="{x:.1f}" y="{height - 6}">{_short(tick)}</text>')
+    return Markup("".join(out) + "</svg>")
+
+
+def _margin(found: Interval) -> float:
+    return found.margin if math.isfinite(found.margin) else 0.0
 
 
 def points(title: str, places: NDArray[np.floating], labels: NDArray[np.generic] | None) -> Markup:

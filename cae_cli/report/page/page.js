@@ -44,3 +44,27 @@ for (const wipe of document.querySelectorAll("[data-wipe]")) {
   const pictures = document.getElementById(wipe.dataset.wipe);
   wipe.addEventListener("input", () => pictures.style.setProperty("--wipe", wipe.value));
 }
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (!head.textContent) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const rising = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const text = (row) => row.cells[column].textContent.trim();
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [text(a), text(b)];
+        const [p, q] = [parseFloat(x), parseFloat(y)];
+        const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+        return rising ? order : -order;
+      });
+      body.append(...rows);
+    });
+  });
+}
