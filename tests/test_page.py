@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 
 from cae_cli.report import figures, page
-from cae_cli.report.page import charts
+from cae_cli.report.figures.treatment import Panel
+from cae_cli.report.page import charts, sweep, treatment
 from cae_cli.report.page.content import SECTIONS
 from cae_cli.report.page.sprites import Sprite, picture, strip
+from cae_cli.report.sections import Column, Command, Section, Table, line
+from cae_cli.statistics.interval import Interval
+from cae_cli.system.guarded import guard
 from tests.pages import make_page_run, written
 from tests.test_figures import rewrite
 
@@ -257,3 +261,67 @@ def test_a_notebook_shows_the_same_page_in_a_frame(tmp_path):
     text = written(run)
     [frame] = Page(page.framed(run)).all("iframe")
     assert frame["srcdoc"] == text and "allow-same-origin" not in frame["sandbox"]
+
+
+# -- pages of sweeps and treatments --------------------------------------------------------------------
+
+
+def tile(name, href="", black=False, **arrays):
+    images = np.random.default_rng(0).random((6, 8, 8, 1), dtype=np.float32)
+    made = np.zeros_like(images) if black else images
+    return sweep.Tile(
+        (name, "12.3 dB"), href, **{"kernel": None, "images": images, "outputs": made, **arrays}
+    )
+
+
+def test_the_page_of_a_sweep_has_its_table_its_effects_and_a_link_to_each_run(tmp_path):
+    table = Table.of(
+        [Column("model"), Column("PSNR", unit="dB", right=True)], [("deep", "20.1"), ("<b>", "9")]
+    )
+    effects = {
+        "PSNR": [
+            ("model=deep instead of <b>", Interval(3.0, 0.5, 1.0, 3)),
+            ("x", Interval(0.1, 1, 2.0, 3)),
+        ]
+    }
+    jobs = [
+        tile("model=deep", "model%3Ddeep/report.html", kernel=np.ones((3, 3, 1, 4), np.float32)),
+        tile("failed: <script>", images=None, outputs=None),
+        tile(
+            "other size",
+            images=np.ones((2, 30, 20, 3), np.float32),
+            outputs=np.ones((2, 30, 20, 3), np.float32),
+        ),
+    ]
+    path = guard(tmp_path) / "report.html"
+    sweep.write(path, "sweep", ["2 jobs", Section("ranked", [table])], effects, jobs, {"jobs": 2})
+    parsed = Page(path.read_text())
+    assert "20.1" in parsed.text and "PSNR / dB" in parsed.text and "<b>" in parsed.text
+    links = [a["href"] for a in parsed.all("a") if not a["href"].startswith(("#", "data:"))]
+    assert links == ["model%3Ddeep/report.html"]
+    assert len(parsed.all("script")) == 1 and len(parsed.all("article")) == 3
+    bars = [a["class"] for a in parsed.all("path") if a.get("class", "").startswith("bar")]
+    assert bars == ["bar c0", "bar c7"]  # only the first interval excludes 0
+    assert len(parsed.all("i")) == 2
+
+
+def test_the_page_of_a_treatment_shows_the_same_images_before_and_after(tmp_path):
+    images = np.random.default_rng(0).random((8, 6, 6, 1), dtype=np.float32)
+    panels = [
+        Panel(
+            "before",
+            "the output is black",
+            False,
+            {"example_images": images, "example_outputs": 0 * images},
+        ),
+        Panel("after: loss=bce", "", True, {"example_images": images, "example_outputs": images}),
+        Panel("control: x=1", "no diagnosis", False, None),
+    ]
+    path = guard(tmp_path) / "report.html"
+    parts = [line(("fixed by loss=bce", "bold")), Command("cae train loss=bce")]
+    treatment.write(path, "treatment", parts, panels, {})
+    parsed = Page(path.read_text())
+    assert "fixed by loss=bce" in parsed.text and "✗ the output is black" in parsed.text
+    assert "✓ healthy" in parsed.text and "control:" not in parsed.text
+    assert [a["data-copy"] for a in parsed.all("button") if "data-copy" in a] == ["cae train loss=bce"]
+    assert len(parsed.all("i")) == 3 * 8 + 2 * 8  # images, before, after, and the wipe

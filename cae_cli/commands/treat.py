@@ -56,8 +56,9 @@ best run if a fix helped.
   --budget TIME           start no fix that would exceed TIME in total: 90s,
                           10m, 2h
   --seeds N               train each with N seeds, including the run itself, and
-                          print confidence intervals; default: {SEEDS} if all fixes take
-                          no more than the budget, or {DEFAULT_BUDGET:.0f} s without one, else 1
+                          print confidence intervals; default: {SEEDS} if all fixes
+                          take no more than the budget, or {DEFAULT_BUDGET:.0f} s without one,
+                          else 1
   --no-control            train no random controls, which halves the time
   --short                 only compare up to {MAX_CANDIDATES} fixes, including common ones, in
                           trainings of {SHORT_STEPS} steps each
@@ -290,14 +291,20 @@ def _show(session: Session, flags: argparse.Namespace) -> None:
     """Writes all files, and prints the table and the outcome."""
     screen = terminal.Screen()
     session.write()
+    parts = _parts(session, flags)
     if not flags.short:
         with screen.doing("drawing …"):
-            session.draw()
+            session.draw(parts)
     for one in session.failed:
         screen.say(f"! {one.run.folder} could not be trained: {one.reason}")
     if flags.json:
         _print_json(read_json(session.folder / FILE))
         return
+    terminal.show([*parts, terminal.folder(session.folder)])
+
+
+def _parts(session: Session, flags: argparse.Namespace) -> list[Part]:
+    """The table, the outcome, and how to repeat it."""
     results = session.record
     parts: list[Part] = [] if flags.short else [table(results.rows())]
     if results.shorts:
@@ -308,7 +315,7 @@ def _show(session: Session, flags: argparse.Namespace) -> None:
             line(results.reproduce, whole=True),
             Command(to_paste("cae", "train", "-cd", session.folder, f"experiment={results.outcome}")),
         ]
-    terminal.show([*parts, terminal.folder(session.folder)])
+    return parts
 
 
 def _short_table(shorts: Sequence[record.Short]) -> Table:

@@ -124,8 +124,10 @@ def show(sweep: Sweep) -> list[Part]:
 
 def _tile(folder: SweepFolder, job: Job, sheet: Sheet) -> page.Tile:
     """A job for the page of the sweep, with a link to its own page."""
-    own = folder.root / job.name / "report.html"
-    href = quote(f"{job.name}/report.html") if own.exists() else ""
+    href = ""
+    with contextlib.suppress(UserError):  # a file or a link where its folder belongs
+        if (folder.root / job.name / "report.html").exists():
+            href = quote(f"{job.name}/report.html")
     return page.Tile(sheet.lines, href, sheet.kernel, sheet.images, sheet.outputs)
 
 

@@ -13,8 +13,10 @@ from cae_cli.report import figures, terminal
 from cae_cli.report.figures.treatment import Panel
 from cae_cli.report.figures.treatment import treatment as picture
 from cae_cli.report.numbers import duration
+from cae_cli.report.page import treatment as page
+from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run
-from cae_cli.runs.json_files import write_json
+from cae_cli.runs.json_files import read_json, write_json
 from cae_cli.sweep import batch
 from cae_cli.sweep.batch import Batch, BatchRun
 from cae_cli.system.files import writing
@@ -26,6 +28,7 @@ from cae_cli.treatment.result import Result, result
 
 FILE = "treatment.json"
 PICTURE = "treatment.png"
+PAGE = "report.html"
 LONG_RUN = 2000  # steps from which on short trainings choose between fixes
 SHORT_STEPS = 200
 SHORT = (f"training.steps={SHORT_STEPS}", "training.snapshots=[]")
@@ -262,11 +265,13 @@ class Session:
             with (folder / f"{record.outcome}.yaml").atomic() as path:
                 path.write_text(record.experiment(), encoding="utf-8")
 
-    def draw(self) -> None:
-        """Draws treatment.png."""
+    def draw(self, parts: Sequence[Part]) -> None:
+        """Draws treatment.png and writes report.html, with what is shown on the screen."""
         panels = [_panel(title, one) for title, one in self.record.pictured().items()]
         with writing(self.folder):
             figures.write(picture(panels), self.folder / PICTURE)
+            name = f"treatment {self.folder.shown.name}"
+            page.write(self.folder / PAGE, name, parts, panels, read_json(self.folder / FILE))
 
 
 def _measured(one: Result) -> tuple[float, float]:
