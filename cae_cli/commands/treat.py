@@ -49,7 +49,7 @@ Tests the fixes that the diagnosis proposes: trains the run again with a fix,
 and with a random change of the same kind (random control). A fix that helps is
 kept, and the next one is tried on top of it, until the run is healthy. The run
 itself is not changed. A new folder below runs/treat/ holds all trainings, a
-table (treatment.json), a picture (treatment.png), and an experiment file of the
+table (treatment.json), a page (report.html), and an experiment file of the
 best run if a fix helped.
 
   --max-fixes N           try at most N fixes, one after the other; default 3
