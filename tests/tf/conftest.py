@@ -25,6 +25,9 @@ DIGITS = ("data=digits", "data.train=192", "model.filters=[8]", "training.epochs
 @pytest.fixture(autouse=True, scope="session")
 def tensorflow_as_in_a_process_of_its_own():
     """Before any test starts it otherwise, so that a run of this process has the bits of any other."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    started = eager is not None and eager.context()._initialized
+    assert not started, "a module of tests starts TensorFlow when it is imported, with other threads"
     backend.start(deterministic=True, mixed_precision=False)
     gc.freeze()  # every new network collects garbage, and need not look for it in TensorFlow's modules
 

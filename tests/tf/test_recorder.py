@@ -108,6 +108,7 @@ def test_the_table_lists_what_is_written():
     fills = {
         "look_std/<layer>": network.maps,
         "look_image_std/<layer>": network.maps,
+        "look_mean/<layer>": network.maps,
         "map_moves/<layer>": network.maps,
         "batches/<attribute>": BatchStatistics.__dataclass_fields__,
         "order/<attribute>": BatchOrder.__dataclass_fields__,
