@@ -46,7 +46,7 @@ EVERY_PART = [
     [
         ([], "encoder"),
         ([], "decoder"),
-        (EVERY_PART, "encoder"),
+        pytest.param(EVERY_PART, "encoder", marks=pytest.mark.soak),
         pytest.param(EVERY_PART, "decoder", marks=pytest.mark.soak),
     ],
     ids=["reference, encoder", "reference, decoder", "every part, encoder", "every part, decoder"],

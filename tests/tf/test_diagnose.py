@@ -57,6 +57,7 @@ def fitted(model, images, tmp_path, *, targets=None, **fit):
     return watch
 
 
+@pytest.mark.pictures
 def test_the_callback_sees_what_a_run_of_our_own_sees(glyphs, tmp_path):
     model = plain_network()
     before = model.get_weights()

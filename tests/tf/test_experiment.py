@@ -298,6 +298,7 @@ def test_early_stopping_describes_the_best_epoch(cae, tmp_path):
     )
 
 
+@pytest.mark.soak
 def test_the_collapse_of_the_plain_network_on_dark_digits_is_diagnosed(cae, shared, tmp_path):
     done = cae("train", "experiment=reference_1_baseline", "data=mnist", f"data.path={shared}/mnist.npz",
                "data.train=4096", "data.test=300", "training.epochs=1")  # fmt: skip
@@ -331,6 +332,7 @@ def test_the_default_network_learns_the_default_data(cae, tmp_path):
     assert quality["psnr"]["value"] > quality["mean_image_psnr"] + 3
 
 
+@pytest.mark.soak
 def test_photographs_are_split_by_file_and_learned(cae, shared, tmp_path):
     done = cae("train", "data=image_folder", f"data.path={shared}/photos", "data.patches=32",
                "data.train=1024", "training.epochs=2", "loss=ssim")  # fmt: skip

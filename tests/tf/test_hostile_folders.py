@@ -71,7 +71,7 @@ def test_the_names_are_those_of_a_run(smoke):
     assert left <= {"snapshots/epoch_0001.npz"}
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(names())))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(names()))[::3])
 def test_a_link_at_any_name_is_not_followed(here, number, name):
     """By four commands in turn; `make soak` tries all of them, in `test_anything_at_any_name`."""
     plant("link", here / RUN / name, here / "outside")
@@ -100,6 +100,7 @@ def test_a_file_in_place_of_a_folder_ends_a_training_with_one_line(here, name):
     assert done.code == 2 and f"{name} is a file, where a folder belongs" in done.err
 
 
+@pytest.mark.pictures
 def test_drawing_does_not_write_through_a_link(here):
     for name in ("filters", "curves.png"):
         plant("link", here / RUN / name, here / "outside")

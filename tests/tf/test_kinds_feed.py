@@ -247,7 +247,7 @@ def misplaced(name, *, wrong=True):
 @pytest.mark.parametrize(
     ("network", "name"),
     [
-        (strided, "planes as pixels"),
+        pytest.param(strided, "planes as pixels", marks=pytest.mark.soak),  # `test_reading` is quick
         pytest.param(dense, "pixels as planes", marks=pytest.mark.soak),
         pytest.param(pooled, "sides swapped", marks=pytest.mark.soak),
         pytest.param(strided, "Fortran's order", marks=pytest.mark.soak),

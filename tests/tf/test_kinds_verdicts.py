@@ -89,6 +89,7 @@ def test_a_code_that_tells_no_images_apart_yet_has_not_collapsed():
     assert "CAE301" not in codes(outcome)
 
 
+@pytest.mark.soak
 def test_an_output_that_went_black_has_collapsed():
     images, _ = archived("mnist", 1024)
     assert first_cause(diagnosed(pooled(SHAPE), images, epochs=6)) == "CAE301"
@@ -160,6 +161,7 @@ def test_enough_steps_are_not_remarked(capsys, tmp_path):
     assert "cannot tell" not in watch.report["diagnosis"]["verdict"]
 
 
+@pytest.mark.soak
 def test_photographs_that_are_explained_have_not_ended_too_early():
     outcome = diagnosed(strided((32, 32, 1)), patches(32), epochs=6)
     assert outcome.metrics.dynamics.slope > 0.032  # what counts elsewhere
@@ -179,6 +181,7 @@ def contradictions(outcome):
     ]
 
 
+@pytest.mark.soak
 def test_a_rate_that_is_larger_than_usual_is_not_ruled_out():
     images, _ = archived("mnist", 1024)
     outcome = diagnosed(pooled(SHAPE), images, optimizer=keras.optimizers.Adam(0.02), epochs=5)

@@ -45,6 +45,7 @@ def undisturbed(trained_once):
     return trained_once("digits", *DIGITS)[1]
 
 
+@pytest.mark.pictures
 def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, capfd):
     assert train("run", "training.epochs=2") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
@@ -57,6 +58,7 @@ def test_a_longer_training_is_the_one_that_was_planned_so(here, undisturbed, cap
     assert Run(here / "run").setup()["config"] == Run(undisturbed).setup()["config"]
 
 
+@pytest.mark.pictures
 def test_a_signal_leaves_no_part_of_a_file_and_a_damaged_checkpoint_costs_an_epoch(
     here, undisturbed, monkeypatch, capfd
 ):
@@ -76,6 +78,7 @@ def test_a_signal_leaves_no_part_of_a_file_and_a_damaged_checkpoint_costs_an_epo
     assert set(differences(undisturbed, here / "run")) <= {"report.html"}  # names the folder
 
 
+@pytest.mark.pictures
 def test_a_run_without_a_checkpoint_starts_again(here, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         interrupted_in(patch, 1)
@@ -151,6 +154,7 @@ def test_a_run_that_is_moved_or_removed_while_it_trains_says_so(here, monkeypatc
         assert cli.run(["resume", "moved"]) == 0
 
 
+@pytest.mark.soak
 def test_a_cosine_schedule_that_was_planned_shorter_is_reported(here, capsys):
     assert train("run", "training.epochs=2", "schedule=cosine") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0

@@ -102,6 +102,7 @@ def status(folder: Path) -> tuple[str, str]:
     return content["status"], content["reason"] or ""
 
 
+@pytest.mark.soak
 def test_a_crash_costs_one_job_and_failed_jobs_run_again(tmp_path):
     # A network that no memory holds, a rate at which the loss is not finite, a job that is killed
     # from outside, and behind all of them one that is well.
@@ -181,6 +182,7 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
     assert "5 jobs" in out and "Run the same command to resume" in err
 
 
+@pytest.mark.pictures
 def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_jobs(tmp_path):
     words = (*SMALL, "loss=mae", "seed=1,2", "hydra.launcher.n_jobs=2")
     here = tmp_path / "here"

@@ -155,7 +155,7 @@ EVERYTHING = [
     "overrides",
     [
         EVERYTHING,
-        ["model=attention", "loss=ssim"],
+        pytest.param(["model=attention", "loss=ssim"], marks=soak),
         pytest.param([], marks=soak),  # so are images in a file, and of floats
     ],
     ids=" ".join,

@@ -193,6 +193,7 @@ def test_the_edit_that_undoes_the_fault_is_the_proven_cause(few, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
 
 
+@pytest.mark.pictures
 def test_treat_writes_what_it_proved_and_leaves_the_model_alone(few, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(random_edits, "changes", lambda *_: iter(()))
     model = network(activity_regularizer=keras.regularizers.L1(10.0))
