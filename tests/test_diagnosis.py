@@ -488,6 +488,15 @@ def test_first_steps_that_are_small_are_no_low_rate_if_later_ones_are_not():
     assert "CAE208" not in codes(poor(healthy(), early_update=-4.2, last_update=-2.5))
 
 
+@pytest.mark.parametrize(("moves", "named"), [((0.02, 0.05, 0.3), False), ((0.001, 0.003, 0.3), True)])
+def test_first_steps_that_are_small_are_no_low_rate_if_those_after_them_move_the_maps(moves, named):
+    """As with momentum at a rate that suits it."""
+    hidden = tuple(layer(largest_move=move) for move in moves)
+    slow = poor(healthy(), early_update=-4.2, last_update=-4.0)
+    slow = replace(slow, layers=(*hidden, layer("output", 1)))
+    assert ("CAE208" in codes(slow)) == named
+
+
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_every_finding_names_its_evidence_and_a_way_out(code):
     config = {**CONFIG, "model": {**CONFIG["model"], "output_activation": "softmax"}}

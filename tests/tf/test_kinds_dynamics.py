@@ -203,6 +203,13 @@ def test_high_rates_that_kill_nothing_are_not(model, data, optimizer):
 
 
 @pytest.mark.soak
+def test_a_rate_whose_first_steps_are_tiny_is_not_too_low():
+    images = patches(32, 640, colour=True)
+    outcome = diagnosed(pooled(images.shape[1:]), images, optimizer=momentum(0.1), epochs=12)
+    assert "CAE208" in outcome.diagnosis.passed and outcome.metrics.quality.explained_variance > 0.8
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("model", "data"),
     [

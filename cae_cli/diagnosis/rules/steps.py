@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import (
     LITTLE_EXPLAINED,
@@ -295,10 +297,15 @@ class RateTooLow(_FirstSteps):
     problem = "the learning rate is too low"
     measured = (
         "median update ratio (log10) of the first eight steps, and of the last epoch if that is larger, "
-        "where the result is poor"
+        "where the result is poor and no step of the first 32 moved the maps of the median hidden layer "
+        "by 1/32 of their standard deviation"
     )
     threshold = -3.5
-    source = "Healthy runs have -2.1 to -1.8; Adam at 0.00001 has -4."
+    source = (
+        "Healthy runs have -2.1 to -1.8, and move maps by 0.04 and more; Adam at 0.00001 has -4, and "
+        "moves them by 0.0003 to 0.002. With momentum the first steps of healthy runs may be small."
+    )
+    least_move = 1 / 32  # 32 such steps may take the maps as far as they vary
 
     def check(self, case: Case) -> Finding | Skipped | None:
         if case.unrecorded:
@@ -307,6 +314,9 @@ class RateTooLow(_FirstSteps):
         if not math.isfinite(update):
             return self.skipped("the first steps were not recorded")
         if max(update, last) >= self.threshold or not case.poor:  # later steps may be larger
+            return None
+        moves = [layer.largest_move for layer in case.hidden]
+        if moves and np.median(moves) > self.least_move:  # NaN where it is not known
             return None
         return self.finding(
             f"each of the first steps changed the weights by {10**update:.2g} of their size",
