@@ -26,6 +26,12 @@ def test_what_a_saturated_sigmoid_does_to_a_loss_is_known_for_three():
     assert {n for n in LOSSES if of_loss(n)["needs_unit_outputs"]} == {"bce"}
 
 
+def test_cross_entropy_of_logits_takes_any_output_and_of_a_loss_of_ones_own_nothing_is_known():
+    for logits, needs in ((False, True), (True, False), (None, False)):
+        found = facts({"loss": {"name": "bce", "from_logits": logits}})
+        assert found["loss"]["needs_unit_outputs"] is needs
+
+
 def test_optimizers_work_at_the_rate_of_adam_unless_they_say_otherwise():
     rates = {n: facts({"optimizer": {"name": n}})["optimizer"]["usual_rate"] for n in OPTIMIZERS}
     assert {n: r for n, r in rates.items() if r != 0.001} == {"sgd": 0.1, "adadelta": 1.0}

@@ -63,6 +63,13 @@ LINEAR_OUTPUT = Fix(
     'activation="linear"  # in the last layer',
     edit="linear output",
 )
+SIGMOID_OUTPUT = Fix(
+    ("model.output_activation=sigmoid",),
+    "an output from 0 to 1 for each pixel",
+    SAFE,
+    'activation="sigmoid"  # in the last layer',
+    edit="sigmoid output",
+)
 ELU = Fix(
     ("model.activation=elu",),
     "a gradient below zero",

@@ -73,7 +73,9 @@ def diagnose_file(
     """
     with folder.running(), writing(folder.folder):
         with backend.quiet(folder.log):
-            measure_file(path, images, options, folder, {"rules": dict(rules)})
+            config = introspection.compile_config(path) if path.is_file() else {}
+            known = {**compiled_options(config), "rules": dict(rules)}
+            measure_file(path, images, options, folder, known)
         return experiment.report(folder)
 
 
@@ -197,9 +199,27 @@ def options_of(loss: Any, optimizer: str, rate: float | None) -> dict[str, Any]:
         rate: its learning rate; None: unknown.
     """
     options: dict[str, Any] = {"loss": {"name": name_of_keras_loss(loss)}}
+    if not isinstance(loss, str):
+        known = str(getattr(loss, "__module__", "")).startswith("keras.")
+        options["loss"]["from_logits"] = bool(getattr(loss, "from_logits", False)) if known else None
     if rate is not None:
         options["optimizer"] = {"name": optimizer.lower(), "learning_rate": rate}
     return options
+
+
+def compiled_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of its training, in the words of a config; {} where it names nothing of Keras.
+
+    Args:
+        config: of `introspection.compile_config`.
+    """
+    from cae_cli.external.training import compiled_as
+
+    found = compiled_as(config)
+    optimizer = found.get("optimizer")
+    name, rate = ("", None) if optimizer is None else (optimizer.kind.__name__, optimizer.rate)
+    options = options_of(found.get("loss"), name, rate)
+    return options if "loss" in found else {k: v for k, v in options.items() if k != "loss"}
 
 
 def span_of(images: NDArray[Any]) -> Span:

@@ -6,6 +6,7 @@ Only so do they compute on any CPU, and are they measured like all others.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from cae_cli.errors import UserError, printable
 from cae_cli.introspection.upgrade import NETWORKS, Config, parts
@@ -42,7 +43,7 @@ def channels_last(config: Config) -> Config:
 
 def _turned(layer: Config) -> list[Config]:
     """The layers that do the same with the channels last."""
-    name, options = layer.get("class_name"), layer["config"]
+    name, options = layer.get("class_name"), layer.get("config") or {}
     if name == "InputLayer":
         shape = list(options.get("batch_shape") or [])
         if len(shape) == 4:
@@ -57,7 +58,7 @@ def _turned(layer: Config) -> list[Config]:
     elif "data_format" in options:
         options["data_format"] = "channels_last"
     elif name in BY_AXIS:
-        axis = options.get("axis")
+        axis: Any = options.get("axis", -1)
         options["axis"] = (
             [LAST.get(x, x) for x in axis] if isinstance(axis, list) else LAST.get(axis, axis)
         )

@@ -70,14 +70,7 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
     if not path.is_file():
         raise UserError("there is no such file", where=path)
     stored = _checked(path)
-    try:
-        config = channels_last(upgraded(stored))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # arbitrary JSON
-        raise UserError(
-            "the description of the network is damaged",
-            where=path,
-            hint="Copy the file again, or save the model again with model.save('model.keras').",
-        ) from error
+    config = channels_last(_upgraded(stored, path))
     _refuse_names(config, path)
     if not unsafe:
         _refuse_code(config, path)
@@ -104,7 +97,18 @@ def compile_config(path: Path) -> dict[str, Any]:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("training_config")
             config = None if text is None else _parsed(text, path)
-    return config if isinstance(config, dict) else {}
+    return _upgraded(config, path) if isinstance(config, dict) else {}
+
+
+def _upgraded(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        return upgraded(config)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # arbitrary JSON
+        raise UserError(
+            "the description of the network is damaged",
+            where=path,
+            hint="Copy the file again, or save the model again with model.save('model.keras').",
+        ) from error
 
 
 @contextlib.contextmanager

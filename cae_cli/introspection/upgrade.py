@@ -75,6 +75,8 @@ def _options(name: str, options: Config) -> None:
     if name.startswith("SeparableConv"):
         for key in UNUSED:
             options.pop(key, None)
+    if options.get("reduction") == "auto":  # of losses; what Keras 3 does if nothing is said
+        del options["reduction"]
     policy = options.get("dtype")
     if isinstance(policy, dict) and str(policy.get("class_name")).startswith("Policy"):
         options["dtype"] = (policy.get("config") or {}).get("name")
@@ -114,7 +116,13 @@ def _calls(options: Config, layers: list[Config], nodes: list[Any]) -> None:
     outputs of functional networks alone. And Keras 2 had a list where there is only one image.
     """
     inner = {x.get("name"): x.get("class_name") for x in layers if x.get("class_name") in NETWORKS}
-    calls = [x for node in nodes if isinstance(node, list) for x in node if x[0] in inner]
+    calls = [
+        x
+        for node in nodes
+        if isinstance(node, list)
+        for x in node
+        if isinstance(x, list) and x[0] in inner
+    ]
     for key in ("input_layers", "output_layers"):
         ends = options.get(key) or []
         single = bool(ends) and isinstance(ends[0], str)

@@ -89,6 +89,7 @@ class Metrics:
             NaN without dropout.
         trained_on: the images that were measured were trained on, because there are no others.
         paired: the user said that inputs and targets differ, and gave both.
+        unit_loss: the loss is known, and defined for outputs in [0, 1] only.
     """
 
     quality: Quality
@@ -108,6 +109,7 @@ class Metrics:
     dropout_noise: float = math.nan
     trained_on: bool = False
     paired: bool = False
+    unit_loss: bool = False
 
     @property
     def flat(self) -> float:
@@ -172,6 +174,7 @@ def measure(
         dropout_noise=float(arrays.get("dropout_noise", math.nan)),
         trained_on=training.get("held_out") == "training",
         paired=training.get("paired") is True,
+        unit_loss=training["facts"]["loss"].get("needs_unit_outputs") is True,
     )
 
 

@@ -20,11 +20,15 @@ def facts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Args:
         config: the composed config as plain containers, or as much of it as is known: only the names
-            of loss and optimizer are read. An unknown name gets the defaults of the base class.
+            of loss and optimizer are read, and whether the loss takes logits. An unknown name gets the
+            defaults of the base class.
     """
     loss = LOSSES.get(config.get("loss", {}).get("name"), Loss)
+    found = {name: getattr(loss, name) for name in OF_LOSS}
+    # Cross-entropy of logits takes any number, and of a loss of somebody's own only the name is known.
+    found["needs_unit_outputs"] &= config.get("loss", {}).get("from_logits", False) is False
     optimizer = OPTIMIZERS.get(config.get("optimizer", {}).get("name"), Optimizer)
     return {
-        "loss": {name: getattr(loss, name) for name in OF_LOSS},
+        "loss": found,
         "optimizer": {"usual_rate": optimizer.usual_rate},
     }

@@ -11,7 +11,9 @@ import pytest
 from keras import layers
 
 from cae_cli.errors import UserError
-from cae_cli.introspection import introspect, load
+from cae_cli.external.model import compiled_options
+from cae_cli.introspection import compile_config, introspect, load
+from tests.conftest import called
 
 GLOROT = {"class_name": "GlorotUniform", "config": {"seed": None}}
 ZEROS = {"class_name": "Zeros", "config": {}}
@@ -228,6 +230,75 @@ def test_what_keras_says_after_the_description_is_shown(tmp_path):
         load(tmp_path / "old.h5")
     assert "Unrecognized keyword arguments passed to Conv2D: {'colour': 'red'}" in caught.value.what
     assert "config=" not in caught.value.what
+
+
+# How it was compiled
+
+
+def compiled(folder, suffix, loss, activation, optimizer="adam"):
+    image = keras.Input((16, 16, 1))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    x = layers.Conv2DTranspose(1, 3, strides=2, padding="same", activation=activation)(x)
+    model = keras.Model(image, x)
+    model.compile(optimizer, loss)
+    model.save(folder / f"model.{suffix}")
+    return compile_config(folder / f"model.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_loss_optimizer_and_rate_are_read_from_the_file(suffix, tmp_path):
+    config = compiled(tmp_path, suffix, "binary_crossentropy", "sigmoid", keras.optimizers.SGD(0.05))
+    found = compiled_options(config)
+    assert found["loss"]["name"] == "bce" and found["optimizer"]["name"] == "sgd"
+    assert found["optimizer"]["learning_rate"] == pytest.approx(0.05)
+
+
+def test_what_tensorflow_2_4_wrote_of_the_training_is_read(tmp_path):
+    compiled(tmp_path, "h5", "mse", "linear")
+    described = {
+            "loss": {
+                "class_name": "BinaryCrossentropy",
+                "config": {
+                    "reduction": "auto", "name": "binary_crossentropy", "from_logits": True,
+                    "label_smoothing": 0,
+                },
+            },
+            "metrics": None, "weighted_metrics": None, "loss_weights": None,
+            "optimizer_config": {
+                "class_name": "Adam",
+                "config": {
+                    "name": "Adam", "learning_rate": 0.5, "decay": 0.0, "beta_1": 0.9, "beta_2": 0.999,
+                    "epsilon": 1e-7, "amsgrad": False,
+                },
+            },
+    }  # fmt: skip
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file.attrs["training_config"] = json.dumps(described)
+    found = compiled_options(compile_config(tmp_path / "model.h5"))
+    assert found["loss"] == {"name": "bce", "from_logits": True}
+    assert found["optimizer"] == {"name": "adam", "learning_rate": 0.5}
+
+
+def test_of_a_file_that_names_no_training_nothing_is_known():
+    assert compiled_options({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "found"),
+    [
+        ("binary_crossentropy", "linear", True),
+        ("binary_crossentropy", "sigmoid", False),
+        (keras.losses.BinaryCrossentropy(from_logits=True), "linear", False),
+        ("mse", "linear", False),
+    ],
+)
+def test_a_linear_output_under_cross_entropy_is_found_in_a_file(loss, activation, found, tmp_path):
+    compiled(tmp_path, "keras", loss, activation)
+    images = np.random.default_rng(0).random((200, 16, 16, 1), np.float32)
+    np.savez(tmp_path / "x.npz", x_train=images)
+    done = called(tmp_path, "diagnose", "model.keras", "data=npz", "data.path=x.npz", "--json")
+    codes = [finding["code"] for finding in json.loads(done.out)["diagnosis"]["findings"]]
+    assert ("CAE215" in codes) is found
 
 
 # Channels first

@@ -16,6 +16,7 @@ from cae_cli.diagnosis.case import (
 )
 from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.diagnosis.rules.data import RANGES
 from cae_cli.diagnosis.rules.output import OutputCollapsed
 
 INF = math.inf
@@ -108,15 +109,43 @@ class OutputActivation(Rule):
             return None
         channels = case.network.image_shape[2]
         what = "a channel that is always 1" if channels == 1 else f"{channels} channels that sum to 1"
-        keras = 'activation="sigmoid"  # in the last layer'
-        why = "an output per pixel"
-        sigmoid = Fix(
-            ("model.output_activation=sigmoid",), why, Safety.SAFE, keras, edit="sigmoid output"
-        )
         return self.finding(
             f"the last layer has a softmax over {what}",
             Evidence("softmax over channels", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
-            fixes=(sigmoid,),
+            fixes=(fixes.SIGMOID_OUTPUT,),
+        )
+
+
+@RULES.add
+class OutputBeyondLoss(Rule):
+    """Keras clips such outputs to 0 and 1, where they have no gradient.
+
+    A pixel that leaves the range stays there, whatever the image shows.
+    """
+
+    code = "CAE215"
+    exact = True
+    problem = "the loss is not defined for what the network puts out"
+    severity = Severity.WARNING
+    measured = "whether binary cross-entropy is computed of outputs that are not bound to 0 to 1"
+    threshold = 0
+    source = "This holds by definition; with from_logits=True it is defined for every output."
+
+    def check(self, case: Case) -> Finding | Skipped | None:
+        activation = case.network.output_activation
+        if not case.metrics.unit_loss:
+            return None
+        if activation is None:
+            return self.skipped("the output activation is unknown")
+        low, high = RANGES.get(activation, (-INF, INF))
+        if low >= 0 and high <= 1:
+            return None
+        return self.finding(
+            f"the loss is binary cross-entropy, and the last activation is {activation}",
+            Evidence("outputs beyond the loss", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
+            fixes=(fixes.SIGMOID_OUTPUT,),
+            advice="or loss=keras.losses.BinaryCrossentropy(from_logits=True), with a sigmoid on what "
+            "the trained model puts out",
         )
 
 
