@@ -238,6 +238,16 @@ def test_inputs_and_targets_have_ranges_of_their_own(tmp_path):
 
 
 @pytest.mark.soak
+def test_a_model_that_rescales_what_it_is_given_is_healthy(tmp_path):
+    fashion, _ = scripts.archived("fashion_mnist", 1088)
+    inner = scripts.strided(fashion.shape[1:])
+    model = keras.Sequential([keras.layers.Rescaling(1 / 255), *inner.layers])
+    outcome, _ = denoised(255 * fashion, fashion, quiet(tmp_path), model=model, epochs=10)
+    assert scripts.first_cause(outcome) is None and "CAE103" in outcome.diagnosis.passed
+    assert outcome.metrics.quality.explained_variance > 0.7
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["salt and pepper", "half of the pixels"])
 def test_denoisers_of_real_images_are_healthy(kind, tmp_path):
     rng = np.random.default_rng(0)
