@@ -26,7 +26,24 @@ if TYPE_CHECKING:
 
     Work = Callable[[Path, Images, FileOptions, Run, Mapping[str, Any]], Outcome]
 
-MODELS = (".keras", ".h5", ".hdf5")
+MODELS = (".keras", ".h5", ".hdf5", ".json")
+JUDGE = "cae_cli.judge(encode=f, decode=g, images=x) diagnoses two functions that compute the model"
+KERAS_2 = (
+    'pip install tf_keras; TF_USE_LEGACY_KERAS=1 python -c "import tf_keras; '
+    "tf_keras.models.load_model('{name}').save('model.h5')\""
+)
+# Models that are no file of Keras: what they are, and the way that works.
+OTHERS = {
+    ".tflite": ("a model for TensorFlow Lite, which has no layers of Keras", JUDGE),
+    ".onnx": ("a model of ONNX, which has no layers of Keras", JUDGE),
+    ".pt": ("a model of PyTorch", JUDGE),
+    ".pth": ("a model of PyTorch", JUDGE),
+    ".pb": ("a part of a SavedModel", "save the whole folder again: " + KERAS_2),
+    ".index": ("a checkpoint, which has weights and no layers", "model.load_weights(…), then "
+               "model.save('model.keras')"),
+    ".ckpt": ("a checkpoint, which has weights and no layers", "model.load_weights(…), then "
+              "model.save('model.keras')"),
+}  # fmt: skip
 HELP = """\
   --latent LAYER          the layer whose output is the latent code, if it is
                           not detected
@@ -41,7 +58,19 @@ HELP = """\
 
 def is_model(path: Path) -> bool:
     """Whether a path names a model file rather than a run."""
-    return path.suffix.lower() in MODELS and not path.is_dir()
+    if path.is_dir():
+        return (path / "saved_model.pb").exists()
+    return path.suffix.lower() in (*MODELS, *OTHERS)
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises UserError for a model that is no file of Keras, with the way that works."""
+    if path.is_dir():
+        hint = "save it again as a file: " + KERAS_2.format(name=path.name)
+        raise UserError("a SavedModel is a graph without layers", where=path, hint=hint)
+    if path.is_file() and path.suffix.lower() in OTHERS:
+        what, hint = OTHERS[path.suffix.lower()]
+        raise UserError(f"this is {what}", where=path, hint=hint.format(name=path.parent.name))
 
 
 def work_on(
@@ -68,6 +97,7 @@ def work_on(
     from cae_cli import data
     from cae_cli.external import model
 
+    _refuse_others(path)
     if not path.is_file():
         raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
     if not any(key_of(word) == "data" for word in overrides):

@@ -25,7 +25,7 @@ from cae_cli.errors import UserError, printable
 from cae_cli.introspection.channels import channels_last
 from cae_cli.introspection.keras_internals import uncompiled, without_values
 from cae_cli.introspection.layers import Model
-from cae_cli.introspection.upgrade import parts, upgraded, with_layers
+from cae_cli.introspection.upgrade import OLD_LAYERS, parts, upgraded, with_layers
 from cae_cli.system import memory
 
 # Layers whose files hold code, or name code to run.
@@ -47,7 +47,8 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
     """Opens a saved model without running code from the file.
 
     Args:
-        path: a .keras, .h5 or .hdf5 file of a whole model.
+        path: a .keras, .h5 or .hdf5 file of a whole model, whichever of them its name says; or a .json
+            file of its layers, beside one with its weights.
         custom: a Python file with the classes that the model needs. It is run.
         unsafe: run code in the file.
 
@@ -61,7 +62,14 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
     import keras
 
     path = Path(path)
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix.lower() == ".json" and path.is_file():
+        with _joined(path) as whole:
+            try:
+                return load(whole, custom, unsafe=unsafe)
+            except UserError as error:
+                error.where = str(path)
+                raise
+    if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
         raise UserError(
             f"{printable(path.name)} is not a .keras, .h5 or .hdf5 file",
             where=path,
@@ -77,7 +85,8 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
     objects = {} if custom is None else _classes(Path(custom))
     if not unsafe:
         _refuse_foreign(config, {*objects, *keras.saving.get_custom_objects()}, path, custom)
-    with contextlib.nullcontext(path) if config == stored else _described(path, config) as file:
+    as_it_is = config == stored and path.suffix in (".keras", ".h5", ".hdf5") and _named_right(path)
+    with contextlib.nullcontext(path) if as_it_is else _described(path, config) as file:
         if not unsafe:
             with without_values():  # variables with shapes but no values take no memory
                 _opened(file, path, objects, custom, safe_mode=True)
@@ -90,8 +99,10 @@ def compile_config(path: Path) -> dict[str, Any]:
     Args:
         path: of a file that `load` accepts.
     """
+    if path.suffix.lower() == ".json":
+        return {}
     config = _checked(path).get("compile_config")
-    if path.suffix != ".keras":
+    if not _is_keras(path):
         import h5py
 
         with h5py.File(path, "r") as file:
@@ -111,14 +122,65 @@ def _upgraded(config: dict[str, Any], path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _is_keras(path: Path) -> bool:
+    """Whether a file is a .keras archive, whatever its name; by its name if it is neither."""
+    import h5py
+
+    return zipfile.is_zipfile(path) or (path.suffix.lower() == ".keras" and not h5py.is_hdf5(path))
+
+
+def _named_right(path: Path) -> bool:
+    return _is_keras(path) == (path.suffix == ".keras")
+
+
+@contextlib.contextmanager
+def _joined(path: Path) -> Iterator[Path]:
+    """A file of the layers in a .json file and the weights beside it, for the time of the block.
+
+    Raises:
+        UserError: there is not exactly one file that may have the weights.
+    """
+    import h5py
+
+    names = [f"{path.stem}{end}" for end in (".weights.h5", ".h5", "_weights.h5", ".hdf5")]
+    beside = [path.with_name(name) for name in names]
+    found = [other for other in beside if other.is_file()] or sorted(path.parent.glob("*.h5"))
+    if len(found) != 1 or not h5py.is_hdf5(found[0]):
+        raise UserError(
+            f"{printable(path.name)} has the layers of the model and no weights",
+            where=path,
+            hint=f"Put the weights beside it as {path.stem}.weights.h5, or save both with "
+            "model.save('model.keras').",
+        )
+    with path.open("rb") as file:
+        text = file.read(LARGEST_CONFIG + 1)  # longer ones are refused
+    try:
+        config = {"module": "keras", "registered_name": None, **_parsed(text, path)}
+    except ValueError as error:
+        raise UserError("the file is no description of a network", where=path, hint=AGAIN) from error
+    with tempfile.TemporaryDirectory(prefix="cae_model_") as folder, h5py.File(found[0], "r") as weights:
+        whole = Path(folder) / "model.keras"
+        if "layers" in weights or OLD_LAYERS in weights:  # as save_weights of Keras 3 writes them
+            with zipfile.ZipFile(whole, "w") as archive:
+                archive.writestr("metadata.json", "{}")
+                archive.writestr("config.json", json.dumps(config))
+                archive.write(found[0], "model.weights.h5")
+        else:
+            whole = whole.with_suffix(".h5")
+            with h5py.File(whole, "w") as joined:
+                joined.attrs["model_config"] = json.dumps(config)
+                weights.copy(weights["/"], joined, "model_weights")
+        yield whole
+
+
 @contextlib.contextmanager
 def _described(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
     """A copy of a model file with another description of the network, for the time of the block."""
     import h5py
 
     with tempfile.TemporaryDirectory(prefix="cae_model_") as folder:
-        copied = Path(folder) / f"model{path.suffix}"
-        if path.suffix == ".keras":
+        copied = Path(folder) / ("model.keras" if _is_keras(path) else "model.h5")
+        if _is_keras(path):
             with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copied, "w") as other:
                 for name in archive.namelist():
                     content = archive.read(name)
@@ -189,7 +251,7 @@ def _checked(path: Path) -> Any:
     # Keras reads the file into memory and then creates the weights.
     memory.check(2 * size, "the model", path, "a machine with more memory")
     try:
-        if path.suffix == ".keras":
+        if _is_keras(path):
             with zipfile.ZipFile(path) as archive:
                 _check_members(archive, size, path)
                 config = _parsed(archive.read("config.json"), path)

@@ -222,6 +222,7 @@ def test_functions_between_the_layers_are_named_as_what_they_are(tmp_path):
 
 def test_what_keras_says_after_the_description_is_shown(tmp_path):
     described, model = network("sequential")
+    described = json.loads(json.dumps(described))
     described["config"]["layers"][1]["config"]["colour"] = "red"
     model.save(tmp_path / "old.h5")
     with h5py.File(tmp_path / "old.h5", "r+") as file:
@@ -342,3 +343,67 @@ def test_a_layer_that_is_not_known_with_the_channels_last_is_named(tmp_path):
     model.save(tmp_path / "model.keras")
     with pytest.raises(UserError, match=r"its layer bent \(PReLU\) is not known with the channels last"):
         load(tmp_path / "model.keras")
+
+
+# Other forms
+
+
+def small(folder):
+    model = network("sequential")[1]
+    model.save(folder / "model.keras")
+    model.save(folder / "model.h5")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("model.keras", "MODEL.KERAS"), ("model.h5", "MODEL.H5"),
+        ("model.h5", "other.keras"), ("model.keras", "other.h5"),
+    ],
+)  # fmt: skip
+def test_a_file_is_opened_by_its_content_whatever_its_name(content, name, tmp_path):
+    model = small(tmp_path)
+    (tmp_path / content).rename(tmp_path / name)
+    check_same(tmp_path / name, model)
+
+
+@pytest.mark.parametrize("form", ["sequential", "functional models"])
+def test_layers_in_json_are_joined_with_the_weights_beside_them(form, tmp_path):
+    described, model = network(form)
+    model.save_weights(tmp_path / "new.weights.h5")
+    (tmp_path / "new.json").write_text(model.to_json())
+    check_same(tmp_path / "new.json", model)
+    model.save(tmp_path / "whole.h5")
+    with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "old_weights.h5", "w") as file:
+        for name, value in whole["model_weights"].attrs.items():
+            file.attrs[name] = value
+        for name in whole["model_weights"]:
+            whole.copy(f"model_weights/{name}", file)
+    (tmp_path / "old.json").write_text(json.dumps(described))
+    check_same(tmp_path / "old.json", model)
+
+
+def test_layers_in_json_without_weights_are_refused(tmp_path):
+    (tmp_path / "model.json").write_text(network("sequential")[1].to_json())
+    with pytest.raises(UserError, match="has the layers of the model and no weights") as caught:
+        load(tmp_path / "model.json")
+    assert "model.weights.h5" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "way"),
+    [
+        ("model.tflite", "TensorFlow Lite", "cae_cli.judge("), ("model.onnx", "ONNX", "cae_cli.judge("),
+        ("model.pt", "PyTorch", "cae_cli.judge("), ("best.ckpt", "a checkpoint", "load_weights"),
+        ("folder", "a SavedModel is a graph", "tf_keras.models.load_model('folder').save('model.h5')"),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_of_keras_is_refused_with_the_way_that_works(name, said, way, tmp_path):
+    if name == "folder":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(b"")
+    else:
+        (tmp_path / name).write_bytes(b"x")
+    done = called(tmp_path, "diagnose", name, "data=npz", "data.path=x.npz")
+    assert done.code == 2 and said in done.err and way in " ".join(done.err.split())
