@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cae_cli.diagnosis import RULES, diagnose, health
+from cae_cli.diagnosis import RULES, Severity, diagnose, health
 from cae_cli.report import terminal
 from cae_cli.report.sections import Column, Command, Section, Table, as_csv, line, markdown, table_lines
 from cae_cli.report.summary import summary
@@ -135,9 +135,20 @@ def test_colours_are_for_terminals_without_no_color(monkeypatch, tty, no_color, 
         assert "\x1b" not in text and PARTS[0] in text.splitlines()  # a pipe wraps nothing
 
 
-def summary_of(metrics, **options):
+def summary_of(metrics, *, verbose=True, **options):
     verdict = diagnose(metrics, {**CONFIG, **options})
-    return verdict, summary(metrics, verdict, "test", ["cae", "train"])
+    return verdict, summary(metrics, verdict, "test", ["cae", "train"], verbose=verbose)
+
+
+@pytest.mark.parametrize("code", [None, *CASES])
+def test_a_summary_fits_on_a_screen(code):
+    """Of 80 columns and 24 lines, of which the page and the folder take two."""
+    metrics = healthy() if code is None else CASES[code][0]
+    verdict, parts = summary_of(metrics, verbose=False)
+    lines = terminal.as_text(parts, 80).rstrip().splitlines()
+    shown = [f for f in verdict.findings if f.consequence_of is None and f.severity is not Severity.NOTE]
+    assert len(lines) <= 22 + 12 * max(0, len(shown) - 1), "\n".join(lines)
+    assert "summary diagnosis: " in lines[1]
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -145,7 +156,7 @@ def summary_of(metrics, **options):
 def test_tables_of_a_summary_fit_narrow_terminals(code, width):
     metrics = healthy() if code is None else CASES[code][0]
     _, parts = summary_of(metrics)
-    sections = [part for part in parts if isinstance(part, Section)]
+    sections = [part for part in parts if isinstance(part, Section)][:3]
     assert [part.title.split(" (")[0] for part in sections] == [
         "Baselines",
         "Layers",

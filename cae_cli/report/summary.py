@@ -10,12 +10,13 @@ from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.diagnosis.trials import Trials
-from cae_cli.errors import to_paste
+from cae_cli.errors import counted, to_paste
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
 from cae_cli.report.trials import section as of_trials
 
+MOST_CODES = 6  # of other causes, in a line
 SHOWN_IN_FULL = 2  # findings, so that a typical summary fits on a screen
 MARKS = {Severity.ERROR: "✗ error", Severity.WARNING: "! warning", Severity.NOTE: "· note"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
@@ -40,7 +41,8 @@ def summary(
         command: arguments of the command line that train the run again; none for a model that this
             tool did not train.
         trials: short trainings with fixes, if there were some.
-        verbose: every number, every finding in full, rules by code and problem.
+        verbose: every number, every finding in full, rules by code and problem; else what fits on a
+            screen of 24 lines in a typical run.
     """
     parts: list[Part] = ["", verdict(diagnosis), _score(metrics), ""]
     if trials is not None:
@@ -52,9 +54,9 @@ def summary(
         ),
         "",
     ]
-    if metrics.layers:
+    if verbose and metrics.layers:
         parts += [Section("Layers", [_layers(metrics, diagnosis.thresholds)]), ""]
-    if (tests := _perturbation_tests(metrics)).shown():
+    if verbose and (tests := _perturbation_tests(metrics)).shown():
         parts += [Section("Perturbation tests", [tests]), ""]
     if verbose:
         parts += [Section("Other metrics", [_others(metrics)]), ""]
@@ -85,8 +87,8 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
     q, perturbation = metrics.quality, metrics.perturbation
     rows: list[tuple[str, str, str, str, str]] = []
 
-    def baseline(name: str, explained: float | None) -> None:
-        if explained is not None and math.isfinite(explained):
+    def baseline(name: str, explained: float | None, *, shown: bool = verbose) -> None:
+        if shown and explained is not None and math.isfinite(explained):
             rows.append((name, "", "", "", share(explained)))
 
     baseline(f"principal components ({metrics.network.latent_values:,})", perturbation.projection)
@@ -94,15 +96,13 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
     psnr, ssim = with_margin(q.psnr.value, q.psnr.margin, 2), with_margin(q.ssim.value, q.ssim.margin, 3)
     rows.append(("this network", psnr, ssim, number(q.mse.value, 5), share(q.explained_variance)))
     baseline("  on training images", q.train_explained_variance)
-    baseline("frozen random encoder", metrics.frozen)
-    baseline("linear decoder", perturbation.linear)
-    if verbose or perturbation.grey > 0:
-        baseline("flat grey image", perturbation.grey)
+    baseline("frozen random encoder", metrics.frozen, shown=True)
+    baseline("linear decoder", perturbation.linear, shown=True)
+    baseline("flat grey image", perturbation.grey, shown=verbose or perturbation.grey > 0)
     psnr, ssim = number(q.mean_image_psnr, 2), number(q.mean_image_ssim, 3)
     rows.append(("mean image", psnr, ssim, number(q.mean_image_mse, 5), share(0.0)))
-    if verbose:
-        baseline("mean latent code", perturbation.mean_latent)
-        baseline("latent code of zeros", perturbation.zero_latent)
+    baseline("mean latent code", perturbation.mean_latent)
+    baseline("latent code of zeros", perturbation.zero_latent)
     baseline("black image", 1 - q.black_mse / q.mean_image_mse if q.mean_image_mse else None)
     columns = [
         Column("model"),
@@ -256,18 +256,22 @@ def findings(
         if finding.consequence_of and not verbose:
             continue  # named with its cause
         full += 1
-        in_full = verbose or all_in_full or full <= SHOWN_IN_FULL
+        first = full == 1 or finding.severity is not Severity.NOTE
+        in_full = verbose or all_in_full or (full <= SHOWN_IN_FULL and first)
         parts += _finding(finding, command, in_full=in_full, verbose=verbose)
         follow = [f.code for f in diagnosis.findings if f.consequence_of == finding.code]
         if follow and not verbose:
             parts.append(line(f"consequences: {', '.join(follow)}", indent=INDENT))
     if diagnosis.findings:
         parts.append("")
+    reasons = dict.fromkeys(skipped.reason for skipped in diagnosis.skipped)
     notes = [
         f"not checked ({reason}): "
         + ", ".join(_named(s.code, verbose) for s in diagnosis.skipped if s.reason == reason)
-        for reason in dict.fromkeys(skipped.reason for skipped in diagnosis.skipped)
+        for reason in reasons
     ]
+    if not verbose and len(reasons) > 1:
+        notes = [f"{counted(len(diagnosis.skipped), 'rule')} not checked; --verbose says why"]
     if diagnosis.disabled:
         notes.append(f"disabled: {', '.join(diagnosis.disabled)}")
     if verbose:
@@ -311,7 +315,10 @@ def _finding(
         ("not checked, or found too", finding.open),
     ):
         if others:
-            yield line(f"{what}: {', '.join(_named(code, verbose) for code in others)}", indent=INDENT)
+            codes = ", ".join(_named(code, verbose) for code in others)
+            if not verbose and len(others) > MOST_CODES:
+                codes = f"{', '.join(others[:MOST_CODES])} and {len(others) - MOST_CODES} more"
+            yield line(f"{what}: {codes}", indent=INDENT)
 
 
 def _named(code: str, verbose: bool) -> str:
