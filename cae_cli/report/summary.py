@@ -293,7 +293,9 @@ def _finding(
     yield line(finding.message, indent=INDENT)
     for evidence in finding.evidence if verbose else finding.evidence[:1]:
         picture = (
-            f"; see {finding.picture}" if finding.picture and evidence is finding.evidence[0] else ""
+            f"; see {finding.picture}"
+            if verbose and finding.picture and evidence is finding.evidence[0]
+            else ""
         )
         yield line(f"{evidence}{picture}", indent=INDENT)
     # Without a command of this tool there is a script of the user's own: fixes in the words of Keras.
