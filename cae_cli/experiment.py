@@ -265,11 +265,12 @@ def train(
         screen.say(f"stopped early: the weights are those of epoch {history.best_epoch}, the best one")
     with screen.doing("measuring …"):
         folder.write_arrays(folder.snapshot(history.left_at), probe.snapshot())
+        passed = history.epochs[-1].step * options.batch_size
         write_results(
             folder,
             images,
             statistics,
-            {**probe.record(), **recorder.record()},
+            {**probe.record(passed), **recorder.record()},
             plain(config),
             network=autoencoder.facts(),
             weights=autoencoder.weight_count,

@@ -404,7 +404,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self._known is None or self._splits:
             self.images = self._passed() if self._known is None else self._split_off(*self._known)
             self.probe.use(self.images)
-        arrays = {**self.probe.record(), **recorder.record()}
+        arrays = {**self.probe.record(self._step * recorder.batch_size), **recorder.record()}
         arrays["dynamics/held_out_losses"] = self._held_out_losses()
         if self._earlier:  # the losses since then are no course of a training
             arrays["dynamics/losses"] = np.zeros(0, np.float32)

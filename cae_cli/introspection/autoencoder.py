@@ -103,6 +103,15 @@ class Autoencoder:
             sum(size_of(x.shape) for x in (*step.inputs, *step.outputs)) for step in self._graph.steps
         )
 
+    @property
+    def products_per_image(self) -> int:
+        """Multiply-adds for one image: weights times positions of the smaller of input and output."""
+        return sum(
+            sum(size_of(w.shape) for w in weights_of(step.operation))
+            * min(size_of(x.shape[1:-1]) for x in (*step.inputs, *step.outputs))
+            for step in self._graph.steps
+        )
+
     def kernels(self) -> dict[str, Any]:
         """Kernels by convolution, (kernel, kernel, inputs, filters), copies.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float
+from cae_cli.introspection.budget import Sample
 from cae_cli.metrics.latent import latent_use
 from cae_cli.metrics.network import Network
 from cae_cli.metrics.perturbation import NOISE, linear_mse, noise_response, noise_signs
@@ -40,6 +41,7 @@ class Behaviour:
         decode: from images, which feed skip connections only, and latent codes to images.
         informative: from images to `metrics.latent.informative`.
         training_mode: from inputs and images to the error of each image in training mode, or NaN.
+        sample: how many images are measured; None: as `most`.
     """
 
     images: Images
@@ -50,14 +52,16 @@ class Behaviour:
     decode: Callable[[Array, Array], Array]
     informative: Callable[[Array], float]
     training_mode: Callable[[Array, Array], Array]
+    sample: Sample | None = None
 
     def record(self) -> dict[str, NDArray[Any]]:
         """Those arrays in the table at the top of `introspection.probe` that need no weights."""
         held_out, train = self.images.held_out, self.images.train
         given, train_given = self.images.held_out_given, self.images.given
         mean = mean_image(train)
-        reconstruction = self._score(given, held_out, mean)
-        few = slice(TRAIN_IMAGES)
+        sample = self._sample
+        reconstruction = self._score(given[: sample.scored], held_out[: sample.scored], mean)
+        few = slice(sample.trained)
         training = self._score(train_given[few], train[few], mean, with_ssim=False)
         chosen = _best_median_worst(reconstruction["mse"])
         examples = as_float(given[:EXAMPLES])
@@ -73,6 +77,10 @@ class Behaviour:
             "train_mse": training["mse"],
             "train_mean_mse": training["mean_mse"],
         }
+
+    @property
+    def _sample(self) -> Sample:
+        return self.sample or most(self.images, self.network)
 
     def _score(
         self,
@@ -111,10 +119,9 @@ class Behaviour:
 
     def _perturbation(self) -> dict[str, NDArray[Any]]:
         """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
-        largest = max(self.network.latent_values, self.network.image_values)
-        count = int(np.clip(MOST_LATENT_VALUES // largest, EXAMPLES, MAP_IMAGES))
         images, given = (
-            as_float(part[:count]) for part in (self.images.held_out, self.images.held_out_given)
+            as_float(part[: self._sample.perturbed])
+            for part in (self.images.held_out, self.images.held_out_given)
         )
         signs = noise_signs(images.shape)
         # One permutation for all images: it permutes their mean too and leaves V unchanged.
@@ -192,14 +199,26 @@ class Behaviour:
         same = self.images.given is self.images.train
         held_out, trained = linear_mse(
             train,
-            (images, train),
+            (images, train[: self._sample.trained]),
             self.network.latent_grid,
             given=train_given,
-            given_measured=(given, train_given),
+            given_measured=(given, train_given[: self._sample.trained]),
             means=(mean, mean if same else mean_image(self.images.given)),
         )
         projected = projection_mse(train, (images,), self.network.latent_values)[0]
         return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}
+
+
+def most(images: Images, network: Network) -> Sample:
+    """The sample without a budget: the memory bounds what is kept at once."""
+    held_out, train = len(images.held_out), len(images.train)
+    kept = MOST_LATENT_VALUES // max(network.latent_values, network.image_values)
+    return Sample(
+        scored=held_out,
+        trained=min(train, TRAIN_IMAGES),
+        perturbed=min(held_out, int(np.clip(kept, EXAMPLES, MAP_IMAGES))),
+        mapped=min(held_out, MAP_IMAGES),
+    )
 
 
 def squares(difference: Array) -> Array:

@@ -44,6 +44,7 @@ images are perturbed alike, and the output is compared with the images.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,14 +56,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
-from cae_cli.introspection import Autoencoder, views
+from cae_cli.introspection import Autoencoder, budget, views
 from cae_cli.introspection.behaviour import (
     EXAMPLES,
-    MAP_IMAGES,
     MOST_LATENT_VALUES,
     TRAIN_IMAGES,
     Behaviour,
     mean_image,
+    most,
     squares,
 )
 from cae_cli.introspection.layers import from_keras, is_a, size_of
@@ -75,6 +76,8 @@ from cae_cli.metrics.network import network
 
 Array = NDArray[np.float32]
 
+logger = logging.getLogger(__name__)
+
 WATCHED = 128  # images whose maps are measured repeatedly while training runs
 FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
 # values of these maps
@@ -85,6 +88,8 @@ SEEN_VARIANCE = 0.002  # of that of the images: what dropout draws below it is n
 REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
 MOST_REINITIALIZED = 2**25  # weights drawn for it per layer
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
+FEWEST_ABLATED = 4  # filters of a layer, or none
+MUCH_SHOWN = 0.5  # share of what is only shown that must be affordable for a linear probe of labels
 
 
 def kept_bytes(autoencoder: Autoencoder, examples: int = EXAMPLES) -> int:
@@ -122,6 +127,7 @@ class Probe:
         self.autoencoder = autoencoder
         self.use(images)
         self.network = network(autoencoder.facts())
+        self.sample = most(images, self.network)
         self.initial_kernels = autoencoder.kernels() if untrained else {}
         self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
         self.fitting = fitting or images_that_fit(autoencoder.bytes_per_image)
@@ -139,8 +145,14 @@ class Probe:
         with unchanged(self.autoencoder.model):
             return {**kernels, "outputs": self.reconstruct(self.examples)}
 
-    def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays in the table at the top of this file."""
+    def record(self, trained: int = 0) -> dict[str, NDArray[Any]]:
+        """The arrays in the table at the top of this file.
+
+        Args:
+            trained: images that the training passed, each as often as it did: a long one may be
+                measured longer, see `introspection.budget`.
+        """
+        self.sample = self._affordable(trained)
         with unchanged(self.autoencoder.model), np.errstate(all="ignore"):  # networks that diverged
             return self._record()
 
@@ -160,6 +172,19 @@ class Probe:
             ),
         }
 
+    def _affordable(self, trained: int) -> budget.Sample:
+        affordable = budget.passes(self.autoencoder.products_per_image, trained)
+        shown = ABLATED_FILTERS * self._ablated_images
+        shown += 2 * views.passes(self.images.shape, len(self.images.held_out))
+        if self.images.train_labels is not None:
+            shown += TRAIN_IMAGES + LABELLED
+        sample = budget.within(most(self.images, self.network), affordable, shown)
+        if sample.shown < 1:
+            logger.info(
+                "measured on fewer images, as the network is large and its training short: %s", sample
+            )
+        return sample
+
     def _behaviour(self) -> Behaviour:
         return Behaviour(
             images=self.images,
@@ -170,6 +195,7 @@ class Probe:
             decode=self._decode,
             informative=self._informative,
             training_mode=self._in_training_mode,
+            sample=self.sample,
         )
 
     def reconstruct(self, images: Array) -> Array:
@@ -272,7 +298,7 @@ class Probe:
         images = self.images
         labels = images.validation_labels if images.test is None else images.test_labels
         largest = max(self.network.latent_values, self.network.image_values)
-        if images.train_labels is None or labels is None:
+        if images.train_labels is None or labels is None or self.sample.shown < MUCH_SHOWN:
             return {}
         if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_LATENT_VALUES:
             return {}
@@ -324,6 +350,7 @@ class Probe:
             decode=self._decode,
             batch=self.batch,
             windows=self.autoencoder.windows(),
+            share=self.sample.shown,
         )
         arrays = views.both(functions, self.images, spreads, self._untrained)
         return {f"view/{name}": array for name, array in arrays.items()}
@@ -370,11 +397,14 @@ class Probe:
         autoencoder = self.autoencoder
         layers = [key.removeprefix("map_std/") for key in stds]
         sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
-        count = max(EXAMPLES, min(64, ABLATED_PIXELS // (self.images.shape[0] * self.images.shape[1])))
         images, given = (
-            as_float(part[:count]) for part in (self.images.held_out, self.images.held_out_given)
+            as_float(part[: self._ablated_images])
+            for part in (self.images.held_out, self.images.held_out_given)
         )
         ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
+        each = int(max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(layers))) * self.sample.shown)
+        if each < FEWEST_ABLATED:
+            return {f"utility/{name}": np.full(size, np.nan, np.float32) for name, size in sizes.items()}
         means = self._map_means(given)
         keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
         variance = float(np.mean(squares(images - mean_image(self.images.train))))
@@ -387,7 +417,6 @@ class Probe:
 
         whole = error(keep)
         explained = variance - whole
-        each = max(4, ABLATED_FILTERS // max(1, len(layers)))
         arrays = {}
         for name, std in zip(layers, stds.values(), strict=True):
             utilities = np.full(len(std), np.nan, np.float32)
@@ -399,6 +428,11 @@ class Probe:
                 without[0, filter_] = 0
                 utilities[filter_] = (error({**keep, name: without}) - whole) / explained
         return arrays
+
+    @property
+    def _ablated_images(self) -> int:
+        h, w, _ = self.images.shape
+        return max(EXAMPLES, min(64, ABLATED_PIXELS // (h * w)))
 
     def _traced(self, function: Callable[[Any], Any]) -> Callable[[Array], Any]:
         """A function of images, traced once for batches of any size."""
@@ -446,7 +480,7 @@ class Probe:
     def _maps(self) -> dict[str, NDArray[Any]]:
         """Feature maps of the examples, and their spread over more images."""
         arrays: dict[str, NDArray[Any]] = {}
-        spreads = self._spreads(self.images.held_out_given[:MAP_IMAGES])
+        spreads = self._spreads(self.images.held_out_given[: self.sample.mapped])
         for name, maps in _joined(list(self._map_batches(self.examples))).items():
             std, image_std = spreads[name].std(), spreads[name].image_std()
             inactive = map_health(std, image_std).inactive

@@ -48,6 +48,7 @@ MOST_SIDE = 64  # pixels of a picture
 PATCH_SIDE = 24  # pixels of a patch
 THUMBNAIL_SIDE = 28
 PATCHES = 9  # of each filter
+FEWEST = 32  # images, where the budget ends
 IMAGES = 2048  # that are searched for patches
 MOST_PIXELS = 2**21  # of these images, and of the gratings
 MOST_FILTERS, MOST_TILES = 32, 192  # filters of a layer, and of all layers, that are looked at
@@ -57,6 +58,17 @@ ATOMS, DIRECTIONS, STEPS, NEIGHBOURS = 32, 4, 7, 5
 REACH = 2.0  # standard deviations of a latent channel or direction
 ANGLES, PERIODS, PHASES = 12, 6, 4  # of the gratings; fewer of large images
 EXAMPLES = 8
+LEAST_SHARE = 0.1  # for the untrained network, which takes as long as the trained one
+
+
+def passes(shape: tuple[int, int, int], held_out: int) -> int:
+    """Passes of one image that the arrays of a network take, about."""
+    return _searched(shape[:2], held_out) + ANGLES * PERIODS * PHASES + CODES + ATOMS
+
+
+def _searched(sides: tuple[int, ...], held_out: int) -> int:
+    """Images that are searched for patches."""
+    return min(held_out, max(PATCHES, min(IMAGES, MOST_PIXELS // (sides[0] * sides[1]))))
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Network:
         encode: images to latent codes.
         decode: images, which feed skip connections only, and latent codes to outputs.
         batch: images at a time.
+        share: of the images that may be looked at, 0 to 1; few gratings below 1.
         windows: what a value of each layer's map sees of the image; None where that is not known.
     """
 
@@ -76,6 +89,11 @@ class Network:
     decode: Callable[[Array, Array], Array]
     batch: int
     windows: Mapping[str, tuple[Window, Window] | None]
+    share: float = 1.0
+
+    def some(self, count: int) -> int:
+        """So many images of ``count``."""
+        return min(count, max(FEWEST, int(self.share * count)))
 
 
 def of_network(
@@ -116,7 +134,7 @@ def patches(
         images: (n, h, w, c), of which the first are searched.
         shown: filters by layer.
     """
-    count = max(PATCHES, min(IMAGES, MOST_PIXELS // (images.shape[1] * images.shape[2])))
+    count = network.some(_searched(images.shape[1:3], len(images)))
     best: dict[str, list[tuple[Array, Array]]] = {name: [] for name in shown}
     shapes: dict[str, tuple[int, int]] = {}
     for start in range(0, min(count, len(images)), network.batch):
@@ -198,7 +216,7 @@ def tuning(
         shape: (h, w, c) of an image.
         shown: filters by layer.
     """
-    angles, periods, gratings = grating_images(shape)
+    angles, periods, gratings = grating_images(shape, few=network.share < 1)
     flat = {
         name: np.asarray(m) for name, m in network.maps(np.full((1, *shape), 0.5, np.float32)).items()
     }
@@ -228,20 +246,21 @@ def tuning(
     return arrays
 
 
-def grating_images(shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
+def grating_images(shape: tuple[int, int, int], *, few: bool = False) -> tuple[Array, Array, Array]:
     """Sinusoidal gratings around a mean of 0.5, in all channels alike.
 
     An angle is that of the bars, counterclockwise from horizontal as seen on a screen.
 
     Args:
         shape: (h, w, c) of an image; of large ones there are fewer gratings.
+        few: as of large ones.
 
     Returns:
         Angles in degrees, periods in pixels, and the images (angles * periods * phases, h, w, c).
     """
     h, w, c = shape
     angles, periods, phases = ANGLES, PERIODS, PHASES
-    if angles * periods * phases * h * w > 2 * MOST_PIXELS:
+    if few or angles * periods * phases * h * w > 2 * MOST_PIXELS:
         angles, periods, phases = 8, 4, 2
     degrees = np.arange(angles) * 180 / angles
     # From the finest that pixels show in every direction to half the image.
@@ -271,7 +290,7 @@ def latent(network: Network, images: Images) -> dict[str, NDArray[Any]]:
     given = images.held_out_given
     first = as_float(given[:1])
     values = int(np.prod(network.encode(first).shape[1:]))
-    count = max(EXAMPLES, min(CODES, MOST_VALUES // max(1, values)))
+    count = network.some(max(EXAMPLES, min(CODES, MOST_VALUES // max(1, values))))
     codes = network.encode(as_float(given[:count])).astype(np.float32)
     mean = codes.mean(axis=0, keepdims=True)
     centred = (codes - mean).reshape(len(codes), -1)
@@ -391,6 +410,8 @@ def both(
     """
     trained = of_network(network, images, spreads)
     shown = {k.removeprefix("shown/"): v for k, v in trained.items() if k.startswith("shown/")}
+    if network.share < LEAST_SHARE:
+        return trained
     with untrained() as known:
         before = of_network(network, images, spreads, shown) if known else {}
     same = ("shown/", "field/", "thumbnail", "code_label")

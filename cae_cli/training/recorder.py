@@ -85,6 +85,7 @@ class Recorder:
         self._looks: dict[int, dict[str, tuple[Array, Array, Array]]] = {}  # as `LOOKED`
         self._epochs = 0
         self._batches: list[tuple[Array, Array]] = []  # of the first steps, until they are measured
+        self.batch_size = 0  # of the largest batch that was recorded
         self._batch_statistics: dict[str, NDArray[Any]] = {}
 
     @staticmethod
@@ -106,6 +107,7 @@ class Recorder:
     def batches(self, inputs: Array, targets: Array) -> None:
         """Records the inputs and targets of a step."""
         if inputs.size:
+            self.batch_size = max(self.batch_size, len(inputs))
             count = max(2, self._room // inputs[0].size)
             self._batches.append((np.array(inputs[:count]), np.array(targets[:count])))
 

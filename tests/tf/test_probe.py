@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cae_cli.data import Images, as_float
-from cae_cli.introspection import probe, views
+from cae_cli.introspection import budget, introspect, probe, views
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
@@ -267,3 +267,34 @@ def test_the_code_of_a_network_with_skips_is_judged_with_its_image_in_place():
 
 def test_the_same_input_twice_gives_the_same_output(reference):
     assert reference[2]["perturbation/repeat_change"] == pytest.approx(0, abs=1e-10)
+
+
+def test_multiply_adds_are_counted_at_the_positions_of_each_layer():
+    from keras import Input, Model, layers
+
+    image = Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, padding="same")(image)  # 36 + 4 weights at 64 positions
+    x = layers.MaxPooling2D()(x)
+    x = layers.Conv2D(2, 3, strides=2, padding="same")(x)  # 72 + 2 at the 4 positions of the output
+    x = layers.Conv2DTranspose(3, 2, strides=2)(x)  # 24 + 3 at the 4 positions of the input
+    x = layers.Dense(5)(layers.Flatten()(x))  # 240 + 5
+    output = layers.Reshape((8, 8, 1))(layers.Dense(64)(x))  # 320 + 64
+    network = introspect(Model(image, output))
+    assert network.products_per_image == 40 * 64 + 74 * 4 + 27 * 4 + 245 + 384
+
+
+def test_a_network_too_large_for_the_budget_is_measured_on_fewer_images(reference, monkeypatch):
+    network = reference[0]
+    images = replace(IMAGES, validation=blobs(100, 1), validation_labels=np.arange(100) % 2)
+    whole = Probe(network, images).record()
+    monkeypatch.setattr(budget, "WORK", 0)
+    few = Probe(network, images).record()
+    assert len(few["mse"]) == len(few["train_mse"]) == 64 < len(whole["mse"])
+    assert np.array_equal(few["mse"], whole["mse"][:64])  # the first ones
+    assert len(few["perturbation/linear_mse"]) == 32
+    assert all(np.isnan(v).all() for k, v in few.items() if k.startswith("utility/"))
+    assert "labels/trained" not in few and "labels/trained" in whole
+    assert not any(k.startswith("view/untrained") for k in few)
+    paid = Probe(network, images).record(trained=10**9)  # a long training
+    assert paid.keys() == whole.keys()
+    assert all(np.array_equal(paid[k], v, equal_nan=True) for k, v in whole.items())
