@@ -106,7 +106,6 @@ def test_the_table_lists_what_is_written():
     network, _, arrays = recorded("training.epochs=1", looks=True)
     listed = re.findall(r"^``(.+)``", recorder.__doc__, re.MULTILINE)
     fills = {
-        "look_mean/<layer>": network.maps,
         "look_std/<layer>": network.maps,
         "look_image_std/<layer>": network.maps,
         "look_mean/<layer>": network.maps,
