@@ -13,7 +13,7 @@ from PIL import Image
 
 from cae_cli.report import figures, page
 from cae_cli.report.figures.treatment import Panel
-from cae_cli.report.page import charts, sweep, treatment
+from cae_cli.report.page import charts, comparison, sweep, treatment
 from cae_cli.report.page.content import SECTIONS
 from cae_cli.report.page.sprites import Sprite, picture, strip
 from cae_cli.report.sections import Column, Command, Section, Table, line
@@ -325,3 +325,32 @@ def test_the_page_of_a_treatment_shows_the_same_images_before_and_after(tmp_path
     assert "✓ healthy" in parsed.text and "control:" not in parsed.text
     assert [a["data-copy"] for a in parsed.all("button") if "data-copy" in a] == ["cae train loss=bce"]
     assert len(parsed.all("i")) == 3 * 8 + 2 * 8  # images, before, after, and the wipe
+
+
+def test_filters_are_paired_by_what_they_respond_to():
+    rng = np.random.default_rng(0)
+    maps = rng.random((8, 5, 5, 6)).astype(np.float32)
+    order = rng.permutation(6)
+    noisy = 3 * maps[..., order] + 0.01 * rng.random(maps.shape).astype(np.float32)
+    found = comparison.paired(maps, noisy[..., :5])
+    assert len(found) == 5 and all(order[b] == a and r > 0.99 for a, b, r in found)
+    dead = np.zeros_like(maps)
+    assert all(r == 0 for *_, r in comparison.paired(maps, dead))
+    assert len(comparison.paired(maps, np.full_like(maps, np.nan))) == 6
+
+
+def test_the_page_of_a_comparison(tmp_path):
+    """Pictures need the same images, pairs two runs."""
+    runs = []
+    for name in ("a", "b", "c"):
+        run = make_page_run(tmp_path / name)
+        runs.append(comparison.Compared(name, run.read_arrays(run.arrays), run.read_arrays(run.views)))
+    images = runs[0].arrays["example_images"]
+    other = Page(comparison.html("two", ["a table"], runs[:2]))
+    assert not other.all("i")
+    for run in runs[1:]:
+        run.arrays["example_images"] = images
+    parsed = Page(comparison.html("two", ["a table"], runs[:2]))
+    assert "Filters in pairs" in parsed.text and "median correlation" in parsed.text
+    assert len(parsed.all("i")) == 3 * 8 + 2 * (5 + 12)
+    assert "Filters in pairs" not in Page(comparison.html("three", [], runs)).text

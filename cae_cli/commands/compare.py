@@ -14,6 +14,8 @@ from cae_cli.runs import query
 from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, flat
 from cae_cli.statistics.ranking import RANKING_METRICS
+from cae_cli.system.files import writing
+from cae_cli.system.guarded import GuardedPath
 
 IGNORED = ("tags", "task_name")  # keys that do not tell runs apart
 ABSENT = object()
@@ -34,6 +36,8 @@ machine and metrics.
   --top N                 show only the first N
   --csv                   print all digits as CSV, for other programs
   --picture FILE.png      draw the same images as reconstructed by each run
+  --html FILE.html        write a page: the table, the same images as reconstructed
+                          by each run, and filters paired by what they respond to
   --exit-code             exit with code 1 if the two runs differ in anything
 
 SWEEP is the folder of a sweep, or its four-letter id.
@@ -56,6 +60,7 @@ def main(args: list[str]) -> int:
         by={},
         csv=switch,
         picture={"type": Path},
+        html={"type": Path},
         **{"exit-code": switch},
     )
     if flags.help:
@@ -101,6 +106,12 @@ def main(args: list[str]) -> int:
     if flags.picture is not None:
         _draw(flags.picture, entries, differs)
         screen.say(f"drawn: {flags.picture}")
+    if flags.html is not None:
+        parts = _compared(entries, differs, losses)
+        if differences is not None:
+            parts += comparison.differences(differences, ABSENT)
+        _write_page(flags.html, parts, entries, differs)
+        screen.say(f"to look at it, open {flags.html}")
     return int(flags.exit_code and any((differences or {}).values()))
 
 
@@ -303,3 +314,20 @@ def _draw(path: Path, entries: Sequence[Entry], differs: Sequence[str]) -> None:
                 hint="leave out --picture or this run",
             )
     comparison.picture(path, images[0], outputs, captions)
+
+
+def _write_page(
+    path: Path, parts: Sequence[Part], entries: Sequence[Entry], differs: Sequence[str]
+) -> None:
+    from cae_cli.report.page import comparison as page
+    from cae_cli.runs.opening import reading
+
+    runs = []
+    for entry, differ in zip(entries, differs, strict=True):
+        run = entry.run
+        views = run.read_arrays(run.views) if run.views.exists() else {}
+        runs.append(page.Compared(f"{entry.id} {differ}".strip(), run.read_arrays(run.arrays), views))
+    with reading(entries[0].run):
+        text = page.html(f"comparison of {counted(len(runs), 'run')}", parts, runs)
+    with writing(path), GuardedPath.of(path).atomic() as temporary:
+        temporary.write_text(text, encoding="utf-8")
