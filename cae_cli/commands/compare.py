@@ -36,8 +36,8 @@ machine and metrics.
   --top N                 show only the first N
   --csv                   print all digits as CSV, for other programs
   --picture FILE.png      draw the same images as reconstructed by each run
-  --html FILE.html        write a page: the table, the same images as made by each
-                          run, and filters paired by what they respond to
+  --html FILE.html        write a page: the table, the same images as made by
+                          each run, and filters paired by what they respond to
   --exit-code             exit with code 1 if the two runs differ in anything
 
 SWEEP is the folder of a sweep, or its four-letter id.
