@@ -55,6 +55,8 @@ class Images:
         trained_on: the validation images were trained on too, because there are no others.
         train_inputs, validation_inputs: (n, h, w, c) float32, what the network is given to make the
             images from, such as the same with noise, which may leave [0, 1]; None: the images.
+        evaluated: nobody knows what the network was trained on, so all images are measured: ``train``
+            and ``validation`` are the same ones.
     """
 
     train: NDArray[np.generic]
@@ -68,6 +70,7 @@ class Images:
     trained_on: bool = False
     train_inputs: NDArray[np.float32] | None = None
     validation_inputs: NDArray[np.float32] | None = None
+    evaluated: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,7 +97,9 @@ class Images:
 
     @property
     def held_out_name(self) -> str:
-        """Which part `held_out` is: "test", "validation", or "training" if it was trained on."""
+        """Which part `held_out` is: "test", "validation", "evaluation", or "training" if trained on."""
+        if self.evaluated:
+            return "evaluation"
         if self.trained_on:
             return "training"
         return "validation" if self.test is None else "test"

@@ -96,6 +96,12 @@ class Case:
         return f"only {counted(count, 'held-out image')}, {FEWEST_IMAGES} are needed"
 
     @property
+    def not_compared(self) -> str | None:
+        """Why held-out images cannot be compared with those of the training, or None."""
+        unknown = self.trained is not None and self.trained.evaluated
+        return "the images that the network was trained on are not known" if unknown else None
+
+    @property
     def too_early(self) -> str | None:
         """Why the result of the training tells nothing, or None."""
         return self.fewer_steps_than(FEWEST_STEPS)

@@ -36,6 +36,7 @@ RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 TRIED = 64  # images on which other ranges are tried
 MOST_TRIED = 2**21  # their pixels
 SAME_UNIT = 0.5  # about 1; other ranges have 255, 127.5, 2, 1/2 or less, shuffled pairs 0
+MOST_MEASURED = 10_000  # images, as many as the test part of MNIST has
 BETTER = 0.1  # gain in explained variance from which on another range is suggested
 
 
@@ -75,7 +76,7 @@ def diagnose_file(
         with backend.quiet(folder.log):
             config = introspection.compile_config(path) if path.is_file() else {}
             known = {**compiled_options(config), "rules": dict(rules)}
-            measure_file(path, images, options, folder, known)
+            measure_file(path, all_measured(images), options, folder, known)
         return experiment.report(folder)
 
 
@@ -116,6 +117,29 @@ def measure_file(
     with screen.doing("measuring …"):
         write_run(folder, images, probe.record(), config, network=network)
     return model
+
+
+def all_measured(images: Images) -> Images:
+    """The same images for a network that nobody trained here: all of them are measured.
+
+    Args:
+        images: split as for a training. Where their source has a test part, only that is measured: the
+            others may be those that the network was trained on.
+    """
+    measured, labels = images.test, images.test_labels
+    if measured is None:
+        rest = max(0, MOST_MEASURED - len(images.validation))
+        measured = np.concatenate([images.validation, images.train[:rest]])
+        if images.train_labels is not None and images.validation_labels is not None:
+            labels = np.concatenate([images.validation_labels, images.train_labels[:rest]])
+    return Images(
+        measured,
+        measured,
+        validation_labels=labels,
+        source=images.source,
+        notes=images.notes,
+        evaluated=True,
+    )
 
 
 def prepare(

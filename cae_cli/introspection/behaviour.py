@@ -192,9 +192,20 @@ class Behaviour:
         }
 
     def _baselines(self, given: Array, images: Array) -> dict[str, Array]:
-        """Errors of linear decoders."""
+        """Errors of linear decoders, never fitted on the image that is measured."""
         enough = min(TRAIN_IMAGES, max(EXAMPLES, MOST_LATENT_VALUES // self.network.image_values))
         train, train_given = (as_float(a[:enough]) for a in (self.images.train, self.images.given))
+        if self.images.evaluated:  # every second image, with what is fitted on the others
+            errors = np.full((2, len(images)), np.nan, np.float32)
+            dims = self.network.latent_values
+            for first in (0, 1):
+                fitted, measured = train[1 - first :: 2], images[first::2]
+                errors[0, first::2] = linear_mse(fitted, (measured,), self.network.latent_grid)[0]
+                errors[1, first::2] = projection_mse(fitted, (measured,), dims)[0]
+            unknown = np.full(len(train), np.nan, np.float32)
+            return {
+                "linear_mse": errors[0], "linear_train_mse": unknown, "projection_mse": errors[1]
+            }  # fmt: skip
         mean = mean_image(self.images.train)
         same = self.images.given is self.images.train
         held_out, trained = linear_mse(

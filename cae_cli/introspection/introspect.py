@@ -87,7 +87,7 @@ def _image_shape(model: Model, shape: Shape | None) -> Shape:
     if shape is not None and any(s not in (None, t) for s, t in zip(own, shape, strict=True)):
         raise UserError(
             f"{name} takes images of {'x'.join(map(str, own))}, not {'x'.join(map(str, shape))}",
-            hint="Resize the images to the size of the model.",
+            hint=_mending(own, shape),
         )
     h, w, c = own if shape is None else shape
     if h is None or w is None or c is None:
@@ -96,6 +96,17 @@ def _image_shape(model: Model, shape: Shape | None) -> Shape:
             hint="Give shape=(height, width, channels).",
         )
     return int(h), int(w), int(c)
+
+
+def _mending(own: tuple[int | None, ...], shape: Shape) -> str:
+    """The options that give images the shape (h, w, c) of the model's, or else what to do with them."""
+    h, w, c = own
+    options = [f"data.channels={c}"] if c not in (None, shape[2]) and c in (1, 3) else []
+    if (h, w) != shape[:2] and h is not None and h == w:
+        options.insert(0, f"data.image_size={h}")
+    if not options:
+        return "Resize the images to the size of the model."
+    return f"Use {' '.join(options)} for folders of images."
 
 
 def _inputs(model: Model) -> list[tuple[int | None, ...]] | None:

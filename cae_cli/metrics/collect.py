@@ -88,6 +88,7 @@ class Metrics:
         dropout_noise: share of the variance of the output that dropout draws in training mode, 0 to 1;
             NaN without dropout.
         trained_on: the images that were measured were trained on, because there are no others.
+        evaluated: what the network was trained on is not known, and all images were measured.
         paired: the user said that inputs and targets differ, and gave both.
         unit_loss: the loss is known, and defined for outputs in [0, 1] only.
     """
@@ -108,6 +109,7 @@ class Metrics:
     score: Score
     dropout_noise: float = math.nan
     trained_on: bool = False
+    evaluated: bool = False
     paired: bool = False
     unit_loss: bool = False
 
@@ -173,6 +175,7 @@ def measure(
         ),
         dropout_noise=float(arrays.get("dropout_noise", math.nan)),
         trained_on=training.get("held_out") == "training",
+        evaluated=training.get("held_out") == "evaluation",
         paired=training.get("paired") is True,
         unit_loss=training["facts"]["loss"].get("needs_unit_outputs") is True,
     )

@@ -37,7 +37,8 @@ def summary(
     Args:
         metrics: of the run.
         diagnosis: of the run.
-        held_out: which images were measured: "test", "validation" or "training".
+        held_out: which images were measured: "test", "validation", "evaluation" or
+            "training".
         command: arguments of the command line that train the run again; none for a model that this
             tool did not train.
         trials: short trainings with fixes, if there were some.
@@ -95,7 +96,7 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
     network = len(rows)
     psnr, ssim = with_margin(q.psnr.value, q.psnr.margin, 2), with_margin(q.ssim.value, q.ssim.margin, 3)
     rows.append(("this network", psnr, ssim, number(q.mse.value, 5), share(q.explained_variance)))
-    baseline("  on training images", q.train_explained_variance)
+    baseline("  on training images", None if metrics.evaluated else q.train_explained_variance)
     baseline("frozen random encoder", metrics.frozen, shown=True)
     baseline("linear decoder", perturbation.linear, shown=True)
     baseline("flat grey image", perturbation.grey, shown=verbose or perturbation.grey > 0)

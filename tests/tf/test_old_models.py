@@ -407,3 +407,65 @@ def test_what_is_no_file_of_keras_is_refused_with_the_way_that_works(name, said,
         (tmp_path / name).write_bytes(b"x")
     done = called(tmp_path, "diagnose", name, "data=npz", "data.path=x.npz")
     assert done.code == 2 and said in done.err and way in " ".join(done.err.split())
+
+
+# Images of a model that nobody trained here
+
+
+def diagnosed(folder, *words):
+    done = called(folder, "diagnose", "model.keras", *words, "--json")
+    assert done.out, done.err
+    return json.loads(done.out)
+
+
+def test_all_images_are_measured_and_nothing_is_claimed_of_a_training_that_was_not_seen(tmp_path):
+    compiled(tmp_path, "keras", "mse", "sigmoid")
+    faces = np.random.default_rng(0).random((40, 4, 4, 1), np.float32).repeat(4, 1).repeat(4, 2)
+    np.savez(tmp_path / "x.npz", x_train=faces)
+    report = diagnosed(tmp_path, "data=npz", "data.path=x.npz")
+    assert report["metrics"]["quality"]["images"] == 40 and report["held_out"] == "evaluation"
+    skipped = {x["code"]: x["reason"] for x in report["diagnosis"]["skipped"]}
+    unknown = "the images that the network was trained on are not known"
+    assert skipped["CAE106"] == skipped["CAE109"] == skipped["CAE501"] == unknown
+    assert "cannot tell" not in report["verdict"]
+    (summary,) = (path.read_text() for path in tmp_path.glob("runs/diagnose/*/summary.txt"))
+    assert "(40 evaluation images)" in summary and "on training images" not in summary
+
+
+def test_linear_baselines_are_not_fitted_on_the_images_that_they_are_measured_on(tmp_path):
+    """Nothing of noise can be predicted, and principal components of its own explain some of it."""
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(2, 3, strides=2, padding="same")(image)
+    keras.Model(image, layers.Conv2DTranspose(1, 3, strides=2, padding="same")(x)).save(
+        tmp_path / "model.keras"
+    )
+    noise = np.random.default_rng(0).random((80, 8, 8, 1), np.float32)
+    np.savez(tmp_path / "x.npz", x_train=noise)
+    report = diagnosed(tmp_path, "data=npz", "data.path=x.npz")
+    centred = noise.reshape(80, -1) - noise.reshape(80, -1).mean(axis=0)
+    powers = np.square(np.linalg.svd(centred, compute_uv=False))
+    fitted_on_them = powers[:32].sum() / powers.sum()
+    unseen = report["metrics"]["perturbation"]["projection"]
+    assert unseen < 0.55 < 0.75 < fitted_on_them  # 32 of 64 directions have half of the noise
+
+
+def test_of_a_source_with_a_test_part_only_that_is_measured(tmp_path):
+    compiled(tmp_path, "keras", "mse", "sigmoid")
+    images = np.random.default_rng(0).random((60, 16, 16, 1), np.float32)
+    np.savez(tmp_path / "x.npz", x_train=images[:40], x_test=images[40:])
+    report = diagnosed(tmp_path, "data=npz", "data.path=x.npz")
+    assert report["metrics"]["quality"]["images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "way"),
+    [
+        ((16, 16, 3), "Use data.channels=1 for"), ((32, 32, 1), "Use data.image_size=16 for"),
+        ((32, 24, 3), "Use data.image_size=16 data.channels=1 for"),
+    ],
+)  # fmt: skip
+def test_another_shape_of_the_images_is_refused_with_the_options_that_mend_it(shape, way, tmp_path):
+    model = network("sequential")[1]
+    with pytest.raises(UserError) as caught:
+        introspect(model, shape=shape)
+    assert way in caught.value.hint

@@ -216,7 +216,9 @@ class HeldOutRepeats(Rule):
     threshold = 0.1
     source = CLEAN
 
-    def check(self, case: Case) -> Finding | None:
+    def check(self, case: Case) -> Finding | Skipped | None:
+        if case.not_compared:
+            return self.skipped(case.not_compared)
         share = case.dataset.repeated
         if share <= self.threshold:
             return None
@@ -325,6 +327,8 @@ class OtherHeldOutImages(Rule):
 
     def check(self, case: Case) -> Finding | Skipped | None:
         dataset = case.dataset
+        if case.not_compared:
+            return self.skipped(case.not_compared)
         if math.isnan(dataset.beyond):
             return self.skipped("the two sets were not compared")
         advice = "prepare both by the same code: scale, normalisation, colour channels, inversion"

@@ -32,6 +32,8 @@ class ValidationGap(Rule):
         q = case.metrics.quality
         if case.too_early:
             return self.skipped(case.too_early)
+        if case.not_compared:
+            return self.skipped(case.not_compared)
         if case.metrics.trained_on:
             return self.skipped("there are no images that were not trained on")
         # What a linear decoder, which cannot memorise, loses on held-out images too does not count: they

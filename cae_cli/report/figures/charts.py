@@ -86,7 +86,10 @@ def baselines(run: RunData) -> Figure | None:
         ),
     }
     trained = math.nan
-    if {"train_mse", "train_mean_mse"} <= arrays.keys():
+    # Where all images are measured, those of the training are not known.
+    of_training = arrays.get("train_mse", np.zeros(0))
+    evaluated = np.array_equal(of_training, arrays.get("mse", np.ones(1))[: len(of_training)])
+    if {"train_mse", "train_mean_mse"} <= arrays.keys() and not evaluated:
         trained = explained_variance(arrays["train_mse"], arrays["train_mean_mse"])
     known = {name: value for name, value in baselines.items() if not math.isnan(value)}
     if not known.keys() - {THIS}:
