@@ -306,6 +306,8 @@ def _announce(
         f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} validation images; "
         f"{autoencoder.weight_count:,} weights on {device}"
     )
+    if ending := config.training.ending(len(images.train)):
+        screen.say(f"! {ending}")
     for note in images.notes:
         screen.say(f"  {note}")
         logger.info("%s", note)

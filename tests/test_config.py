@@ -283,3 +283,18 @@ def test_sweeps_set_by_a_config_are_checked_too(tmp_path):
     sources = Sources(folders=(tmp_path,), trust=Trust(files=True))
     overrides = with_sweeper_params(["experiment=mine", "seed=5"], sources)
     assert count(overrides) == 2 and ["loss=ssim", "experiment=mine", "seed=5"] in jobs(overrides)
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "steps", "said"),
+    [
+        (100, 2, 200, "training.epochs=2 ends the training after 8 of 200 steps; training.epochs=50 "),
+        (100, 50, 200, None),
+        (100, 2, None, None),
+    ],
+)
+def test_epochs_that_end_a_training_before_its_steps_are_said(images, epochs, steps, said):
+    words = (f"training.epochs={epochs}", "training.batch_size=32")
+    training = checked([*words, *([f"training.steps={steps}"] if steps else [])])[1].training
+    ending = training.ending(images)
+    assert (ending is None) is (said is None) and (ending or "").startswith(said or "")

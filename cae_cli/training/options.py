@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,9 @@ class TrainingOptions:
 
     epochs: int = option("passes over the training images", least=1)
     batch_size: int = option("images per step", least=1)
-    steps: int | None = option("steps after which training ends, regardless of the epochs", least=1)
+    steps: int | None = option(
+        "steps after which training ends, if its epochs have not ended it", least=1
+    )
     frozen: str = option(
         "part that keeps its initial weights: a control that shows what training it is worth",
         choices=("none", "encoder", "decoder"),
@@ -43,6 +46,21 @@ class TrainingOptions:
                 f"training.batch_size is {self.batch_size}, but there are only {images} training images",
                 hint=f"Use training.batch_size={images}, or more images.",
             )
+
+    def ending(self, images: int) -> str | None:
+        """What to say where the epochs end the training before its steps; None: they do not.
+
+        Args:
+            images: number of training images.
+        """
+        per_epoch = math.ceil(images / self.batch_size)
+        steps = per_epoch * self.epochs
+        if self.steps is None or self.steps <= steps:
+            return None
+        return (
+            f"training.epochs={self.epochs} ends the training after {steps} of {self.steps} steps; "
+            f"training.epochs={math.ceil(self.steps / per_epoch)} does not"
+        )
 
 
 class Recipe(Protocol):
