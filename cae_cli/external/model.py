@@ -298,12 +298,16 @@ def check_computes(probe: Probe, images: Images) -> None:
 
 
 def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:
-    """Warns if the model reconstructs images in another range far better than those in [0, 1]."""
+    """Warns if the model reconstructs images in another range far better than those in [0, 1].
+
+    Where it explains nothing in any range, none is suggested: then the images or their preparation are
+    others than it was trained on.
+    """
     count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
     x = as_float(images.held_out[:count])
     reached = [_explained(probe, low + (high - low) * x) for low, high in RANGES]
     best = int(np.argmax(reached))
-    if reached[best] > reached[0] + BETTER:
+    if reached[best] > max(reached[0], 0.0) + BETTER:
         low, high = RANGES[best]
         screen.say(
             f"! the model explains {reached[best]:.0%} of images from {low:g} to {high:g}, and "

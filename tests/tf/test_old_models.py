@@ -469,3 +469,17 @@ def test_another_shape_of_the_images_is_refused_with_the_options_that_mend_it(sh
     with pytest.raises(UserError) as caught:
         introspect(model, shape=shape)
     assert way in caught.value.hint
+
+
+@pytest.mark.parametrize(("bias", "hinted"), [(1.0, True), (1000.0, False)])
+def test_a_range_is_suggested_only_where_the_model_explains_images_of_it(bias, hinted, tmp_path):
+    """A network that returns values from 1 on as they are; with a large bias it explains no range."""
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(1, 1, activation="relu", name="code")(image)
+    model = keras.Model(image, layers.Conv2D(1, 1)(x))
+    one = np.ones((1, 1, 1, 1))
+    model.set_weights([one, np.array([-1.0]), one, np.array([bias])])
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "x.npz", x_train=np.random.default_rng(0).random((64, 8, 8, 1), np.float32))
+    done = called(tmp_path, "diagnose", "model.keras", "data=npz", "data.path=x.npz")
+    assert ("try --range=0,255" in done.err) is hinted, done.err
