@@ -765,6 +765,7 @@ def unusual(kind):
     return keras.Model(image, x)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(("kind", "code"), [("bfloat16", 0), ("integers", 2)])
 def test_unusual_types_and_long_names_of_layers(kind, code, tmp_path):
     unusual(kind).save(tmp_path / "model.keras")
