@@ -2,13 +2,14 @@
 
     python benchmarks/stages.py <file> <time of the start in seconds since 1970> train [overrides]
 
-Writes the seconds into the file as JSON; "... ended" counts from the start.
+Writes seconds into the file as JSON; "... ended" counts from the start, "peak memory" is in bytes.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ def main() -> None:
     sys.argv = ["cae", *sys.argv[3:]]
     from cae_cli import cli, experiment
     from cae_cli.introspection import probe
+    from cae_cli.report import figures, page
     from cae_cli.training import backend, step
 
     seconds: dict[str, float] = {}
@@ -45,10 +47,13 @@ def main() -> None:
     timed(step.CompiledSteps, "epoch", "steps")
     timed(probe.Probe, "record", "measuring")
     timed(experiment, "report", "diagnosing and drawing")
+    timed(figures, "draw", "figures")
+    timed(page, "write", "report.html")
     try:
         cli.main()
     finally:
         seconds["all"] = time.time() - start
+        seconds["peak memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux: KiB
         file.write_text(json.dumps(seconds))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks import sizes
 from cae_cli.introspection import budget
 from cae_cli.introspection.budget import PERTURBED_PASSES, Sample, within
 
@@ -36,3 +37,10 @@ def test_a_long_training_may_be_measured_longer():
     large = 4_000_000_000  # multiply-adds
     assert budget.passes(large, trained=0) == budget.WORK / large
     assert budget.passes(large, trained=100_000) == pytest.approx(30_000)
+
+
+def test_the_table_of_costs_has_a_row_for_each_case_and_a_place_on_its_page():
+    table = sizes.PAGE.read_text().split(sizes.START)[1].split(sizes.END)[0].strip().splitlines()
+    assert table[0] == sizes.HEAD and len(table) == 2 + len(sizes.CASES)
+    text = f"a\n{sizes.START}\nold\n{sizes.END}\nb"
+    assert sizes.written(text, "new") == f"a\n{sizes.START}\nnew\n{sizes.END}\nb"
