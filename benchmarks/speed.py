@@ -302,7 +302,11 @@ class Bench:
                 bool(np.median(np.array(ends) / allowed) <= 1),
             )
         )
-        rows = [[name, f"{value:.2f}"] for name, value in last.items() if not name.endswith(" ended")]
+        rows = [
+            [name, f"{value:.2f}"]
+            for name, value in last.items()
+            if not name.endswith((" ended", " memory"))
+        ]
         self.tables.append(("The default run, once", ["stage", "seconds"], rows))
 
     def sweep(self) -> None:
