@@ -17,7 +17,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import UNFINISHED
 from tests.conftest import environment
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.pictures]
 
 SMALL = ("data=digits", "data.train=192", "model.filters=[8]", "training.epochs=3", "hydra.run.dir=run")
 

@@ -13,7 +13,7 @@ from tests.conftest import called
 from tests.tf.alike import differences
 from tests.tf.disk_faults import ERRORS, OPERATIONS, Counter, Disk, counted
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.pictures]
 
 TINY = (
     "train", "data=digits", "data.train=64", "data.validation=0.5", "training.epochs=3",
