@@ -195,6 +195,16 @@ def test_the_values_of_a_diagnosis_are_those_of_the_run(tmp_path):
         assert number in after and number not in before
 
 
+def test_healthy_ranges_of_the_tests_are_those_of_the_terminal(tmp_path):
+    """They depend on the size of the latent code."""
+    run = make_page_run(tmp_path / "run")
+    summary = run.summary()
+    summary["metrics"]["network"]["latent_shape"] = [14, 14, 3]  # 588 of 784 values
+    run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+    bars = [a for a in Page(written(run)).all("rect") if a.get("class") == "healthy"]
+    assert f"{200 * (588 / 784 + 0.2) / 1.4:.1f}" in [a["width"] for a in bars]
+
+
 # -- parts ---------------------------------------------------------------------------------------------
 
 

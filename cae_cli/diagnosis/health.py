@@ -13,7 +13,9 @@ from typing import Any
 
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
 from cae_cli.diagnosis.finding import Diagnosis, Severity
+from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.metrics.collect import Metrics
+from cae_cli.metrics.network import Network
 
 SHARE_OF_LINEAR = 0.9  # of the explained variance of a linear decoder: healthy runs have 0.94 and more
 
@@ -41,6 +43,16 @@ class Criterion:
         return math.isnan(self.value) or self.least <= self.value <= self.most
 
 
+def perturbation_ranges(network: Network) -> dict[str, tuple[float, float]]:
+    """The ranges of healthy runs in the perturbation tests, by name; infinite where they have no end."""
+    linear, inf = network.linear_copy, math.inf
+    return {
+        "latent swap": (0.5, inf),
+        "pixel copy": (-inf, max(0.25, linear) if linear < 1 else 0.5),
+        "noise gain": (-inf, max(PassThrough.most_noise, linear)),
+    }
+
+
 def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ...]:
     """The criteria of a run.
 
@@ -49,6 +61,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
         config: see `Case`. Only the facts of the loss are used.
     """
     quality, perturbation, inf = metrics.quality, metrics.perturbation, math.inf
+    tests = perturbation_ranges(metrics.network)
     case = Case(metrics.dataset, metrics.network, config, metrics)
     is_finite = metrics.dynamics.diverged_at is None and math.isfinite(quality.explained_variance)
     # Held-out images may be harder for any network: what a linear decoder loses on them does not count.
@@ -76,8 +89,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
         Criterion(
             "latent swap",
             perturbation.latent_swap,
-            0.5,
-            inf,
+            *tests["latent swap"],
             "healthy runs have 0.70 to 1.06; a decoder that ignores the latent code has 0",
         ),
         Criterion(
@@ -90,8 +102,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
         Criterion(
             "pixel copy",
             perturbation.pixel_copy,
-            -inf,
-            max(0.25, metrics.network.linear_copy) if metrics.network.linear_copy < 1 else 0.5,
+            *tests["pixel copy"],
             "healthy runs have 0 or less, or up to what a linear description of this size passes; a "
             "U-Net has 0.75",
         ),

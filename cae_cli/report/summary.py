@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from cae_cli.diagnosis import RULES, health
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
-from cae_cli.diagnosis.rules.latent import PassThrough
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import counted, to_paste
 from cae_cli.metrics.collect import Metrics
@@ -152,24 +151,24 @@ def _layers(metrics: Metrics, thresholds: Mapping[str, float]) -> Table:
 def _perturbation_tests(metrics: Metrics) -> Table:
     """What the network does with other latent codes, with scrambled pixels and with noise."""
     perturbation = metrics.perturbation
-    criterion = {c.name: c for c in health.criteria(metrics, {})}
+    ranges = health.perturbation_ranges(metrics.network)
     tests = [
         (
             "latent swap",
             perturbation.latent_swap,
-            f"above {criterion['latent swap'].least:g}",
+            f"above {ranges['latent swap'][0]:g}",
             "change with another image's latent code",
         ),
         (
             "pixel copy",
             perturbation.pixel_copy,
-            f"below {criterion['pixel copy'].most:.2g}",
+            f"below {ranges['pixel copy'][1]:.2g}",
             "contrast copied from scrambled pixels",
         ),
         (
             "noise gain",
             perturbation.noise_gain,
-            f"below {max(PassThrough.most_noise, metrics.network.linear_copy):.2g}",
+            f"below {ranges['noise gain'][1]:.2g}",
             "noise that reaches the output",
         ),
     ]

@@ -6,16 +6,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from cae_cli.diagnosis.health import perturbation_ranges
+from cae_cli.metrics.network import Network
 from cae_cli.report.figures.charts import explained
 from cae_cli.report.page.content import Content, section
 from cae_cli.report.page.sprites import Sprite, picture
 
 SIDE = 76
 TESTS = (
-    ("latent swap", "latent_swap", (0.5, None), "change with another image's latent code; a decoder that ignores the code has 0"),
-    ("pixel copy", "pixel_copy", (None, 0.25), "contrast copied from scrambled pixels; a network that copies has 1"),
-    ("noise gain", "noise_gain", (None, 0.5), "noise that reaches the output"),
-)  # fmt: skip
+    (
+        "latent swap",
+        "latent_swap",
+        "change with another image's latent code; a decoder that ignores the code has 0",
+    ),
+    ("pixel copy", "pixel_copy", "contrast copied from scrambled pixels; a network that copies has 1"),
+    ("noise gain", "noise_gain", "noise that reaches the output"),
+)
 
 TEMPLATE = """\
 <div class="grid2">
@@ -57,7 +63,8 @@ PICTURES = (
 def tests(content: Content) -> Mapping[str, Any]:
     """The three tests and the baselines on bars, and what the network made of the test images."""
     perturbation = content.metrics["perturbation"]
-    shown = [(n, perturbation[key], healthy, what) for n, key, healthy, what in TESTS]
+    ranges = perturbation_ranges(Network(**content.metrics["network"]))
+    shown = [(name, perturbation[key], ranges[name], what) for name, key, what in TESTS]
     rows = [(key, name) for key, name in PICTURES if content.data.has(key)]
     sprite, columns = "", 0
     if rows:
