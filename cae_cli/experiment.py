@@ -199,6 +199,7 @@ def describe(images: Images) -> dict[str, Any]:
         "test": None if images.test is None else len(images.test),
         "fingerprint": images.fingerprint(),
         "notes": images.notes,
+        "scale": images.scale,
     }
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import archives, bundled, folder, formats, glyphs  # noqa: F401  (they fill SOURCES)
-from cae_cli.data.images import Images, Pool, as_float, images_at_a_time, images_that_fit
-from cae_cli.data.pixels import check, scale
+from cae_cli.data.images import Images, Pool, Scale, as_float, images_at_a_time, images_that_fit
+from cae_cli.data.pixels import check, scale, scale_alike
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.data.split import split
 from cae_cli.errors import UserError
 
 __all__ = [
-    "SOURCES", "DataOptions", "Images", "Pool", "as_float", "images_at_a_time", "images_that_fit",
-    "load",
+    "SOURCES", "DataOptions", "Images", "Pool", "Scale", "as_float", "images_at_a_time",
+    "images_that_fit", "load", "scale_alike",
 ]  # fmt: skip
 
 

@@ -14,6 +14,22 @@ MOST_BYTES = 2**30  # that the layers of a network may need for one batch in inf
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What was done to the values of a source, so that it can be done to others.
+
+    Attributes:
+        black, white: the values that became 0 and 1.
+        dtype: name of the type of the values, such as "uint8".
+        clip: values outside became 0 and 1; false: nothing was done to any value.
+    """
+
+    black: float
+    white: float
+    dtype: str
+    clip: bool = True
+
+
+@dataclass(frozen=True)
 class Pool:
     """The images of a source, before scaling and splitting.
 
@@ -29,6 +45,7 @@ class Pool:
         white: the value of white if the source knows it (16 for scikit-learn's digits); None: it
             follows from the dtype and the values.
         notes: sentences for the log about what was changed or ignored while reading.
+        scale: what was done to the values; None: nothing yet.
     """
 
     images: NDArray[np.generic]
@@ -39,6 +56,7 @@ class Pool:
     parts: NDArray[np.int64] | None = None
     white: float | None = None
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Images:
             images from, such as the same with noise, which may leave [0, 1]; None: the images.
         evaluated: nobody knows what the network was trained on, so all images are measured: ``train``
             and ``validation`` are the same ones.
+        scale: what was done to the values of the source; None: not known.
     """
 
     train: NDArray[np.generic]
@@ -71,6 +90,7 @@ class Images:
     train_inputs: NDArray[np.float32] | None = None
     validation_inputs: NDArray[np.float32] | None = None
     evaluated: bool = False
+    scale: Scale | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

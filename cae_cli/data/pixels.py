@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import spool
-from cae_cli.data.images import Pool
+from cae_cli.data.images import Pool, Scale
 from cae_cli.errors import UserError, printable
 
 Array = NDArray[Any]
@@ -20,7 +20,7 @@ _SLACK = 1e-3
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _Rule:
     """Which values become 0 and 1, and why."""
 
     black: float
@@ -79,6 +79,8 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     if pool.test_images is not None:
         _extremes(pool.test_images, "the test images", where)
     rule = _rule(pool, how, low, high, where)
+    known = Scale(rule.black, rule.white, pool.images.dtype.name, how != "none")
+    pool = replace(pool, scale=known)
     notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
     if how == "auto" and (high - rule.black) / (rule.white - rule.black) < 0.25:
         notes.append("the images are dark; data.scale=minmax uses the whole range")
@@ -93,6 +95,33 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     if beyond:
         notes.append("the test part has values beyond those of the training part: clipped")
     return replace(pool, images=images, test_images=test_images, notes=tuple(notes))
+
+
+def scale_alike(images: Array, known: Scale | None, where: object = None) -> tuple[Array, bool]:
+    """Images scaled as those that a network was trained on.
+
+    Values of another type are scaled by what they are: uint8 has 255 as white, for others it follows
+    from their range, as in training.
+
+    Args:
+        images: (n, h, w, c), any numeric dtype.
+        known: what was done to the values in training; None: not known.
+        where: the file or folder they came from, for messages.
+
+    Returns:
+        uint8 images, or float32 images in [0, 1]; and whether values beyond the range were clipped.
+
+    Raises:
+        UserError: NaN or infinite values, or black and white are unknown.
+    """
+    low, high = _extremes(images, "the images", where)
+    if known is not None and known.dtype == images.dtype.name:
+        if not known.clip:
+            return images.astype(np.float32, copy=False), False
+        return _apply(_Rule(known.black, known.white, ""), images)
+    if images.dtype == np.uint8:
+        return images, False
+    return _apply(_rule(Pool(images), "auto", low, high, where), images)
 
 
 def _four_axes(images: Array, what: str, where: object) -> Array:
@@ -187,10 +216,10 @@ def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
     )
 
 
-def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scale:
+def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Rule:
     match how:
         case "none":
-            return _Scale(0, 1, "not scaled")
+            return _Rule(0, 1, "not scaled")
         case "minmax" if low == high:  # whole numbers that differ, but not as floats
             raise UserError(
                 f"the values around {low:g} differ by less than float precision",
@@ -198,15 +227,15 @@ def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scal
                 hint="subtract the smallest value before saving them",
             )
         case "minmax":
-            return _Scale(low, high, "smallest to 0, largest to 1")
+            return _Rule(low, high, "smallest to 0, largest to 1")
         case "byte":
-            rule = _Scale(0, 255, "divided by 255")
+            rule = _Rule(0, 255, "divided by 255")
         case "word":
-            rule = _Scale(0, 65535, "divided by 65535")
+            rule = _Rule(0, 65535, "divided by 65535")
         case "signed":
-            rule = _Scale(-1, 1, "from [-1, 1] to [0, 1]")
+            rule = _Rule(-1, 1, "from [-1, 1] to [0, 1]")
         case _ if pool.white is not None:
-            return _Scale(0, pool.white, f"divided by {pool.white:g}")
+            return _Rule(0, pool.white, f"divided by {pool.white:g}")
         case _ if pool.images.dtype.kind == "f":
             return _rule_for_floats(low, high, where)
         case _:
@@ -222,25 +251,25 @@ def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Scal
     return rule
 
 
-def _rule_for_integers(low: float, high: float, where: object) -> _Scale:
+def _rule_for_integers(low: float, high: float, where: object) -> _Rule:
     if low < 0 or high > 65535:
         raise _no_rule("integers", low, high, where)
     if high <= 1:
-        return _Scale(0, 1, "0 and 1")
+        return _Rule(0, 1, "0 and 1")
     if high <= 255:
-        return _Scale(0, 255, "255 is white")
-    return _Scale(0, 65535, "65535 is white")
+        return _Rule(0, 255, "255 is white")
+    return _Rule(0, 65535, "65535 is white")
 
 
-def _rule_for_floats(low: float, high: float, where: object) -> _Scale:
+def _rule_for_floats(low: float, high: float, where: object) -> _Rule:
     if high <= 1 + _SLACK:
         if low >= -_SLACK:
-            return _Scale(0, 1, "in [0, 1] already")
+            return _Rule(0, 1, "in [0, 1] already")
         if low >= -1 - _SLACK:
-            return _Scale(-1, 1, "from [-1, 1] to [0, 1]")
+            return _Rule(-1, 1, "from [-1, 1] to [0, 1]")
     # Up to 2, [0, 1] with an overshoot is more likely than an almost black [0, 255].
     if low >= -_SLACK and 2 < high <= 255 * (1 + _SLACK):
-        return _Scale(0, 255, "255 is white")
+        return _Rule(0, 255, "255 is white")
     raise _no_rule("numbers", low, high, where)
 
 
@@ -252,7 +281,7 @@ def _no_rule(kind: str, low: float, high: float, where: object) -> UserError:
     )
 
 
-def _apply(rule: _Scale, images: Array) -> tuple[Array, bool]:
+def _apply(rule: _Rule, images: Array) -> tuple[Array, bool]:
     """Scaled images, and whether values outside the range had to be clipped."""
     if images.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
         return images, False

@@ -75,6 +75,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         test_labels=None if test is None or test_labels is None else test_labels[test],
         source=source,
         notes=tuple(notes),
+        scale=pool.scale,
     )
 
 

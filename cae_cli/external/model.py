@@ -139,6 +139,7 @@ def all_measured(images: Images) -> Images:
         source=images.source,
         notes=images.notes,
         evaluated=True,
+        scale=images.scale,
     )
 
 
@@ -173,15 +174,7 @@ def prepare(
     given = given or span
     if span == given == RANGES[0]:
         return autoencoder, facts, fitting
-    import keras
-
-    low, high = given
-    image = keras.Input(images.shape, name="image_in_0_1")
-    x = keras.layers.Rescaling(high - low, low, name="to_the_range_of_the_model")(image)
-    x = autoencoder.model(x)
-    low, high = span
-    x = keras.layers.Rescaling(1 / (high - low), -low / (high - low), name="back_to_0_1")(x)
-    scaled = introspection.introspect(keras.Model(image, x), latent=autoencoder.latent_layer)
+    scaled = introspection.in_unit_range(autoencoder, span, given)
     return scaled, {**facts, "span": list(span)}, fitting
 
 

@@ -35,18 +35,18 @@ class Device:
 
 
 @contextmanager
-def quiet(log: GuardedPath) -> Iterator[None]:
+def quiet(log: GuardedPath | None) -> Iterator[None]:
     """Redirects the output of TensorFlow's C++ code to ``log``; Python's standard error stays as it is.
 
     No environment variable silences CUDA, oneDNN and absl, so file descriptor 2 points to the log for
     the whole block.
 
     Args:
-        log: a text file, appended to.
+        log: a text file, appended to; None: what it says is lost.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever Keras is configured with
-    with streams.guarded(), log.append() as file:
+    with streams.guarded(), Path(os.devnull).open("ab") if log is None else log.append() as file:
         descriptor = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
