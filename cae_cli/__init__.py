@@ -1,26 +1,39 @@
 """A runner of convolutional-autoencoder experiments that says what their filters learned.
 
-``from cae_cli import Diagnosis`` is a Keras callback for trainings of one's own, ``cae_cli.treat`` tries
-fixes on them, and ``cae_cli.judge`` diagnoses plain functions: networks of other libraries.
+``cae_cli.train`` and ``cae_cli.open_run`` are the command line as functions. For trainings of one's own
+there are the Keras callback ``cae_cli.Diagnosis``, ``cae_cli.treat``, which tries fixes on them, and
+``cae_cli.judge`` for plain functions: networks of other libraries. docs/python.md describes all of them.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cae_cli.api import Run, open_run, train
+    from cae_cli.errors import RunFailed, UserError
+    from cae_cli.external.functions import judge
+    from cae_cli.external.keras_callback import Diagnosis
+    from cae_cli.external.treat import treat
 
 __version__ = "0.1.0"
+__all__ = ["Diagnosis", "Run", "RunFailed", "UserError", "judge", "open_run", "train", "treat"]
+
+_MODULES = {
+    "Diagnosis": "external.keras_callback",
+    "judge": "external.functions",
+    "treat": "external.treat",
+    "RunFailed": "errors",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs Keras only when it is asked for."""
-    if name == "Diagnosis":
-        from cae_cli.external.keras_callback import Diagnosis
+    """Imports a name when it is asked for: some need Keras."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return Diagnosis
-    if name == "treat":
-        from cae_cli.external.treat import treat
+    return getattr(importlib.import_module(f"cae_cli.{_MODULES.get(name, 'api')}"), name)
 
-        return treat
-    if name == "judge":
-        from cae_cli.external.functions import judge
 
-        return judge
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

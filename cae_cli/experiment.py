@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Outcome:
     """The result of a run, ready to be shown.
 
     Attributes:
+        folder: of the run.
         metrics: what was measured.
         diagnosis: findings and fixes.
         held_out: which images were measured: "test", "validation", or "training" without others.
@@ -61,6 +63,7 @@ class Outcome:
         trials: short trainings with fixes, if there were some.
     """
 
+    folder: Path
     metrics: Metrics
     diagnosis: Diagnosis
     held_out: str
@@ -83,6 +86,8 @@ def run(
     choices: Mapping[str, Any] | None = None,
     resume: bool = False,
     pictures: bool = True,
+    guest: bool = False,
+    silent: bool = False,
 ) -> Outcome:
     """Trains an autoencoder and reports what it learned.
 
@@ -93,6 +98,8 @@ def run(
         choices: the chosen option of each config group; None keeps those of a run that is resumed.
         resume: the run resumes from its last checkpoint.
         pictures: draw them.
+        guest: the process is somebody else's, such as a notebook, and is left as it was.
+        silent: show no progress.
 
     Returns:
         The outcome; the folder holds all of it. If the training diverged, its status is "failed".
@@ -102,7 +109,7 @@ def run(
             started; the folder cannot be written.
         Interrupted: by a signal. The last weights are in the folder.
     """
-    screen = terminal.Screen()
+    screen = terminal.Screen(silent=silent)
     with folder.running(resume=resume), backend.one_blas_thread():
         streams.results_in(folder.log)
         before = folder.setup() if resume else surroundings()
@@ -111,7 +118,8 @@ def run(
             setup["choices"] = dict(choices)
         if not resume:
             folder.write_setup(setup)  # enough to start the run again
-        with backend.quiet(folder.log), screen.doing("reading images …"):
+        quiet = contextlib.nullcontext() if guest else backend.quiet(folder.log)
+        with quiet, screen.doing("reading images …"):
             images = load_images(config)
             statistics = dataset_statistics(images)
         risks = forecast(config, images, statistics)
@@ -120,10 +128,11 @@ def run(
             _check_same_images(before, setup, has_trained=folder.can_go_on())
         folder.write_setup(setup)
         screen.warn(risks)
-        with backend.quiet(folder.log), backend.one_blas_thread("scipy.linalg"):
+        process = backend.guest() if guest else backend.quiet(folder.log)
+        with process, backend.one_blas_thread("scipy.linalg"):
             train(config, images, statistics, folder, screen)
         signals.check()
-        outcome = report(folder, pictures=pictures)
+        outcome = report(folder, pictures=pictures, silent=silent)
         signals.check()
         if outcome.failed:
             folder.set_status("failed", _failure(outcome, folder.training()))
@@ -259,7 +268,7 @@ def train(
                 parts=device.parts,
                 checkpoint=checkpoint,
             )
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         folder.save_model(autoencoder.model, best=False)
         raise
     if history.stopped_early:
@@ -414,6 +423,7 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
     trials = _trials(folder)
     return Outcome(
+        folder=folder.folder,
         metrics=metrics,
         diagnosis=diagnosis.diagnose(metrics, settings, trials),
         held_out=trained["held_out"],

@@ -418,7 +418,7 @@ def test_compared_runs_have_a_row_each_below_the_images(tmp_path, rows):
 def test_the_threshold_drawn_is_that_of_the_run(tmp_path, monkeypatch, options, expected):
     run = make_run(tmp_path, filters=(5,))
     verdict = diagnose(healthy(), {**CONFIG, "rules": {"CAE401": options}})
-    outcome = experiment.Outcome(healthy(), verdict, "test", [], failed=False)
+    outcome = experiment.Outcome(tmp_path, healthy(), verdict, "test", [], failed=False)
     drawn = {}
     monkeypatch.setattr(experiment, "diagnose", lambda *_: outcome)
     monkeypatch.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))

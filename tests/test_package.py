@@ -29,8 +29,8 @@ def test_the_wheel_holds_every_config_the_page_and_nothing_else(wheel):
     packages = (ROOT / "cae_cli", ROOT / "hydra_plugins")
     files = [path for package in packages for path in package.rglob("*")]
     code = {str(path.relative_to(ROOT)) for path in files if path.suffix == ".py"}
-    page = {str(p.relative_to(ROOT)) for p in files if p.suffix in (".html", ".css", ".js")}
-    assert names == configs | code | page and len(page) >= 4
+    page = {str(p.relative_to(ROOT)) for p in files if p.suffix in (".html", ".css", ".js", ".typed")}
+    assert names == configs | code | page and len(page) >= 5 and "cae_cli/py.typed" in names
 
 
 def test_the_wheel_works_where_there_is_no_checkout(wheel, tmp_path):

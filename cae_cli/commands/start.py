@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 
-from cae_cli import experiment
 from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.errors import Interrupted, RunFailed, UserError
-from cae_cli.options import key_of, quoted
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
-from cae_cli.sweep import grid
-from cae_cli.sweep.hydra_app import call_hydra, check_empty, own_folder
+from cae_cli.sweep import grid, single
+from cae_cli.sweep.hydra_app import call_hydra
 from cae_cli.sweep.job import Task
 from cae_cli.sweep.session import SweepSession
 from cae_cli.system import signals
-from cae_cli.system.files import at_work
-
-FOLDER_KEY = "hydra.run.dir"
 
 
 def start(flags: argparse.Namespace, sources: compose.Sources) -> int:
@@ -58,35 +52,18 @@ def _sweep(flags: argparse.Namespace, sources: compose.Sources) -> int:
 
 
 def _single(flags: argparse.Namespace, sources: compose.Sources) -> int:
-    for word in flags.overrides:
-        if key_of(word) in (grid.PAIRS, grid.EXCLUDE):
-            raise UserError(
-                f"{key_of(word)} needs a sweep", where=f"command line: {word}", hint="cae train -m …"
-            )
-    node, config = compose.checked(flags.overrides, sources)
-    experiment.check_early(config)
-    folder, is_new = own_folder(node, flags.overrides, FOLDER_KEY)
-    run, task = Run(folder), Task()
-    with at_work(run.root):
-        check_empty(folder, FOLDER_KEY)
-        try:
-            call_hydra(
-                task,
-                flags.overrides,
-                sources,
-                flags=arguments.hydra_flags(flags),
-                extra=[f"{FOLDER_KEY}={quoted(folder)}"],
-            )
-            if isinstance(task.outcome, Exception):
-                raise task.outcome
-            assert task.outcome is not None
-        except UserError:
-            if is_new and not run.has_trained():  # the folder holds nothing of value
-                shutil.rmtree(folder, ignore_errors=True)
-            arguments.say_how_to_resume(run)
-            raise
-        except (RunFailed, Interrupted):
-            terminal.show([terminal.folder(folder)])
-            arguments.say_how_to_resume(run)
-            raise
-    return arguments.show(task.outcome, run, flags)
+    task, own = Task(), arguments.hydra_flags(flags)
+    try:
+        run, outcome = single.train(
+            task,
+            flags.overrides,
+            sources,
+            lambda overrides: call_hydra(task, overrides, sources, flags=own),
+        )
+    except (UserError, RunFailed, Interrupted) as error:
+        for folder in task.folders:
+            if not isinstance(error, UserError):
+                terminal.show([terminal.folder(folder)])
+            arguments.say_how_to_resume(Run(folder))
+        raise
+    return arguments.show(outcome, run, flags)

@@ -38,13 +38,17 @@ from hydra._internal.core_plugins import basic_sweeper as basic_sweeper
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 from cae_cli.config.sources import CONFIGS, Sources
 from cae_cli.config.trust import (
@@ -114,6 +118,28 @@ def guarding(trust: Trust) -> Iterator[None]:
         yield
     finally:
         main.ConfigLoaderImpl = stock
+
+
+def run(task: TaskFunction, overrides: Sequence[str], sources: Sources) -> None:
+    """Runs one job as ``hydra.main`` does, and leaves loggers and ``sys.argv`` alone."""
+    hydra = hydra_main.Hydra("train", loader_of(sources))
+    hydra.run(sources.config_name, task, list(overrides), with_log_configuration=False)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """After the block, what Hydra and OmegaConf keep for the whole process is as it was before."""
+    instances: dict[type, Any] = Singleton._instances
+    kinds: list[type] = [GlobalHydra, HydraConfig, JobRuntime, version.VersionBase]
+    before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
+    resolvers = dict(BaseContainer._resolvers)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            instances.pop(kind, None)
+        instances.update(before)
+        BaseContainer._resolvers = resolvers
 
 
 class _Files(CachingConfigRepository):

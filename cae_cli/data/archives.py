@@ -174,6 +174,15 @@ def check_kind(path: Path, wanted: str, writer: str) -> None:
     raise UserError(what, where=path, hint=f"use data={kind} {override_to_paste('data.path', path)}")
 
 
+def kind_of(path: Path) -> str | None:
+    """What a file is by its first bytes: the name of a source, "gzip", "pickle", "lfs", or None."""
+    try:
+        with path.open("rb") as file:
+            return _kind(file.read(64))
+    except OSError:
+        return None
+
+
 def _kind(start: bytes) -> str | None:
     return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
 

@@ -54,6 +54,8 @@ def place_of(path: Path, follow_links: bool) -> Iterator[Place]:
     elif path.is_file() and tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             yield _Tar(archive, path)
+    elif path.is_file() and path.suffix.lower() == ".txt":
+        yield _Folder(*_listed(path), [])
     else:
         folder_at(str(path), "folder/with/images")
         yield _Folder(path, *_find(path, follow_links))
@@ -71,6 +73,23 @@ class _Folder:
         file = self.root / name
         check_size(file.stat().st_size)
         return file.open("rb")
+
+
+def _listed(path: Path) -> tuple[Path, list[str]]:
+    """The folder above all files that a text file names, one in each line, and their names below it.
+
+    Raises:
+        UserError: it names none, or is no text.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.path cannot be read as a list of paths: {error}", where=path) from error
+    if not lines:
+        raise UserError("data.path names no images", where=path, hint="write one path in each line")
+    files = [Path(os.path.normpath(path.absolute().parent / line)) for line in lines]
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    return root, [file.relative_to(root).as_posix() for file in files]
 
 
 class _Archive:

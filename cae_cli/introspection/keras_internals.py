@@ -161,6 +161,51 @@ def seeded(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def as_in_a_new_process() -> Iterator[None]:
+    """In the block Keras and TensorFlow are set as in a new process, afterwards as they were before.
+
+    That is the precision, the names and generators of Keras, the random states of Python, NumPy and
+    TensorFlow, determinism, and whether functions run eagerly. Threads and devices are set only once in
+    a process, so they stay as they are.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from keras.src.backend.common import global_state
+    from tensorflow.python.eager import context
+    from tensorflow.python.framework import config
+
+    states, eager = (random.getstate(), np.random.get_state()), context.context()
+    seeds = {name: vars(eager).get(name) for name in ("_seed", "_rng")}
+    trackers = {name: vars(global_state)[name] for name in vars(global_state) if name.isupper()}
+    options = keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()
+    runs_eagerly, deterministic = tf.config.functions_run_eagerly(), config.is_op_determinism_enabled()
+
+    def set_options(floatx: str, epsilon: float, image_data_format: str) -> None:
+        keras.config.set_floatx(floatx)
+        keras.config.set_epsilon(epsilon)
+        keras.config.set_image_data_format(image_data_format)
+
+    def set_determinism(on: bool) -> None:
+        config.enable_op_determinism() if on else config.disable_op_determinism()
+
+    keras.backend.clear_session(free_memory=False)
+    set_options("float32", 1e-7, "channels_last")
+    tf.config.run_functions_eagerly(False)
+    set_determinism(False)
+    try:
+        yield
+    finally:
+        set_determinism(deterministic)
+        tf.config.run_functions_eagerly(runs_eagerly)
+        set_options(*options)
+        vars(global_state).update(trackers)
+        vars(eager).update(seeds)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextlib.contextmanager
 def without_values() -> Iterator[None]:
     """In the block new variables have shapes but no values, so they take no memory.
 

@@ -47,11 +47,16 @@ def show_error(error: UserError | RunFailed) -> None:
 
 
 class Screen:
-    """Messages and progress of a run: a progress bar on a terminal, else a line for each event."""
+    """Messages and progress of a run: a progress bar on a terminal, else a line for each event.
 
-    def __init__(self) -> None:
+    Args:
+        silent: show nothing.
+    """
+
+    def __init__(self, *, silent: bool = False) -> None:
         self.console = stderr_console()
-        self.live = self.console.is_terminal
+        self.console.quiet = silent
+        self.live = self.console.is_terminal and not silent
         self._progress: Progress | None = None
         self._task: Any = None
         self._epochs = 0

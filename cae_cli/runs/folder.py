@@ -211,6 +211,7 @@ class Run:
             handler = _Log(self.log)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             package = logging.getLogger("cae_cli")
+            before = package.level, package.propagate
             package.addHandler(handler)
             package.setLevel(logging.INFO)
             package.propagate = False
@@ -237,6 +238,7 @@ class Run:
                 with contextlib.suppress(OSError, UserError):
                     reserve.unlink()
                 package.removeHandler(handler)
+                package.level, package.propagate = before
                 with contextlib.suppress(OSError):
                     handler.close()
 

@@ -30,13 +30,17 @@ class Task:
     Attributes:
         pictures: draw them. Without pictures only the training counts as the result of a job.
         rules: a Python file with rules of the user, or None.
+        guest: the process of a single run is somebody else's, and is left as it was.
+        silent: show nothing of a single run.
         outcome: of a single run, once it has ended. Hydra would print an exception itself, and drop a
             result.
-        folders: of the jobs of this sweep, filled by the process launcher.
+        folders: of the jobs of this sweep, filled by the process launcher; or of the single run.
     """
 
     pictures: bool = True
     rules: Path | None = None
+    guest: bool = False
+    silent: bool = False
     outcome: Outcome | Exception | None = None
     folders: list[Path] = field(default_factory=list)
 
@@ -67,6 +71,8 @@ class Task:
                 choices=_choices(context),
                 resume=resume,
                 pictures=self.pictures,
+                guest=self.guest,
+                silent=self.silent,
             )
         except Exception as error:
             if not isinstance(error, UserError | RunFailed):

@@ -6,14 +6,15 @@ import contextlib
 import importlib
 import itertools
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cae_cli.errors import RunFailed
-from cae_cli.introspection.keras_internals import check_version
+from cae_cli.errors import RunFailed, UserError
+from cae_cli.introspection.keras_internals import as_in_a_new_process, check_version
 from cae_cli.system import streams
 from cae_cli.system.guarded import GuardedPath
 
@@ -56,6 +57,35 @@ def quiet(log: GuardedPath | None) -> Iterator[None]:
             os.close(descriptor)
 
 
+@contextmanager
+def guest() -> Iterator[None]:
+    """In the block, networks are trained in a process of somebody else: afterwards it is as it was.
+
+    Its file descriptors are left alone, so TensorFlow writes where it writes otherwise.
+
+    Raises:
+        RunFailed: as for `start`.
+        UserError: Keras computes with another library in this process.
+    """
+    names = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+    before = {name: os.environ.get(name) for name in names}
+    if "keras" not in sys.modules:
+        os.environ |= {name: before[name] or value for name, value in names.items()}
+    try:
+        keras, _ = _libraries()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"Keras computes with {keras.backend.backend()} in this process, and cae needs TensorFlow",
+            hint="set the environment variable KERAS_BACKEND=tensorflow before Keras is imported",
+        )
+    with as_in_a_new_process():
+        yield
+
+
 def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     """Imports TensorFlow and sets it up.
 
@@ -67,14 +97,7 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     Raises:
         RunFailed: TensorFlow cannot be imported, or Keras has another version.
     """
-    try:
-        import keras
-        import tensorflow as tf
-    except ImportError as error:
-        raise RunFailed(
-            f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
-        ) from error
-    check_version()
+    keras, tf = _libraries()
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
     parts = 1 if gpus or cores() == 1 else 2
@@ -91,6 +114,19 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     policy = "mixed_float16" if mixed_precision and gpus else "float32"
     keras.mixed_precision.set_global_policy(policy)
     return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts)
+
+
+def _libraries() -> tuple[Any, Any]:
+    """Keras and TensorFlow; RunFailed without them."""
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise RunFailed(
+            f"TensorFlow cannot be imported: {error}", hint="pip install --force-reinstall tensorflow"
+        ) from error
+    check_version()
+    return keras, tf
 
 
 _cores: int | None = None  # number before `keep_to` removed some

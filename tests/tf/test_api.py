@@ -1,0 +1,200 @@
+"""The command line as Python functions: the same runs, in a process that is left as it was."""
+
+import concurrent.futures
+import inspect
+import logging
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import hydra
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import cae_cli
+from cae_cli.data import as_float
+from cae_cli.runs.folder import Run
+from tests.conftest import ROOT, called
+from tests.tf.conftest import configured
+
+pytestmark = pytest.mark.tf
+
+WORDS = ("model.filters=[4]", "training.epochs=2", "regularization=dropout", "seed=7")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """(96, 8, 8) uint8: digits."""
+    pool = configured("data=digits", "data.train=96").data.read()
+    return np.asarray(np.round(as_float(pool.images[:96]) * 15), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def command(home, images):
+    """What the command trains on the same images."""
+    np.savez(home / "x.npz", x_train=images)
+    done = called(home, "train", "data=npz", "data.path=x.npz", "data.scale=minmax", *WORDS)
+    assert done.code == 0, done.err
+    return home / done.folder
+
+
+def train(home, images, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        return cae_cli.train(*WORDS, "data.scale=minmax", data=images, verbose=0, **options)
+
+
+def bits(folder):
+    run = Run(folder)
+    arrays = run.read_arrays(run.arrays)
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def state():
+    """What a caller may rely on."""
+    root = logging.getLogger()
+    return {
+        "loggers": (root.level, tuple(root.handlers), tuple(h.formatter for h in root.handlers)),
+        "ours": [getattr(logging.getLogger("cae_cli"), x) for x in ("level", "propagate", "handlers")],
+        "disabled": [getattr(x, "disabled", None) for x in logging.root.manager.loggerDict.values()],
+        "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+        "place": (Path.cwd(), list(sys.argv), dict(os.environ), sys.stdout, sys.stderr),
+        "files": [os.fstat(descriptor)[:3] for descriptor in (0, 1, 2)],
+        "hydra": (id(GlobalHydra.instance().hydra), str(hydra.compose("config"))),
+        "resolvers": OmegaConf.create({"a": "${now:x}"}).a,
+        "keras": (keras.mixed_precision.global_policy().name, keras.config.floatx()),
+        "eager": tf.config.functions_run_eagerly(),
+    }
+
+
+def draws():
+    """The next random numbers of everything that has a seed, and whether unseeded ones are allowed."""
+    return [
+        random.random(), np.random.random(), float(tf.random.uniform(())),
+        float(keras.random.uniform(())), keras.layers.Dense(2).name,
+    ]  # fmt: skip
+
+
+def are_next(drawn, expected):
+    """Whether they are the same numbers, and the name is the next one after that of the first draw."""
+    numbers = [int(names[-1].partition("_")[2] or 0) for names in (expected, drawn)]
+    return drawn[:-1] == expected[:-1] and numbers[1] == numbers[0] + 1
+
+
+def seeded():
+    for seed in (random.seed, np.random.seed):
+        seed(1)
+    keras.utils.set_random_seed(1)
+
+
+@pytest.fixture
+def own_work(tmp_path, monkeypatch):
+    """A caller with settings of its own for everything."""
+    (tmp_path / "config.yaml").write_text("a: ${now:x}\n")
+    monkeypatch.setattr(sys, "argv", ["notebook", "--flag"])
+    logging.getLogger("somebody.else").info("made")
+    OmegaConf.register_new_resolver("now", lambda pattern: "mine", replace=True)
+    options = keras.config.floatx(), keras.mixed_precision.global_policy()
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(handler)
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        OmegaConf.register_new_resolver("now", lambda pattern: "mine", replace=True)
+        keras.mixed_precision.set_global_policy("mixed_float16")
+        keras.config.set_floatx("float16")
+        tf.config.run_functions_eagerly(True)
+        yield
+    tf.config.run_functions_eagerly(False)
+    keras.config.set_floatx(options[0])
+    keras.mixed_precision.set_global_policy(options[1])
+    logging.getLogger().removeHandler(handler)
+    OmegaConf.clear_resolver("now")
+
+
+def test_a_training_in_a_thread_after_other_work_is_that_of_the_command(
+    home, images, command, own_work, capfd
+):
+    seeded()
+    expected = draws()
+    seeded()
+    before = state()
+    capfd.readouterr()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        run = pool.submit(train, home, images).result()
+    assert state() == before
+    assert are_next(draws(), expected)
+    assert bits(run.path) == bits(command)
+    assert capfd.readouterr() == ("", "")  # verbose=0
+
+
+def test_a_second_training_is_that_of_the_command_and_disturbs_no_random_state(home, images, command):
+    seeded()
+    expected = draws()
+    seeded()
+    run = train(home, images)
+    assert are_next(draws(), expected)
+    assert bits(run.path) == bits(command)
+    # Images in memory: the command that repeats the run finds them.
+    setup = Run(run.path).setup()
+    assert setup["command"][2] == "data=npz"
+    files = list((home / "runs" / "images").iterdir())
+    assert [f"data.path=runs/images/{files[0].name}"] == setup["command"][3:4] and len(files) == 1
+    assert called(home, "rerun", str(run.path), "--cfg", "job").code == 0
+
+
+def test_a_run_can_be_asked_for_everything_that_its_folder_holds(home, command, monkeypatch):
+    monkeypatch.chdir(home)
+    run = cae_cli.open_run(command)
+    assert run.path == cae_cli.open_run(run.path).path and run.status == "ok"
+    assert run.verdict == run.diagnosis.verdict and run.verdict in repr(run)
+    assert run.verdict in " ".join(run.report.split())
+    assert run.summary["metrics"]["quality"]["psnr"]["value"] == run.metrics.quality.psnr.value
+    assert run.history["epoch"].tolist() == [0, 1, 2]
+    assert run.config["seed"] == 7
+    assert run.figures["filters/encoder_1"] == run.path / "filters" / "encoder_1.png"
+    assert "srcdoc=" in run._repr_html_() and all(path.is_file() for path in run.figures.values())
+    assert cae_cli.open_run("last").path.parent == run.path.parent
+
+
+@pytest.mark.parametrize(
+    "words", [("loss.windw=1",), ("model=l3",), ("optimizer.learning_rate=-1",), ("--fast",)]
+)
+def test_a_mistake_is_an_exception_with_the_words_of_the_command_line(words, cae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(cae_cli.UserError) as caught:
+        cae_cli.train(*words, verbose=0)
+    error = caught.value
+    shown = f"error: {error.what}\n  --> {error.where}\nhint: {error.hint}\n"
+    assert cae("train", *words).err == shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "what"),
+    [
+        (("-m", "seed=0,1"), {}, "one run"),
+        (("--cfg", "job"), {}, "--cfg belongs to the command line"),
+        (("data=digits",), {"data": "x.npz"}, "given twice"),
+        ((7,), {}, "must be text"),
+    ],
+)
+def test_words_that_make_no_sense_in_a_program_are_refused(words, options, what):
+    with pytest.raises(cae_cli.UserError, match=what):
+        cae_cli.train(*words, **options)
+
+
+def test_everything_that_is_exported_exists_and_is_described():
+    text = (ROOT / "docs" / "python.md").read_text()
+    for name in cae_cli.__all__:
+        assert inspect.getdoc(getattr(cae_cli, name)) and name in dir(cae_cli)
+        assert f"`{name}" in text or f"cae_cli.{name}" in text, name
