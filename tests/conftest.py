@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -30,6 +31,13 @@ def pytest_configure() -> None:
     """
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_is_looked_for_among_new_objects():
+    """Each new network collects garbage: not again in TensorFlow's modules and what is left of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import fcntl
 import functools
-import gc
 import json
 import os
 import sys
@@ -29,7 +28,6 @@ def tensorflow_as_in_a_process_of_its_own():
     started = eager is not None and eager.context()._initialized
     assert not started, "a module of tests starts TensorFlow when it is imported, with other threads"
     backend.start(deterministic=True, mixed_precision=False)
-    gc.freeze()  # every new network collects garbage, and need not look for it in TensorFlow's modules
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -58,7 +58,7 @@ def whole_files(folder):
 # From too small for the first file to too small for the last picture.
 @pytest.mark.parametrize(
     "kilobytes",
-    [40, 180, 720, *(pytest.param(n, marks=pytest.mark.soak) for n in (90, 130, 260, 450, 600))],
+    [40, 180, *(pytest.param(n, marks=pytest.mark.soak) for n in (90, 130, 260, 450, 600, 720))],
 )
 def test_a_full_disk_ends_a_run_with_one_line(tmp_path, kilobytes, monkeypatch, capfd):
     with disk_of(kilobytes, tmp_path / "disk") as disk:

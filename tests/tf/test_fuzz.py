@@ -34,7 +34,7 @@ def finished(trained_once):
 
 
 @given(st.integers(0, 2**32))
-@settings(fuzzed, max_examples=CASES or 8)  # each draws all pictures
+@settings(fuzzed, max_examples=CASES or 4)  # each draws all pictures
 def test_any_run_folder(finished, seed):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as copy:

@@ -74,7 +74,9 @@ def slow_training(l2=0.0, epochs=2, batch=32):
     return plain, steps
 
 
-@pytest.mark.parametrize(("model", "l2"), [("baseline", 0.0), ("l2", 0.001)])
+@pytest.mark.parametrize(
+    ("model", "l2"), [pytest.param("baseline", 0.0, marks=pytest.mark.soak), ("l2", 0.001)]
+)
 def test_what_is_recorded_is_what_plain_keras_does(model, l2):
     network, _, arrays = recorded(f"model={model}", REFERENCE)
     _, steps = slow_training(l2)

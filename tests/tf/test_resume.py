@@ -143,7 +143,11 @@ def test_other_images_are_refused(here, monkeypatch, capsys):
     assert cli.run(["resume", "run", "training.epochs=2"]) == 0
 
 
-@pytest.mark.parametrize("change", [shutil.rmtree, lambda run: shutil.move(run, "moved")])
+@pytest.mark.parametrize(
+    "change",
+    [shutil.rmtree, pytest.param(lambda run: shutil.move(run, "moved"), marks=pytest.mark.soak)],
+    ids=["removed", "moved"],
+)
 def test_a_run_that_is_moved_or_removed_while_it_trains_says_so(here, monkeypatch, capsys, change):
     monkeypatch.setattr(Run, "write_metrics", lambda self, rows: change("run"))
     assert train("run", "training.epochs=4") == 2

@@ -74,7 +74,7 @@ def test_a_sweep_whose_terminal_is_closed_continues_under_nohup(tmp_path):
         check_run(folder.job(job))
 
 
-@pytest.mark.soak  # in the short tests a pipe is closed, see `test_experiment`
+@pytest.mark.soak  # in the short tests a pipe is closed
 def test_a_training_whose_terminal_is_closed_continues_under_nohup(tmp_path):
     words = (*SMALL, "training.epochs=300", "hydra.run.dir=run")
     run = Run(tmp_path / "run")
@@ -94,12 +94,12 @@ def test_a_training_whose_terminal_is_closed_is_interrupted(tmp_path):
 @pytest.mark.parametrize(
     ("loss", "sweep"),
     [
-        ("closed", False),
+        ("pipe", False),
         *(
             pytest.param(loss, sweep, marks=pytest.mark.soak)
             for loss in LOSSES
             for sweep in (False, True)
-            if (loss, sweep) != ("closed", False)
+            if (loss, sweep) != ("pipe", False)
         ),
     ],
 )

@@ -183,7 +183,8 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(tmp_path, number, code):
 
 
 @pytest.mark.pictures
-def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_jobs(tmp_path):
+@pytest.mark.parametrize("longer", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_jobs(tmp_path, longer):
     words = (*SMALL, "loss=mae", "seed=1,2", "hydra.launcher.n_jobs=2")
     here = tmp_path / "here"
     here.mkdir()
@@ -201,7 +202,7 @@ def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_
     assert here / out.strip().splitlines()[-1] == folder and f"{folder.name}; hydra.sweep.dir=" in err
     names = [job.folder for job in SweepFolder(folder).read().jobs]
     assert names == ["seed=1", "seed=2"]
-    for name in names:  # as a run by itself, whatever cores it had
+    for name in names if longer else names[1:]:  # as a run by itself, whatever cores it had
         done = called(tmp_path, "train", *SMALL, "loss=mae", name, f"hydra.run.dir='{name}'")
         assert done.code == 0, done.err
         assert set(differences(tmp_path / name, folder / name)) <= {
@@ -212,6 +213,8 @@ def test_a_killed_sweep_resumes_bit_identically_and_a_longer_one_skips_finished_
     metrics = Run(other).read_metrics()
     assert value_of(Run(other), "val/psnr") == metrics["val/psnr"][Run(other).training()["best_epoch"]]
 
+    if not longer:
+        return
     stamps = {path: path.stat().st_mtime_ns for name in names for path in (folder / name).rglob("*")}
     code, out, err = swept(here, *SMALL, "loss=mae", "seed=range(1,4)")
     assert code == 0 and "2 jobs of 3 already finished" in err, err

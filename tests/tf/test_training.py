@@ -59,7 +59,7 @@ def weights(network):
     ("name", "model", "l2"),
     [
         *(
-            pytest.param(name, "baseline", 0.0, marks=[] if name in ("adam", "sgd") else soak)
+            pytest.param(name, "baseline", 0.0, marks=[] if name == "adam" else soak)
             for name in OPTIMIZERS
         ),
         *(pytest.param(name, "l2", 0.001, marks=[] if name == "adam" else soak) for name in OPTIMIZERS),
@@ -85,7 +85,7 @@ def test_an_epoch_is_that_of_plain_keras(name, model, l2):
     "overrides",
     [
         ["loss=ssim"],
-        ["regularization=batchnorm"],
+        pytest.param(["regularization=batchnorm"], marks=soak),
         pytest.param([], marks=soak),
         pytest.param(["augmentation=light"], marks=soak),
         pytest.param(["model=l2"], marks=soak),
