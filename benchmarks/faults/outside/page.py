@@ -174,7 +174,10 @@ def _figures(title: str, listed: Sequence[Figure]) -> str:
 def _first(now: Record, first: Record) -> str:
     before = {one.mutant: one.verdict.findings for one in first.judged}
     if all(before.get(one.mutant) == one.verdict.findings for one in now.judged):
-        return "No rule was changed after this draw was judged first: these are its first figures."
+        return (
+            "These are the figures of its first judging, before any rule was changed because of it; "
+            "it has not been judged again with other rules."
+        )
     return f"""\
 ### As judged first
 

@@ -68,7 +68,7 @@ class Content:
         """An address on the page for each layer, whose name may hold anything."""
         return {layer: _anchor(layer, i) for i, layer in enumerate(self.data.layers)}
 
-    def add(self, name: str, sprite: Sprite | None) -> str:
+    def add(self, sprite: Sprite | None) -> str:
         """Adds a picture and gives its name; "" where there is none."""
         if sprite is None:
             return ""

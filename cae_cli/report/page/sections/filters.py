@@ -100,17 +100,16 @@ def _layer(content: Content, layer: str) -> dict[str, Any]:
         "count": count,
         "shown": len(shown),
         "inactive": int(inactive.sum()),
-        "kernels": content.add(layer, Sprite([_kernels(k, shown, slices, colours) for k in own])),
+        "kernels": content.add(Sprite([_kernels(k, shown, slices, colours) for k in own])),
         "initial": content.add(
-            layer,
             None
             if before is None
             else Sprite([_kernels(before, shown, slices, Colours([before], signed=True))]),
         ),
-        "patches": content.add(layer, _patches(content.view(f"patch/{layer}"))),
-        "untrained": content.add(layer, _patches(content.view(f"untrained_patch/{layer}"))),
-        "maps": content.add(layer, _maps(content.view(f"map/{layer}"))),
-        "untrained_maps": content.add(layer, _maps(content.view(f"untrained_map/{layer}"))),
+        "patches": content.add(_patches(content.view(f"patch/{layer}"))),
+        "untrained": content.add(_patches(content.view(f"untrained_patch/{layer}"))),
+        "maps": content.add(_maps(content.view(f"map/{layer}"))),
+        "untrained_maps": content.add(_maps(content.view(f"untrained_map/{layer}"))),
         "filters": [
             {
                 "number": int(f),

@@ -77,12 +77,12 @@ def latent(content: Content) -> Mapping[str, Any] | None:
             for row, own in enumerate(neighbours)
         ])  # fmt: skip
     return {
-        "atoms": content.add("atoms", _atoms(atoms)),
-        "before": content.add("atoms before", _atoms(before)),
+        "atoms": content.add(_atoms(atoms)),
+        "before": content.add(_atoms(before)),
         "channels": [] if atoms is None else content.views["atom_channel"].tolist(),
         "channels_before": [] if before is None else content.views["untrained_atom_channel"].tolist(),
         "dense": len(content.training["network"]["latent_shape"]) == 1,
-        "traversal": content.add("traversal", None if traversal is None else Sprite(
+        "traversal": content.add(None if traversal is None else Sprite(
             [[picture(one, STEP) for one in row] for row in traversal]
         )),
         "shares": [] if traversal is None else content.views["traversal_share"].tolist(),
@@ -92,7 +92,7 @@ def latent(content: Content) -> Mapping[str, Any] | None:
         "points": charts.points("latent codes by label", code, content.view("code_label")),
         "count": len(code),
         "code_share": float(content.views["code_share"].sum()),
-        "near": content.add("near", near),
+        "near": content.add(near),
         "neighbours": [] if neighbours is None else [len(own) for own in neighbours],
     }  # fmt: skip
 

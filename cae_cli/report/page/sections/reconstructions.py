@@ -59,7 +59,7 @@ def reconstructions(content: Content) -> Mapping[str, Any] | None:
             [picture(one, SIDE) for one in outputs],
             coloured(difference, Colours([difference], signed=True), SIDE),
         ]
-        values["sprite"] = content.add("chosen", Sprite(rows))
+        values["sprite"] = content.add(Sprite(rows))
         values["names"] = [f"{n}, {db:.1f} dB" for n, db in zip(names, psnr(mse), strict=True)]
         values["count"] = len(arrays["mse"])
     snapshots = [own for _, own in sorted(content.data.snapshots.items())]
@@ -71,10 +71,8 @@ def reconstructions(content: Content) -> Mapping[str, Any] | None:
         fitting = [np.asarray(own)[: len(examples)] for own in by_epoch]
         values["columns"] = min(len(examples), *map(len, fitting))
         count = values["columns"]
-        values["images"] = content.add(
-            "examples", Sprite([[picture(i, SIDE) for i in examples[:count]]])
-        )
+        values["images"] = content.add(Sprite([[picture(i, SIDE) for i in examples[:count]]]))
         values["fixed"] = content.add(
-            "outputs", Sprite([[picture(i, SIDE) for i in own[:count]] for own in fitting])
+            Sprite([[picture(i, SIDE) for i in own[:count]] for own in fitting])
         )
     return values if values["sprite"] or values["fixed"] else None

@@ -70,7 +70,7 @@ def tests(content: Content) -> Mapping[str, Any]:
     if rows:
         pictures = [[picture(one, SIDE) for one in content.data.arrays[key]] for key, _ in rows]
         columns = len(pictures[0])
-        sprite = content.add("tests", Sprite(pictures))
+        sprite = content.add(Sprite(pictures))
     return {
         "tests": [t for t in shown if t[1] is not None],
         "baselines": list(_baselines(content)),
