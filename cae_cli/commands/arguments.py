@@ -44,6 +44,9 @@ RUN is the folder of a run, or a name of a run below runs/:
   last, last-1            the newest run, the one before it
 """
 
+# The flags of each command that uses a trained network.
+NETWORK_FLAGS = ("latent", "custom", "range", "unsafe", "runs", "trust-configs")
+
 # The flags of each command that composes a config, in addition to Hydra's.
 FLAGS = {
     "cae train": ("verbose", "fail-on", "rules", "trust-configs"),
@@ -58,6 +61,9 @@ FLAGS = {
         "verbose", "rules", "trust-configs", "json", "latent", "custom", "range", "unsafe", "budget",
         "steps",
     ),
+    "cae encode": (*NETWORK_FLAGS, "out", "pool", "flat"),
+    "cae decode": (*NETWORK_FLAGS, "out"),
+    "cae reconstruct": (*NETWORK_FLAGS, "out"),
 }  # fmt: skip
 
 
@@ -117,6 +123,9 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "force": {"action": "store_true"},
         "budget": {"type": duration},
         "steps": {"type": count},
+        "out": {"type": Path},
+        "pool": {"action": "store_true"},
+        "flat": {"action": "store_true"},
     }
     for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])
@@ -134,7 +143,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
                 where=f"command line: {override}",
                 hint="cae train -m runs a sweep",
             )
-    if trusted and flags.rules is not None:
+    if trusted and getattr(flags, "rules", None) is not None:
         load_rules(flags.rules)
     return flags
 

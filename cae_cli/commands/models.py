@@ -63,14 +63,16 @@ def is_model(path: Path) -> bool:
     return path.suffix.lower() in (*MODELS, *OTHERS)
 
 
-def _refuse_others(path: Path) -> None:
-    """Raises UserError for a model that is no file of Keras, with the way that works."""
+def check_file(path: Path) -> None:
+    """Raises UserError unless it is a file of Keras, with the way that works for others."""
     if path.is_dir():
         hint = "save it again as a file: " + KERAS_2.format(name=path.name)
         raise UserError("a SavedModel is a graph without layers", where=path, hint=hint)
     if path.is_file() and path.suffix.lower() in OTHERS:
         what, hint = OTHERS[path.suffix.lower()]
         raise UserError(f"this is {what}", where=path, hint=hint.format(name=path.parent.name))
+    if not path.is_file():
+        raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
 
 
 def work_on(
@@ -97,9 +99,7 @@ def work_on(
     from cae_cli import data
     from cae_cli.external import model
 
-    _refuse_others(path)
-    if not path.is_file():
-        raise UserError("no such file", where=path, hint="use a .keras or .h5 file saved by Keras")
+    check_file(path)
     if not any(key_of(word) == "data" for word in overrides):
         raise UserError(
             f"images are needed to {command.rpartition(' ')[2]} a model",

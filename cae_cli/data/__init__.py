@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +12,14 @@ from numpy.typing import NDArray
 
 from cae_cli.data import archives, bundled, folder, formats, glyphs  # noqa: F401  (they fill SOURCES)
 from cae_cli.data.images import Images, Pool, Scale, as_float, images_at_a_time, images_that_fit
-from cae_cli.data.pixels import check, scale, scale_alike
+from cae_cli.data.pixels import check, pool_alike, scale, scale_alike
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.data.split import split
 from cae_cli.errors import UserError
 
 __all__ = [
     "SOURCES", "DataOptions", "Images", "Pool", "Scale", "as_float", "images_at_a_time",
-    "images_that_fit", "load", "scale_alike",
+    "images_that_fit", "load", "load_alike", "scale_alike",
 ]  # fmt: skip
 
 
@@ -35,10 +37,45 @@ def load(options: DataOptions) -> Images:
     """
     where = getattr(options, "path", None)
     name = next(name for name, cls in SOURCES.items() if cls is type(options))
-    try:
+    with _enough_memory(where):
         pool = scale(check(options.read(), where), options.scale, where)
         images = split(pool, options, name)
         return noisy(images, options) if options.noise else images
+
+
+def load_alike(options: DataOptions, shape: tuple[int, int, int], known: Scale | None) -> Pool:
+    """All images of a source for a network that has learned: not split, no noise added.
+
+    Args:
+        options: a source with its options; with another ``scale`` than auto, that is done.
+        shape: (h, w, c) that the network takes.
+        known: what was done to the values of its training images; None: not known.
+
+    Returns:
+        Images (n, h, w, c), uint8 or float32 in [0, 1].
+
+    Raises:
+        UserError: they cannot be read, or have another shape.
+    """
+    where = getattr(options, "path", None)
+    with _enough_memory(where):
+        pool = check(options.read_of(shape), where, varied=False)
+        if pool.images.shape[1:] != shape:
+            wanted, found = ("x".join(map(str, s)) for s in (shape, pool.images.shape[1:]))
+            raise UserError(
+                f"the network takes images of {wanted}, these are {found}",
+                where=where,
+                hint="resize them, or choose their channels with data.bands or data.channels",
+            )
+        if options.scale != "auto":
+            return scale(pool, options.scale, where)
+        return pool_alike(pool, known, where)
+
+
+@contextmanager
+def _enough_memory(where: object) -> Iterator[None]:
+    try:
+        yield
     except MemoryError as error:
         raise UserError(
             "the images need more memory than this machine has free",

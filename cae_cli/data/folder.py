@@ -49,8 +49,8 @@ class _Reading:
     colour: set[int] = field(default_factory=set)  # files
     more: int = 0  # files with frames that are left out
     left: int = 0  # those frames
-    size: tuple[int, ...] = ()  # (h, w) of the first image
-    other: tuple[int, tuple[int, ...]] | None = None  # the first of another size: its file, its size
+    size: tuple[int, ...] = ()  # (h, w) of the first image, or of all that are wanted
+    other: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # of another size: file, size
     unreadable: list[str] = field(default_factory=list)  # each with the reason
     small: list[str] = field(default_factory=list)
 
@@ -106,6 +106,17 @@ class ImageFolder(DataOptions):
         Raises:
             UserError: no images, too many unreadable ones, images of different sizes or kinds.
         """
+        return self._read(None)
+
+    def read_of(self, shape: tuple[int, int, int]) -> Pool:
+        """As `read`; images of another size than ``shape`` are left out and named.
+
+        Raises:
+            UserError: as for `read`; no image has this size.
+        """
+        return self._read(shape[:2])
+
+    def _read(self, size: tuple[int, int] | None) -> Pool:
         root = existing(self.path, "folder/with/images")
         if self.patches and self.image_size and self.patches > self.image_size:
             raise OptionError(
@@ -116,27 +127,40 @@ class ImageFolder(DataOptions):
         decoder = self._decoder()
         with place_of(root, self.follow_links) as place:
             files, notes = place.files, [*place.notes]
-            reading = self._read_all(place, decoder)
+            reading = self._read_all(place, decoder, size or ())
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
             small = f"{counted(len(reading.small), 'file')} ({_first(reading.small)})"
             notes.append(f"{small} left out: smaller than a patch")
+        others = [f"{printable(files[i])} ({_size(shape)})" for i, shape in reading.other]
+        if size and others and not reading.files:
+            raise UserError(
+                f"no image is {_size(size)}, as the network needs them: {_first(others)}",
+                where=root,
+                hint=f"data.image_size={size[0]} resizes them, data.patches={size[0]} cuts them"
+                if size[0] == size[1]
+                else "resize them to this size",
+            )
         if not reading.files:
             raise UserError(
                 f"no image is as large as a patch of {self.patches}x{self.patches}",
                 where=root,
                 hint="use a smaller data.patches, or a larger data.image_size",
             )
-        if reading.other is not None:
-            one, other = (printable(files[k]) for k in (reading.files[0], reading.other[0]))
+        if others and size:
+            notes.append(
+                f"{counted(len(others), 'image')} left out: not {_size(size)}: {_first(others)}"
+            )
+        elif others:
             raise UserError(
-                f"the images have different sizes: {_size(reading.size)} in {one}, "
-                f"{_size(reading.other[1])} in {other}",
+                f"the images have different sizes: {_size(reading.size)} in "
+                f"{printable(files[reading.files[0]])}, {_size(reading.other[0][1])} in "
+                f"{printable(files[reading.other[0][0]])}",
                 where=root,
                 hint="data.image_size=64 makes them equal, data.patches=28 cuts them into patches",
             )
-        if len(reading.files) == 1 and root.is_file():
+        if len(reading.files) == 1 and root.is_file() and not size:
             raise UserError(
                 "data.path is a single image",
                 where=root,
@@ -162,9 +186,10 @@ class ImageFolder(DataOptions):
                 f"folders are the parts: {', '.join(f'{n} {part}' for part, n in counts if n)}; "
                 "data.split=random mixes them"
             )
-        labels = None
+        labels = words = None
         if found.labels is not None:
-            labels = np.unique(found.labels, return_inverse=True)[1][of_image].astype(np.int64)
+            words, of_file = np.unique(found.labels, return_inverse=True)
+            labels = of_file[of_image].astype(np.int64)
         several = self.patches or len(read) < len(reading.files)
         return Pool(
             images=reading.images.array(),
@@ -172,13 +197,15 @@ class ImageFolder(DataOptions):
             parts=parts,
             groups=np.array(reading.files) if several else None,
             notes=tuple(notes),
+            names=_names(files, reading.files),
+            label_names=None if words is None else tuple(map(str, words)),
         )
 
-    def _read_all(self, place: Place, decoder: Decoder) -> _Reading:
+    def _read_all(self, place: Place, decoder: Decoder, size: tuple[int, ...]) -> _Reading:
         from PIL import Image
 
         files = place.files
-        reading = _Reading()
+        reading = _Reading(size=size)
         Image.init()  # not in several threads at once
         core = Image.core  # type: ignore[attr-defined]
         core.set_block_size(max(BLOCK, core.get_block_size()))
@@ -216,15 +243,15 @@ class ImageFolder(DataOptions):
         if not found:
             reading.small.append(name)
         for image in found:
+            reading.size = reading.size or image.shape[:2]
+            if image.shape[:2] != reading.size:
+                reading.other.append((i, image.shape))
+                continue
             reading.types.setdefault(image.dtype, i)
             if image.ndim == 3:
                 reading.colour.add(i)
-            reading.size = reading.size or image.shape[:2]
-            if image.shape[:2] == reading.size:
-                reading.images.append(image)
-            elif reading.other is None:
-                reading.other = i, image.shape
-        reading.files += [i] * len(found)
+            reading.images.append(image)
+            reading.files.append(i)
 
     def _decoder(self) -> Decoder:
         frames = {"first": 1, "all": None}.get(self.frames, 0)
@@ -278,6 +305,16 @@ def _check_types(
             where=root,
             hint="put them into a folder for each kind, since no scale fits both",
         )
+
+
+def _names(files: list[str], of_image: list[int]) -> list[str]:
+    """The name of the file of each image; those of a file with several are counted from 0."""
+    several = np.bincount(of_image)
+    names, at = [], 0
+    for k, i in enumerate(of_image):
+        at = at + 1 if k and of_image[k - 1] == i else 0
+        names.append(f"{files[i]}#{at}" if several[i] > 1 else files[i])
+    return names
 
 
 def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,8 @@ class Pool:
             follows from the dtype and the values.
         notes: sentences for the log about what was changed or ignored while reading.
         scale: what was done to the values; None: nothing yet.
+        names: (n,) of the files that the images come from; None: they come from no files.
+        label_names: what the labels 0, 1, … stand for, where the source has words for them.
     """
 
     images: NDArray[np.generic]
@@ -57,6 +60,8 @@ class Pool:
     white: float | None = None
     notes: tuple[str, ...] = ()
     scale: Scale | None = None
+    names: Sequence[str] | None = None
+    label_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,10 @@ class Images:
         evaluated: nobody knows what the network was trained on, so all images are measured: ``train``
             and ``validation`` are the same ones.
         scale: what was done to the values of the source; None: not known.
+        positions: of the images of each part in the source, (n,); its test part, if it has one, counts
+            anew.
+        names: of the files of the source, by position; None: they come from no files.
+        label_names: what the labels 0, 1, … stand for, where the source has words for them.
     """
 
     train: NDArray[np.generic]
@@ -91,6 +100,9 @@ class Images:
     validation_inputs: NDArray[np.float32] | None = None
     evaluated: bool = False
     scale: Scale | None = None
+    positions: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
+    names: Sequence[str] | None = None
+    label_names: tuple[str, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -28,12 +28,13 @@ class _Rule:
     reason: str
 
 
-def check(pool: Pool, where: object = None) -> Pool:
+def check(pool: Pool, where: object = None, *, varied: bool = True) -> Pool:
     """The pool with images (n, h, w, c), if a network can learn from it.
 
     Args:
         pool: what a source delivers.
         where: the file or folder it came from, for messages.
+        varied: the images must differ; false: they are for a network that has learned.
 
     Raises:
         UserError: wrong shape or type, lengths that differ, nothing that varies.
@@ -41,7 +42,8 @@ def check(pool: Pool, where: object = None) -> Pool:
     images = _four_axes(pool.images, "the images", where)
     if pool.labels is not None and len(pool.labels) != len(images):
         raise UserError(f"there are {len(images)} images and {len(pool.labels)} labels", where=where)
-    _check_variation(images, where)
+    if varied:
+        _check_variation(images, where)
     if pool.test_images is None:
         return replace(pool, images=images)
     test_images = _four_axes(pool.test_images, "the test images", where)
@@ -95,6 +97,31 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     if beyond:
         notes.append("the test part has values beyond those of the training part: clipped")
     return replace(pool, images=images, test_images=test_images, notes=tuple(notes))
+
+
+def pool_alike(pool: Pool, known: Scale | None, where: object = None) -> Pool:
+    """The pool with images scaled as those that a network was trained on; see `scale_alike`.
+
+    Args:
+        pool: checked by `check`.
+        known: what was done to the values in training; None: not known.
+        where: the file or folder it came from, for messages.
+    """
+    if pool.white is not None:
+        known = Scale(0, pool.white, pool.images.dtype.name)
+    images, beyond = scale_alike(pool.images, known, where)
+    test = pool.test_images
+    if test is not None:
+        test, beyond_too = scale_alike(test, known, where)
+        beyond |= beyond_too
+    low, high = float(pool.images.min()), float(pool.images.max())
+    scaled = "as they are"
+    if images.dtype != np.uint8:
+        scaled = f"{float(images.min()):g} to {float(images.max()):g} for the network"
+    notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {scaled}"]
+    if beyond:
+        notes.append("! values beyond the range of the training images: clipped")
+    return replace(pool, images=images, test_images=test, notes=tuple(notes))
 
 
 def scale_alike(images: Array, known: Scale | None, where: object = None) -> tuple[Array, bool]:

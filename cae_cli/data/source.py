@@ -47,6 +47,17 @@ class DataOptions:
         """
         raise NotImplementedError
 
+    def read_of(self, shape: tuple[int, int, int]) -> Pool:
+        """All images for a network that takes images of this shape, unscaled.
+
+        Args:
+            shape: (h, w, c). A source of files leaves out others and names them in a note.
+
+        Raises:
+            UserError: as for `read`.
+        """
+        return self.read()
+
     def known_shape(self) -> tuple[int, int, int] | None:
         """(h, w, c) of the images if it is known before they are read, else None."""
         return None

@@ -76,6 +76,9 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         source=source,
         notes=tuple(notes),
         scale=pool.scale,
+        positions={"train": train, "validation": validation, **({} if test is None else {"test": test})},
+        names=pool.names,
+        label_names=pool.label_names,
     )
 
 

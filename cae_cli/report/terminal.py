@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from cae_cli.diagnosis.finding import Diagnosis, Severity
@@ -88,6 +88,22 @@ class Screen:
         else:
             self.say(what)
             yield
+
+    @contextmanager
+    def passing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Shows the progress over ``total`` images, or prints a line, while the block runs.
+
+        Yields:
+            a function that is told how many are done.
+        """
+        if not self.live:
+            self.say(f"{what} …")
+            yield lambda done: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
+            task = progress.add_task(escape(what), total=total)
+            yield lambda done: progress.update(task, completed=done)
 
     @contextmanager
     def training(self, epochs: int, images: int, batch: int, done: int = 0) -> Iterator[None]:

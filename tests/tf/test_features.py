@@ -1,14 +1,24 @@
 """A trained network in use: codes, reconstructions and errors are those that the run has measured."""
 
+import csv
+import json
+import shutil
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cae_cli import data
 from cae_cli.config.schema import parse
+from cae_cli.data import spool
 from cae_cli.errors import UserError
-from cae_cli.features import open_network
+from cae_cli.features import codes, open_network
+from cae_cli.features.pictures import png_names
+from cae_cli.features.source import own_images
 from cae_cli.introspection.behaviour import squares
 from cae_cli.runs.folder import Run
+from tests.conftest import called
 from tests.tf.conftest import DIGITS
 
 pytestmark = pytest.mark.tf
@@ -100,3 +110,177 @@ def test_a_decoder_that_needs_the_image_is_refused(tmp_path):
     network = open_network(saved(tmp_path / "model.keras", skips=True))
     with pytest.raises(UserError, match="skip connections"):
         network.decode(np.zeros((1, *network.code_shape), np.float32))
+
+
+@pytest.fixture(scope="module")
+def encoded(folder, tmp_path_factory):
+    """All images of the run, encoded on the command line."""
+    home = tmp_path_factory.mktemp("encoded")
+    done = called(home, "encode", str(folder), "--out", "codes.npz")
+    assert done.code == 0, done.err
+    return done, home / "codes.npz"
+
+
+def test_without_data_all_splits_of_the_run_are_encoded(encoded, network, images, folder):
+    from sklearn.datasets import load_digits
+
+    table = np.load(encoded[1])
+    assert list(dict.fromkeys(table["split"])) == ["train", "validation"]
+    for split in ("train", "validation"):
+        mine = table["split"] == split
+        assert np.array_equal(table["codes"][mine], network.encode(getattr(images, split)))
+    recorded = Run(folder).read_arrays(Run(folder).arrays)["mse"]
+    assert np.array_equal(table["error"][table["split"] == "validation"], recorded)
+    digits = load_digits()
+    assert np.array_equal(table["label"], digits.target[table["index"]].astype(str))
+    first = digits.images[table["index"][0]] / 16
+    assert np.array_equal(first.astype(np.float32), data.as_float(images.train)[0, ..., 0])
+
+
+def test_all_kinds_of_files_hold_the_same(encoded, network, images, folder, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    whole = np.load(encoded[1])
+    monkeypatch.setattr(codes, "ROW_GROUP", 1000)
+    source = own_images(network, parse(Run(folder).setup()["config"]).data)
+    codes.write(network, source, tmp_path / "codes.parquet")
+    codes.write(network, source, tmp_path / "codes.npy", pooled=True)
+    codes.write(network, source, tmp_path / "flat.npz", flat=True)
+    with parquet.ParquetFile(tmp_path / "codes.parquet") as file:
+        assert file.num_row_groups == len(list(network.passes(images.train))) + 1
+        table = file.read()
+    for name in ("index", "split", "label", "error"):
+        assert np.array_equal(np.array(table.column(name)), whole[name]), name
+    flat = np.stack(table.column("code").to_numpy())
+    assert np.array_equal(flat, whole["codes"].reshape(len(flat), -1))
+    assert np.array_equal(np.load(tmp_path / "flat.npz")["codes"], flat)
+    assert np.array_equal(np.load(tmp_path / "codes.npy"), whole["codes"].mean(axis=(1, 2)))
+    lines = (tmp_path / "codes.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
+    assert np.array_equal(np.array([r["error"] for r in rows], np.float32), whole["error"])
+    assert [row["label"] for row in rows] == whole["label"].tolist()
+    for name in ("codes.parquet", "flat.npz"):
+        values, names = codes.read(tmp_path / name)
+        assert np.array_equal(values, flat)
+        assert names[:1] == [f"train/{whole['index'][0]:06d}"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 files of digits in folders of classes, a damaged one and one of another size."""
+    from sklearn.datasets import load_digits
+
+    folder, digits = tmp_path_factory.mktemp("photos"), load_digits()
+    for i in range(40):
+        path = folder / f"digit {digits.target[i]}" / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.uint8(digits.images[i] * 255 / 16)).save(path)
+    (folder / "digit 0" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("L", (12, 8)).save(folder / "digit 0" / "wide.png")
+    return folder
+
+
+def test_a_folder_is_encoded_with_its_names_and_what_does_not_fit_is_named(
+    photos, network, folder, tmp_path, monkeypatch
+):
+    words = ("encode", str(folder), "data=image_folder", f"data.path={photos}", "--out")
+    done = called(tmp_path, *words, "codes.npz")
+    assert done.code == 0, done.err
+    assert "1 image left out: not 8x8: digit 0/wide.png (12x8)" in done.err
+    assert "1 unreadable file left out: digit 0/damaged.png" in done.err
+    table = np.load(tmp_path / "codes.npz")
+    assert len(table["name"]) == 40
+    for name, label, code, error in zip(
+        *(table[k] for k in ("name", "label", "codes", "error")), strict=True
+    ):
+        assert name.startswith(f"{label}/")
+        pixels = np.asarray(Image.open(photos / name))[None, ..., None]
+        assert np.array_equal(network.encode(pixels)[0], code)
+        assert error == squares(network.reconstruct(pixels) - data.as_float(pixels))[0]
+    monkeypatch.setattr(spool.Spool.__init__, "__defaults__", (0,))  # the images go to the disk
+    assert called(tmp_path, *words, "streamed.npz").code == 0
+    streamed = np.load(tmp_path / "streamed.npz")
+    assert all(np.array_equal(streamed[name], table[name]) for name in table.files if name != "about")
+
+
+def test_pictures_have_the_names_of_the_originals_and_decoding_makes_the_same(photos, folder, tmp_path):
+    words = (str(folder), "data=image_folder", f"data.path={photos}", "--out")
+    assert called(tmp_path, "encode", *words, "codes.npz").code == 0
+    assert called(tmp_path, "reconstruct", *words, "made").code == 0
+    assert called(tmp_path, "decode", str(folder), "codes.npz", "--out", "decoded").code == 0
+    made = {path.relative_to(tmp_path / "made") for path in (tmp_path / "made").rglob("*.png")}
+    originals = {path.relative_to(photos) for path in photos.rglob("*.png")}
+    assert made == {path for path in originals if path.stem.isdigit()}
+    for path in made:
+        one, other = (np.asarray(Image.open(tmp_path / at / path), int) for at in ("made", "decoded"))
+        assert np.abs(one - other).max() <= 1
+    again = called(tmp_path, "reconstruct", *words, "made")
+    assert (again.code, again.err.splitlines()[0]) == (2, "error: the folder exists already")
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("loss=mse", "--out", "codes.npz"), "loss cannot change"),
+        (("--out", "codes.txt"), "codes can be written as .npy, .npz, .parquet"),
+        ((), "--out is missing"),
+        (("data=npy", "data.path=wide.npy", "--out", "codes.npz"), "these are 8x9x1"),
+        (("--out", "codes.npz", "--pool", "--flat"), "exclude each other"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_no_file(words, expected, folder, tmp_path):
+    np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9), np.uint8))
+    done = called(tmp_path, "encode", str(folder), *words)
+    errors = [line for line in done.err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert done.code == 2
+    assert expected in errors[0] and len(errors) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wide.npy"]
+
+
+def test_a_full_disk_and_a_missing_library_leave_nothing_half_written(folder, tmp_path, monkeypatch):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
+    try:
+        done = called(tmp_path, "encode", str(folder), "--out", "codes.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 2 and "file too large" in done.err, done.err
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    done = called(tmp_path, "encode", str(folder), "--out", "codes.parquet")
+    assert done.code == 2 and "pip install 'cae-cli[parquet]'" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_known_against_a_network_is_said(folder, network, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    setup = json.loads((copy / "run.json").read_text())
+    del setup["data"]["scale"]  # an older run
+    (copy / "run.json").write_text(json.dumps(setup))
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["verdict"] = "these filters are not meaningful: noise"
+    summary["diagnosis"]["findings"] = [{"code": "CAE301", "severity": "error", "problem": "noise"}]
+    (copy / "summary.json").write_text(json.dumps(summary))
+    np.save(tmp_path / "x.npy", np.full((2, 8, 8), 9, np.uint8))
+    words = ("encode", "run", "data=npy", "data.path=x.npy", "--out", "codes.npy")
+    done = called(tmp_path, *words)
+    assert done.code == 0, done.err
+    assert "! this network is not to be trusted: these filters are not meaningful: noise" in done.err
+    assert "# warning: these filters are not meaningful: noise" in (tmp_path / "codes.csv").read_text()
+    assert np.array_equal(
+        np.load(tmp_path / "codes.npy")[0], network.encode(np.full((1, 8, 8, 1), 9, np.uint8))[0]
+    )
+    shutil.rmtree(copy / "checkpoints")
+    done = called(tmp_path, *words)
+    assert done.code == 2 and "the run has no network" in done.err
+
+
+def test_names_of_strangers_lead_to_no_other_folder():
+    names = ["../../a.png", "/etc/b.jpg", "c.png", "c.jpg", "c.png#1", "..", "x/./d\0.gif", "c.png"]
+    made = list(png_names(names))
+    assert made == [
+        "a.png", "etc/b.png", "c.png", "c.jpg.png", "c_1.png", "000005.png", "x.png",
+        "c.png.png",
+    ]  # fmt: skip
