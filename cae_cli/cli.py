@@ -36,6 +36,7 @@ COMMANDS = {
     "encode": Command("write the latent codes of images to a file", "cae_cli.commands.encode"),
     "decode": Command("make images of latent codes", "cae_cli.commands.decode"),
     "reconstruct": Command("write what a network makes of images", "cae_cli.commands.reconstruct"),
+    "export": Command("write a network as ONNX, LiteRT, SavedModel, Keras", "cae_cli.commands.export"),
     "resume": Command("resume an interrupted run, or train it for longer", "cae_cli.commands.resume"),
     "rerun": Command("train with the config of a run again, with changes", "cae_cli.commands.rerun"),
     "runs": Command("list, show, tag and remove runs", "cae_cli.commands.runs"),

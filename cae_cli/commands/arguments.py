@@ -64,6 +64,7 @@ FLAGS = {
     "cae encode": (*NETWORK_FLAGS, "out", "pool", "flat"),
     "cae decode": (*NETWORK_FLAGS, "out"),
     "cae reconstruct": (*NETWORK_FLAGS, "out"),
+    "cae export": (*NETWORK_FLAGS, "format", "part", "out"),
 }  # fmt: skip
 
 
@@ -118,12 +119,14 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "latent": {},
         "custom": {"type": Path},
         "unsafe": {"action": "store_true"},
-        "range": {"type": _interval},
+        "range": {"type": interval},
         "frozen-encoder": {"action": "store_true"},
         "force": {"action": "store_true"},
         "budget": {"type": duration},
         "steps": {"type": count},
         "out": {"type": Path},
+        "format": {},
+        "part": {},
         "pool": {"action": "store_true"},
         "flat": {"action": "store_true"},
     }
@@ -171,7 +174,7 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _interval(text: str) -> tuple[float, float]:
+def interval(text: str) -> tuple[float, float]:
     """LOW,HIGH as two numbers."""
     try:
         low, high = map(float, text.split(","))

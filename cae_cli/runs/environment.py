@@ -18,7 +18,7 @@ def surroundings() -> dict[str, Any]:
     """Git commit, package versions and machine, for run.json."""
     return {
         "git": _git(),
-        "packages": {name: _version(name) for name in ("cae-cli", *PACKAGES)},
+        "packages": {name: version(name) for name in ("cae-cli", *PACKAGES)},
         "machine": {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
@@ -29,7 +29,8 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
