@@ -40,6 +40,7 @@ COMMANDS = {
     "resume": Command("resume an interrupted run, or train it for longer", "cae_cli.commands.resume"),
     "rerun": Command("train with the config of a run again, with changes", "cae_cli.commands.rerun"),
     "runs": Command("list, show, tag and remove runs", "cae_cli.commands.runs"),
+    "log": Command("write a run or a sweep to a tracker such as MLflow", "cae_cli.commands.log"),
     "compare": Command("compare runs, or the jobs of a sweep", "cae_cli.commands.compare"),
     "sweep": Command("show the progress of a sweep", "cae_cli.commands.sweep"),
     "options": Command("list the config groups, their options and keys", "cae_cli.commands.options"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import foreign
 from cae_cli.system import signals, streams
+from cae_cli.trackers import Tracker, following
 from cae_cli.training import backend
 from cae_cli.training.facts import facts
 from cae_cli.training.fit import Callbacks, fit, freeze
@@ -110,7 +111,11 @@ def run(
         Interrupted: by a signal. The last weights are in the folder.
     """
     screen = terminal.Screen(silent=silent)
-    with folder.running(resume=resume), backend.one_blas_thread():
+    with (
+        following(config.tracker, folder, screen) as after_epoch,
+        folder.running(resume=resume),
+        backend.one_blas_thread(),
+    ):
         streams.results_in(folder.log)
         before = folder.setup() if resume else surroundings()
         setup = {**before, "command": list(command), "config": plain(config)}
@@ -130,7 +135,7 @@ def run(
         screen.warn(risks)
         process = backend.guest() if guest else backend.quiet(folder.log)
         with process, backend.one_blas_thread("scipy.linalg"):
-            train(config, images, statistics, folder, screen)
+            train(config, images, statistics, folder, screen, after_epoch)
         signals.check()
         outcome = report(folder, pictures=pictures, silent=silent)
         signals.check()
@@ -146,8 +151,11 @@ def check_early(config: Config) -> None:
     """Checks the options against the size of the images, if it is known before reading them.
 
     Raises:
-        UserError: they do not fit together, or the network does not fit into memory.
+        UserError: they do not fit together, the network does not fit into memory, or the tracker is not
+            installed.
     """
+    if isinstance(config.tracker, Tracker):
+        config.tracker.check()
     shape = config.data.known_shape()
     if shape is not None:
         config.loss.check(shape, config.model.output_activation)
@@ -242,7 +250,12 @@ def _check_same_images(before: Mapping[str, Any], now: Mapping[str, Any], *, has
 
 
 def train(
-    config: Config, images: Images, statistics: DatasetStatistics, folder: Run, screen: terminal.Screen
+    config: Config,
+    images: Images,
+    statistics: DatasetStatistics,
+    folder: Run,
+    screen: terminal.Screen,
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> None:
     """Builds and trains the network, probes it, and writes everything to the run folder."""
     options = config.training
@@ -264,7 +277,7 @@ def train(
                 images,
                 config,
                 recorder,
-                callbacks=_callbacks(config, images, folder, screen, probe),
+                callbacks=_callbacks(config, images, folder, screen, probe, after_epoch),
                 parts=device.parts,
                 checkpoint=checkpoint,
             )
@@ -324,7 +337,12 @@ def _announce(
 
 
 def _callbacks(
-    config: Config, images: Images, folder: Run, screen: terminal.Screen, probe: Probe
+    config: Config,
+    images: Images,
+    folder: Run,
+    screen: terminal.Screen,
+    probe: Probe,
+    after_epoch: Callable[[], None],
 ) -> Callbacks:
     """Writes and shows each epoch while the training runs."""
     model = probe.autoencoder.model
@@ -339,6 +357,7 @@ def _callbacks(
             folder.save_model(model, best=history.best_epoch == epoch)
         folder.write_metrics([e.row() for e in history.epochs])
         screen.epoch(history.epochs[-1].row(), len(images.train))
+        after_epoch()
 
     def on_checkpoint(checkpoint: Checkpoint) -> None:
         # The last file of an epoch: until it is there, a resumed run trains the epoch again.

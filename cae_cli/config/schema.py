@@ -20,6 +20,7 @@ from cae_cli.errors import did_you_mean, to_paste
 from cae_cli.model.options import ModelOptions
 from cae_cli.model.regularization import REGULARIZERS, Regularizer
 from cae_cli.options import Catalogue, OptionError, build, not_a_group, option
+from cae_cli.trackers import TRACKERS, NoTracker, Tracker
 from cae_cli.training.losses import LOSSES, Loss
 from cae_cli.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from cae_cli.training.options import TrainingOptions
@@ -59,6 +60,7 @@ class Config(General):
     optimizer: Optimizer
     schedule: Schedule
     training: TrainingOptions
+    tracker: Tracker | NoTracker
     rules: Mapping[str, RuleOptions]
 
 
@@ -72,6 +74,7 @@ VARIANTS: dict[str, Catalogue[Any]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "tracker": TRACKERS,
 }
 SEVERAL: dict[str, Catalogue[Any]] = {"regularization": REGULARIZERS}
 # Groups whose options change keys of other groups, and have no node in the config.
@@ -87,6 +90,7 @@ GROUPS = {
     "optimizer": "the optimizer and its learning rate",
     "schedule": "how the learning rate changes during training",
     "training": "epochs, batch size, early stopping",
+    "tracker": "where the run is written to as well, after each epoch",
     "experiment": "named configurations: values of many keys",
     "debug": "short runs for a quick check",
 }
@@ -130,6 +134,8 @@ def parse(node: Mapping[Any, Any] | DictConfig) -> Config:
             hint=f"use at most {LONGEST_NAME} letters, digits, dots, dashes and underscores; "
             "the first is no dot and no dash",
         )
+    if node.get("tracker") is None and not isinstance(node, DictConfig):
+        node = {**node, "tracker": {"name": "none"}}  # neither have they a tracker
     for group in groups:
         if node.get(group) is None and group not in SEVERAL:
             raise OptionError(

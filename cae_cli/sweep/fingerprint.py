@@ -90,7 +90,7 @@ def _hash(content: Any) -> str:
 
 def _options(content: Mapping[str, Any], *, verdict: bool) -> str:
     """A hash of a config without the options that change no result."""
-    idle = ("optimized_metric",) if verdict else ("optimized_metric", "rules", "tags", "task_name")
+    idle = ("optimized_metric", "tracker", *(() if verdict else ("rules", "tags", "task_name")))
     return _hash({key: value for key, value in content.items() if key not in idle})
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError
 from cae_cli.report.figures import charts, pictures  # noqa: F401  (they fill the catalogue)
-from cae_cli.report.figures.catalogue import FIGURES, Entry, RunData
+from cae_cli.report.figures.catalogue import FIGURES, LAYER, Entry, RunData
+from cae_cli.report.figures.pictures import after_epoch
 from cae_cli.report.figures.tiles import DPI
 from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import GuardedPath
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["FIGURES", "FORMATS", "RunData", "draw", "of", "read", "write", "write_as"]
+__all__ = [
+    "FIGURES", "FORMATS", "RunData", "after_epoch", "draw", "drawn", "of", "read", "write", "write_as",
+]  # fmt: skip
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -62,6 +65,15 @@ def of(data: RunData) -> dict[str, tuple[Entry, str]]:
         for entry in FIGURES
         for layer in entry.layers(data)
     }
+
+
+def drawn(run: Run) -> list[GuardedPath]:
+    """The figures of the catalogue that are in a run's folder."""
+    files = []
+    for entry in FIGURES:
+        folder, _, name = entry.file.rpartition("/")
+        files += (run.root / folder if folder else run.root).children(name.replace(LAYER, "*"))
+    return files
 
 
 def draw(run: Run, data: RunData) -> list[Path]:

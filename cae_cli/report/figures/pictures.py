@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cae_cli.errors import counted
 from cae_cli.metrics.filters import p_value, structure
 from cae_cli.metrics.quality import psnr
-from cae_cli.report.figures.catalogue import RunData, figure
+from cae_cli.report.figures.catalogue import Arrays, RunData, figure
 from cae_cli.report.figures.tiles import TILE, Array, Colours, fitted, grid, photo
 
 if TYPE_CHECKING:
@@ -171,6 +171,21 @@ def filters_by_epoch(run: RunData) -> Image.Image:
         caption=f"left: filters of {layer}{of_what}, most used first; right: reconstructions",
         scale=(colours, "weight"),
         beside=(len(kernels), len(order) + 1, "input"),
+    )
+
+
+def after_epoch(snapshot: Arrays) -> Image.Image:
+    """First-layer filters and reconstructions of one snapshot, while others follow."""
+    layer = next(key for key in snapshot if key.startswith("kernel/"))
+    kernel = snapshot[layer].mean(axis=2)[:, :, :MOST_COLUMNS]  # (h, w, filters)
+    colours = Colours([kernel])
+    outputs = [photo(output) for output in snapshot["outputs"]]
+    filters = [fitted(kernel[:, :, f], colours, outputs[0]) for f in range(kernel.shape[2])]
+    return grid(
+        f"Filters of {layer.removeprefix('kernel/')}, and reconstructions of held-out images",
+        [filters, outputs],
+        cell=0.6,
+        scale=(colours, "weight"),
     )
 
 
