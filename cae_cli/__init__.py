@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from cae_cli.external.functions import judge
     from cae_cli.external.keras_callback import Diagnosis
     from cae_cli.external.treat import treat
+    from cae_cli.features.encoder import Encoder
 
 __version__ = "0.1.0"
-__all__ = ["Diagnosis", "Run", "RunFailed", "UserError", "judge", "open_run", "train", "treat"]
+__all__ = [
+    "Diagnosis",
+    "Encoder",
+    "Run",
+    "RunFailed",
+    "UserError",
+    "judge",
+    "open_run",
+    "train",
+    "treat",
+]
 
 _MODULES = {
     "Diagnosis": "external.keras_callback",
+    "Encoder": "features.encoder",
     "judge": "external.functions",
     "treat": "external.treat",
     "RunFailed": "errors",

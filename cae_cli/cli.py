@@ -37,6 +37,8 @@ COMMANDS = {
     "decode": Command("make images of latent codes", "cae_cli.commands.decode"),
     "reconstruct": Command("write what a network makes of images", "cae_cli.commands.reconstruct"),
     "export": Command("write a network as ONNX, LiteRT, SavedModel, Keras", "cae_cli.commands.export"),
+    "score": Command("score images by how unusual they are to a network", "cae_cli.commands.score"),
+    "nearest": Command("find the nearest images by latent code", "cae_cli.commands.nearest"),
     "resume": Command("resume an interrupted run, or train it for longer", "cae_cli.commands.resume"),
     "rerun": Command("train with the config of a run again, with changes", "cae_cli.commands.rerun"),
     "runs": Command("list, show, tag and remove runs", "cae_cli.commands.runs"),

@@ -65,6 +65,8 @@ FLAGS = {
     "cae decode": (*NETWORK_FLAGS, "out"),
     "cae reconstruct": (*NETWORK_FLAGS, "out"),
     "cae export": (*NETWORK_FLAGS, "format", "part", "out"),
+    "cae score": ("runs", "trust-configs", "out", "normal", "false-alarms"),
+    "cae nearest": (*NETWORK_FLAGS, "out", "count"),
 }  # fmt: skip
 
 
@@ -129,6 +131,9 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "part": {},
         "pool": {"action": "store_true"},
         "flat": {"action": "store_true"},
+        "normal": {"type": lambda text: tuple(text.split(",")), "default": ()},
+        "false-alarms": {"type": _share, "default": 0.05},
+        "count": {"type": count, "default": 8},
     }
     for name in FLAGS[command] if trusted else ():
         parser.add_argument(f"--{name}", **own[name])
@@ -172,6 +177,17 @@ def duration(text: str) -> float:
         return seconds_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _share(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
+    return share
 
 
 def interval(text: str) -> tuple[float, float]:

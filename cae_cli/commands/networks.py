@@ -9,6 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cae_cli.commands import arguments, models
 from cae_cli.config.overrides import overrides_of_run
 from cae_cli.config.schema import VARIANTS
@@ -69,13 +72,16 @@ def opened(subject: str, flags: argparse.Namespace) -> Iterator[Network]:
             backend.start(deterministic=False, mixed_precision=False)
             from cae_cli.features import open_network
 
-            network = open_network(
-                found,
-                latent=flags.latent,
-                custom=flags.custom,
-                span=flags.range or (0.0, 1.0),
-                unsafe=flags.unsafe,
-            )
+            if isinstance(found, Run):
+                network = open_network(found)
+            else:
+                network = open_network(
+                    found,
+                    latent=flags.latent,
+                    custom=flags.custom,
+                    span=flags.range or (0.0, 1.0),
+                    unsafe=flags.unsafe,
+                )
         if network.warning:
             screen.say(f"! this network is not to be trusted: {network.warning}")
         yield network
@@ -88,6 +94,12 @@ def subject(flags: argparse.Namespace, command: str, hint: str) -> tuple[str, li
         UserError: none or several are named, or an override is not one of ``data``.
     """
     name, words = registry.split_one(flags.overrides, command, hint, "one run or one model file")
+    check_words(words)
+    return name, words
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raises UserError for an override that does not name images."""
     for word in words:
         if key_of(word) != "data" and not key_of(word).startswith("data."):
             raise UserError(
@@ -95,16 +107,21 @@ def subject(flags: argparse.Namespace, command: str, hint: str) -> tuple[str, li
                 where=f"command line: {word}",
                 hint="data=… and data.KEY=… name other images",
             )
-    return name, words
 
 
-def images(network: Network, words: Sequence[str], flags: argparse.Namespace) -> Source:
+def images(
+    network: Network,
+    words: Sequence[str],
+    flags: argparse.Namespace,
+    splits: Sequence[str] = ("train", "validation", "test"),
+) -> Source:
     """The images that ``data=…`` names, else those of the run.
 
     Args:
         network: that they are for.
         words: overrides of the group ``data``.
         flags: of the command line.
+        splits: which parts of the run's images.
 
     Raises:
         UserError: there are no such images, or they do not fit the network.
@@ -116,10 +133,29 @@ def images(network: Network, words: Sequence[str], flags: argparse.Namespace) ->
         if words:
             found = source.given_images(network, _options(network, words, flags))
         else:
-            found = source.own_images(network, own_options(network))
+            found = source.own_images(network, own_options(network), splits)
     for note in found.notes:
         screen.say(f"  {note}")
     return found
+
+
+def query_images(
+    network: Network, files: Sequence[Path], flags: argparse.Namespace
+) -> NDArray[np.generic]:
+    """Single image files as the network takes them, (n, h, w, c), resized if those are square.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    from cae_cli import data
+    from cae_cli.data.folder import ImageFolder
+
+    options = _options(network, ["data=image_folder"], flags)
+    assert isinstance(options, ImageFolder)
+    h, w, _ = network.shape
+    options = replace(options, image_size=h if h == w else None, patches=None, frames="first")
+    read = [data.load_alike(replace(options, path=str(f)), network.shape, network.scale) for f in files]
+    return np.concatenate([data.as_float(pool.images) for pool in read])
 
 
 def own_options(network: Network) -> DataOptions:

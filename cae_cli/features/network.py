@@ -128,9 +128,15 @@ class Network:
         """Reconstructions (n, h, w, c) of images that were prepared."""
         return self._in_batches(self._whole, self.shape, self.shape, images)
 
+    def batches(self, count: int) -> Iterator[slice]:
+        """So many images in batches, the last of which may be smaller."""
+        for start in range(0, count, self.batch):
+            yield slice(start, min(start + self.batch, count))
+
     def passes(self, images: NDArray[Any]) -> Iterator[tuple[slice, Array, Array, Array]]:
         """Which images, these in [0, 1], their codes and their reconstructions, batch by batch."""
-        for at, batch in self._batches(images):
+        for at in self.batches(len(images)):
+            batch = as_float(images[at])
             made = self._both(_filled(batch, self.batch))
             codes, outputs = (np.asarray(x, np.float32)[: len(batch)] for x in made)
             yield at, batch, codes, outputs
@@ -144,14 +150,10 @@ class Network:
     ) -> Array:
         assert values.shape[1:] == given, (values.shape, given)
         result = np.empty((len(values), *made), np.float32)
-        for at, batch in self._batches(values):
+        for at in self.batches(len(values)):
+            batch = as_float(values[at])
             result[at] = np.asarray(function(_filled(batch, self.batch)))[: len(batch)]
         return result
-
-    def _batches(self, values: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
-        for start in range(0, len(values), self.batch):
-            at = slice(start, min(start + self.batch, len(values)))
-            yield at, as_float(values[at])
 
     @cached_property
     def _whole(self) -> Callable[[Array], Any]:

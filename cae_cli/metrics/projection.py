@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,33 +13,60 @@ Array = NDArray[np.float32]
 MOST_PIXELS = 16_384  # of an image
 
 
-def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[Array]:
-    """Error of the best linear autoencoder with a latent code of ``dims`` values.
+@dataclass(frozen=True)
+class Projection:
+    """The best linear autoencoder with a latent code of some values, fitted on training images.
 
-    That is the projection on the first principal components of the training images (Baldi, Hornik,
-    "Neural networks and principal component analysis", Neural Networks 2(1), 1989). Time grows with the
-    cube of min(m, pixels): 2,000 images are enough.
+    Attributes:
+        mean: (pixels,) of the training images.
+        basis: (pixels, dims) orthonormal.
+    """
+
+    mean: Array
+    basis: Array
+
+    @classmethod
+    def of(cls, train: Array, dims: int) -> Projection | None:
+        """The projection on the first principal components of the training images.
+
+        Baldi, Hornik, "Neural networks and principal component analysis", Neural Networks 2(1), 1989.
+        Time grows with the cube of min(m, pixels): 2,000 images are enough.
+
+        Args:
+            train: (m, h, w, c).
+            dims: values of the latent code; as many as pixels leave no error.
+
+        Returns:
+            None where the images are too large, or not more than ``dims``.
+        """
+        m, pixels = len(train), int(np.prod(train.shape[1:]))
+        if pixels > MOST_PIXELS or dims >= m:
+            return None
+        mean = train.reshape(m, pixels).mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls(mean, _components(train.reshape(m, pixels) - mean, min(dims, pixels)))
+
+    def mse(self, images: Array) -> Array:
+        """Mean squared error of each image, (n, h, w, c) to (n,)."""
+        centred = images.reshape(len(images), -1) - self.mean
+        left = centred - (centred @ self.basis) @ self.basis.T
+        return np.asarray(np.square(left).mean(axis=1), np.float32)
+
+
+def projection_mse(train: Array, measured: Sequence[Array], dims: int) -> list[Array]:
+    """Error of the best linear autoencoder with a latent code of ``dims`` values; see `Projection.of`.
 
     Args:
         train: (m, h, w, c).
         measured: sets of images, each (n, h, w, c).
-        dims: values of the latent code; as many as pixels leave no error.
+        dims: values of the latent code.
 
     Returns:
-        (n,) mean squared error of each image of each set; NaN where the images are too large or
-        the training images not more than ``dims``.
+        (n,) mean squared error of each image of each set; NaN where there is no projection.
     """
-    m, pixels = len(train), int(np.prod(train.shape[1:]))
-    if pixels > MOST_PIXELS or dims >= m:
+    projection = Projection.of(train, dims)
+    if projection is None:
         return [np.full(len(images), np.nan, np.float32) for images in measured]
-    mean = train.reshape(m, pixels).mean(axis=0, dtype=np.float64).astype(np.float32)
-    basis = _components(train.reshape(m, pixels) - mean, min(dims, pixels))
-    errors = []
-    for images in measured:
-        centred = images.reshape(len(images), pixels) - mean
-        left = centred - (centred @ basis) @ basis.T
-        errors.append(np.asarray(np.square(left).mean(axis=1), np.float32))
-    return errors
+    return [projection.mse(images) for images in measured]
 
 
 def _components(centred: Array, dims: int) -> Array:

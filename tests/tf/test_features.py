@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
+import cae_cli
 from cae_cli import data
 from cae_cli.config.schema import parse
 from cae_cli.data import spool
@@ -65,8 +67,6 @@ def test_codes_are_those_of_the_encoder_in_plain_keras(network, images):
 
 
 def test_images_are_prepared_as_those_of_the_training(network, images):
-    from sklearn.datasets import load_digits
-
     raw = load_digits().images  # 0 to 16
     prepared = network.prepare(raw)
     assert all((prepared == image).all(axis=(1, 2, 3)).any() for image in images.held_out)
@@ -122,8 +122,6 @@ def encoded(folder, tmp_path_factory):
 
 
 def test_without_data_all_splits_of_the_run_are_encoded(encoded, network, images, folder):
-    from sklearn.datasets import load_digits
-
     table = np.load(encoded[1])
     assert list(dict.fromkeys(table["split"])) == ["train", "validation"]
     for split in ("train", "validation"):
@@ -167,8 +165,6 @@ def test_all_kinds_of_files_hold_the_same(encoded, network, images, folder, tmp_
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """40 files of digits in folders of classes, a damaged one and one of another size."""
-    from sklearn.datasets import load_digits
-
     folder, digits = tmp_path_factory.mktemp("photos"), load_digits()
     for i in range(40):
         path = folder / f"digit {digits.target[i]}" / f"{i:02d}.png"
@@ -284,3 +280,133 @@ def test_names_of_strangers_lead_to_no_other_folder():
         "a.png", "etc/b.png", "c.png", "c.jpg.png", "c_1.png", "000005.png", "x.png",
         "c.png.png",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(folder, tmp_path_factory):
+    """Images of the run with one of noise among them, and noise as anomalies."""
+    home, rng = tmp_path_factory.mktemp("scored"), np.random.default_rng(0)
+    x = np.uint8(load_digits().images[:60] * 255 / 16)
+    x[37] = 255 * rng.integers(0, 2, (8, 8))
+    np.savez(home / "x.npz", x_train=x, y_train=np.arange(60) == 37)
+    np.save(home / "noise.npy", 255 * rng.integers(0, 2, (12, 8, 8), np.uint8))
+    done = called(
+        home, "score", str(folder), "data=npz", "data.path=x.npz", "--normal", "0",
+        "anomalies=npy", "anomalies.path=noise.npy", "--false-alarms", "0.1", "--out", "scores.csv",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return done, home
+
+
+def test_a_planted_anomaly_has_the_largest_error(scored, network):
+    done, home = scored
+    lines = (home / "scores.csv").read_text().splitlines()
+    about = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("# ")))
+    assert [row["source"] for row in rows] == ["images"] * 60 + ["anomalies"] * 12
+    given = rows[:60]
+    assert max(range(60), key=lambda k: float(given[k]["error"])) == 37
+    assert [k for k in range(72) if rows[k]["anomalous"] == "1"] == [37, *range(60, 72)]
+    assert all(
+        (float(row["error"]) > float(about["threshold"])) == (row["alarm"] == "1") for row in rows
+    )
+    assert given[37]["alarm"] == "1"
+    x = np.load(home / "x.npz")["x_train"][..., None]
+    errors = squares(network.reconstruct(x) - data.as_float(x))
+    assert np.array_equal(np.array([row["error"] for row in given], np.float32), errors)
+    assert "13 of 13 anomalies" in done.out
+    assert about["worth"] in done.out
+    with Image.open(home / "scores.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_the_baselines_are_those_of_the_training_images(scored, network, images):
+    from sklearn.decomposition import PCA
+
+    _, home = scored
+    rows = list(
+        csv.DictReader(x for x in (home / "scores.csv").read_text().splitlines() if x[:2] != "# ")
+    )
+    x = data.as_float(np.load(home / "x.npz")["x_train"])
+    train = data.as_float(images.train).reshape(len(images.train), -1)
+    mean = np.square(x.reshape(60, -1) - train.mean(axis=0)).mean(axis=1)
+    np.testing.assert_allclose([float(row["mean_image_error"]) for row in rows[:60]], mean, rtol=1e-4)
+    values = int(np.prod(network.code_shape))
+    slow = PCA(min(values, len(train) // 2, 32), svd_solver="full").fit(train)
+    left = x.reshape(60, -1) - slow.inverse_transform(slow.transform(x.reshape(60, -1)))
+    expected = np.square(left).mean(axis=1)
+    np.testing.assert_allclose(
+        [float(row["components_error"]) for row in rows[:60]], expected, rtol=1e-3, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("--false-alarms", "0.01"), "needs 99 held-out images, the run has 21"),
+        (("--false-alarms", "1"), "between 0 and 1"),
+        (("--normal", "ten"), "no image has the label ten"),
+        (("--out", "scores.txt"), "tables can be written as .csv or .parquet"),
+    ],
+)
+def test_a_score_that_cannot_be_is_one_line(words, expected, folder, tmp_path):
+    done = called(tmp_path, "score", str(folder), "--out", "scores.csv", *words)
+    errors = [line for line in done.err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert (done.code, len(errors)) == (2, 2), done.err
+    assert expected in errors[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_nearest_images_are_those_of_a_slow_search(photos, network, folder, tmp_path):
+    query = photos / "digit 3" / "13.png"
+    done = called(
+        tmp_path, "nearest", str(folder), str(query), "data=image_folder", f"data.path={photos}",
+        "--count", "4", "--out", "nearest.csv",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    lines = (tmp_path / "nearest.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if line[:2] != "# "))
+    files = sorted(path for path in photos.rglob("*.png") if path.stem.isdigit())
+    pixels = np.stack([np.asarray(Image.open(path)) for path in files])[..., None]
+    known = {"code": network.encode(pixels), "pixels": data.as_float(pixels)}
+    for by, values in known.items():
+        mine = [row for row in rows if row["by"] == by]
+        difference = (values - values[files.index(query)]).reshape(40, -1)
+        distance = np.sqrt(np.square(difference).mean(axis=1))
+        order = np.argsort(distance, kind="stable")[:4]
+        assert [photos / row["name"] for row in mine] == [files[k] for k in order]
+        np.testing.assert_allclose(
+            [float(r["distance"]) for r in mine], distance[order], rtol=1e-5, atol=1e-7
+        )
+    assert rows[0]["distance"] == "0"  # itself
+    with Image.open(tmp_path / "nearest.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_the_encoder_is_a_step_of_a_pipeline(folder, network, images, tmp_path, monkeypatch):
+    import pickle
+
+    from sklearn.base import clone
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    encoder = cae_cli.Encoder(folder)
+    x = data.as_float(images.validation)
+    codes = encoder.fit(x).transform(x)
+    assert np.array_equal(codes, network.encode(images.validation).reshape(len(x), -1))
+    assert np.array_equal(encoder.transform(x.reshape(len(x), -1)), codes)
+    assert list(encoder.get_feature_names_out()[:2]) == ["code_0", "code_1"]
+    assert len(encoder.get_feature_names_out()) == codes.shape[1]
+    assert np.array_equal(encoder.inverse_transform(codes).reshape(x.shape), network.decode(codes))
+    recorded = Run(folder).read_arrays(Run(folder).arrays)["mse"]
+    assert np.array_equal(encoder.score_samples(x), -recorded)
+    stored = pickle.dumps(encoder)
+    assert len(stored) < 1000  # a path and no network
+    for other in (clone(encoder), pickle.loads(stored), cae_cli.Encoder(str(folder))):
+        assert np.array_equal(other.transform(x), codes)
+    pooled = encoder.set_params(pool=True).transform(x)
+    np.testing.assert_allclose(pooled, network.encode(x).mean(axis=(1, 2)), rtol=1e-6)
+    line = make_pipeline(cae_cli.Encoder(folder), LogisticRegression(max_iter=200))
+    digits = load_digits()
+    line.fit(digits.images[:150], digits.target[:150])
+    assert line.score(digits.images[150:300], digits.target[150:300]) > 0.5
