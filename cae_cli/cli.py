@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from cae_cli import __version__
-from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean, to_paste
+from cae_cli.errors import Interrupted, RunFailed, UserError, did_you_mean, nearest, to_paste
 from cae_cli.system import files, streams
 
 
@@ -126,6 +126,8 @@ def dispatch(arguments: list[str]) -> int:
 
         return complete(rest, list(COMMANDS))
     if first not in COMMANDS:
+        if flag := first.startswith("--") and nearest(first, ("--help", "--version")):
+            raise UserError(f"cae has no flag {first!r}", hint=f"did you mean cae {flag}?")
         if "=" in first or first.startswith("-"):
             raise UserError(
                 f"{first!r} is not a command", hint=f"did you mean {to_paste('cae', 'train', first)} …?"

@@ -1,6 +1,7 @@
 """`cae check`: what it finds, its exit codes and its JSON, without TensorFlow."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_rules_can_be_disabled_and_moved_on_the_command_line(dark, capsys):
     assert "CAE001" in json.loads(capsys.readouterr().out)["diagnosis"]["passed"]
     assert check(*dark, "rules.CAE01.enabled=false") == 2
     assert "rules.CAE01 is not a rule" in capsys.readouterr().err
+
+
+def test_what_the_libraries_print_while_images_are_read_stays_off_the_screen(dark, monkeypatch, capfd):
+    load = experiment.load_images
+
+    def noisy(options):
+        os.write(2, b"oneDNN custom operations are on")
+        return load(options)
+
+    monkeypatch.setattr(experiment, "load_images", noisy)
+    assert check(*dark) == 0
+    assert "oneDNN" not in capfd.readouterr().err
 
 
 def test_a_mistake_is_reported_before_the_images_are_checked(tmp_path, capsys):

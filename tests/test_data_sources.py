@@ -275,7 +275,10 @@ def test_folders_and_files_are_not_taken_for_each_other(archive: Path) -> None:
     assert refused("image_folder", path=str(archive)).hint == "use data=npz for arrays"
     text = archive.with_name("a.txt")
     text.write_text("words")
-    assert "must be a folder, got a file" in refused("image_folder", path=str(text)).what
+    assert (
+        "must be a folder, an image or an archive of images"
+        in refused("image_folder", path=str(text)).what
+    )
 
 
 def test_the_home_folder_may_be_written_as_tilde(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,12 +147,21 @@ def test_a_run_is_selected_by_each_of_its_names(here, word, folder):
     assert named(word) == f"runs/{folder}"
 
 
+def test_a_file_that_is_neither_a_run_nor_a_model_is_named(here, tmp_path):
+    file = tmp_path / "note.txt"
+    file.write_text("words")
+    with pytest.raises(UserError, match="neither a run nor a model") as caught:
+        find(str(file))
+    assert caught.value.where == str(file) and ".keras" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("word", "what", "hint"),
     [
         ("a", "'a' may be one of 2 runs", "abcd (number 2), aaaa (number 1)"),
         ("k3fa", "'k3fa' may be one of 2 runs", "k3fa/loss=ssim,seed=0 (number 4)"),
         ("2026", "'2026' may be one of 5 runs", "2345 (number 5)"),
+        ("x" * 5000, "no run is called 'xxx", ""),
         ("aaab", "no run is called 'aaab'", "did you mean aaaa?"),
         ("lsat", "no run is called 'lsat'", "did you mean last?"),
         ("6", "no run is called '6'", "there are 5 runs below runs"),

@@ -10,7 +10,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cae_cli.errors import UserError, to_paste
+from cae_cli.errors import UserError, nearest, to_paste
 from cae_cli.options import as_typed, for_hydra, key_of
 from cae_cli.report.numbers import seconds_of
 
@@ -158,7 +158,12 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
 
 def _parsed(parser: argparse.ArgumentParser, command: str, arguments: list[str]) -> argparse.Namespace:
     def refuse(message: str) -> NoReturn:
-        raise UserError(message, where="command line", hint=f"{command} --help")
+        hint = f"{command} --help"
+        known, _, unknown = message.partition("unrecognized arguments: --")
+        if not known and unknown and command in FLAGS:
+            close = nearest(unknown.split()[0], FLAGS[command])
+            hint = f"did you mean --{close}?" if close else f"write options as loss=ssim; flags: {hint}"
+        raise UserError(message, where="command line", hint=hint)
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_intermixed_args(arguments)

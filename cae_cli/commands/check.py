@@ -10,6 +10,7 @@ from cae_cli.commands import arguments
 from cae_cli.config import compose
 from cae_cli.report import summary, terminal
 from cae_cli.runs.json_files import SCHEMA_VERSION, plain
+from cae_cli.training import backend
 
 HELP = f"""\
 usage: cae check [group=option …] [key=value …]
@@ -33,7 +34,8 @@ def main(args: list[str]) -> int:
     _, options = compose.checked(flags.overrides, arguments.sources(flags))
     experiment.check_early(options)
     screen = terminal.Screen()
-    with screen.doing("reading images …"):
+    # Keras downloads data sets, so TensorFlow may start.
+    with backend.quiet(None), screen.doing("reading images …"):
         images = experiment.load_images(options)
         diagnosis = experiment.forecast(options, images, experiment.dataset_statistics(images))
     for note in images.notes:

@@ -141,7 +141,10 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
     group, _, rest = key.partition(".")
     if group not in GROUPS or not rest:
         names = GROUPS if rest else [*GROUPS, *(info.name for info in describe(General))]
-        return UserError(f"there is no option {key!r}", where=where, hint=did_you_mean(group, names))
+        hint = did_you_mean(group, names)
+        if not rest and nearest(group, names) is None and (key_in_group := _in_a_group(key, sources)):
+            hint = f"did you mean {key_in_group}?"
+        return UserError(f"there is no option {key!r}", where=where, hint=hint)
     try:
         node, _ = hydra_internals.compose([o for o in overrides if key_of(o) != key], sources)
     except Exception:
@@ -165,4 +168,18 @@ def _unknown_key(key: str, overrides: Sequence[str], sources: Sources) -> UserEr
                 where=where,
                 hint=f"add regularization={chosen}",
             )
-    return UserError(f"{key} is not an option", where=where, hint=did_you_mean(name, names))
+    close = nearest(name, names)
+    hint = did_you_mean(name, names) if close is None else f"did you mean {parent}.{close}?"
+    return UserError(f"{key} is not an option", where=where, hint=hint)
+
+
+def _in_a_group(name: str, sources: Sources) -> str | None:
+    """The key of the default config that somebody means who leaves out its group (epochs, lr)."""
+    try:
+        node, _ = hydra_internals.compose([], sources)
+    except Exception:
+        return None
+    groups = [group for group in GROUPS if isinstance(node.get(group), DictConfig)]
+    keys = {str(key): f"{group}.{key}" for group in reversed(groups) for key in node[group]}
+    close = nearest(name, keys)
+    return None if close is None else keys[close]

@@ -156,7 +156,7 @@ def folder_at(path: str | None, example: str) -> Path:
     found = existing(path, example)
     if not found.is_dir():
         raise UserError(
-            "data.path must be a folder, got a file",
+            "data.path must be a folder, an image or an archive of images, got another file",
             where=found,
             hint="use data=npz or data=npy for arrays, or "
             f"a folder: {override_to_paste('data.path', found.parent)}",

@@ -153,6 +153,12 @@ class Registry:
         )
 
     def _unknown(self, word: str) -> UserError:
+        if word and _is_file(typed(word)):
+            return UserError(
+                "this file is neither a run nor a model of Keras",
+                where=word,
+                hint="a run is a folder; a model is a file that ends in .keras or .h5",
+            )
         names = {name for entry in self._folders for name in entry.names}
         close = nearest(word, names | ({"last"} if names else set()))
         hint = f"{_how_many(len(self._folders))} below {self.root}" + (
@@ -322,6 +328,13 @@ def _is_ours(folder: GuardedPath) -> bool:
         except UserError:
             continue
     return is_run(folder) and bool(STAMP.fullmatch(folder.name))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_folder(path: Path) -> bool:

@@ -44,7 +44,8 @@ class TrainingOptions:
         if images < self.batch_size:
             raise UserError(
                 f"training.batch_size is {self.batch_size}, but there are only {images} training images",
-                hint=f"Use training.batch_size={images}, or more images.",
+                hint=f"use training.batch_size={images} or more images; "
+                "data.patches=28 cuts an image_folder into many",
             )
 
     def ending(self, images: int) -> str | None:
