@@ -1,14 +1,15 @@
 """A runner of convolutional-autoencoder experiments that says what their filters learned.
 
-``cae_cli.train`` and ``cae_cli.open_run`` are the command line as functions. For trainings of one's own
-there are the Keras callback ``cae_cli.Diagnosis``, ``cae_cli.treat``, which tries fixes on them, and
-``cae_cli.judge`` for plain functions: networks of other libraries. docs/python.md describes all of them.
+``cae_cli.train``, ``train_sweep``, ``diagnose`` and ``open_run`` are the command line as functions. For
+trainings of one's own there are the Keras callback ``cae_cli.Diagnosis``, ``cae_cli.treat``, which tries
+fixes on them, and ``cae_cli.judge`` for plain functions: networks of other libraries. docs/python.md
+describes all of them.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cae_cli.api import Run, open_run, train
+    from cae_cli.api import Run, Sweep, diagnose, open_run, train, train_sweep
     from cae_cli.errors import RunFailed, UserError
     from cae_cli.external.functions import judge
     from cae_cli.external.keras_callback import Diagnosis
@@ -21,10 +22,13 @@ __all__ = [
     "Encoder",
     "Run",
     "RunFailed",
+    "Sweep",
     "UserError",
+    "diagnose",
     "judge",
     "open_run",
     "train",
+    "train_sweep",
     "treat",
 ]
 

@@ -3,15 +3,19 @@
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 import textwrap
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cae_cli.cli import COMMANDS
 from cae_cli.config.compose import Sources, checked, jobs
 from cae_cli.diagnosis import RULES
 from cae_cli.sweep.grid import taken_out
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 
 PAGES = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
 WRITTEN = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -19,6 +23,15 @@ WRITTEN = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 COMMAND = re.compile(r"^ *`?(cae train[^`#\n]*)|`(cae train [^`\n]*)`", re.MULTILINE)
 # $ cae … with what it prints below
 SHOWN = re.compile(r"^    \$ cae (.*)\n((?:    .*\n)+)", re.MULTILINE)
+
+
+# An indented block of Markdown, with the empty lines inside it
+BLOCK = re.compile(r"(?:^    .*\n|^\n(?=    ))+", re.MULTILINE)
+
+
+def python_examples():
+    """All examples of docs/python.md, one after the other."""
+    return "".join(map(textwrap.dedent, BLOCK.findall((ROOT / "docs" / "python.md").read_text())))
 
 
 def commands():
@@ -48,6 +61,39 @@ def test_output_that_is_shown_is_what_is_printed(cae):
     for command, expected in examples:
         done = cae(*shlex.split(command))
         assert done.err == textwrap.dedent(expected)
+
+
+def test_the_examples_of_python_fit_the_types_that_are_shipped(tmp_path):
+    (tmp_path / "examples.py").write_text(python_examples())
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", str(tmp_path)],
+        cwd=ROOT, env=environment(MYPYPATH=str(ROOT)), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_words_of_the_examples_of_python_are_valid():
+    calls = re.findall(r"cae_cli\.(train\w*)\((.*?)(?:, data=.*)?\)\n", python_examples())
+    assert len(calls) >= 4
+    for function, words in calls:
+        given = re.findall(r'"([^"]*)"', words)
+        if "optimizer.lr=0.1" not in given:  # the example of an error
+            assert all(checked(job) for job in jobs(given)), function
+
+
+@pytest.mark.soak
+def test_the_examples_of_python_run(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "examples.py").write_text(python_examples())
+    done = subprocess.run(
+        [sys.executable, "examples.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "optimizer.lr is not an option | did you mean learning_rate?" in done.stdout
+    assert len(list((tmp_path / "runs" / "train").glob("*/*/summary.json"))) == 12
 
 
 def test_every_rule_is_documented():

@@ -267,9 +267,9 @@ def test_the_content_for_machines_is_the_summary(tmp_path):
 
 def test_a_notebook_shows_the_same_page_in_a_frame(tmp_path):
     run = make_page_run(tmp_path / "run")
-    assert page.framed(run) is None
+    assert page.framed(run.page) is None
     text = written(run)
-    [frame] = Page(page.framed(run)).all("iframe")
+    [frame] = Page(page.framed(run.page)).all("iframe")
     assert frame["srcdoc"] == text and "allow-same-origin" not in frame["sandbox"]
 
 

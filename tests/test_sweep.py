@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+import cae_cli
 from cae_cli import sweep
 from cae_cli.diagnosis.finding import Severity
 from cae_cli.errors import UserError
@@ -109,6 +110,20 @@ def finished(tmp_path_factory):
             path, own, psnr, ssim=0.5 + 0.1 * (loss == "ssim") + 0.01 * np.sin(psnr), code="CAE211"
         )
     return folder
+
+
+def test_a_sweep_is_rows_for_a_program(tmp_path):
+    values = {"a=1,seed=0": 20.0, "a=1,seed=1": 22.0, "a=2,seed=0": 25.0, "a=2,seed=1": 27.0}
+    folder = tmp_path / "sweep"
+    write_sweep(folder, [name.split(",") for name in values], ["a", "seed"])
+    for name, psnr in values.items():
+        write_job(folder / name, name.split(","), psnr)
+    found = cae_cli.Sweep(folder)
+    first, second = found.leaderboard
+    assert (first["rank"], first["a"], first["psnr"], first["seeds"]) == (1, "2", 26.0, 2)
+    assert second["psnr"] == 21.0 and second["psnr_margin"] == pytest.approx(12.7062, abs=1e-3)
+    assert first["runs"] == ["a=2,seed=0", "a=2,seed=1"] and "4 jobs" in repr(found)
+    assert [run.path for run in found.runs] == [folder / name for name in values]
 
 
 @pytest.fixture(autouse=True)

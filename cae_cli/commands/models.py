@@ -109,10 +109,20 @@ def work_on(
     config = options(overrides, trusted=True, trust_configs=flags.trust_configs)
     with terminal.Screen().doing("reading images …"):
         images = data.load(config.data)
-    run = Run(claim(parent))
     opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    return in_new_folder(parent, lambda run: work(path, images, opening, run, rules(overrides)))
+
+
+def in_new_folder(parent: Path, work: Callable[[Run], Outcome]) -> tuple[Run, Outcome]:
+    """Works in a new run folder, which does not stay if the user is in error.
+
+    Raises:
+        UserError: ``work`` raised it.
+        RunFailed: it raised anything else.
+    """
+    run = Run(claim(parent))
     try:
-        return run, work(path, images, opening, run, rules(overrides))
+        return run, work(run)
     except UserError:
         shutil.rmtree(run.folder, ignore_errors=True)  # it is new, and holds nothing of value
         raise

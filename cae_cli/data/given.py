@@ -59,6 +59,20 @@ def overrides_of(given: Any, folder: Path = FOLDER) -> list[str]:
     return ["data=npz", f"data.path={written(path)}"]
 
 
+def are_files(given: Any) -> bool:
+    """Whether images are given by the path of a folder or a file, or by many paths."""
+    return isinstance(given, str | os.PathLike) or _is_of_paths(given)
+
+
+def array_of(given: Any) -> Array:
+    """Images (n, h, w) or (n, h, w, c) that are not given by paths.
+
+    Raises:
+        UserError: they are no array and no data set of images.
+    """
+    return _part(given)[0]
+
+
 def _of_path(path: Path) -> list[str]:
     """The source that reads a folder or a file."""
     if not path.exists() and path.name == str(path) in SOURCES:

@@ -156,6 +156,8 @@ RULES = Rules()
 def load_rules(path: Path) -> None:
     """Runs a user's Python file that enters rules with ``@RULES.add``.
 
+    Rules that the same file has entered before, in a process that trains several times, are replaced.
+
     Raises:
         UserError: the file does not exist, fails, or enters a code that exists already.
     """
@@ -165,6 +167,7 @@ def load_rules(path: Path) -> None:
         raise UserError("no such Python file", where=path, hint="--rules my_rules.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
+    RULES[:] = [rule for rule in RULES if type(rule).__module__ != name]
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -322,7 +322,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _repr_html_(self) -> str | None:
         """The page of the run, for a notebook; None before the training has ended."""
-        return page.framed(self.run) if self.report else None
+        return page.framed(self.run.page) if self.report else None
 
     # -- beginning and end -------------------------------------------------------------------------
 

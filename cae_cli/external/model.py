@@ -58,7 +58,14 @@ class FileOptions:
 
 
 def diagnose_file(
-    path: Path, images: Images, options: FileOptions, folder: Run, rules: Mapping[str, Any]
+    path: Path,
+    images: Images,
+    options: FileOptions,
+    folder: Run,
+    rules: Mapping[str, Any],
+    *,
+    guest: bool = False,
+    silent: bool = False,
 ) -> experiment.Outcome:
     """Diagnoses a saved Keras autoencoder.
 
@@ -68,20 +75,60 @@ def diagnose_file(
         options: how to open it.
         folder: for files and pictures.
         rules: options of single rules.
+        guest: the process is somebody else's, and is left as it was.
+        silent: show no progress.
 
     Raises:
         UserError: the file cannot be used, or does not fit the images.
     """
+    screen = terminal.Screen(silent=silent)
     with folder.running(), writing(folder.folder):
-        with backend.quiet(folder.log):
+        with backend.guest() if guest else backend.quiet(folder.log):
             config = introspection.compile_config(path) if path.is_file() else {}
             known = {**compiled_options(config), "rules": dict(rules)}
-            measure_file(path, all_measured(images), options, folder, known)
-        return experiment.report(folder)
+            measure_file(path, all_measured(images), options, folder, known, screen)
+        return experiment.report(folder, silent=silent)
+
+
+def diagnose_model(
+    model: Any,
+    images: Images,
+    options: FileOptions,
+    folder: Run,
+    rules: Mapping[str, Any],
+    *,
+    silent: bool,
+) -> experiment.Outcome:
+    """Diagnoses a Keras autoencoder of this process, which is left as it was.
+
+    Args:
+        model: compiled or not, trained or not.
+        images: all of them are measured.
+        options: its latent layer, and the range of the images that it was trained on.
+        folder: as for `diagnose_file`.
+        rules: as for `diagnose_file`.
+        silent: as for `diagnose_file`.
+
+    Raises:
+        UserError: it is no autoencoder of such images.
+    """
+    screen = terminal.Screen(silent=silent)
+    loss = getattr(model, "loss", None)
+    known = {**(options_of(loss, "", None) if loss else {}), "rules": dict(rules)}
+    with folder.running(), writing(folder.folder):
+        with backend.guest():
+            parts = prepare(model, images, options.latent, options.span)
+            _measure(parts, str(model.name), images, options, folder, known, screen)
+        return experiment.report(folder, silent=silent)
 
 
 def measure_file(
-    path: Path, images: Images, options: FileOptions, folder: Run, config: Mapping[str, Any]
+    path: Path,
+    images: Images,
+    options: FileOptions,
+    folder: Run,
+    config: Mapping[str, Any],
+    screen: terminal.Screen,
 ) -> Any:
     """Opens a saved Keras autoencoder and writes the files of a run; arguments as for `diagnose_file`.
 
@@ -91,6 +138,7 @@ def measure_file(
         options: as for `diagnose_file`.
         folder: as for `diagnose_file`.
         config: what is known of the training, in the words of a config.
+        screen: shows the progress.
 
     Returns:
         The Keras model.
@@ -98,16 +146,30 @@ def measure_file(
     Raises:
         UserError: as for `diagnose_file`.
     """
-    screen = terminal.Screen()
     if options.unsafe:
         screen.say(f"! --unsafe: code in {path.name} is run with all of your permissions")
     with screen.doing("starting TensorFlow …"):
         backend.start(deterministic=False, mixed_precision=False)
     with screen.doing("opening the model …"):
         model = introspection.load(path, options.custom, unsafe=options.unsafe)
-        autoencoder, network, fitting = prepare(model, images, options.latent, options.span)
+        parts = prepare(model, images, options.latent, options.span)
+    _measure(parts, path.name, images, options, folder, config, screen)
+    return model
+
+
+def _measure(
+    parts: tuple[introspection.Autoencoder, dict[str, Any], int],
+    name: str,
+    images: Images,
+    options: FileOptions,
+    folder: Run,
+    config: Mapping[str, Any],
+    screen: terminal.Screen,
+) -> None:
+    """Measures a model, prepared and called ``name``, and writes the files of a run."""
+    autoencoder, network, fitting = parts
     screen.say(
-        f"{path.name}: {autoencoder.weight_count:,} weights, latent layer "
+        f"{name}: {autoencoder.weight_count:,} weights, latent layer "
         f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
     )
     probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
@@ -116,7 +178,6 @@ def measure_file(
         _check_range(probe, images, screen)
     with screen.doing("measuring …"):
         write_run(folder, images, probe.record(), config, network=network)
-    return model
 
 
 def all_measured(images: Images) -> Images:
@@ -126,6 +187,8 @@ def all_measured(images: Images) -> Images:
         images: split as for a training. Where their source has a test part, only that is measured: the
             others may be those that the network was trained on.
     """
+    if images.evaluated:
+        return images
     measured, labels = images.test, images.test_labels
     if measured is None:
         rest = max(0, MOST_MEASURED - len(images.validation))

@@ -156,7 +156,7 @@ def treat_file(
     screen = terminal.Screen()
     with run.running(), writing(run.folder), backend.quiet(run.log):
         config = introspection.compile_config(path) if path.is_file() else {}
-        model = measure_file(path, images, options, run, {"rules": dict(rules)})
+        model = measure_file(path, images, options, run, {"rules": dict(rules)}, screen)
         found = compiled_as(config)
         missing = " and ".join(name for name in ("optimizer", "loss") if name not in found)
         if missing:

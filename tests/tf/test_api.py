@@ -166,6 +166,40 @@ def test_a_run_can_be_asked_for_everything_that_its_folder_holds(home, command, 
     assert cae_cli.open_run("last").path.parent == run.path.parent
 
 
+def test_a_run_lends_its_network(home, images, command):
+    run = cae_cli.open_run(command)
+    x = images / images.max()
+    assert run.latent(images[:3]).shape == (3, 4, 4, 4)
+    assert np.allclose(run.reconstruct(images), run.model.predict(x[..., None], verbose=0), atol=1e-5)
+    assert run.model is run.model
+
+
+def test_a_model_in_memory_is_diagnosed_as_its_file(home, images, command, monkeypatch):
+    monkeypatch.chdir(home)
+    model, x = cae_cli.open_run(command).model, images / images.max()
+    weights = model.get_weights()
+    seeded()
+    expected = draws()
+    seeded()
+    inner = cae_cli.diagnose(model, x, verbose=0)
+    assert are_next(draws(), expected) and all(map(np.array_equal, model.get_weights(), weights))
+    outer = cae_cli.diagnose(command / "checkpoints" / "last.keras", x, verbose=0)
+    measured = [{**run.summary["metrics"], "dropout_noise": 0} for run in (inner, outer)]
+    assert measured[0] == measured[1] and inner.verdict == outer.verdict  # but for what dropout draws
+    assert inner.metrics.quality.images == len(images) and inner.path.parent.name == "diagnose"
+    with pytest.raises(cae_cli.UserError, match="16x16"):
+        cae_cli.diagnose(model, np.random.default_rng(0).random((4, 16, 16)), verbose=0)
+
+
+def test_the_errors_of_a_sweep_come_from_its_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(cae_cli.UserError) as caught:
+        cae_cli.train_sweep("loss=mse,nope", "seed=0,1")
+    assert caught.value.what == "loss has no option 'nope'"
+    assert caught.value.where == "command line: loss=nope" and "mse_ssim" in caught.value.hint
+    assert "error" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words", [("loss.windw=1",), ("model=l3",), ("optimizer.learning_rate=-1",), ("--fast",)]
 )

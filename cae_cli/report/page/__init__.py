@@ -22,6 +22,7 @@ from cae_cli.report.figures.catalogue import RunData
 from cae_cli.report.page.content import SECTIONS, Content, environment
 from cae_cli.report.page.sprites import Sprite
 from cae_cli.runs.folder import Run
+from cae_cli.system.guarded import GuardedPath
 
 HERE = Path(__file__).parent
 # In the order in which a reader needs them.
@@ -51,10 +52,10 @@ def write(run: Run, data: RunData) -> Path:
     return run.page.shown
 
 
-def framed(run: Run) -> str | None:
-    """The page of a run as a frame for a notebook; None where there is no page."""
+def framed(page: GuardedPath) -> str | None:
+    """A page as a frame for a notebook; None where there is none."""
     try:
-        text = run.page.read_text()
+        text = page.read_text()
     except FileNotFoundError:
         return None
     return (
