@@ -109,7 +109,7 @@ class TestTensorBoard:
         assert after["val/psnr"] == [(e, 10.0 + e) for e in range(4)]
         assert after["result/psnr"] == [(0, 20.0)]
         pictures = [(tag, step) for tag, step, v in events(run.folder) if v.HasField("image")]
-        assert pictures == [("filters_and_reconstructions", step) for step in (0, 1, 3)]
+        assert pictures == [("visual/filters_and_reconstructions", step) for step in (0, 1, 3)]
 
     def test_what_a_person_looks_for_is_there(self, cae, tmp_path):
         run = make_run(tmp_path / "run")
@@ -120,7 +120,10 @@ class TestTensorBoard:
             if value.HasField("tensor")
         }
         assert str(run.folder) in texts["run/text_summary"] and "first" in texts["run/text_summary"]
-        assert "loss=ssim" in texts["run/text_summary"] and '"seed": 3' in texts["config/text_summary"]
+        assert (
+            "loss=ssim" in texts["run/text_summary"]
+            and '"seed": 3' in texts["whole_config/text_summary"]
+        )
         assert "CAE211: a problem" in texts["diagnosis/text_summary"]
         assert "_hparams_/session_start_info" in {tag for tag, _, _ in events(run.folder)}
 
@@ -128,10 +131,12 @@ class TestTensorBoard:
         for name in ("loss=mse", "loss=ssim"):
             make_run(tmp_path / "runs/t/2026-01-31_18-00-00_k3fa" / name)
         done = cae("log", "k3fa", "--to", "tensorboard", "--project", "mine", "--uri", "board")
-        assert done.code == 0 and len(done.out.splitlines()) == 2
+        assert (
+            done.code == 0 and done.out.startswith("tensorboard --logdir") and done.out.count("\n") == 1
+        )
         folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("events*")}
         above = "board/mine/2026-01-31_18-00-00_k3fa"
-        assert folders == {f"{above}/k3fa_loss=mse", f"{above}/k3fa_loss=ssim"}
+        assert folders == {f"{above}/loss=mse", f"{above}/loss=ssim"}
 
     def test_a_link_in_the_folder_of_a_stranger_is_not_followed(self, cae, tmp_path):
         run = make_run(tmp_path / "run")
@@ -258,7 +263,7 @@ class TestMLflow:
         assert found.info.status == "FINISHED" and found.data.params["loss.name"] == "ssim"
         assert found.data.tags["cae.findings"] == "CAE211"
         assert found.data.tags["cae.changed"] == "loss=ssim seed=3"
-        assert found.data.metrics["result/psnr"] == 20.0
+        assert found.data.metrics["result/psnr"] == 20.0 and "tag.first" in found.data.tags
         names = {file.path for file in client.list_artifacts(found.info.run_id)}
         assert {"summary.txt", "summary.json", "images"} <= names
         machine = ("user", "source", "git")

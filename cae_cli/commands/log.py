@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cae_cli.commands.arguments import RUN_HELP, RUNS_HELP, parse_plain
-from cae_cli.errors import UserError, counted, did_you_mean, to_paste
+from cae_cli.errors import RunFailed, UserError, counted, did_you_mean, to_paste
 from cae_cli.options import written
 from cae_cli.report import terminal
 from cae_cli.report.sections import line
@@ -62,15 +62,21 @@ def main(args: list[str]) -> int:
     tracker.check()
     screen = terminal.Screen()
     writer = Writer(tracker)
+    places: dict[str, None] = {}  # the same for the jobs of a sweep, in most trackers
     try:
         for number, run in enumerate(runs, 1):
             of = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             with screen.doing(f"writing {run.folder.name} to {tracker.name}{of} …"):
-                where = writer.written(run)
-            terminal.show([line(f"{run.folder}: {where}", whole=True)])
+                places[writer.written(run)] = None
         writer.finish()
+    except RunFailed as error:
+        raise RunFailed(
+            f"{run.folder.name} was not written to {tracker.name}: {error.what}",
+            hint="what is written already is kept; HYDRA_FULL_ERROR=1 shows what the library says",
+        ) from error
     finally:
         writer.end()
+        terminal.show([line(place, whole=True) for place in places])
     return 0
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cae_cli.errors import to_paste
 from cae_cli.runs.registry import flat
 from cae_cli.trackers.tracker import TRACKERS, Facts, Result, Session, Tracker
 
 LONGEST = 500  # characters of a value; servers refuse longer ones
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page is that for GenAI
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -41,6 +45,7 @@ class MLflow(Tracker):
 
 class _Session(Session):
     def __init__(self, facts: Facts, known: str | None, project: str, uri: str | None) -> None:
+        import mlflow
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
@@ -50,11 +55,11 @@ class _Session(Session):
             # Not with start_run, which also records the user, the command and the machine.
             run = self._client.create_run(
                 self._experiment(experiment),
+                start_time=_milliseconds(facts.began),
                 run_name=facts.name,
                 tags={
                     "cae.folder": str(facts.folder),
-                    "cae.sweep": facts.group or "",
-                    "cae.tags": ", ".join(facts.tags),
+                    **({"cae.sweep": facts.group} if facts.group else {}),
                     "cae.changed": _cut(" ".join(f"{k}={v}" for k, v in facts.changed.items())),
                     **{f"tag.{tag}": "true" for tag in facts.tags},
                 },
@@ -65,7 +70,7 @@ class _Session(Session):
         else:
             self.id = known
             self._client.update_run(known, status="RUNNING")
-        self.where = f"run {self.id} of MLflow at {uri or 'its default address'}"
+        self.where = _where(uri or mlflow.get_tracking_uri(), self._client.get_run(self.id))
 
     def _experiment(self, name: str) -> Any:
         """The id of an experiment, which another job of the sweep may create at the same time."""
@@ -75,7 +80,7 @@ class _Session(Session):
         if found is not None:
             return found.experiment_id
         try:
-            return self._client.create_experiment(name)
+            return self._client.create_experiment(name, tags=KIND)
         except MlflowException:
             found = self._client.get_experiment_by_name(name)
             if found is None:
@@ -113,12 +118,29 @@ class _Session(Session):
             tags=[RunTag(key, value[:5000]) for key, value in tags.items()],
         )
 
+    def figure(self, name: str, epoch: int, path: Path) -> None:
+        # As a file: pictures by step are charts, and would stand before those of the metrics.
+        self._client.log_artifact(self.id, str(path), str(Path("figures", name).parent))
+
     def file(self, path: Path) -> None:
         self._client.log_artifact(self.id, str(path))
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, ended: datetime | None) -> None:
         if status != "running":
-            self._client.set_terminated(self.id, STATUS[status])
+            end = None if ended is None else _milliseconds(ended)
+            self._client.set_terminated(self.id, STATUS[status], end)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _where(uri: str, run: Any) -> str:
+    """The page of a run, or the command that shows it."""
+    uri = re.sub(r"//[^/]*@", "//", uri)  # no password
+    if not uri.startswith("http"):
+        return to_paste("mlflow", "ui", "--backend-store-uri", uri)
+    return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _cut(value: Any) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,7 @@ from cae_cli.report import figures
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import Missing, foreign, read_versioned, write_json
 from cae_cli.runs.reader import Entry, is_sweep
+from cae_cli.runs.registry import flat
 from cae_cli.system.files import at_work, make, writing
 from cae_cli.system.guarded import GuardedPath
 from cae_cli.trackers.tracker import Facts, Result, Session, Tracker
@@ -76,12 +78,15 @@ class Recording:
         """Writes what there is, and the result if the run has ended."""
         try:
             self.update()
-            status = Entry(self._run.root).status
+            entry = Entry(self._run.root)
+            status = entry.status if entry.status != "unknown" else "ok"
             if status != "running" and self._run.summary_file.exists():
                 self._result()
             if self._is_new("status", status.encode()) or "_session" in vars(self):
                 self._beat("closing")
-                self._session.close(status if status != "unknown" else "ok")
+                took = entry.seconds
+                ended = entry.started and took and entry.started + timedelta(seconds=took)
+                self._session.close(status, ended or None)
                 self._note()
         finally:
             self._lock.__exit__(None, None, None)
@@ -131,7 +136,7 @@ class Recording:
         for path in figures.drawn(self._run):
             with self._new(path) as copy:
                 if copy is not None:
-                    self._session.image(self._name(path).removesuffix(".png"), result.epoch, copy)
+                    self._session.figure(self._name(path).removesuffix(".png"), result.epoch, copy)
 
     def _name(self, path: GuardedPath) -> str:
         return "/".join(path.parts[len(self._run.root.parts) :])
@@ -190,17 +195,21 @@ def _read(notes: GuardedPath) -> tuple[str | None, str, int, dict[str, str]]:
 def _facts(run: Run) -> Facts:
     entry = Entry(run.root)
     above = run.folder.absolute().parent
-    changed = {}
+    known = flat(entry.config)
+    changed: dict[str, str | float] = {}
     for word in entry.overrides:
-        key, _, value = word.lstrip("+").partition("=")
-        changed[key] = value
+        key, _, text = word.lstrip("+").partition("=")
+        value = known.get(key)
+        if key.partition(".")[0] != "tracker":  # that changes nothing
+            changed[key] = value if isinstance(value, int | float) else text
     return Facts(
-        name=entry.id if is_sweep(above) else f"{entry.task} {entry.id}",
+        name=run.folder.name if is_sweep(above) else f"{entry.task} {entry.id}",
         group=above.name if is_sweep(above) else None,
         folder=run.folder.absolute(),
         tags=entry.tags,
         config=entry.config,
         changed=changed,
+        began=entry.begun,
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
 from cae_cli.errors import to_paste
 from cae_cli.trackers.tracker import TRACKERS, Facts, Result, Session, Tracker
+
+PICTURES = "visual"  # after "train" and "val" in the alphabet: the curves come first
 
 
 @TRACKERS.add("tensorboard")
@@ -25,7 +28,7 @@ class TensorBoard(Tracker):
         above = None if self.uri is None else Path(self.uri).expanduser() / self.project
         if above is None:
             return _Session(facts, facts.folder, is_new=known is None)
-        folder = Path(known) if known else above / (facts.group or "") / facts.name.replace("/", "_")
+        folder = Path(known) if known else above / (facts.group or "") / facts.name
         return _Session(facts, folder, is_new=known is None)
 
 
@@ -45,7 +48,7 @@ class _Session(Session):
         lines = [f"- `{key}={value}`" for key, value in facts.changed.items()] or ["- the defaults"]
         tags = ", ".join(facts.tags) or "none"
         self._writer.add_text("run", f"`{facts.folder}`, tags: {tags}\n\n" + "\n".join(lines), 0)
-        self._writer.add_text("config", _indented(json.dumps(facts.config, indent=2)), 0)
+        self._writer.add_text("whole_config", _indented(json.dumps(facts.config, indent=2)), 0)
         if facts.changed:
             # Without the first of the three, TensorBoard finds the columns of all runs by itself.
             for summary in hparams(hparam_dict=dict(facts.changed), metric_dict={})[1:]:
@@ -63,7 +66,7 @@ class _Session(Session):
 
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))  # (h, w, 3)
-        self._writer.add_image(name, pixels, epoch, dataformats="HWC")
+        self._writer.add_image(f"{PICTURES}/{name}", pixels, epoch, dataformats="HWC")
 
     def result(self, result: Result) -> None:
         findings = "".join(f"\n- {code}: {problem}" for code, problem in result.findings.items())
@@ -72,7 +75,7 @@ class _Session(Session):
             self._writer.add_scalar(f"result/{name}", value, result.epoch)
         self._writer.add_text("summary", _indented(result.text), result.epoch)
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, ended: datetime | None) -> None:
         self._writer.close()
 
 

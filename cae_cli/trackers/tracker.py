@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,12 +25,13 @@ class Facts:
     """What is known of a run when it is first written.
 
     Attributes:
-        name: its id as ``cae runs ls`` shows it, with the task for a single run.
+        name: of a job its swept values, of a single run its task and its id.
         group: name of the sweep that the run is a job of; None for a single run.
         folder: of the run, absolute.
         tags: labels of the user.
         config: the whole config, nested.
-        changed: what the command changed of the defaults, by dotted key.
+        changed: what the command changed of the defaults, by dotted key; numbers where they are options.
+        began: when the run began.
     """
 
     name: str
@@ -37,7 +39,8 @@ class Facts:
     folder: Path
     tags: Sequence[str]
     config: Mapping[str, Any]
-    changed: Mapping[str, str]
+    changed: Mapping[str, str | float]
+    began: datetime
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Session(ABC):
     def image(self, name: str, epoch: int, path: Path) -> None:
         """A PNG picture of the run after an epoch."""
 
+    def figure(self, name: str, epoch: int, path: Path) -> None:
+        """A PNG figure of the finished run, whose weights are those after an epoch."""
+        self.image(name, epoch, path)
+
     @abstractmethod
     def result(self, result: Result) -> None:
         """The diagnosis, once the run has ended; again if it has changed."""
@@ -87,8 +94,13 @@ class Session(ABC):
         return
 
     @abstractmethod
-    def close(self, status: str) -> None:
-        """Writes what is not written yet. The status is running, ok, failed or interrupted."""
+    def close(self, status: str, ended: datetime | None) -> None:
+        """Writes what is not written yet.
+
+        Args:
+            status: of the run: running, ok, failed or interrupted.
+            ended: when it ended; None if it has not, or nobody knows.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,7 +39,7 @@ class _Session(Session):
         import trackio
 
         self._trackio = trackio
-        self.id = known or facts.name
+        self.id = known or "/".join(filter(None, (facts.group, facts.name)))
         self._run = trackio.init(
             project,
             name=self.id,
@@ -74,5 +75,5 @@ class _Session(Session):
         name = f"{self.id}-{path.name}".replace("/", "-").replace(" ", "-")
         self._run.log_artifact(str(path), name=name, type=kind)
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, ended: datetime | None) -> None:
         self._run.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,7 +83,7 @@ class _Session(Session):
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, ended: datetime | None) -> None:
         self._run.finish(exit_code=int(status in ("failed", "interrupted")))
 
 

@@ -13,7 +13,6 @@ from tests.tf.conftest import DIGITS
 pytestmark = pytest.mark.tf
 
 
-@pytest.mark.pictures
 def test_a_run_with_a_tracker_has_the_same_bits_and_continues_there_when_it_is_resumed(
     trained_once, tmp_path, monkeypatch, capfd
 ):
@@ -30,7 +29,8 @@ def test_a_run_with_a_tracker_has_the_same_bits_and_continues_there_when_it_is_r
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
     assert "tracker=" not in capfd.readouterr().err.replace("cae train", "")
     apart = set(differences(trained_once("digits", *DIGITS)[1], tmp_path / "run"))
-    assert {name for name in apart if not name.startswith("trackers/")} <= {"summary.txt", "report.html"}
+    drawn = {name for name in apart if name.endswith((".png", ".html"))}  # only in the first
+    assert {name for name in apart - drawn if not name.startswith("trackers/")} <= {"summary.txt"}
     written = scalars(tmp_path / "board")
     columns = Run(tmp_path / "run").read_metrics()
     for name in columns.keys() - {"epoch"}:
