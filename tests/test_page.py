@@ -75,6 +75,39 @@ def test_a_faulty_run_says_what_is_wrong_and_what_mends_it(tmp_path):
     assert "What follows from it" in parsed.text
 
 
+def test_alternatives_that_were_not_seen_are_not_called_ruled_out(tmp_path):
+    run = make_page_run(tmp_path / "run", black=True)
+    summary = run.summary()
+    [first, *_] = summary["diagnosis"]["findings"]
+    first["ruled_out"], first["unseen"] = ["CAE206"], ["CAE207"]
+    run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+    text = Page(written(run)).text
+    assert "ruled out: the penalty outweighs the reconstruction ( CAE206 )" in text
+    assert "was not seen, yet is not ruled out: the learning rate is too high ( CAE207 )" in text
+
+
+def test_a_channel_that_changes_nothing_is_not_said_to_draw(tmp_path):
+    """Its picture has a scale of its own, which would make anything of rounding errors."""
+    run = make_page_run(tmp_path / "run")
+    views = run.read_arrays(run.views)
+    views["atom"] *= 1e-4
+    views["atom"][3, 5, 5] = -0.25
+    views["atom_channel"] = np.arange(8)[::-1]
+    run.write_arrays(run.views, views)
+    text = Page(written(run)).text
+    assert text.count("draws nothing") == 7 + 1 and "channel 4 -0.25" in text  # one in the explanation
+
+
+def test_each_filter_says_what_is_lost_without_it(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    arrays = run.read_arrays(run.arrays)
+    arrays["utility/encoder_1"] = np.array([1.5, 0.25, 0.0, np.nan, 0.01])
+    run.write_arrays(run.arrays, arrays)
+    text = Page(written(run)).text
+    assert text.count("without it the output is worse than the mean image") == 1
+    assert "without it 25.0% of the explained variance" in text and "without it almost nothing" in text
+
+
 def test_the_page_asks_nothing_of_the_network(tmp_path):
     text = written(make_page_run(tmp_path / "run"))
     parsed = Page(text)
@@ -249,6 +282,18 @@ def test_a_meter_of_nothing_has_no_needle():
     assert "needle" not in charts.meter(None, 0, 1) and "not measured" in charts.meter(
         float("nan"), 0, 1
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((0.012, 0.17), ["0.02", "0.05", "0.1"]), ((0.002, 30), ["0.01", "0.1", "1", "10"])],
+)
+def test_a_logarithmic_axis_has_plain_numbers(values, expected):
+    x = np.array([1.0, 10.0, 640.0])
+    line = charts.Series("a", x, np.array([values[0], values[1], values[0]]))
+    drawn = charts.lines("t", "x", [line], logarithmic=True, logarithmic_across=True)
+    assert re.findall(r'class="tick end"[^>]*>([^<]+)<', drawn) == expected
+    assert re.findall(r'class="tick mid"[^>]*>([^<]+)<', drawn) == ["1", "10", "100"]
 
 
 def test_lines_are_broken_where_values_are_not_finite():

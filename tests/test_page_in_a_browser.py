@@ -90,6 +90,13 @@ def test_more_than_eight_filters_are_shown_on_demand_and_every_address_works(bro
     assert sum(cards.nth(i).is_visible() for i in range(cards.count())) == 12
 
 
+def test_the_address_of_a_rule_opens_the_table_of_rules(browser, file):
+    page, _ = opened(browser, file)
+    assert not page.locator("#rule-CAE103").is_visible()
+    page.locator(".card a[href='#rule-CAE103']").first.click()
+    assert page.locator("#rule-CAE103").is_visible()
+
+
 def test_a_command_is_copied(browser, file):
     page, _ = opened(browser, file)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

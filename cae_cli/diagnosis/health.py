@@ -18,6 +18,7 @@ from cae_cli.metrics.collect import Metrics
 from cae_cli.metrics.network import Network
 
 SHARE_OF_LINEAR = 0.9  # of the explained variance of a linear decoder: healthy runs have 0.94 and more
+MOST_INACTIVE = 0.39  # share of inactive maps in the worst layer
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
             "inactive maps",
             case.inactive,
             -inf,
-            0.39,
+            MOST_INACTIVE,
             "healthy runs have 0 to 0.25 in the worst layer, good narrow and penalised ones 0.375",
         ),
         Criterion(

@@ -26,7 +26,9 @@ from cae_cli.system.guarded import GuardedPath
 
 HERE = Path(__file__).parent
 # In the order in which a reader needs them.
-MODULES = ("verdict", "filters", "reconstructions", "latent", "tests", "training", "rules", "again")
+MODULES = (
+    "verdict", "filters", "reconstructions", "latent", "tests", "training", "rules", "words", "again",
+)  # fmt: skip
 for _name in MODULES:
     import_module(f"cae_cli.report.page.sections.{_name}")
 

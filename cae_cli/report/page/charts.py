@@ -38,7 +38,9 @@ def lines(
     across: str,
     series: Sequence[Series],
     *,
+    note: str = "",
     logarithmic: bool = False,
+    logarithmic_across: bool = False,
     band: tuple[float, float] | None = None,
     threshold: tuple[float, str] | None = None,
 ) -> Markup | None:
@@ -48,7 +50,9 @@ def lines(
         title: above it.
         across: the meaning of the horizontal axis.
         series: the lines; beyond the eighth, colours repeat.
+        note: what it shows and what is usual, below it.
         logarithmic: the vertical axis, where all values are above 0.
+        logarithmic_across: the horizontal axis; all x are above 0.
         band: of usual values.
         threshold: a value, and what it is of.
     """
@@ -61,15 +65,16 @@ def lines(
     logarithmic = logarithmic and bool(ys.min() > 0) and bool(ys.max() > 10 * ys.min())
     extra = [*(band or ()), *((threshold[0],) if threshold else ())]
     scale = np.log10 if logarithmic else np.asarray
+    turned = np.log10 if logarithmic_across else np.asarray
     inside = np.concatenate([ys, [e for e in extra if e > 0 or not logarithmic]])
     low, high = float(scale(inside.min())), float(scale(inside.max()))
     margin = 0.05 * (high - low) or 0.5
     low, high = low - margin, high + margin
-    first, last = float(xs.min()), float(xs.max())
+    first, last = float(turned(xs.min())), float(turned(xs.max()))
     last = last if last > first else first + 1
 
     def place(x: float, y: float) -> str:
-        return f"{_x(x, first, last):.1f},{_y(float(scale(y)), low, high):.1f}"
+        return f"{_x(float(turned(x)), first, last):.1f},{_y(float(scale(y)), low, high):.1f}"
 
     out = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_text(title)}">',
@@ -83,10 +88,11 @@ def lines(
         name = 10**tick if logarithmic else tick
         out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         out.append(f'<text class="tick end" x="{LEFT - 5}" y="{y + 3.5:.1f}">{_short(name)}</text>')
-    for tick in _ticks(first, last):
-        if float(tick).is_integer() or last - first < 3:
+    for tick in _ticks(first, last, logarithmic=logarithmic_across):
+        name = 10**tick if logarithmic_across else tick
+        if float(name).is_integer():
             x = _x(tick, first, last)
-            out.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - 20}">{_short(tick)}</text>')
+            out.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - 20}">{_short(name)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     out.append(f'<text class="axis mid" x="{middle}" y="{HEIGHT - 5}">{_text(across)}</text>')
     if threshold:
@@ -115,7 +121,8 @@ def lines(
         for n, (s, _) in enumerate(known)
     )
     legend = f'<div class="legend">{"".join(keys)}</div>' if len(known) > 1 else ""
-    return Markup(f'<figure class="plot">{"".join(out)}{legend}</figure>')
+    below = f"<figcaption>{_text(note)}</figcaption>" if note else ""
+    return Markup(f'<figure class="plot">{"".join(out)}{legend}{below}</figure>')
 
 
 def meter(
@@ -189,14 +196,29 @@ def _margin(found: Interval) -> float:
     return found.margin if math.isfinite(found.margin) else 0.0
 
 
-def points(title: str, places: NDArray[np.floating], labels: NDArray[np.generic] | None) -> Markup:
-    """Points (n, 2) in a plane, with a colour and a shape for each label."""
+def points(
+    title: str,
+    places: NDArray[np.floating],
+    labels: NDArray[np.generic] | None,
+    axes: tuple[str, str],
+) -> Markup:
+    """Points (n, 2) in a plane, with a colour and a shape for each label.
+
+    Args:
+        title: for those who do not see it.
+        places: (n, 2) across and up.
+        labels: (n,) of the points, or None.
+        axes: what lies across and up.
+    """
     low, high = places.min(axis=0), places.max(axis=0)
     size = np.where(high > low, high - low, 1)
     width, height = 380, 300
-    at = 8 + (places - low) / size * (np.array([width, height]) - 16)
+    at = [22, 22] + (places - low) / size * (np.array([width, height]) - 30)
     kinds = [] if labels is None else sorted(set(labels.tolist()))
     out = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{_text(title)}">']
+    out.append(f'<text class="axis" x="22" y="{height - 3}">{_text(axes[0])} →</text>')
+    turned = f"translate(11 {height - 22})rotate(-90)"
+    out.append(f'<text class="axis" transform="{turned}">{_text(axes[1])} →</text>')
     for i, (x, y) in enumerate(at):
         kind = kinds.index(labels[i].item()) if labels is not None else 0
         name = "" if labels is None else f"<title>label {_text(labels[i].item())}</title>"
@@ -209,7 +231,7 @@ def points(title: str, places: NDArray[np.floating], labels: NDArray[np.generic]
         f'd="{_shape(n, 5, 5)}"/></svg>{_text(kind)}</span>'
         for n, kind in enumerate(kinds[:20])
     )
-    legend = f'<div class="legend">{"".join(keys)}</div>' if kinds else ""
+    legend = f'<div class="legend">label {"".join(keys)}</div>' if kinds else ""
     return Markup(f'<figure class="plot">{"".join(out)}{legend}</figure>')
 
 
@@ -246,11 +268,15 @@ def _y(y: float, low: float, high: float) -> float:
 
 
 def _ticks(low: float, high: float, *, logarithmic: bool = False) -> list[float]:
-    """About five even numbers from low to high."""
+    """About five even numbers from low to high, or the logarithms of some."""
+    if logarithmic and high - low <= 1.5:
+        whole = range(math.floor(low), math.ceil(high))
+        each = [e + math.log10(d) for e in whole for d in (1, 2, 5)]
+        return [tick for tick in each if low <= tick <= high]
     raw = (high - low) / 5
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
-    step = max(1.0, step) if logarithmic and high - low > 1.5 else step
+    step = max(1.0, step) if logarithmic else step
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

@@ -22,9 +22,9 @@ MOST_PAIRS, MOST_LAYERS = 12, 8  # that are shown of a layer, and of a network
 
 PICTURES = """\
 {% import "parts.html" as parts with context %}
-<div class="scroll"><table class="filter"><tbody>
+<div class="scroll"><table class="rows"><tbody>
 {% for name in names %}{% set row = loop.index0 %}
-<tr><th scope="row">{{ name[:60] }}</th><td>{% for i in range(count) %}{{ parts.tile("made", i, row, name ~ ", image " ~ (i + 1)) }} {% endfor %}</td></tr>
+<tr><th scope="row">{{ name[:60] }}</th>{% for i in range(count) %}<td>{{ parts.tile("made", i, row, name ~ ", image " ~ (i + 1)) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 """

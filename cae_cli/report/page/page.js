@@ -12,6 +12,17 @@ if (slider) {
   });
 }
 
+const reveal = () => {
+  const target = document.querySelector(":target");
+  const details = target && target.closest("details:not([open])");
+  if (details) {
+    details.open = true;
+    target.scrollIntoView();
+  }
+};
+addEventListener("hashchange", reveal);
+reveal();
+
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     try {

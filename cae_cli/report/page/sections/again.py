@@ -13,9 +13,9 @@ from cae_cli.runs.command import fit_to_paste
 TEMPLATE = """\
 {% if command %}<p>The command of this run:</p>{{ parts.copy(command) }}
 {% else %}<p>This model was trained elsewhere; its training is not known in full.</p>{% endif %}
-<table class="data"><tbody>
+<div class="scroll"><table class="data stack"><tbody>
 {% for name, text in facts %}<tr><th scope="row">{{ name }}</th><td>{{ text }}</td></tr>{% endfor %}
-</tbody></table>
+</tbody></table></div>
 {% if options %}
 <details><summary>All options{% if changed %}, those that the command set in bold{% endif %}</summary>
 <pre>{% for key, text, bold in options %}{% if bold %}<b>{{ key }}={{ text }}</b>{% else %}{{ key }}={{ text }}{% endif %}
@@ -37,12 +37,12 @@ def again(content: Content) -> Mapping[str, Any]:
     facts = [
         ("images", f"{data.get('source', 'unknown')}: {', '.join(counts)}"),
         ("size of an image", "x".join(map(str, network["image_shape"]))),
-        ("fingerprint of the images", data.get("fingerprint", "unknown")),
+        ("fingerprint of the images", f"{data.get('fingerprint', 'unknown')} (equal for equal images)"),
         ("latent code", "x".join(map(str, network["latent_shape"])) + (f" ({layer})" if layer else "")),
         ("weights", f"{training['weights']:,}" if training.get("weights") else "unknown"),
         ("device", training.get("device") or "unknown"),
         ("packages", ", ".join(f"{k} {v}" for k, v in setup.get("packages", {}).items())),
-        ("git commit", (setup.get("git") or {}).get("commit") or "unknown"),
+        ("git commit of the code", (setup.get("git") or {}).get("commit") or "unknown"),
     ]
     options = [
         (key, text, any(key == w or key.startswith(f"{w}.") for w in words))

@@ -23,16 +23,27 @@ BROAD = 0.1  # selectivity below which no angle is preferred
 WORKING = 1e-3  # response below which a filter does not respond
 
 TEMPLATE = """\
-<p>Each card is a filter: its weights; the nine patches of held-out images that excite it most, cut out as
-large as what the filter sees; its response to the same {{ images }} images; and how it responds to sinusoidal
-gratings. The row below is <b>the same network before training</b>{% if not known %} (weights drawn anew){% endif %}: what looks alike there was not
-learned. Selectivity describes a filter and is no merit.</p>
+<p>Each card is a {{ parts.word("filter") }} of a convolution, first as trained, and below as it was
+<b>before training</b>{% if not known %} (with weights drawn anew){% endif %}. What looks alike in both rows was not learned: untrained
+filters show edges, too.</p>
+<ul class="cards">
+<li><b>weights</b>: red above 0, blue below, white 0; one scale for the layer{% if slices %}; those for the {{ slices }} strongest of the inputs, where there are more{% endif %}{% if content.epochs|length > 1 %}<span class="js">; the slider at the
+top of the page shows them after other epochs</span>{% endif %}</li>
+{% if patches %}<li><b>patches</b>: the nine pieces of {{ parts.word("held-out images") }} that excite the filter most, the strongest first; of the
+size that it sees, black beyond the edge of the image</li>{% endif %}
+{% if maps %}<li><b>maps</b>: its response to the same {{ images }} images, from the weakest (dark) to the strongest (yellow); each row has a scale of its own</li>{% endif %}
+{% if tuned %}<li>the words beside its number: the stripes that excite it most ({{ parts.word("grating", "gratings") }}), their angle and period, and
+{{ parts.word("selectivity") }} from 0 (all angles alike) to 1 (a single one)</li>{% endif %}
+</ul>
+{% if layers|length > 1 %}<p class="small">Layers: {% for layer in layers %}<a href="#{{ layer.anchor }}">{{ layer.name }}</a>{{ ", " if not loop.last }}{% endfor %}</p>{% endif %}
 {% for layer in layers %}
 <div class="layer" id="{{ layer.anchor }}">
 <h3>{{ layer.name }} <span class="dim small">{{ layer.summary }}</span></h3>
+{% if layer.change is not none or layer.p is not none %}<p class="small dim">{% if layer.change is not none %}Its weights changed by {{ share(layer.change, 0) }} (0%: never trained). {% endif %}
+{% if layer.p is not none %}Order of the weights beside 99 untrained draws: {{ parts.word("p") }} = {{ number(layer.p) }}{% if layer.p <= 0.05 %}, not by chance{% endif %}.{% endif %}</p>{% endif %}
 <div class="tools">
-{% if layer.filters|length > 1 %}<label class="js small">sort by <select data-sorts="list-{{ layer.anchor }}"><option value="spread">use (map variance)</option><option value="change">weight change</option><option value="harm">error without it</option><option value="filter">number</option></select></label>{% endif %}
-{% if layer.inactive %}<span class="small warning">! {{ layer.inactive }} of {{ layer.count }} filters do not respond</span>{% endif %}
+{% if layer.filters|length > 1 %}<label class="js small">sort by <select data-sorts="list-{{ layer.anchor }}"><option value="spread">use (variation of the maps)</option><option value="change">weight change</option><option value="harm">loss without it</option><option value="filter">number</option></select></label>{% endif %}
+{% if layer.inactive %}<span class="small warning">! {{ layer.inactive }} of {{ layer.count }} filters {{ "does" if layer.inactive == 1 else "do" }} not respond ({{ parts.word("inactive") }})</span>{% endif %}
 {% if layer.filters|length > 8 %}<label class="small"><input type="checkbox" class="all"> show all {{ layer.filters|length }}</label>{% endif %}
 {% if layer.shown < layer.count %}<span class="small dim">the {{ layer.shown }} most used of {{ layer.count }} are shown</span>{% endif %}
 </div>
@@ -41,17 +52,20 @@ learned. Selectivity describes a filter and is no merit.</p>
 <article class="card filter" id="{{ layer.anchor }}/{{ f.number }}" data-filter="{{ f.number }}" data-spread="{{ f.spread }}" data-change="{{ f.change_value }}" data-harm="{{ f.harm_value }}">
 <header><h4><a href="#{{ layer.anchor }}/{{ f.number }}">filter {{ f.number }}</a></h4>
 <span class="small">{{ f.words }}</span></header>
-<p class="small dim" style="margin:.15rem 0">{{ f.facts }}</p>
+{% if f.before %}<p class="small" style="margin:0">before training: {{ f.before }}</p>{% endif %}
+<p class="small dim" style="margin:.1rem 0">{{ f.facts }}</p>
 <div class="scroll"><table>
-<tr><th scope="row">trained</th><td>{{ parts.tile(layer.kernels, f.place, 0, "weights of filter " ~ f.number, by_epoch=true) }}</td>
+<thead><tr><td></td><th scope="col">weights</th>{% if layer.patches %}<th scope="col">patches that excite it most</th>{% endif %}</tr></thead>
+<tbody><tr><th scope="row">trained</th><td>{{ parts.tile(layer.kernels, f.place, 0, "weights of filter " ~ f.number, by_epoch=true) }}</td>
 {% if layer.patches %}<td>{{ parts.tile(layer.patches, 0, f.place, "the patches that excite filter " ~ f.number ~ " most") }}</td>{% endif %}</tr>
-{% if layer.untrained %}<tr><th scope="row">untrained</th><td>{% if layer.initial %}{{ parts.tile(layer.initial, f.place, 0, "weights of filter " ~ f.number ~ " before training") }}{% endif %}</td>
+{% if layer.untrained %}<tr><th scope="row">before</th><td>{% if layer.initial %}{{ parts.tile(layer.initial, f.place, 0, "weights of filter " ~ f.number ~ " before training") }}{% endif %}</td>
 <td>{{ parts.tile(layer.untrained, 0, f.place, "the patches that excited filter " ~ f.number ~ " most before training") }}</td></tr>{% endif %}
-</table>
+</tbody></table>
 {% if layer.maps %}<table>
-<tr><th scope="row">maps</th><td>{{ parts.tile(layer.maps, 0, f.place, "maps of filter " ~ f.number) }}</td></tr>
-{% if layer.untrained_maps %}<tr><th scope="row">untrained</th><td>{{ parts.tile(layer.untrained_maps, 0, f.place, "maps of filter " ~ f.number ~ " before training") }}</td></tr>{% endif %}
-</table>{% endif %}</div>
+<thead><tr><td></td><th scope="col">maps of {{ images }} images</th></tr></thead>
+<tbody><tr><th scope="row">trained</th><td>{{ parts.tile(layer.maps, 0, f.place, "maps of filter " ~ f.number) }}</td></tr>
+{% if layer.untrained_maps %}<tr><th scope="row">before</th><td>{{ parts.tile(layer.untrained_maps, 0, f.place, "maps of filter " ~ f.number ~ " before training") }}</td></tr>{% endif %}
+</tbody></table>{% endif %}</div>
 </article>
 {% endfor %}
 </div></div>
@@ -70,7 +84,15 @@ def filters(content: Content) -> Mapping[str, Any] | None:
     if not layers:
         return None
     known = any(content.data.has(f"initial_kernel/{layer}") for layer in content.data.layers)
-    return {"layers": layers, "images": IMAGES, "known": known}
+    return {
+        "layers": layers,
+        "images": IMAGES,
+        "known": known,
+        "slices": SLICES if any(layer["inputs"] > SLICES for layer in layers) else 0,
+        "patches": any(layer["patches"] for layer in layers),
+        "maps": any(layer["maps"] for layer in layers),
+        "tuned": any(key.startswith("tuning/") for key in content.views),
+    }
 
 
 def _layer(content: Content, layer: str) -> dict[str, Any]:
@@ -84,7 +106,7 @@ def _layer(content: Content, layer: str) -> dict[str, Any]:
     change = relative_change(kernel, initial) if initial is not None else np.full(len(spread), np.nan)
     harm = data.arrays.get(f"utility/{layer}", np.full(len(spread), np.nan))
     field = content.view(f"field/{layer}")
-    sees = "" if field is None else f", sees {field[0]} x {field[1]} pixels"
+    sees = "" if field is None else f"; each sees {field[0]} x {field[1]} pixels of the image"
     kh, kw, inputs, count = kernel.shape
     before = initial if initial is not None else data.arrays.get(f"reinitialized/{layer}")
     colours = Colours([kernel], signed=True)
@@ -92,11 +114,15 @@ def _layer(content: Content, layer: str) -> dict[str, Any]:
     own = [k for k in epochs if k is not None and k.shape == kernel.shape] or [kernel]
     if len(own) != len(content.epochs):
         own = [kernel] * len(content.epochs)
+    measured: Mapping[str, Any] = next((m for m in content.metrics["layers"] if m["name"] == layer), {})
     slices = [_strongest(kernel[..., f]) for f in shown]
     return {
         "name": layer,
         "anchor": content.anchors[layer],
-        "summary": f"{counted(count, 'filter')} of {kh} x {kw} x {inputs}{sees}",
+        "summary": f"{counted(count, 'filter')} of {kh} x {kw} weights for {counted(inputs, 'input')}{sees}",
+        "inputs": inputs,
+        "change": measured.get("weight_change"),
+        "p": measured.get("p_value"),
         "count": count,
         "shown": len(shown),
         "inactive": int(inactive.sum()),
@@ -120,7 +146,10 @@ def _layer(content: Content, layer: str) -> dict[str, Any]:
                 "facts": _facts(
                     float(spread[f] / max(spread.max(), 1e-30)), float(change[f]), float(harm[f])
                 ),
-                "words": _words(content, layer, place, inactive=bool(inactive[f])),
+                "words": "does not respond to these images"
+                if inactive[f]
+                else _tuned(content, f"tuning/{layer}", place),
+                "before": _tuned(content, f"untrained_tuning/{layer}", place),
             }
             for place, f in enumerate(shown)
         ],
@@ -132,37 +161,31 @@ def _finite(value: float) -> float:
 
 
 def _facts(use: float, change: float, harm: float) -> str:
-    facts = [f"varies {use:.0%} as much as the strongest"]
+    facts = [f"use: {use:.0%} of the layer's most used"]
     if math.isfinite(change):
         facts.append(f"weights changed by {change:.0%}")
-    if math.isfinite(harm):
+    if harm >= 1:
+        facts.append("without it the output is worse than the mean image")
+    elif math.isfinite(harm):
         lost = f"{harm:.1%}" if harm >= PRUNABLE else "almost nothing"
-        facts.append(f"without it {lost} of what is explained is lost")
+        facts.append(f"without it {lost} of the explained variance is lost")
     return "; ".join(facts)
 
 
-def _words(content: Content, layer: str, place: int, *, inactive: bool) -> str:
-    """What the filter responds to, in words, beside the untrained one."""
-    table = content.view(f"tuning/{layer}")
+def _tuned(content: Content, name: str, place: int) -> str:
+    """What a filter responds to, in words; "" where that was not measured."""
+    table = content.view(name)
     if table is None:
-        return "does not respond" if inactive else ""
-    before = content.view(f"untrained_tuning/{layer}")
-    longest = max(content.training["network"]["image_shape"][:2]) / 2.5
-    text = "does not respond to these images" if inactive else _tuned(table[place], longest)
-    if before is not None:
-        text += f" (untrained: {_tuned(before[place], longest)})"
-    return text
-
-
-def _tuned(row: NDArray[np.floating], longest: float) -> str:
-    angle, period, selectivity, response = (float(v) for v in row)
+        return ""
+    angle, period, selectivity, response = (float(v) for v in table[place])
     if not math.isfinite(angle) or response < WORKING:
         return "no response to gratings"
-    if selectivity < BROAD:
-        what = "areas of brightness" if period >= longest else "spots and edges at any angle"
-    else:
+    longest = max(content.training["network"]["image_shape"][:2]) / 2.5
+    if selectivity >= BROAD:
         what = f"edges at {angle:.0f}°"
-    return f"{what}, period {period:.1f} pixels, selectivity {selectivity:.2f}"
+    else:
+        what = "broad light and dark areas" if period >= longest else "spots and edges at any angle"
+    return f"{what} (period {period:.1f} pixels, selectivity {selectivity:.2f})"
 
 
 def _strongest(kernel: NDArray[np.floating]) -> NDArray[np.intp]:

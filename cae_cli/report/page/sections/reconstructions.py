@@ -12,26 +12,26 @@ from cae_cli.report.figures.tiles import Colours
 from cae_cli.report.page.content import Content, section
 from cae_cli.report.page.sprites import Sprite, coloured, picture
 
-SIDE = 104
+SIDE = 100
 
 TEMPLATE = """\
 {% if sprite %}
-<p>Of {{ "{:,}".format(count) }} held-out images by their error: the best, the median and the worst. The difference is output minus
-image: red is too bright, blue too dark.</p>
-<p class="js small"><label>Wipe from output to image: <input type="range" min="0" max="100" value="50" data-wipe="wipes"></label></p>
-<div class="pictures" id="wipes">
-{% for name in names %}
-<figure><div class="wipe">{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}{{ parts.tile(sprite, loop.index0, 1, "output, " ~ name, more="over") }}</div>
-<div>{{ parts.tile(sprite, loop.index0, 2, "difference, " ~ name) }}</div>
-<figcaption>{{ name }}</figcaption></figure>
-{% endfor %}
-</div>
+<p>The best, the median and the worst of {{ "{:,}".format(count) }} {{ parts.word("held-out images") }}, by the error of the output. A mean
+squared error of 0.01 is 20 dB, 0.001 is 30 dB ({{ parts.word("PSNR") }}). In the difference, red is too bright and blue too dark.</p>
+<p class="js small"><label>Lay the image over the output: <input type="range" min="0" max="100" value="0" data-wipe="wipes"></label></p>
+<div class="scroll"><table class="rows" id="wipes" style="--wipe:0">
+<thead><tr><td></td>{% for name in names %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody><tr><th scope="row">image</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}</td>{% endfor %}</tr>
+<tr><th scope="row">output</th>{% for name in names %}<td><div class="wipe"><span class="js">{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}</span>{{ parts.tile(sprite, loop.index0, 1, "output, " ~ name, more="over") }}</div></td>{% endfor %}</tr>
+<tr><th scope="row">difference</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 2, "difference, " ~ name) }}</td>{% endfor %}</tr>
+</tbody></table></div>
 {% endif %}
 {% if fixed %}
 <h3>The first held-out images after epoch <span data-epoch>{{ content.epochs[-1] }}</span></h3>
-<div class="scroll"><table class="filter"><tbody>
-<tr><th scope="row">image</th><td>{% for i in range(columns) %}{{ parts.tile(images, i, 0, "image " ~ (i + 1)) }} {% endfor %}</td></tr>
-<tr><th scope="row">output</th><td>{% for i in range(columns) %}{{ parts.tile(fixed, i, 0, "output " ~ (i + 1), by_epoch=true) }} {% endfor %}</td></tr>
+{% if content.epochs|length > 1 %}<p class="js small">The slider at the top of the page shows other epochs; 0 is before training.</p>{% endif %}
+<div class="scroll"><table class="rows"><tbody>
+<tr><th scope="row">image</th>{% for i in range(columns) %}<td>{{ parts.tile(images, i, 0, "image " ~ (i + 1)) }}</td>{% endfor %}</tr>
+<tr><th scope="row">output</th>{% for i in range(columns) %}<td>{{ parts.tile(fixed, i, 0, "output " ~ (i + 1), by_epoch=true) }}</td>{% endfor %}</tr>
 </tbody></table></div>
 {% endif %}
 """

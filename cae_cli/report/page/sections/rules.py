@@ -10,15 +10,16 @@ from cae_cli.diagnosis.catalogue import When
 from cae_cli.report.page.content import Content, section
 
 TEMPLATE = """\
-<p>{{ counts }}. A rule that could not be checked never counts as fine.</p>
-<details{% if open %} open{% endif %}><summary>All rules</summary>
-<div class="scroll"><table class="data">
+<p>{{ counts }}. A {{ parts.word("rule") }} that could not be checked never counts as fine. The value is that of a finding; a rule reports one where
+what it measures is beyond its threshold.</p>
+<details><summary>All rules</summary>
+<div class="scroll"><table class="data stack">
 <thead><tr><th>rule</th><th>problem</th><th>result</th><th>value</th><th>threshold</th><th>what is measured</th></tr></thead>
 <tbody>
 {% for r in rules %}
-<tr id="rule-{{ r.code }}"><td>{{ r.code }}</td><td>{{ r.problem }}</td>
+<tr id="rule-{{ r.code }}"><td class="code">{{ r.code }}</td><td>{{ r.problem }}</td>
 <td><span class="{{ r.kind }}">{{ r.result }}</span></td>
-<td class="n">{{ r.value }}</td><td class="n">{{ r.threshold }}</td><td class="small dim">{{ r.measured }}</td></tr>
+<td class="n">{{ r.value }}</td><td class="n">{% if r.threshold %}<span class="narrow">threshold </span>{{ r.threshold }}{% endif %}</td><td class="small dim">{{ r.measured }}</td></tr>
 {% endfor %}
 </tbody></table></div></details>
 """
@@ -53,4 +54,4 @@ def rules(content: Content) -> Mapping[str, Any]:
             continue
         rows.append(row)
     counts = f"{len(found)} found, {len(diagnosis['passed'])} fine, {len(skipped)} not checked"
-    return {"rules": rows, "counts": counts, "open": not found}
+    return {"rules": rows, "counts": counts}

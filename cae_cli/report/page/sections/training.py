@@ -28,6 +28,13 @@ def training(content: Content) -> Mapping[str, Any] | None:
     return {"charts": charts} if charts else None
 
 
+def _loss(content: Content) -> str:
+    """The loss by its name, where that is known."""
+    loss = (content.setup.get("config") or {}).get("loss")
+    name = loss.get("name") if isinstance(loss, Mapping) else None
+    return f"loss ({name})" if isinstance(name, str) else "loss"
+
+
 def _charts(content: Content) -> Iterator[Markup | None]:
     arrays, epochs = content.data.arrays, content.data.epochs
     if epochs:
@@ -37,9 +44,26 @@ def _charts(content: Content) -> Iterator[Markup | None]:
             for key, name in (("train/data_loss", "training"), ("val/loss", "validation"))
             if key in epochs
         ]
-        yield lines("loss of each epoch", "epoch", losses, logarithmic=True)
-        yield lines("validation PSNR in dB", "epoch", [Series("PSNR", x, epochs["val/psnr"])])
-        yield lines("validation SSIM", "epoch", [Series("SSIM", x, epochs["val/ssim"])])
+        yield lines(
+            f"{_loss(content)} of each epoch",
+            "epoch (0: before training)",
+            losses,
+            note="Both should fall. A validation loss that rises while the training loss falls: training "
+            "images are memorised.",
+            logarithmic=True,
+        )
+        yield lines(
+            "PSNR of the validation images in dB",
+            "epoch (0: before training)",
+            [Series("PSNR", x, epochs["val/psnr"])],
+            note="Higher is better: 6 dB more are half the error of a pixel.",
+        )
+        yield lines(
+            "SSIM of the validation images",
+            "epoch (0: before training)",
+            [Series("SSIM", x, epochs["val/ssim"])],
+            note="Structural similarity of image and output: 1 for equal ones.",
+        )
     if "dynamics/losses" in arrays and len(arrays["dynamics/losses"]) > 1:
         losses_of = np.asarray(arrays["dynamics/losses"], float)
         last = float(epochs["step"][-1]) if epochs else len(losses_of)
@@ -47,7 +71,13 @@ def _charts(content: Content) -> Iterator[Markup | None]:
         window = max(1, len(losses_of) // 64)
         smooth = np.convolve(losses_of, np.full(window, 1 / window), "valid")
         middle = np.convolve(each, np.full(window, 1 / window), "valid")
-        yield lines("training loss by step", "step", [Series("loss", middle, smooth)], logarithmic=True)
+        yield lines(
+            f"{_loss(content)} of each training step",
+            "step",
+            [Series("loss", middle, smooth)],
+            note="A moving average. Still falling at the end: more steps would help.",
+            logarithmic=True,
+        )
     if "dynamics/kernels" not in arrays:
         return
     kernels = [str(name).removesuffix("/kernel") for name in arrays["dynamics/kernels"]]
@@ -56,16 +86,32 @@ def _charts(content: Content) -> Iterator[Markup | None]:
     )
     steps, ratios = updates_of(arrays, epochs)
     if ratios.size:
-        series = [Series(kernels[i], np.log10(steps), np.maximum(ratios[:, i], -6)) for i in chosen]
+        x = steps.astype(float)
+        series = [Series(kernels[i], x, 10 ** np.maximum(ratios[:, i], -6)) for i in chosen]
+        usual = (10 ** USUAL_UPDATES[0], 10 ** USUAL_UPDATES[1])
         yield lines(
-            "update ratio (log10 of change over weight)", "log10 of the step", series, band=USUAL_UPDATES
+            "update ratio of each layer",
+            "step",
+            series,
+            note="Change of the weights in one step over their size. In green: usual in the first eight "
+            f"steps, {usual[0]:.1%} to {usual[1]:.0%}; later steps may be smaller.",
+            logarithmic=True,
+            logarithmic_across=True,
+            band=usual,
         )
     gradients = arrays.get("dynamics/gradients")
     if gradients is not None and len(gradients):
         x = np.arange(1, len(gradients) + 1).astype(float)
         values = np.where(gradients > 0, gradients, np.nan)
         series = [Series(kernels[i], x, values[:, i]) for i in chosen]
-        yield lines("gradient norm", "epoch", series, logarithmic=True)
+        yield lines(
+            "gradient norm of each layer",
+            "epoch",
+            series,
+            note="How strongly the loss pulls at the weights. Nearly 0 from the first epoch on: the layer "
+            "is hardly trained.",
+            logarithmic=True,
+        )
     looked = [key.removeprefix("look_std/") for key in arrays if key.startswith("look_std/")]
     if looked:
         at = arrays["dynamics/look_steps"].astype(float)
@@ -79,5 +125,6 @@ def _charts(content: Content) -> Iterator[Markup | None]:
             "share of inactive maps",
             "step",
             series,
+            note="Feature maps that are flat or the same for every image.",
             threshold=None if threshold is None else (threshold, f"threshold of CAE401: {threshold:g}"),
         )

@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cae_cli.diagnosis.finding import Fix, Safety
+from cae_cli.diagnosis.case import LITTLE_EXPLAINED
+from cae_cli.diagnosis.finding import Evidence, Fix, Safety
+from cae_cli.diagnosis.health import MOST_INACTIVE, perturbation_ranges
 from cae_cli.errors import to_paste
+from cae_cli.metrics.network import Network
 from cae_cli.report.page.content import Content, section
 from cae_cli.runs.command import fit_to_paste
 
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
-FACTORS = (
-    ("learned", "learned", "explained variance of held-out images"),
-    ("used", "used", "how far the output follows the latent code"),
-    ("alive", "alive", "filters that respond, in the worst layer"),
-    ("selective", "not copied", "images are told from scrambled pixels"),
-)
+INFINITE = (-math.inf, math.inf)
+COSTS = {
+    Safety.SAFE: "costs another training, nothing else",
+    Safety.TRADE: "something else gets worse",
+    Safety.SLOW: "takes more time or images",
+}
 
 TEMPLATE = """\
+<p class="dim" style="max-width:none">{{ facts|join(" · ") }}; measured on {{ "{:,}".format(content.metrics.quality.images) }}
+{{ parts.word("held-out images") }}</p>
 <p class="sentence {{ kind }}">{{ mark }} {{ content.diagnosis.verdict }}</p>
-{% if score is not none %}
-<p>How meaningful the filters are: <b>{{ number(score.value) }}</b> of 1, the product of four factors:</p>
-<div class="factors">
-{% for name, title, what in factors %}
-<span>{{ title }} <b>{{ number(score[name]) }}</b></span>
-<span class="bar"><i style="width:{{ '%.1f' | format(100 * [0, [1, score[name] or 0] | min] | max) }}%"></i></span>
-<span class="dim small">{{ what }}</span>
-{% endfor %}
-</div>
-{% endif %}
 {% for f in findings %}
 <div class="card {{ f.severity }}" id="{{ f.code }}">
 <h3 style="margin-top:0"><span class="{{ f.severity }}">{{ marks[f.severity] }} {{ f.severity }}</span> {{ f.problem }}
-<span class="dim small">{{ f.code }}, {{ f.confidence }} confidence</span></h3>
+<span class="dim small"><a href="#rule-{{ f.code }}">{{ f.code }}</a>, {{ f.confidence }} {{ parts.word("confidence") }}</span></h3>
 <p>{{ f.message }}</p>
-{% for e, low, high in f.bars %}{{ parts.evidence(e, low, high) }}{% endfor %}
+{% for e in f.bars %}{{ parts.evidence(e) }}{% endfor %}
 {% if f.ways %}
 <h4>What mends it</h4>
 {% for way in f.ways %}
-<p>{{ "Try" if loop.first else "Or" }} <b>{{ way.change }}</b>: {{ way.why }} ({{ way.safety }}).</p>
+<p>{{ "Try" if loop.first else "Or, in the same way," if way.command else "Or" }} <b>{{ way.change }}</b>{% if way.why != way.change %}: {{ way.why }}{% endif %} ({{ way.cost }}).</p>
 {% if way.command and loop.first %}{{ parts.copy(way.command) }}{% endif %}
 {% endfor %}
 {% endif %}
 {% if f.advice %}<p>{{ f.advice }}</p>{% endif %}
-{% if f.follow %}<p class="small">What follows from it: {% for c in f.follow %}{{ problem(c) }} ({{ c }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endif %}
-{% if f.ruled_out %}<p class="small dim">Ruled out: {% for c in f.ruled_out %}{{ problem(c) }} (<a href="#rule-{{ c }}">{{ c }}</a>){{ ", " if not loop.last }}{% endfor %}.</p>{% endif %}
-{% if f.open %}<p class="small dim">Not ruled out: {% for c in f.open %}{{ problem(c) }} (<a href="#rule-{{ c }}">{{ c }}</a>){{ ", " if not loop.last }}{% endfor %}.</p>{% endif %}
+{% if f.follow %}<p class="small">What follows from it, and needs no fix of its own: {{ parts.rules(f.follow) }}.</p>{% endif %}
+{% if f.ruled_out %}<p class="small dim">Looks alike, but was checked and is ruled out: {{ parts.rules(f.ruled_out) }}.</p>{% endif %}
+{% if f.unseen %}<p class="small dim">Looks alike; was not seen, yet is not ruled out: {{ parts.rules(f.unseen) }}.</p>{% endif %}
+{% if f.open %}<p class="small dim">Looks alike, and is not ruled out: {{ parts.rules(f.open) }}.</p>{% endif %}
 </div>
 {% endfor %}
+{% if treat %}<p>Test these fixes in short trainings, each beside a random change of the same kind:</p>{{ parts.copy(treat) }}
+{% elif kind == "fine" %}<p>No {{ parts.word("rule") }} found a problem, which is no proof. Look for yourself: do
+<a href="#filters">filters</a> respond to something else than before training; which images are
+<a href="#reconstructions">reconstructed</a> worst; do <a href="#latent">neighbours</a> in the latent space look alike?</p>{% endif %}
+{% if factors %}
+<h3>How meaningful the filters are: {{ number(score) }} of 1</h3>
+<p>The product of four factors. It ranks runs and shows which factor is low; no rule checks it.</p>
+<div class="factors">{% for e in factors %}{{ parts.evidence(e) }}{% endfor %}</div>
+{% endif %}
 {% if reasons %}
 <details{% if not findings %} open{% endif %}><summary>What could not be checked</summary>
-<ul>{% for reason, codes in reasons.items() %}<li>{{ reason }}: {% for c in codes %}{{ problem(c) }} ({{ c }}){{ ", " if not loop.last }}{% endfor %}</li>{% endfor %}</ul>
+<ul>{% for reason, codes in reasons.items() %}<li>{{ reason }}: {{ parts.rules(codes) }}</li>{% endfor %}</ul>
 </details>
 {% endif %}
 """
@@ -71,15 +77,59 @@ def verdict(content: Content) -> Mapping[str, Any]:
     for skipped in diagnosis["skipped"]:
         reasons.setdefault(skipped["reason"], []).append(skipped["code"])
     score = content.metrics["score"]
+    tested = any(way["command"] for f in findings for way in f["ways"])
     return {
         "kind": kind,
         "mark": mark,
         "marks": MARKS,
-        "score": None if score["value"] is None else score,
-        "factors": FACTORS,
+        "facts": list(_facts(content)),
+        "score": score["value"],
+        "factors": [] if score["value"] is None else _factors(content),
         "findings": findings,
+        "treat": to_paste("cae", "treat", content.name, "--short") if tested else "",
         "reasons": reasons,
     }
+
+
+def _facts(content: Content) -> Iterator[str]:
+    """What the run is, in a few words."""
+    data, network = content.setup.get("data", {}), content.training["network"]
+    train, steps = data.get("train"), content.metrics["dynamics"]["steps"]
+    shape = "x".join(map(str, network["image_shape"]))
+    yield (
+        f"{data.get('source') or 'unknown'}: "
+        + (f"{train:,} training " if train else "")
+        + (f"images of {shape}")
+    )
+    if steps:
+        yield f"{steps:,} training steps"
+    yield f"latent code of {'x'.join(map(str, network['latent_shape']))}"
+
+
+def _factors(content: Content) -> list[dict[str, Any]]:
+    """The factors of the score with the ranges of healthy runs."""
+    score = content.metrics["score"]
+    ranges = perturbation_ranges(Network(**content.metrics["network"]))
+    factors = (
+        ("learned", "learned", LITTLE_EXPLAINED, "the output explains more than an image that needs no learning"),
+        ("used", "used", ranges["latent swap"][0], "the output follows the latent code"),
+        ("alive", "alive", 1 - MOST_INACTIVE, "filters respond, in the worst layer"),
+        ("selective", "not copied", 1 - ranges["pixel copy"][1], "scrambled pixels are not reproduced"),
+    )  # fmt: skip
+    return [
+        {
+            "name": title,
+            "text": f"{score[key]:.2f}",
+            "unit": "",
+            "value": score[key],
+            "low": 0,
+            "high": 1,
+            "healthy": (least, None),
+            "threshold": None,
+            "ranges": f"healthy above {least:.2g}: {what}",
+        }
+        for key, title, least, what in factors
+    ]
 
 
 def _finding(finding: Mapping[str, Any], content: Content) -> dict[str, Any]:
@@ -94,15 +144,21 @@ def _finding(finding: Mapping[str, Any], content: Content) -> dict[str, Any]:
                 # Without a command of cae there is a script of the user's own.
                 "change": " ".join(fix.overrides) if command else fix.keras or fix.why,
                 "why": fix.why,
-                "safety": fix.safety.value,
+                "cost": COSTS[fix.safety],
                 "command": to_paste(*fix.applied(command)) if command and fix.overrides else "",
             }
         )
     follow = [f["code"] for f in content.diagnosis["findings"] if f["consequence_of"] == finding["code"]]
-    return {**finding, "ways": ways, "follow": follow, "bars": list(_bars(finding["evidence"]))}
+    return {
+        "unseen": (),  # where an older version made the diagnosis
+        **finding,
+        "ways": ways,
+        "follow": follow,
+        "bars": list(_bars(finding["evidence"])),
+    }
 
 
-def _bars(evidence: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float, float]]:
+def _bars(evidence: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Evidence with the ends of its bar: all that is to be seen on it, and some room."""
     for one in evidence:
         known = [one["value"], one["threshold"], *one["healthy"]]
@@ -112,4 +168,14 @@ def _bars(evidence: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any]
         low, high = min(known), max(known)
         low = 0.0 if 0 <= low < 0.5 * high else low
         room = 0.1 * (high - low) or 1.0
-        yield one, low if low == 0 else low - room, high + room
+        start, end = (edge if v is None else v for v, edge in zip(one["healthy"], INFINITE, strict=True))
+        value, threshold = (math.nan if one[k] is None else one[k] for k in ("value", "threshold"))
+        yield {
+            **one,
+            "healthy": tuple(one["healthy"]),
+            "low": low if low == 0 else low - room,
+            "high": high + room,
+            "text": "not measured" if one["value"] is None else f"{value:.3g}",
+            "ranges": f"threshold {threshold:.3g}, healthy: "
+            + Evidence("", value, threshold, (start, end)).healthy_text,
+        }
