@@ -92,7 +92,7 @@ def test_the_examples_of_python_run(tmp_path):
         [sys.executable, "examples.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "optimizer.lr is not an option | did you mean learning_rate?" in done.stdout
+    assert "optimizer.lr is not an option | did you mean optimizer.learning_rate?" in done.stdout
     assert len(list((tmp_path / "runs" / "train").glob("*/*/summary.json"))) == 12
 
 

@@ -213,7 +213,7 @@ def _others(metrics: Metrics) -> Table:
             "update ratio of the first steps (log10)": dynamics.early_update,
             "update ratio of the last epoch (log10)": dynamics.last_update,
             "share of the penalty in the loss": dynamics.penalty_share,
-            "loss reduction in the last epochs": dynamics.slope,
+            "share of the fall of the loss in its last quarter": dynamics.slope,
             "gradient of the first layer over the last": dynamics.gradient_ratio,
         },
         "images": {
