@@ -133,7 +133,7 @@ def run(
             _check_same_images(before, setup, has_trained=folder.can_go_on())
         folder.write_setup(setup)
         screen.warn(risks)
-        process = backend.guest() if guest else backend.quiet(folder.log)
+        process = backend.guest(folder.log) if guest else backend.quiet(folder.log)
         with process, backend.one_blas_thread("scipy.linalg"):
             train(config, images, statistics, folder, screen, after_epoch)
         signals.check()
@@ -329,6 +329,11 @@ def _announce(
         f"{'x'.join(map(str, images.shape))}, {len(images.validation):,} validation images; "
         f"{autoencoder.weight_count:,} weights on {device}"
     )
+    if device.other_threads:
+        screen.say(
+            "! TensorFlow was started before with other threads: weights may differ from those of a "
+            "process of its own in their last bits"
+        )
     if ending := config.training.ending(len(images.train)):
         screen.say(f"! {ending}")
     for note in images.notes:

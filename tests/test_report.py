@@ -189,3 +189,15 @@ def test_healthy_ranges_of_layers_are_the_thresholds_of_the_run():
         assert f"< {threshold:.0%}" in text
     _, parts = summary_of(healthy(), rules={"CAE401": {"enabled": False}})
     assert "< 40%" not in terminal.as_text(parts)
+
+
+def test_a_notebook_shows_lines_and_files_have_their_text(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    screen = terminal.Screen()
+    screen.say("a line")
+    terminal.show(["a result"])
+    assert not screen.live and terminal.as_text(["a text"]) == "a text\n"
+    assert capsys.readouterr() == ("a result\n", "a line\n")
+    silent = terminal.Screen(silent=True)
+    silent.say("nothing")
+    assert capsys.readouterr() == ("", "")

@@ -83,7 +83,7 @@ def diagnose_file(
     """
     screen = terminal.Screen(silent=silent)
     with folder.running(), writing(folder.folder):
-        with backend.guest() if guest else backend.quiet(folder.log):
+        with backend.guest(folder.log) if guest else backend.quiet(folder.log):
             config = introspection.compile_config(path) if path.is_file() else {}
             known = {**compiled_options(config), "rules": dict(rules)}
             measure_file(path, all_measured(images), options, folder, known, screen)
@@ -116,7 +116,7 @@ def diagnose_model(
     loss = getattr(model, "loss", None)
     known = {**(options_of(loss, "", None) if loss else {}), "rules": dict(rules)}
     with folder.running(), writing(folder.folder):
-        with backend.guest():
+        with backend.guest(folder.log):
             parts = prepare(model, images, options.latent, options.span)
             _measure(parts, str(model.name), images, options, folder, known, screen)
         return experiment.report(folder, silent=silent)

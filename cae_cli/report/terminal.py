@@ -29,7 +29,15 @@ UNWRAPPED = 100_000  # columns of what is not a terminal
 
 def stderr_console() -> Console:
     """A console on standard error."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
+
+
+def _console(**options: Any) -> Console:
+    """A console; in a notebook plain text, because a cursor does not move there and calls are blocks."""
+    console = Console(highlight=False, **options)
+    if console.is_jupyter:
+        return Console(highlight=False, force_jupyter=False, force_terminal=False, **options)
+    return console
 
 
 def show_error(error: UserError | RunFailed) -> None:
@@ -186,7 +194,7 @@ def show(parts: Sequence[Part]) -> None:
     On a terminal sentences are wrapped between words and tables are fitted. What is to be copied is
     left to the terminal to wrap, and in a pipe nothing is wrapped or shortened.
     """
-    console = Console(file=sys.stdout, highlight=False)
+    console = _console(file=sys.stdout)
     room = console.width if console.is_terminal else None
     console.width = room or UNWRAPPED
     _print(console, parts, room)
@@ -195,7 +203,7 @@ def show(parts: Sequence[Part]) -> None:
 def as_text(parts: Sequence[Part], width: int = 100) -> str:
     """Results as plain text of so many columns."""
     text = io.StringIO()
-    _print(Console(file=text, width=width, color_system=None, highlight=False), parts, width)
+    _print(_console(file=text, width=width, color_system=None), parts, width)
     return text.getvalue()
 
 

@@ -26,10 +26,12 @@ class Device:
     Attributes:
         gpus: their names; empty for the CPU.
         parts: number of parts of a batch that are computed in parallel.
+        other_threads: TensorFlow was started before, with another number of threads, which stays.
     """
 
     gpus: tuple[str, ...]
     parts: int = 1
+    other_threads: bool = False
 
     def __str__(self) -> str:
         return ", ".join(self.gpus) if self.gpus else "CPU"
@@ -58,21 +60,24 @@ def quiet(log: GuardedPath | None) -> Iterator[None]:
 
 
 @contextmanager
-def guest() -> Iterator[None]:
+def guest(log: GuardedPath | None = None) -> Iterator[None]:
     """In the block, networks are trained in a process of somebody else: afterwards it is as it was.
 
-    Its file descriptors are left alone, so TensorFlow writes where it writes otherwise.
+    Args:
+        log: where TensorFlow writes while it is imported, if the process has not done so before; None:
+            that is lost. Later it writes where it always does: the file descriptors are left alone.
 
     Raises:
         RunFailed: as for `start`.
         UserError: Keras computes with another library in this process.
     """
-    names = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
-    before = {name: os.environ.get(name) for name in names}
-    if "keras" not in sys.modules:
-        os.environ |= {name: before[name] or value for name, value in names.items()}
+    before = {name: os.environ.get(name) for name in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")}
+    is_first = "keras" not in sys.modules
     try:
-        keras, _ = _libraries()
+        with quiet(log) if is_first else contextlib.nullcontext():
+            keras, tf = _libraries()
+            if is_first:
+                tf.config.list_physical_devices("GPU")  # of which TensorFlow speaks, too
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -113,7 +118,8 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
         tf.config.experimental.enable_op_determinism()
     policy = "mixed_float16" if mixed_precision and gpus else "float32"
     keras.mixed_precision.set_global_policy(policy)
-    return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts)
+    others = parts > 1 and tf.config.threading.get_inter_op_parallelism_threads() != parts
+    return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts, others)
 
 
 def _libraries() -> tuple[Any, Any]:

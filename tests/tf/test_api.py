@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 import cae_cli
 from cae_cli.data import as_float
+from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from tests.conftest import ROOT, called
 from tests.tf.conftest import configured
@@ -49,10 +50,11 @@ def command(home, images):
     return home / done.folder
 
 
-def train(home, images, **options):
+def train(home, images, folder=None):
+    words = [f"hydra.run.dir=runs/{folder}"] if folder else []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        return cae_cli.train(*WORDS, "data.scale=minmax", data=images, verbose=0, **options)
+        return cae_cli.train(*WORDS, "data.scale=minmax", *words, data=images, verbose=0)
 
 
 def bits(folder):
@@ -150,6 +152,21 @@ def test_a_second_training_is_that_of_the_command_and_disturbs_no_random_state(h
     files = list((home / "runs" / "images").iterdir())
     assert [f"data.path=runs/images/{files[0].name}"] == setup["command"][3:4] and len(files) == 1
     assert called(home, "rerun", str(run.path), "--cfg", "job").code == 0
+
+
+@pytest.mark.soak
+def test_an_interrupted_training_is_resumed_by_the_command(home, images, command, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(terminal.Screen, "epoch", interrupt)
+        train(home, images, folder="interrupted")
+    monkeypatch.chdir(home)
+    run = cae_cli.open_run("runs/interrupted")
+    assert run.status == "interrupted" and (run.path / "checkpoints" / "last.keras").is_file()
+    assert called(home, "resume", "runs/interrupted").code == 0
+    assert run.status == "ok" and bits(run.path) == bits(command)
 
 
 def test_a_run_can_be_asked_for_everything_that_its_folder_holds(home, command, monkeypatch):
