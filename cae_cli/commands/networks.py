@@ -191,7 +191,8 @@ def _options(network: Network, words: Sequence[str], flags: argparse.Namespace) 
     given = {key_of(word).removeprefix("data.") for word in words}
     known = {f.name for f in fields(options)} - given
     if own is not None and type(options) is type(own):
-        kept = {name: getattr(own, name) for name in known if name not in WHICH}
+        which = WHICH if "path" in given else set(WHICH) - {"path", "key"}
+        kept = {name: getattr(own, name) for name in known if name not in which}
         return replace(options, **kept)
     if "channels" in known and network.shape[2] in (1, 3):
         return replace(options, channels=network.shape[2])  # type: ignore[call-arg]

@@ -23,10 +23,11 @@ than the threshold are called anomalies; it comes from held-out images of the
 run, of which at most the given share exceeds it. Draws the images with the
 largest and the smallest errors into scores.png.
 
-Without data=…, the held-out images of the run are scored. If anomalies are
-known, the area under the ROC curve (AUROC) says how well the score tells them,
-beside that of two scores that need no network: the distance from the mean
-training image, and the error of principal components.
+Without data=…, the held-out images of the run are scored; of a source with a
+test part, only that is. If anomalies are known, the area under the ROC curve
+(AUROC) says how well the score tells them, beside that of two scores that need
+no network: the distance from the mean training image, and the error of
+principal components.
 
   anomalies=mnist         further images, which are all anomalies; keys as in
                           data=…: anomalies.path=…, anomalies.test=1000
@@ -67,6 +68,7 @@ def main(args: list[str]) -> int:
         given = networks.images(network, words, flags) if words else Source(own.parts[-1:])
         renamed = [f"data{word[len(KEY) :]}" for word in others]
         anomalies = networks.images(network, renamed, flags) if others else Source(())
+        given, anomalies = score.unseen(given), score.unseen(anomalies)
         screen = terminal.Screen()
         with screen.passing("scoring", len(given) + len(anomalies)) as done:
             scores = score.score(

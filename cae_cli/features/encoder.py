@@ -8,28 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array
 
 from cae_cli.errors import UserError
 from cae_cli.features.network import Array, Network, open_network
 from cae_cli.introspection.behaviour import squares
 from cae_cli.runs.opening import open_run
+from cae_cli.system.files import typed
 
 
 class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Latent codes of images, as a step of a pipeline.
 
-    The network is trained already, so `fit` learns nothing. It is opened when it is first needed; copies
-    and pickles hold its path only. Images are (n, h, w, c), (n, h, w) of one channel, or flat rows
-    (n, h * w * c); their values are as in `Network.prepare`.
+    The network is trained already, so `fit` learns nothing and need not be called. The network is opened
+    when it is first needed; copies and pickles hold its path only. Images are (n, h, w, c), (n, h, w) of
+    one channel, or flat rows (n, h * w * c); their values are as in `Network.prepare`. What is wrong
+    with images is a ValueError, as in all of scikit-learn.
 
     Args:
         run: the folder of a run, one of its names such as "last", or a model file.
         pool: the mean of each map in place of the maps.
 
     Attributes:
-        image_shape_: (h, w, c).
-        code_shape_: (h, w, channels) or (values,).
-        n_features_in_: h * w * c.
+        n_features_in_: values of an image, once `fit` was called.
     """
 
     def __init__(self, run: str | Path = "last", pool: bool = False) -> None:
@@ -37,21 +38,22 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.pool = pool
 
     def fit(self, X: ArrayLike, y: object = None) -> Encoder:
-        """Learns nothing; opens the network and checks the shape of the images.
+        """Learns nothing; opens the network and checks the images.
 
         Args:
             X: images.
             y: ignored.
 
         Raises:
-            UserError: there is no such network, or the images have another shape.
+            UserError: there is no such network.
+            ValueError: the images do not fit it.
         """
-        self._prepared(X)
+        self.n_features_in_ = int(np.prod(self._prepared(X).shape[1:]))
         return self
 
     def transform(self, X: ArrayLike) -> Array:
         """Latent codes, (n, values); (n, channels) with ``pool``."""
-        codes = self._network.encode(self._prepared(X))
+        codes = self.network.encode(self._prepared(X))
         if self.pool:
             codes = codes.mean(axis=tuple(range(1, codes.ndim - 1)))
         return codes.reshape(len(codes), -1)
@@ -62,54 +64,54 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             UserError: codes were pooled, or the decoder needs the image as well.
         """
-        made = self._network.decode(np.asarray(X, np.float32))
+        made = self.network.decode(np.asarray(X, np.float32))
         return made.reshape(len(made), -1)
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Minus the mean squared error of each image, (n,): the lower, the more unusual."""
-        scores = [-squares(made - x) for _, x, _, made in self._network.passes(self._prepared(X))]
+        scores = [-squares(made - x) for _, x, _, made in self.network.passes(self._prepared(X))]
         return np.concatenate(scores)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
         """Names of the values of a code: code_0, code_1 and so on."""
-        values = self.code_shape_[-1] if self.pool else int(np.prod(self.code_shape_))
+        shape = self.network.code_shape
+        values = shape[-1] if self.pool else int(np.prod(shape))
         return np.array([f"code_{k}" for k in range(values)], dtype=object)
 
     @property
-    def image_shape_(self) -> tuple[int, int, int]:
-        """(h, w, c)."""
-        return self._network.shape
-
-    @property
-    def code_shape_(self) -> tuple[int, ...]:
-        """(h, w, channels), or (values,)."""
-        return self._network.code_shape
-
-    @property
-    def n_features_in_(self) -> int:
-        """Values of an image."""
-        return int(np.prod(self.image_shape_))
-
-    @property
-    def _network(self) -> Network:
+    def network(self) -> Network:
+        """The network, opened if it is not yet."""
         opened: tuple[object, Network] | None = self.__dict__.get("_opened")
         if opened is None or opened[0] != self.run:
-            path = Path(self.run).expanduser()
+            path = typed(self.run)
             subject = path if path.is_file() else open_run(str(self.run))
             opened = self._opened = (self.run, open_network(subject))
         return opened[1]
 
     def _prepared(self, X: ArrayLike) -> NDArray[Any]:
-        images = np.asarray(X)
-        if images.ndim == 2 and images.shape[1] == self.n_features_in_:
-            images = images.reshape(-1, *self.image_shape_)
-        if len(images) == 0:
-            raise UserError("there are no images", hint="give at least one")
-        return self._network.prepare(images)
+        """Images (n, h, w, c) as the network takes them."""
+        images = check_array(X, ensure_2d=False, allow_nd=True, estimator=self)
+        values = int(np.prod(self.network.shape))
+        if images.ndim == 1:
+            raise ValueError("X has one axis. Reshape your data: (n, h, w, c), or a row for each image")
+        if images.ndim == 2:
+            if images.shape[1] != values:
+                found = images.shape[1]
+                raise ValueError(
+                    f"X has {found} features, but Encoder is expecting {values} features as input"
+                )
+            images = images.reshape(-1, *self.network.shape)
+        try:
+            return self.network.prepare(images)
+        except UserError as error:
+            raise ValueError(str(error)) from error
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """It was trained before."""
-        return True
+    def __sklearn_tags__(self) -> Any:
+        """It needs no `fit`; codes are float32."""
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the network."""

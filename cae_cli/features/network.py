@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,6 @@ class Network:
         name: of the run or the file, to be shown.
         batch: how many images pass the network at once.
         scale: what was done to the values of the images in training; None: not known.
-        data: the options of the images that it was trained on, as plain containers; {}: not known.
         warning: why its codes should not be trusted: its diagnosis is an error, or its training did not
             end; None: nothing is known against it.
         run: that trained it; None for a model file.
@@ -52,7 +51,6 @@ class Network:
     name: str
     batch: int
     scale: Scale | None = None
-    data: Mapping[str, Any] | None = None
     warning: str | None = None
     run: Run | None = None
 
@@ -236,16 +234,7 @@ def _of_run(run: Run) -> Network:
     best = run.has_ended() and trained["measured_epoch"] == trained["best_epoch"]
     path = run.best if best else run.last
     if not path.exists():
-        trained_here = setup.get("command")
-        raise UserError(
-            "the run has no network: " + (entry.reason or f"its status is {entry.status}")
-            if trained_here
-            else "the folder has no network: cae only measured it",
-            where=run.folder,
-            hint=f"train it again: {to_paste('cae', 'rerun', run.folder)}"
-            if trained_here
-            else "name the file of the model in place of the run",
-        )
+        raise _no_network(run, entry)
     with _copied(path) as file:
         try:
             model = introspection.load(file)
@@ -261,9 +250,23 @@ def _of_run(run: Run) -> Network:
         str(run.folder),
         images_at_a_time(autoencoder.shape, fitting),
         None if scale is None else Scale(**scale),
-        setup["config"]["data"],
         _warning(entry),
         run,
+    )
+
+
+def _no_network(run: Run, entry: Entry) -> UserError:
+    if entry.from_elsewhere:
+        return UserError(
+            "the folder has no network: cae only measured it",
+            where=run.folder,
+            hint="name the file of the model in place of the run",
+        )
+    again = "report" if entry.status == "failed" else "resume"
+    return UserError(
+        f"the run has no network: {entry.reason or f'it is {entry.status}'}",
+        where=run.folder,
+        hint=to_paste("cae", again, run.folder),
     )
 
 
@@ -271,6 +274,8 @@ def _warning(entry: Entry) -> str | None:
     """What is known against the network of a run."""
     if any(finding["severity"] == "error" for finding in entry.findings):
         return entry.verdict
+    if entry.status == "running":
+        return "the run is in progress"
     if entry.status in ("failed", "interrupted"):
         return f"the run {entry.status}: {entry.reason or 'no reason is known'}"
     return None

@@ -95,7 +95,7 @@ class Scores:
         by = f"AUROC {ahead:+.3f} ± {margin:.3f}"
         if ahead > margin:
             return f"the network tells anomalies better than the {best} ({by})"
-        return f"the score is worth no more than the {best}, which needs no network ({by})"
+        return f"the score is worth no more than the {best} ({by}), for which no network is needed"
 
     def table(self) -> dict[str, NDArray[np.generic]]:
         """Columns of a table: what is known of each image, its errors, alarm (0 or 1), anomalous."""
@@ -120,6 +120,12 @@ class Scores:
             },
             "worth": self.worth,
         }
+
+
+def unseen(source: Source) -> Source:
+    """The test part of a source that has one: networks may have been trained on the others."""
+    test = tuple(part for part in source.parts if part.split == "test")
+    return Source(test, source.notes) if test else source
 
 
 def threshold(held_out: Array, false_alarms: float) -> float:

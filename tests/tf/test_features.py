@@ -1,5 +1,6 @@
 """A trained network in use: codes, reconstructions and errors are those that the run has measured."""
 
+import argparse
 import csv
 import json
 import shutil
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.utils import check_array
 
 import cae_cli
 from cae_cli import data
+from cae_cli.commands import networks
+from cae_cli.config.compose import checked
 from cae_cli.config.schema import parse
 from cae_cli.data import spool
 from cae_cli.errors import UserError
@@ -273,6 +277,24 @@ def test_what_is_known_against_a_network_is_said(folder, network, tmp_path):
     assert done.code == 2 and "the run has no network" in done.err
 
 
+def test_other_images_are_read_as_those_of_the_run(network, monkeypatch):
+    words = ("data=npz", "data.path=a.npz", "data.key=x", "data.axes=nchw", "data.train=9")
+    own = checked([*words, "data.noise=0.1", "data.scale=byte"])[1].data
+    monkeypatch.setattr(networks, "own_options", lambda network: own)
+
+    def read(*words):
+        return networks._options(network, words, argparse.Namespace(trust_configs=False))
+
+    other = read("data.path=b.npz")  # another file of the same kind
+    assert (other.path, other.key, other.axes) == ("b.npz", None, "nchw")
+    assert (other.train, other.noise, other.scale) == (None, 0, "auto")
+    fewer = read("data.train=5")  # some of its own
+    assert (fewer.path, fewer.key, fewer.axes, fewer.train) == ("a.npz", "x", "nchw", 5)
+    assert read("data=npz", "data.path=b.npz", "data.axes=nhwc").axes == "nhwc"
+    folder = read("data=image_folder", "data.path=c")
+    assert (folder.channels, folder.image_size) == (1, None)
+
+
 def test_names_of_strangers_lead_to_no_other_folder():
     names = ["../../a.png", "/etc/b.jpg", "c.png", "c.jpg", "c.png#1", "..", "x/./d\0.gif", "c.png"]
     made = list(png_names(names))
@@ -410,3 +432,37 @@ def test_the_encoder_is_a_step_of_a_pipeline(folder, network, images, tmp_path, 
     digits = load_digits()
     line.fit(digits.images[:150], digits.target[:150])
     assert line.score(digits.images[150:300], digits.target[150:300]) > 0.5
+
+
+# Checks of scikit-learn that the encoder fails, and why.
+EXCEPTIONS = dict.fromkeys(
+    ("check_n_features_in_after_fitting", "check_n_features_in"),
+    "the number of features is that of the images of the run, not of what the check brings",
+)
+
+
+class AnyRows(cae_cli.Encoder):
+    """Rows of any length, as the checks of scikit-learn bring them, are cut or filled with zeros."""
+
+    def _prepared(self, X):
+        rows = check_array(X, ensure_2d=False, allow_nd=True, estimator=self)
+        if rows.ndim == 2:
+            fitting = np.zeros((len(rows), 64), np.float32)
+            fitting[:, : rows.shape[1]] = np.clip(rows[:, :64], 0, 1)
+            rows = fitting
+        return super()._prepared(rows)
+
+
+@pytest.mark.soak
+def test_scikit_learn_finds_no_other_fault(folder):
+    from sklearn.utils.estimator_checks import check_estimator
+
+    found = check_estimator(
+        AnyRows(folder), expected_failed_checks=EXCEPTIONS, on_fail=None, on_skip=None
+    )
+    failed = {r["check_name"]: repr(r["exception"])[:150] for r in found if r["status"] == "failed"}
+    assert not failed, failed
+    assert sum(r["status"] == "passed" for r in found) >= 40
+    assert {r["check_name"] for r in found if r["status"] == "xfail"} == set(EXCEPTIONS)
+    with pytest.raises(ValueError, match="X has 65 features, but Encoder is expecting 64"):
+        cae_cli.Encoder(folder).transform(np.zeros((2, 65)))
