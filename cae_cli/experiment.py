@@ -271,7 +271,8 @@ def train(
     checkpoint = _checkpoint(folder, screen)
     done = checkpoint.epochs[-1].epoch if checkpoint else 0
     try:
-        with screen.training(options.epochs, len(images.train), options.batch_size, done):
+        epochs = options.planned_epochs(len(images.train))
+        with screen.training(epochs, len(images.train), options.batch_size, done):
             history = fit(
                 autoencoder,
                 images,

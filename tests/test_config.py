@@ -306,3 +306,11 @@ def test_epochs_that_end_a_training_before_its_steps_are_said(images, epochs, st
     training = checked([*words, *([f"training.steps={steps}"] if steps else [])])[1].training
     ending = training.ending(images)
     assert (ending is None) is (said is None) and (ending or "").startswith(said or "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs"), [("null", 10), ("1", 1), ("64", 2), ("65", 3), ("9999", 10)]
+)
+def test_the_progress_counts_the_epochs_that_the_steps_allow(steps, epochs):
+    training = checked([f"training.steps={steps}", "training.epochs=10"])[1].training
+    assert training.planned_epochs(1000) == epochs  # 32 steps in each

@@ -754,7 +754,7 @@ def test_figures_of_other_images_are_not_to_be_compared(here, capsys):
     lines = compared(capsys, "aaaa", "other", "5")
     assert not any("*" in line for line in lines[:4])
     [note] = [line for line in lines if line.startswith("! the images differ")]
-    assert "are not comparable" in note and "f00df00d (test): aaaa, 2345" in note and "beef" in note
+    assert "are not comparable" in note and "aaaa, 2345: test images f00df00d" in note and "beef" in note
 
 
 def test_losses_of_different_kinds_are_not_compared(here, capsys):

@@ -256,9 +256,9 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     groups = _images(entries)
     if len(groups) > 1:
         which = "; ".join(
-            f"{fingerprint[:8] or 'unknown'}{f' ({part})' if part else ''}: "
-            + ", ".join(entry.id for entry in entries[:8])
+            ", ".join(entry.id for entry in entries[:8])
             + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
+            + f": {f'{part} ' if part else ''}images {fingerprint[:8] or 'unknown'}"
             for (fingerprint, part), entries in groups.items()
         )
         notes.append(f"the images differ, so the metrics are not comparable ({which})")

@@ -48,6 +48,16 @@ class TrainingOptions:
                 "data.patches=28 cuts an image_folder into many",
             )
 
+    def planned_epochs(self, images: int) -> int:
+        """Epochs until the training ends, from 1; `steps` may end it within the last one.
+
+        Args:
+            images: number of training images.
+        """
+        if self.steps is None:
+            return self.epochs
+        return min(self.epochs, math.ceil(self.steps / math.ceil(images / self.batch_size)))
+
     def ending(self, images: int) -> str | None:
         """What to say where the epochs end the training before its steps; None: they do not.
 
