@@ -106,15 +106,16 @@ def counted(number: int, noun: str) -> str:
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The most similar of ``names``, or None."""
     names = list(names)
+    start = name.lower().replace("_", "")
+    longer = [n for n in names if len(name) >= 3 and n.lower().replace("_", "").startswith(start)]
+    if len(longer) == 1:
+        return longer[0]
     by_lower = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.65)
     if close:
         return by_lower[close[0]]
     initials = [n for n in names if "".join(word[:1] for word in n.split("_")) == name.lower()]
-    if len(initials) == 1 and len(name) > 1:
-        return initials[0]  # lr, bs
-    longer = [n for n in names if len(name) >= 3 and n.startswith(name)]
-    return longer[0] if len(longer) == 1 else None
+    return initials[0] if len(initials) == 1 and len(name) > 1 else None  # lr, bs
 
 
 def did_you_mean(name: str, names: Iterable[str], what: str = "the choices are") -> str:

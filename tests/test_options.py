@@ -113,11 +113,17 @@ def test_null_is_in_every_range():
         ("SSIM", "ssim"),
         ("lr", "learning_rate"),
         ("learn", "learning_rate"),
+        ("beta1", "beta_1"),
         ("zzz", None),
     ],
 )
 def test_the_nearest_name_is_what_was_meant(typed, meant):
     assert nearest(typed, ["ssim", "mse", "learning_rate", "beta_1"]) == meant
+
+
+def test_the_beginning_of_a_name_counts_more_than_the_likeness_of_another():
+    assert nearest("reference1", ["reference_1_baseline", "reference_3_ssim"]) == "reference_1_baseline"
+    assert nearest("resnet", ["unet", "wide"]) is None  # three letters in common
 
 
 def test_without_a_near_name_all_are_listed():

@@ -42,7 +42,8 @@ def main(args: list[str]) -> int:
     known = {rule.code: rule for rule in RULES}
     code = codes[0].upper()
     if code not in known:
-        raise UserError(f"there is no rule {codes[0]!r}", hint=did_you_mean(code, known))
+        hint = f"{did_you_mean(code, known)} cae rules lists all"
+        raise UserError(f"there is no rule {codes[0]!r}", hint=hint)
     print(f"{code}: {known[code].problem}\n")
     for name, text in known[code].facts():
         print(textwrap.fill(text, 78, initial_indent=f"  {name + ':':<18}", subsequent_indent=" " * 20))
