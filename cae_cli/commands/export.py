@@ -28,8 +28,8 @@ compared with the network. If it computes something else, it is not kept, and
 the exit code is 1. FILE.json beside it records what goes in, what comes out,
 the difference, and the versions of the packages.
 
-  --format FORMAT         onnx, litert, tf_saved_model (a folder) or keras; onnx
-                          needs packages: pip install 'cae-cli[export]'
+  --format FORMAT         onnx, litert, tf_saved_model (a folder) or keras; the
+                          first two need pip install 'cae-cli[export]'
   --part PART             encoder (images to codes), decoder (codes to images)
                           or whole (the default: images to images)
   --out FILE              the file to write, in place of PART.onnx, PART.tflite,

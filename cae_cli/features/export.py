@@ -114,6 +114,20 @@ def check_format(kind: str) -> None:
             )
 
 
+@contextlib.contextmanager
+def _all_digits() -> Iterator[None]:
+    """In the block a GPU computes in float32 with all digits, as the programs that run the files do."""
+    import tensorflow as tf
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@_all_digits()
 def export(network: Network, images: Array, part: str, kind: str, path: Path) -> Export:
     """Writes a part of a network to a file, runs it, and compares it with the network.
 
@@ -243,8 +257,8 @@ def _prepared(images: Any, scale: Scale, taken: set[str]) -> Any:
 def _call_resizing(operation: Layer, *args: Any, **kwargs: Any) -> Any:
     """For `replay`: nearest upsampling as one operation.
 
-    Keras repeats rows and columns. Converters lose their number, and two such layers in a row cannot be
-    written for LiteRT. The values are the same.
+    Keras repeats rows and columns. The converter for LiteRT loses their number, and cannot write two
+    such layers in a row. The values are the same.
     """
     import keras
 
@@ -390,9 +404,10 @@ def _write_litert(model: Model, path: Path, about: Mapping[str, str]) -> None:
 
 
 def _open_litert(path: Path, model: Model) -> Callable[[Array], Any]:
-    import tensorflow as tf
+    # That of TensorFlow 2.21 computes some networks wrong.
+    from ai_edge_litert.interpreter import Interpreter
 
-    run = tf.lite.Interpreter(str(path)).get_signature_runner()
+    run = Interpreter(str(path)).get_signature_runner()
     [given] = run.get_input_details()
     return lambda x: next(iter(run(**{given: x}).values()))
 
@@ -423,8 +438,8 @@ def _open_keras(path: Path, model: Model) -> Callable[[Array], Any]:
 
 ONNX = ("tf2onnx", "onnx", "onnxruntime")
 FORMATS = {
-    "onnx": Format("an ONNX file", ".onnx", ONNX, True, _write_onnx, _open_onnx),
-    "litert": Format("a LiteRT file", ".tflite", (), True, _write_litert, _open_litert),
+    "onnx": Format("an ONNX file", ".onnx", ONNX, False, _write_onnx, _open_onnx),
+    "litert": Format("a LiteRT file", ".tflite", ("ai_edge_litert",), True, _write_litert, _open_litert),
     "tf_saved_model": Format("a SavedModel", "", (), False, _write_saved_model, _open_saved_model),
     "keras": Format("a Keras file", ".keras", (), False, _write_keras, _open_keras),
 }

@@ -3,25 +3,28 @@
 import json
 import os
 import re
-import warnings
 from dataclasses import replace
 from importlib import util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cae_cli import data
+from cae_cli.config.compose import Sources
 from cae_cli.errors import UserError
 from cae_cli.features import Network, open_network
 from cae_cli.features import export as exporting
 from cae_cli.features.export import FORMATS, PARTS, export
 from cae_cli.introspection import introspect
+from cae_cli.model.build import build
 from cae_cli.runs.folder import Run
-from tests.conftest import called
-from tests.tf.conftest import DIGITS
+from tests.conftest import ROOT, called
+from tests.tf.conftest import DIGITS, configured
 
 pytestmark = pytest.mark.tf
 
+MODELS = list(Sources().options("model"))
 INSTALLED = [kind for kind, form in FORMATS.items() if all(map(util.find_spec, form.packages))]
 KINDS = [pytest.param(kind, marks=() if kind in INSTALLED else pytest.mark.skip("not installed"))
          for kind in FORMATS]  # fmt: skip
@@ -50,10 +53,6 @@ def opened(path, kind):
     import keras
     import tensorflow as tf
 
-    interpreter = tf.lite.Interpreter
-    if util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter as interpreter
-
     match kind:
         case "onnx":
             import onnxruntime
@@ -61,8 +60,9 @@ def opened(path, kind):
             session = onnxruntime.InferenceSession(path)
             return lambda **x: session.run(None, x)[0]
         case "litert":
-            with warnings.catch_warnings(action="ignore"):  # the interpreter of TensorFlow has moved
-                runner = interpreter(str(path)).get_signature_runner()
+            from ai_edge_litert.interpreter import Interpreter
+
+            runner = Interpreter(str(path)).get_signature_runner()
             return lambda **x: runner(**x)["output_0"]
         case "tf_saved_model":
             loaded = tf.saved_model.load(path)
@@ -163,7 +163,7 @@ def test_a_mistyped_format_or_part_is_one_line(words, why, tmp_path):
 
 
 @pytest.mark.parametrize("name, kind, why", [
-    ("whole.keras", "litert", "ends in .tflite"),
+    ("whole.tflite", "keras", "ends in .keras"),
     ("model.pb", "tf_saved_model", "has no suffix"),
     ("there", "tf_saved_model", "something of this name"),
 ])  # fmt: skip
@@ -172,6 +172,99 @@ def test_a_name_that_does_not_fit_is_refused(name, kind, why, network, tmp_path)
     with pytest.raises(UserError, match=why):
         export(network, np.zeros((4, 8, 8, 1), np.uint8), "whole", kind, tmp_path / name)
     assert (tmp_path / "there").read_text() == "mine"
+
+
+# Networks of every kind
+
+
+def lively(autoencoder):
+    """Weights and statistics of batch normalisation that are neither 0 nor 1."""
+    rng = np.random.default_rng(0)
+    for weight in autoencoder.model.weights:
+        if len(weight.shape) == 1:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    return Network(autoencoder, "a network", batch=32)
+
+
+def exported(network, part, kind, folder):
+    path = folder / f"{part}_{kind}{FORMATS[kind].suffix}"
+    done = export(network, noise(network.shape), part, kind, path)
+    assert done.difference.spread > 1e-3
+    return done.difference.relative
+
+
+needs_litert = pytest.mark.skipif("litert" not in INSTALLED, reason="not installed")
+needs_onnx = pytest.mark.skipif("onnx" not in INSTALLED, reason="not installed")
+
+
+@needs_litert
+def test_padding_and_two_upsamplings_in_a_row_are_written_for_litert(tmp_path):
+    network = lively(of_options("regularization=batchnorm", shape=(30, 27, 1)))
+    assert exported(network, "whole", "litert", tmp_path) < 1e-5
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_is_written_in_every_format(model, kind, tmp_path):
+    network = lively(of_options(f"model={model}", "regularization=batchnorm", shape=(30, 27, 3)))
+    for part in PARTS:
+        if part != "decoder" or not network.autoencoder.skips:
+            assert exported(network, part, kind, tmp_path) < 5e-4
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", [
+    *(f"model.activation={name}" for name in ("elu", "silu", "leaky_relu", "tanh")),
+    *(f"model.output_activation={name}" for name in ("linear", "tanh")),
+    "model.upsampling=bilinear", "model.downsampling=average_pool", "model.filters=[4,4,4,4]",
+])  # fmt: skip
+def test_options_of_networks_are_written_in_every_format(words, kind, tmp_path):
+    network = lively(of_options(words, "regularization=batchnorm", shape=(28, 28, 1)))
+    assert exported(network, "whole", kind, tmp_path) < 5e-4
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dense_code_is_written_in_every_format(kind, tmp_path):
+    import keras
+    from keras import layers
+
+    x = image = keras.Input((28, 28, 1))
+    x = layers.Flatten()(layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(x))
+    x = layers.Dense(10, name="code")(x)
+    x = layers.Reshape((7, 7, 8))(layers.Dense(7 * 7 * 8, activation="relu")(x))
+    x = layers.UpSampling2D(4)(x)
+    model = keras.Model(image, layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x))
+    network = lively(introspect(model))
+    assert network.code_shape == (10,)
+    for part in PARTS:
+        assert exported(network, part, kind, tmp_path) < 5e-4
+
+
+def test_the_code_in_the_documentation_loads_what_was_exported(tmp_path, monkeypatch):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "export.md").read_text(), re.M | re.S)
+    assert len(blocks) == 1 + len(FORMATS)
+    network = of(made(shape=(28, 28, 1)))
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x_test=noise((28, 28)))
+    known = {}
+    exec(blocks[0], known)
+    tried = 0
+    for block in blocks[1:]:
+        package, kind = (
+            re.search(r"(?:from|import) (\w+)", block)[1],
+            re.search(r'"encoder(.*?)"', block)[1],
+        )
+        kind = next(name for name, form in FORMATS.items() if form.suffix == kind)
+        if kind in INSTALLED and util.find_spec(package):
+            export(network, known["images"], "encoder", kind, Path(f"encoder{FORMATS[kind].suffix}"))
+            exec(block, known)
+            codes = network.encode(known["images"])
+            np.testing.assert_allclose(known["codes"], codes, atol=1e-5 * codes.std())
+            tried += 1
+    assert tried >= 2
 
 
 # Networks of others
@@ -198,6 +291,11 @@ def noise(shape, count=64):
     return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 
+def of_options(*words, shape):
+    config = configured(*words)
+    return build(shape, config.model, tuple(config.regularization.values()))
+
+
 def of(model):
     return Network(introspect(model), "model.keras", batch=32)
 
@@ -219,6 +317,15 @@ def test_a_decoder_that_needs_the_image_is_refused(tmp_path):
         export(of(made(skips=True)), noise((8, 12, 3)), "decoder", "keras", tmp_path / "d.keras")
 
 
+@needs_onnx
+@pytest.mark.soak
+def test_the_layers_with_gelu_are_named_for_onnx(tmp_path):
+    network = of_options("model.filters=[4]", "model.activation=gelu", shape=(8, 8, 1))
+    with pytest.raises(UserError, match=r"hold encoder_1_map .*, decoder_1_map \(Activation\)"):
+        exported(lively(network), "whole", "onnx", tmp_path)
+
+
+@needs_litert
 def test_layers_that_a_format_does_not_hold_are_named(tmp_path):
     from keras import ops
 
