@@ -147,14 +147,18 @@ def run(
 # --- config and data ---
 
 
-def check_early(config: Config) -> None:
+def check_early(config: Config, *, resume: bool = False) -> None:
     """Checks the options against the size of the images, if it is known before reading them.
+
+    Args:
+        config: the checked config.
+        resume: the run resumes. A tracker that is missing then is a warning, since it cannot be changed.
 
     Raises:
         UserError: they do not fit together, the network does not fit into memory, or the tracker is not
             installed.
     """
-    if isinstance(config.tracker, Tracker):
+    if isinstance(config.tracker, Tracker) and not resume:
         config.tracker.check()
     shape = config.data.known_shape()
     if shape is not None:

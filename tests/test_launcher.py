@@ -181,6 +181,7 @@ def test_a_finished_job_stays_and_one_that_differs_gets_a_new_folder(tmp_path, m
     assert not first.finished and first.note is None
     finished(first.run)
     assert claim_folder(GuardedPath(tmp_path) / "job", mark()).finished
+    assert claim_folder(GuardedPath(tmp_path) / "job", mark("tracker=mlflow")).finished
     assert claim_folder(
         tmp_path / "job", mark("optimized_metric=val/psnr")
     ).finished  # changes no result

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -255,7 +256,8 @@ class TestMLflow:
         write_summary(run, 20.0, ssim=0.8, explained=0.9, meaningful=0.5, code="CAE211")
         run.set_status("ok")
         for _ in range(2):
-            assert cae("log", "run", "--to", "mlflow", "--uri", uri).code == 0
+            done = cae("log", "run", "--to", "mlflow", "--uri", uri)
+            assert done.code == 0
         client = mlflow.MlflowClient(tracking_uri=uri)
         [found] = client.search_runs([client.get_experiment_by_name("cae").experiment_id])
         history = client.get_metric_history(found.info.run_id, "val/psnr")
@@ -266,8 +268,22 @@ class TestMLflow:
         assert found.data.metrics["result/psnr"] == 20.0 and "tag.first" in found.data.tags
         names = {file.path for file in client.list_artifacts(found.info.run_id)}
         assert {"summary.txt", "summary.json", "images"} <= names
+        folder = tmp_path.as_posix()
+        assert done.out == f"mlflow ui --backend-store-uri sqlite:///{folder}/mine.db\n"
         machine = ("user", "source", "git")
         assert not [k for k in found.data.tags if k.startswith(tuple(f"mlflow.{m}" for m in machine))]
+
+    def test_a_server_that_never_answers_costs_its_time_limit(self, tmp_path, capfd):
+        pytest.importorskip("mlflow")
+        run = make_run(tmp_path / "run", 2, "running")
+        with socket.create_server(("127.0.0.1", 0)) as server:  # takes the call and says nothing
+            uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+            began = time.monotonic()
+            with following(options("mlflow", uri=uri, timeout=20), run, Screen()) as after_epoch:
+                after_epoch()
+            assert time.monotonic() - began < 90
+        lines = [line for line in capfd.readouterr().err.splitlines() if "writing to" not in line]
+        assert len(lines) == 1 and lines[0].startswith("! tracker=mlflow: ")
 
 
 class TestWandB:
@@ -280,7 +296,9 @@ class TestWandB:
         [file] = tmp_path.rglob("*.wandb")
         data = file.read_bytes()
         assert all(text in data for text in (b"val/psnr", b"CAE211", b"loss", str(run.folder).encode()))
-        assert b"hush-hush" not in data
+        kept = [path for path in (tmp_path / "wandb").rglob("*") if path.suffix in (".json", ".txt")]
+        assert not [p.name for p in kept if p.name != "config.yaml"], "of the machine"
+        assert b"hush-hush" not in data and sys.executable.encode() not in data
         before = set(tmp_path.rglob("*.wandb"))
         assert cae("log", "run", "--to", "wandb", WANDB_MODE="offline").code == 0
         assert set(tmp_path.rglob("*.wandb")) == before

@@ -70,7 +70,7 @@ def main(args: list[str]) -> int:
 
 def _resumed(run: Run, options: Config, command: Sequence[str]) -> experiment.Outcome:
     try:
-        experiment.check_early(options)
+        experiment.check_early(options, resume=True)
         return experiment.run(options, command, run, resume=True)
     except UserError:
         arguments.say_how_to_resume(run)

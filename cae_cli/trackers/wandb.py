@@ -40,6 +40,7 @@ class _Session(Session):
         settings = wandb.Settings(
             base_url=uri or wandb.Settings().base_url,
             # Of the machine, its packages and its load nothing is recorded.
+            x_save_requirements=False,
             **{f"x_disable_{what}": True for what in ("meta", "stats", "machine_info")},
         )
         self._run = wandb.init(
