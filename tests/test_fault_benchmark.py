@@ -16,6 +16,7 @@ from benchmarks.faults import (
     ablation,
     benchmark,
     case_files,
+    cells,
     controls,
     corruption,
     page,
@@ -745,6 +746,32 @@ def goals(*verdicts):
 
 def section(text, title):
     return text[text.index(f"## {title}\n") :].partition("\n## ")[0]
+
+
+def test_each_number_of_the_matrix_leads_to_its_cases():
+    part = cells.inside(record.read(record.RECORDED))
+    counts = {
+        (row, column): count
+        for row, own in zip(part.confusion.expected, part.confusion.counts, strict=True)
+        for column, count in zip(part.confusion.named, own, strict=True)
+        if count
+    }
+    assert set(part.behind) == set(counts)
+    for cell, behind in part.behind.items():
+        right = [int(text.split(" of ")[0]) for _, text in behind if " trainings. Accepted" in text]
+        assert sum(right) + len(behind) - len(right) == counts[cell], cell
+    text = cells.html([part])
+    links, ids = re.findall(r'href="#(inside-[^"]+)"', text), re.findall(r'details id="([^"]+)"', text)
+    assert links == ids and len(links) == len(set(links)) == len(counts)
+
+
+def test_a_verdict_stands_in_the_cell_where_the_matrix_counts_it():
+    known = [(v.name, v) for v in VERDICTS]
+    part = cells.of_verdicts("x", "X", "", known)
+    for (row, column), behind in part.behind.items():
+        at = part.confusion.expected.index(row), part.confusion.named.index(column)
+        assert part.confusion.counts[at[0]][at[1]] == len(behind)
+    assert sum(map(len, part.behind.values())) == len(known)
 
 
 def test_goals_are_met_missed_or_left_open():

@@ -204,7 +204,10 @@ where this cause was named first, healthy ones included, those that accept it.
 
 {markdown(titles, rows)}
 
-![Expected causes in rows, first-named causes in columns](images/{PICTURE})"""
+![Expected causes in rows, first-named causes in columns](images/{PICTURE})
+
+`python -m benchmarks.faults.cells faults.html` writes the matrices of this part and of the outside part
+as a page whose numbers lead to the cases behind them."""
 
 
 def _confidence(shown: Record) -> str:
