@@ -33,7 +33,7 @@ its own.{% endif %} What draws nothing is not used by the decoder.</p>
 <div class="pictures">
 {% for c in channels %}
 <figure>{{ parts.tile(atoms, loop.index0, 0, "what " ~ unit ~ " " ~ c.number ~ " draws") }}
-{% if before %}<div style="margin-top:3px;height:var(--h)" class="{{ before }}">{% if c.before is not none %}{{ parts.tile(before, c.before, 0, "what " ~ unit ~ " " ~ c.number ~ " drew before training") }}{% endif %}</div>{% endif %}
+{% if before and c.before is not none %}<div style="margin-top:3px">{{ parts.tile(before, c.before, 0, "what " ~ unit ~ " " ~ c.number ~ " drew before training") }}</div>{% endif %}
 <figcaption>{{ unit }} {{ c.number }}<br>{{ c.peak }}</figcaption></figure>
 {% endfor %}
 </div>

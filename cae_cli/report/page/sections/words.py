@@ -9,7 +9,7 @@ from cae_cli.report.page.content import Content, section
 
 # In the order in which the page needs them.
 WORDS = {
-    "held-out images": "Images that the training did not see. All figures are measured on them.",
+    "held-out images": "Images that the training did not see. What the network does is measured on them.",
     "explained variance": "1 - MSE of the output / MSE of the mean training image. 100% is perfect, 0 is no "
     "better than the same mean image for every input, and below 0 is worse than that.",
     "latent code": "What the encoder makes of an image, and all that the decoder gets of it, unless there are "
