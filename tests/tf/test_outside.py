@@ -37,6 +37,7 @@ from benchmarks.faults.outside.operators import OPERATORS, Change
 from benchmarks.faults.outside.record import Record
 from benchmarks.faults.outside.training import BASES, WORST, Training
 from benchmarks.faults.outside.worker import Job, Result
+from benchmarks.faults.report import count
 from benchmarks.faults.scoring import Verdict
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError
@@ -541,7 +542,7 @@ def test_the_page_follows_the_records():
     assert "| dense | loss 1.0 → 0.5 | x 1.00 | CAE208 |" in alarms and "decrease_rate" not in alarms
     assert "| 1.5 to 3 | 1 of 4 | 2 of 4 |" in text and "| below 1.1 | – | – |" in text
     assert "| UMLAUT | 1 of 4 | 2 of 4 | 1 of 2 | 0 of 1 |" in text
-    assert "these are its first figures" in text and "None" not in missed
+    assert "the figures of its first judging" in text and "None" not in missed
     before = recorded((*JUDGED[:-1], made_up("decrease_rate", "blog", killed=False, named=("CAE208",))))
     assert "### As judged first" in page.page([(recorded(), before)])
     assert "| not killed: alarms | 2 of 2 |" in page.page([(recorded(), before)])
@@ -582,3 +583,16 @@ def test_records_are_written_read_and_first_judgements_kept(tmp_path, monkeypatc
 def test_the_page_in_docs_shows_the_recorded_draws():
     assert page.PAGE.read_text(encoding="utf-8") == page.page(page.recorded()), "run make docs"
     assert str(ROOT) not in page.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_first_claim_of_the_readme_is_the_newest_draw():
+    shown = page.recorded()[0][0]
+    own = record.scores(shown)
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    claim = text[text.index("**How often is it right?**") :].partition(" **Does the fix work?**")[0]
+    for rate in (own.right, own.found, own.borderline_alarms):
+        assert count(rate) in claim, count(rate)
+        assert claim.index(count(rate)) < claim.index("fault_benchmark.md"), (
+            "the inside part comes second"
+        )
+    assert f"{own.right.share:.0%}".replace("%", " %") in claim
