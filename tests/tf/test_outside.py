@@ -37,7 +37,7 @@ from benchmarks.faults.outside.operators import OPERATORS, Change
 from benchmarks.faults.outside.record import Record
 from benchmarks.faults.outside.training import BASES, WORST, Training
 from benchmarks.faults.outside.worker import Job, Result
-from benchmarks.faults.report import count
+from benchmarks.faults.report import count, share
 from benchmarks.faults.scoring import Verdict
 from cae_cli.diagnosis import RULES
 from cae_cli.errors import UserError
@@ -585,14 +585,24 @@ def test_the_page_in_docs_shows_the_recorded_draws():
     assert str(ROOT) not in page.PAGE.read_text(encoding="utf-8")
 
 
-def test_the_first_claim_of_the_readme_is_the_newest_draw():
-    shown = page.recorded()[0][0]
-    own = record.scores(shown)
+def test_the_first_claim_of_the_readme_is_the_first_judging_of_the_newest_draw():
+    first = page.recorded()[0][1]
+    own, tools_ = record.scores(first), record.tool_scores(first)
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     claim = text[text.index("**How often is it right?**") :].partition(" **Does the fix work?**")[0]
-    for rate in (own.right, own.found, own.borderline_alarms):
-        assert count(rate) in claim, count(rate)
-        assert claim.index(count(rate)) < claim.index("fault_benchmark.md"), (
-            "the inside part comes second"
-        )
-    assert f"{own.right.share:.0%}".replace("%", " %") in claim
+    outside, _, inside = claim.partition("Faults that the authors of the rules wrote")
+    best = max((s.right for name, s in tools_.items() if name != "cae"), key=lambda r: r.share)
+    large = [
+        one.verdict.is_right for one in first.killed if one.comparison and one.comparison.ratio >= 1.5
+    ]
+    small = len(first.killed) - len(large)
+    for words in (
+        *(count(rate) for rate in (own.right, own.found, own.borderline_alarms, best)),
+        share(own.right).replace("(", "(95 % interval "),
+        f"{sum(large)} of the {len(large)} that made the error at least half as large again",
+        f"{own.right.count - sum(large)} of the other {small}",
+        f"{first.n_drawn} faults were drawn",
+        f"DRAW={first.seed}",
+    ):
+        assert words in outside, words
+    assert "upper bound" in inside and count(own.right) not in inside
