@@ -270,7 +270,7 @@ def test_a_checked_config_is_written_in_the_form_of_yaml():
     }
 
 
-@pytest.mark.parametrize("key", ["hydra.callbacks.x={_target_: os.system}", "hydra.job.env_set.A=b"])
+@pytest.mark.parametrize("key", ["hydra.launcher.x={_target_: os.system}", "hydra.job.env_set.A=b"])
 def test_what_could_run_anything_is_refused(key):
     assert "is refused" in refused(f"+{key}").what
 

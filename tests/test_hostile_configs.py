@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cae_cli.commands import arguments
-from cae_cli.config import trust
+from cae_cli.config import hydra_internals, trust
 from cae_cli.config.compose import CONFIGS, Sources, checked, composed, count, jobs, with_sweeper_params
 from cae_cli.config.hydra_internals import loader_of
 from cae_cli.config.trust import Trust, check_subdir
@@ -190,7 +190,6 @@ def test_a_search_path_in_a_file_imports_nothing(here, theirs, way, monkeypatch)
 
 
 EVERYBODY = [
-    "+hydra.callbacks.x={_target_: os.system}",
     "+hydra.job.env_set.A=b",
     "hydra.job.env_copy=[CANARY]",
     "+hydra.launcher.x={_target_: os.system}",
@@ -220,11 +219,35 @@ def test_what_runs_anything_is_refused_for_everybody(here, theirs, words, truste
     assert "command line" in (error.where or "")
 
 
-@pytest.mark.parametrize("key", ["hydra.callbacks", "hydra.job.env_set", "hydra.mode"])
-def test_a_trusted_file_runs_no_callbacks(here, theirs, key):
+@pytest.mark.parametrize("key", ["hydra.job.env_set", "hydra.mode"])
+def test_a_trusted_file_may_not_set_everything(here, theirs, key):
     text = next(said for name, said in FORBIDDEN.items() if name.startswith(key))
     overrides, sources = experiment(theirs, f"hydra: {{{text}}}\n")
     assert key in refused(overrides, Sources(folders=sources.folders, trust=Trust(files=True))).what
+
+
+CALLBACK = "{_target_: pathlib.Path}"
+
+
+def test_callbacks_are_typed_or_set_by_a_trusted_file(here, theirs):
+    typed = composed([f"+hydra.callbacks.mine={CALLBACK}"])
+    overrides, sources = experiment(theirs, f"hydra: {{callbacks: {{mine: {CALLBACK}}}}}\n")
+    trusted = composed(overrides, Sources(folders=sources.folders, trust=Trust(files=True)))
+    for node in (typed, trusted):
+        [called] = hydra_internals.context_of(None, node).callbacks.callbacks
+        assert called == Path()
+    assert "hydra.callbacks" in refused(overrides, sources).what
+    run = Sources(trust=Trust(overrides=False))  # the command of a run may come from a stranger
+    assert "command line" in refused([f"+hydra.callbacks.mine={CALLBACK}"], run).what
+    assert "_target_" in refused(["+hydra.callbacks_={_target_: os.system}"], Sources()).what
+
+
+@pytest.mark.parametrize(
+    "entry", ["override hydra/callbacks: x", "/hydra/callbacks: x", "hydra/callbacks/x: y"]
+)
+def test_an_untrusted_file_chooses_no_callbacks_of_a_package(here, theirs, entry):
+    overrides, sources = experiment(theirs, f"defaults: [{{{entry}}}]\n")
+    assert "hydra/callbacks" in refused(overrides, sources).what
 
 
 # -- the environment -------------------------------------------------------------------------------

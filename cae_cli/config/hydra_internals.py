@@ -91,10 +91,10 @@ def _set_up() -> None:
     JobRuntime.instance().set("name", "train")
 
 
-def context_of(loader: Any) -> HydraContext:
-    """What Hydra passes to launchers and jobs."""
+def context_of(loader: Any, config: DictConfig | None = None) -> HydraContext:
+    """What Hydra passes to launchers and jobs, with the callbacks of a job's config."""
     _set_up()
-    return HydraContext(config_loader=loader, callbacks=Callbacks())
+    return HydraContext(config_loader=loader, callbacks=Callbacks(config))
 
 
 def flags_parser() -> ArgumentParser:

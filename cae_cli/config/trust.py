@@ -231,7 +231,8 @@ def _check_default(default: InputDefault, name: str) -> None:
     if is_path or re.search(r"(^|/)hydra(/|$)", group):
         # hydra_debug writes a file into the current folder
         safe = r"default|disabled|none|stdout" if group.endswith("_logging") else r"\w+"
-        if is_path or not all(re.fullmatch(safe, value) for value in values):
+        calls = re.search(r"(^|/)hydra/callbacks(/|$)", group)
+        if is_path or calls or not all(re.fullmatch(safe, value) for value in values):
             _refuse_hydras(group or values[0], name)
 
 
@@ -342,14 +343,17 @@ _CLASSES = frozenset(
 def violations(node: DictConfig) -> Iterator[tuple[str, str]]:
     """What nobody may set, also on the command line: keys, and what is wrong with each.
 
+    Callbacks run what they name. Files that are not trusted set none: `check_content` sees to that.
+
     Args:
         node: the composed config, with the node of Hydra.
     """
-    for key in ("hydra.callbacks", "hydra.job.env_copy", "hydra.job.env_set"):
+    for key in ("hydra.job.env_copy", "hydra.job.env_set"):
         if OmegaConf.select(node, key):
             yield key, "may run anything and is refused"
     for above, key, value in _items(OmegaConf.to_container(node, resolve=False)):
-        if key == "_target_" and str(value) not in _classes(above):
+        is_callback = f"{above}.".startswith("hydra.callbacks.")
+        if key == "_target_" and not is_callback and str(value) not in _classes(above):
             yield f"{above}.{key}".lstrip("."), f"may run anything and is refused: {value}"
     for key in ("hydra.job.name", "hydra.output_subdir"):  # become parts of paths
         value = OmegaConf.select(node, key)

@@ -341,7 +341,7 @@ def _work(slot: Slot, run: Run, task: Task, config: DictConfig, configs: Any) ->
         backend.keep_to(slot.cores)
     try:
         with signals.raised(once=True):
-            context = hydra_internals.context_of(configs)
+            context = hydra_internals.context_of(configs, config)
             JobRuntime.instance().set("name", config.hydra.job.name)
             if task.rules is not None:
                 load_rules(task.rules)

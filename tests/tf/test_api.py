@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import hydra
 import keras
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 import cae_cli
@@ -25,6 +27,19 @@ from tests.conftest import ROOT, called
 from tests.tf.conftest import configured
 
 pytestmark = pytest.mark.tf
+
+
+class Heard(Callback):
+    """A callback of Hydra."""
+
+    events: ClassVar[list[str]] = []
+
+    def on_run_start(self, **_):
+        self.events.append("run")
+
+    def on_job_end(self, job_return, **_):
+        self.events.append(job_return.status.name)
+
 
 WORDS = ("model.filters=[4]", "training.epochs=2", "regularization=dropout", "seed=7")
 
@@ -51,7 +66,8 @@ def command(home, images):
 
 
 def train(home, images, folder=None):
-    words = [f"hydra.run.dir=runs/{folder}"] if folder else []
+    words = ["+hydra.callbacks.mine._target_=tests.tf.test_api.Heard"]
+    words += [f"hydra.run.dir=runs/{folder}"] if folder else []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         return cae_cli.train(*WORDS, "data.scale=minmax", *words, data=images, verbose=0)
@@ -61,6 +77,12 @@ def bits(folder):
     run = Run(folder)
     arrays = run.read_arrays(run.arrays)
     return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def names(folder):
+    """The files of a run that need no drawing."""
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {file for file in files if file.suffix not in (".png", ".html")}
 
 
 def state():
@@ -143,7 +165,9 @@ def test_a_second_training_is_that_of_the_command_and_disturbs_no_random_state(h
     seeded()
     expected = draws()
     seeded()
+    Heard.events.clear()
     run = train(home, images)
+    assert Heard.events == ["run", "COMPLETED"]
     assert are_next(draws(), expected)
     assert bits(run.path) == bits(command)
     # Images in memory: the command that repeats the run finds them.
@@ -151,6 +175,11 @@ def test_a_second_training_is_that_of_the_command_and_disturbs_no_random_state(h
     assert setup["command"][2] == "data=npz"
     files = list((home / "runs" / "images").iterdir())
     assert [f"data.path=runs/images/{files[0].name}"] == setup["command"][3:4] and len(files) == 1
+    assert names(run.path) == names(command)
+    config, expected = (
+        (folder / ".hydra" / "config.yaml").read_text() for folder in (run.path, command)
+    )
+    assert config == expected.replace("path: x.npz", f"path: runs/images/{files[0].name}")
     assert called(home, "rerun", str(run.path), "--cfg", "job").code == 0
 
 
