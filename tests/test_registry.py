@@ -147,6 +147,13 @@ def test_a_run_is_selected_by_each_of_its_names(here, word, folder):
     assert named(word) == f"runs/{folder}"
 
 
+def test_the_progress_of_a_sweep_is_shown_by_its_id_as_by_its_folder(here, capsys):
+    assert cli.run(["sweep", "status", f"runs/{SWEEP}"]) == 0
+    by_folder = capsys.readouterr().out
+    assert cli.run(["sweep", "status", "k3fa"]) == 0
+    assert capsys.readouterr().out == by_folder and "2 jobs: 2 ok" in by_folder
+
+
 def test_a_file_that_is_neither_a_run_nor_a_model_is_named(here, tmp_path):
     file = tmp_path / "note.txt"
     file.write_text("words")

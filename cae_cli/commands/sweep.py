@@ -1,4 +1,4 @@
-"""``cae sweep status DIR``: the progress of a sweep, from its files alone."""
+"""``cae sweep status SWEEP``: the progress of a sweep, from its files alone."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections import Counter
 from datetime import datetime
 
 from cae_cli import sweep
-from cae_cli.commands.arguments import parse_plain
+from cae_cli.commands.arguments import RUNS_HELP, parse_plain
 from cae_cli.errors import UserError, counted, did_you_mean, printable
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import line
 from cae_cli.runs.reader import Entry, at
+from cae_cli.runs.registry import Registry
 from cae_cli.system.files import is_in_use, typed
 from cae_cli.system.guarded import GuardedPath
 
-HELP = """\
-usage: cae sweep status DIR
+HELP = f"""\
+usage: cae sweep status SWEEP
 
-Shows the progress of the sweep in folder DIR: finished jobs, running jobs and
-their epochs, failed jobs and the reasons, and the estimated time left.
+Shows the progress of a sweep: finished jobs, running jobs and their epochs,
+failed jobs and the reasons, and the estimated time left. SWEEP is its folder,
+or its id: k3fa, if its runs are k3fa/loss=ssim and so on in cae runs ls.
 
 To resume an unfinished sweep, run its command again.
-"""
+
+{RUNS_HELP}"""
 STATES = ("ok", "running", "failed", "interrupted", "unreadable", "not started")
 
 
@@ -45,7 +48,7 @@ def main(args: list[str]) -> int:
             where="command line: cae sweep status",
             hint="cae sweep status runs/…/…",
         )
-    folder = typed(folders[0])
+    folder = Registry(flags.runs).find_sweep(folders[0]) or typed(folders[0])
     found = sweep.read(folder)
     counts = Counter(job.status for job in found.jobs)
     states = ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=STATES.index))
