@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cae_cli.diagnosis import RULES, Severity, diagnose, health
+from cae_cli.diagnosis import RULES, Severity, Skipped, diagnose, health
 from cae_cli.report import terminal
 from cae_cli.report.sections import Column, Command, Section, Table, as_csv, line, markdown, table_lines
-from cae_cli.report.summary import summary
+from cae_cli.report.summary import findings, summary
 from tests.test_diagnosis import CASES, CONFIG, healthy
 
 ROWS = [("a long name of a row", "1.00", "12"), ("b", "-10.50", "3")]
@@ -149,6 +149,13 @@ def test_a_summary_fits_on_a_screen(code):
     shown = [f for f in verdict.findings if f.consequence_of is None and f.severity is not Severity.NOTE]
     assert len(lines) - 1 <= 22 + 12 * max(0, len(shown) - 1), "\n".join(lines)
     assert "summary diagnosis: " in lines[1]
+
+
+@pytest.mark.parametrize(("command", "shows"), [(["cae", "train"], "--verbose"), ([], "cae report RUN")])
+def test_the_summary_names_what_shows_the_rules_that_were_not_checked(command, shows):
+    skipped = (Skipped("CAE301", "", "no images"), Skipped("CAE302", "", "no steps"))
+    verdict = replace(diagnose(healthy(), CONFIG), skipped=skipped)
+    assert f"· 2 rules not checked; {shows} says why" in findings(verdict, command)
 
 
 @pytest.mark.parametrize("width", [60, 80])

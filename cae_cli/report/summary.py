@@ -271,7 +271,8 @@ def findings(
         for reason in reasons
     ]
     if not verbose and len(reasons) > 1:
-        notes = [f"{counted(len(diagnosis.skipped), 'rule')} not checked; --verbose says why"]
+        shows = "--verbose" if command else "cae report RUN"  # a script has no flags
+        notes = [f"{counted(len(diagnosis.skipped), 'rule')} not checked; {shows} says why"]
     if diagnosis.disabled:
         notes.append(f"disabled: {', '.join(diagnosis.disabled)}")
     if verbose:
