@@ -1,5 +1,6 @@
 """Documentation that is generated is up to date; commands and links that are written down are real."""
 
+import json
 import re
 import runpy
 import shlex
@@ -94,6 +95,17 @@ def test_the_examples_of_python_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "optimizer.lr is not an option | did you mean optimizer.learning_rate?" in done.stdout
     assert len(list((tmp_path / "runs" / "train").glob("*/*/summary.json"))) == 12
+
+
+def test_the_notebook_holds_the_cells_of_its_script_and_was_executed():
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
+    cells = runpy.run_path(str(ROOT / "docs" / "notebook.py"))["cells"]()
+    found = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert found == list(cells), "python docs/notebook.py"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "execute_result"}
 
 
 def test_every_rule_is_documented():
