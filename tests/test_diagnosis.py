@@ -378,6 +378,15 @@ def test_a_healthy_run_has_no_finding_and_says_how_many_rules_looked():
     assert f"no problem found by {len(AFTER)} rules" in diagnosis.verdict
 
 
+def test_the_size_of_a_code_that_is_drawn_at_random_is_not_what_limits_it():
+    small = CASES["CAE602"][0]
+    assert diagnose(small, CONFIG).findings[0].code == "CAE602"
+    drawn = diagnose(replace(small, latent=replace(small.latent, informative=0.8)), CONFIG)
+    assert not drawn.findings and "CAE602" not in drawn.passed
+    [skipped] = [s for s in drawn.skipped if s.code == "CAE602"]
+    assert "drawn at random" in skipped.reason
+
+
 @pytest.mark.parametrize(
     ("metrics", "reason"),
     [

@@ -69,7 +69,11 @@ class PointKernels(_Capacity):
 
 @RULES.add
 class TightLatent(_Capacity):
-    """The best linear autoencoder of this size fails as well: with any filters, too little fits."""
+    """The best linear autoencoder of this size fails as well: with any filters, too little fits.
+
+    A code that is drawn at random, as in a variational autoencoder, is left out: what it holds is set by
+    the weight of its divergence from the prior, and a wider code need not hold more.
+    """
 
     code = "CAE602"
     problem = "the latent code is too small"
@@ -80,6 +84,10 @@ class TightLatent(_Capacity):
     def check(self, case: Case) -> Finding | Skipped | None:
         if soon := self._too_soon(case):
             return self.skipped(soon)
+        if math.isfinite(case.metrics.latent.informative):
+            return self.skipped(
+                "the code is drawn at random: its number of values is not what limits it"
+            )
         possible = case.metrics.perturbation.projection
         explained = case.metrics.quality.explained_variance
         if not math.isfinite(possible):
