@@ -606,3 +606,9 @@ def test_the_first_claim_of_the_readme_is_the_first_judging_of_the_newest_draw()
     ):
         assert words in outside, words
     assert "upper bound" in inside and count(own.right) not in inside
+    repaired = page.recorded()[0][0].repaired
+    reported = [one.repair for one in repaired if one.repair and one.repair.tried.is_reported]
+    fixes = text[text.index("**Does the fix work?**") :].partition(" ## Commands")[0]
+    assert f"fixes were tried on {len(repaired)} of the {len(first.killed)} so far" in fixes
+    assert f"named a fix in {len(reported)}, and it repaired neither" in fixes
+    assert not any(repair.is_mended for repair in reported)
