@@ -15,7 +15,6 @@ from cae_cli.runs.registry import flat
 from cae_cli.trackers.tracker import TRACKERS, Facts, Result, Session, Tracker
 
 LONGEST = 500  # characters of a value; servers refuse longer ones
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page is that for GenAI
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -80,7 +79,7 @@ class _Session(Session):
         if found is not None:
             return found.experiment_id
         try:
-            return self._client.create_experiment(name, tags=KIND)
+            return self._client.create_experiment(name)
         except MlflowException:
             found = self._client.get_experiment_by_name(name)
             if found is None:
