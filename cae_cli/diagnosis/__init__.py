@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cae_cli.diagnosis import fixes, rules  # noqa: F401  (rules fill the catalogue)
-from cae_cli.diagnosis.case import STEPS_FOR_SKILL, Case
+from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, RuleOptions, When
 from cae_cli.diagnosis.causes import order
 from cae_cli.diagnosis.finding import (
@@ -139,7 +139,5 @@ def _verdict(case: Case, diagnosis: Diagnosis) -> str:
     if causes:
         return f"{causes[0].problem}; {explained}"
     if diagnosis.undecided:
-        few = any(finding.code == "CAE211" for finding in diagnosis.findings)
-        likely = f"; that is the likely cause, so train {STEPS_FOR_SKILL} or more" if few else ""
-        return f"cannot tell: {case.too_early}{likely}; {explained}"
+        return f"cannot tell: {case.too_early}; {explained}"
     return f"{_nothing_found(diagnosis)}; {explained}"

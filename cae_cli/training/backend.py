@@ -193,10 +193,15 @@ def one_blas_thread(*libraries: str) -> Iterator[None]:
 
 
 def seed(number: int) -> None:
-    """Clears all earlier networks and seeds the random generators of Keras, Python and NumPy."""
+    """Clears all earlier networks and seeds the random generators of Keras, Python and NumPy.
+
+    The precision of `start` stays, which Keras would clear, too.
+    """
     import keras
 
+    policy = keras.config.dtype_policy()
     keras.backend.clear_session()
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(number)
 
 

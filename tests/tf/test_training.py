@@ -166,6 +166,16 @@ def test_the_same_seed_gives_the_same_bits(overrides):
     assert [e.val_loss for e in first[1].epochs] == [e.val_loss for e in again[1].epochs]
 
 
+def test_the_seed_leaves_the_precision_that_was_chosen():
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        backend.seed(0)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def test_another_seed_gives_other_bits():
     one, other = (weights(trained(f"seed={seed}")[0]) for seed in (5, 6))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -18,6 +18,7 @@ from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 from cae_cli.diagnosis.rules.data import RANGES
 from cae_cli.diagnosis.rules.output import OutputCollapsed
+from cae_cli.errors import counted
 
 INF = math.inf
 
@@ -390,8 +391,9 @@ class UnderTrained(Rule):
     severity = Severity.WARNING
     measured = (
         "share of the fall of the loss in its last quarter: above the threshold for a short run with a "
-        "poor result, twice it for either, five times it alone; or whether the output is still the mean "
-        "image while the steps are as large as at first, after fewer than 768 steps of usual size"
+        "poor result, twice it for either, five times it alone; or fewer than 128 steps with a poor "
+        "result; or whether the output is still the mean image while the steps are as large as at "
+        "first, after fewer than 768 steps of usual size"
     )
     threshold = 0.016
     source = (
@@ -444,13 +446,12 @@ class UnderTrained(Rule):
         )
 
     def _few(self, case: Case, steps: int) -> Finding | Skipped:
-        """A note, because with so few steps other causes cannot be told from this one."""
+        """Whatever else is wrong: nothing can be learned in so few steps, and nothing else be told."""
         if not case.poor:
             return self.skipped(case.too_early or "")
-        found = self.finding(
-            f"{steps} steps are too few for most networks; by {STEPS_FOR_SKILL} steps healthy ones are "
-            "better than a linear decoder",
+        return self.finding(
+            f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'} too few for most networks; by "
+            f"{STEPS_FOR_SKILL} steps healthy ones are better than a linear decoder",
             Evidence("steps", steps, FEWEST_STEPS, (STEPS_FOR_SKILL, INF)),
             fixes=(fixes.longer(case, STEPS_FOR_SKILL),),
         )
-        return replace(found, severity=Severity.NOTE)
