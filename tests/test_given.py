@@ -86,7 +86,7 @@ def test_paths_choose_the_source_that_reads_them(tmp_path):
         (Y, "must be images"),
         ((X, Y), "labels are given by name"),
         ({"x_trian": X}, "did you mean x_train"),
-        (np.array(["a", "b"], object), "none of 2 files can be read"),
+        (np.array(["a", "b"], object), "names no file"),
         ([X[0], X[1][:5]], "no array"),
         (Dataset(X, size=-1), "for ever"),
         (Dataset(X[0], X[1][:5]), "different sizes"),

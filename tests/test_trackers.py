@@ -27,7 +27,7 @@ EPOCHS = [
 FAKE = """
 import os, sys, time
 class SummaryWriter:
-    def __init__(self, folder): {}
+    def __init__(self, folder, filename_suffix): {}
 """
 
 

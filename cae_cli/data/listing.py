@@ -82,12 +82,20 @@ def _listed(path: Path) -> tuple[Path, list[str]]:
         UserError: it names none, or is no text.
     """
     try:
+        check_size(path.stat().st_size)
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Unreadable) as error:
         raise UserError(f"data.path cannot be read as a list of paths: {error}", where=path) from error
     if not lines:
         raise UserError("data.path names no images", where=path, hint="write one path in each line")
     files = [Path(os.path.normpath(path.absolute().parent / line)) for line in lines]
+    if not any(file.is_file() for file in files):
+        raise UserError(
+            "data.path must be a folder, an image or an archive of images, or a text file with the path "
+            "of an image in each line; this text names no file",
+            where=path,
+            hint="relative paths in it start at its folder",
+        )
     root = Path(os.path.commonpath([file.parent for file in files]))
     return root, [file.relative_to(root).as_posix() for file in files]
 

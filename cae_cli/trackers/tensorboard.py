@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +39,8 @@ class _Session(Session):
 
         self.id = str(folder)
         self.where = to_paste("tensorboard", "--logdir", folder.parent if facts.group else folder)
-        self._writer = SummaryWriter(str(folder))
+        # Without a suffix a file is named by the second, and a second writer empties it.
+        self._writer = SummaryWriter(str(folder), filename_suffix=f".{uuid.uuid4().hex[:8]}")
         if is_new:
             self._describe(facts)
 
