@@ -15,7 +15,7 @@ from cae_cli.config.compose import Sources
 from cae_cli.errors import UserError
 from cae_cli.features import Network, open_network
 from cae_cli.features import export as exporting
-from cae_cli.features.export import FORMATS, PARTS, export
+from cae_cli.features.export import FORMATS, PARTS, ROUNDING, export
 from cae_cli.introspection import introspect
 from cae_cli.model.build import build
 from cae_cli.runs.folder import Run
@@ -91,8 +91,8 @@ def test_a_file_makes_of_raw_images_what_the_network_makes_of_prepared_ones(
         run = opened(path, kind)
         for count in (3, 64):
             made = run(**{name: x[:count] for name, x in given.items()})
-            np.testing.assert_allclose(made, wanted[:count], atol=1e-5 * wanted.std())
-        assert done.difference.largest <= 1e-5 * done.difference.spread
+            np.testing.assert_allclose(made, wanted[:count], atol=ROUNDING["float32"] * wanted.std())
+        assert done.difference.largest <= ROUNDING["float32"] * done.difference.spread
         assert done.difference.spread == pytest.approx(wanted.std(), rel=1e-3)
     assert dict(os.environ) == before
 
@@ -200,7 +200,7 @@ needs_onnx = pytest.mark.skipif("onnx" not in INSTALLED, reason="not installed")
 @needs_litert
 def test_padding_and_two_upsamplings_in_a_row_are_written_for_litert(tmp_path):
     network = lively(of_options("regularization=batchnorm", shape=(30, 27, 1)))
-    assert exported(network, "whole", "litert", tmp_path) < 1e-5
+    assert exported(network, "whole", "litert", tmp_path) < ROUNDING["float32"]
 
 
 @pytest.mark.soak
