@@ -51,7 +51,9 @@ def rewritten(run, change):
     run.setup_file.shown.write_text(json.dumps(setup))
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize(
+    "number", [*range(4), *(pytest.param(n, marks=pytest.mark.soak) for n in range(4, 10))]
+)
 def test_every_option_there_is_comes_back(number):
     words = []
     for group in set(GROUPS) - {"experiment", "debug"}:

@@ -106,6 +106,7 @@ def test_the_callback_leaves_the_training_as_it_is_and_needs_no_reader(glyphs, t
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.soak
 def test_shuffled_targets_are_seen_in_what_fit_was_fed(glyphs, tmp_path):
     shuffled = glyphs[np.random.default_rng(0).permutation(len(glyphs))]
     watch = fitted(plain_network(), glyphs, tmp_path, targets=shuffled, epochs=5)

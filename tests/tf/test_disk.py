@@ -56,6 +56,7 @@ def whole_files(folder):
 
 
 # From too small for the first file to too small for the last picture.
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "kilobytes",
     [40, 180, *(pytest.param(n, marks=pytest.mark.soak) for n in (90, 130, 260, 450, 600, 720))],

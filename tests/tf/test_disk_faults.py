@@ -55,7 +55,7 @@ def fails(home, undisturbed, operation, number, error, *, lasting):
 
 
 CASES = {"open": 0.6, "write": 0.6, "rename": 0.6, "fsync": 0.15, "flock": 0.15, "mkdir": 0.15}
-SHORT = ("open", "fsync")
+SHORT = ("open",)
 
 
 @pytest.mark.parametrize(

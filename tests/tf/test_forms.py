@@ -498,6 +498,7 @@ def test_models_of_ones_own_get_the_same_diagnosis(kind, glyphs, tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.soak
 def test_mixed_precision_gets_the_same_diagnosis(glyphs, tmp_path):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:

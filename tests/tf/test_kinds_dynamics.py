@@ -162,6 +162,7 @@ def momentum(rate, **words):
     return keras.optimizers.SGD(rate, momentum=0.9, **words)
 
 
+@pytest.mark.soak
 def test_a_rate_that_kills_filters_after_the_first_steps_is_named():
     outcome = diagnosed(
         strided(SHAPE), patches(28, 288), optimizer=momentum(5.0), epochs=8, batch_size=16
@@ -276,6 +277,7 @@ def test_hidden_sigmoids_that_pass_no_gradient_are_named():
     assert outcome.diagnosis.causes[0].fixes[0].edit == "ELU"
 
 
+@pytest.mark.soak
 def test_weights_of_half_precision_are_named():
     outcome = diagnosed(of_type("float16", strided), some("mnist"), epochs=8, batch_size=16)
     assert first_cause(outcome) == "CAE213"
@@ -365,6 +367,7 @@ def dropping(make, rate, *, shape=SHAPE, kind=layers.Dropout, behind=False, **wo
     return made
 
 
+@pytest.mark.soak
 def test_dropout_after_every_layer_and_the_last_is_named():
     outcome = diagnosed(dropping(strided, 0.5, behind=True), some(), epochs=8, batch_size=16)
     assert first_cause(outcome) == "CAE214"

@@ -178,6 +178,7 @@ def salt_and_pepper(images, rng):
     return np.where(rng.random(images.shape) < 0.1, rng.integers(0, 2, images.shape), images)
 
 
+@pytest.mark.soak  # `test_forms` has a denoiser
 def test_a_denoiser_with_input_and_target_swapped_has_a_noisy_target():
     outcome = denoising(strided, "fashion_mnist", 640, gaussian(0.3), swapped=True, epochs=8)
     assert [finding.code for finding in outcome.diagnosis.causes] == ["CAE110"]

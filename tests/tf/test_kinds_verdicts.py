@@ -38,8 +38,7 @@ def codes(outcome):
 
 
 # -- copying, compared with what a bottleneck of the same size passes
-
-
+@pytest.mark.soak
 def test_a_code_as_large_as_the_image_is_noted_and_not_called_copying():
     images, _ = archived("mnist", 1024)
     outcome = diagnosed(
@@ -204,8 +203,7 @@ def test_other_large_rates_are_not_ruled_out(network, name, rate):
 
 
 # -- flat images
-
-
+@pytest.mark.soak
 def test_a_network_that_knows_only_the_brightness_has_learned_nothing():
     outcome = diagnosed(dense((16, 16, 1), code=2), patches(16), epochs=6)
     metrics = outcome.metrics

@@ -178,6 +178,7 @@ def test_the_utility_of_a_filter_is_what_its_removal_costs(reference):
     assert arrays["utility/output"] == pytest.approx(variance / (variance - whole), rel=1)
 
 
+@pytest.mark.soak
 def test_of_many_filters_those_that_vary_most_are_taken_out():
     overrides = ["model.filters=[70,2]", "optimizer.learning_rate=0.01"]
     network = trained(*overrides, images=IMAGES, network=new(*overrides))[0]

@@ -22,6 +22,7 @@ def here(trained_once, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.soak  # the config alone is tested in `tests/test_rerun`
 @pytest.mark.pictures
 def test_a_run_once_more_gives_the_same_bits(here, capfd):
     old = find("last")

@@ -78,6 +78,7 @@ def test_a_signal_leaves_no_part_of_a_file_and_a_damaged_checkpoint_costs_an_epo
     assert set(differences(undisturbed, here / "run")) <= {"report.html"}  # names the folder
 
 
+@pytest.mark.soak
 @pytest.mark.pictures
 def test_a_run_without_a_checkpoint_starts_again(here, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:

@@ -49,8 +49,8 @@ def state(folder):
 
 
 @pytest.mark.pictures
-@pytest.mark.parametrize("repeated", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, capfd, repeated):
+@pytest.mark.soak
+def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, capfd):
     run = find("last")
     assert "CAE206" in result(run).codes
     before = state(run.folder)
@@ -66,8 +66,6 @@ def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, ca
     fixed = Run(folder / "treatment_1_s0")
     assert result(fixed).healthy and SweepFolder(folder).read().status == "ok"
 
-    if not repeated:
-        return
     words = ["-cd", str(folder), "experiment=fixed", "hydra.run.dir=again"]
     assert cli.run(["train", *words]) == 0
     again = Run(here / "again")
