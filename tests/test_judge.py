@@ -116,6 +116,7 @@ def test_the_range_and_the_axes_are_those_of_the_images_given(glyphs, tmp_path):
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.soak
 def test_a_denoiser_is_judged_by_what_it_makes_of_noise(glyphs, tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.2, glyphs.shape).astype(np.float32)
     encode, decode = components(glyphs[:720])

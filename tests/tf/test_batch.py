@@ -16,6 +16,7 @@ WANTED = [
 ]
 
 
+@pytest.mark.soak
 def test_runs_of_a_batch_are_trained_once_and_read_like_any_other(tmp_path, capfd):
     def train():
         with (

@@ -315,10 +315,8 @@ def test_a_network_that_sees_no_neighbours_is_worse_than_a_linear_one(cae, tmp_p
     )
 
 
-def test_the_default_network_learns_the_default_data(cae, tmp_path):
-    done = cae("train", "experiment=smoke")
-    assert done.code == 0
-    quality = Run(tmp_path / done.folder).summary()["metrics"]["quality"]
+def test_the_default_network_learns_the_default_data(trained_once):
+    quality = Run(trained_once("hostile", "experiment=smoke")[1]).summary()["metrics"]["quality"]
     assert quality["explained_variance"] > 0.6
     assert quality["psnr"]["value"] > quality["mean_image_psnr"] + 3
 

@@ -288,6 +288,7 @@ def test_what_is_wrong_with_a_denoiser_is_named(fault, cause, tmp_path):
 # -- other callbacks ----------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("first", [pytest.param(True, marks=pytest.mark.soak), False])
 def test_weights_that_early_stopping_restores_are_those_diagnosed(first, glyphs, tmp_path, capsys):
     class Worse(keras.callbacks.Callback):

@@ -126,6 +126,7 @@ def test_a_penalty_on_activations_is_named():
     assert [one.edit for one in fix] == ["no penalties", "weaker penalties"]
 
 
+@pytest.mark.soak
 def test_a_posterior_that_is_the_prior_is_named():
     outcome = diagnosed(variational(SHAPE, weight=1.0), some(), epochs=8, batch_size=16)
     assert first_cause(outcome) == "CAE505"
@@ -271,6 +272,7 @@ def of_type(policy, make, shape=SHAPE):
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.soak
 def test_hidden_sigmoids_that_pass_no_gradient_are_named():
     outcome = diagnosed(strided(SHAPE, activation="sigmoid"), some("mnist"), epochs=8, batch_size=16)
     assert first_cause(outcome) == "CAE212"

@@ -215,6 +215,7 @@ def pixels(images, rng):
     return images * (rng.random(images.shape) > 0.3)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("network", "name", "mask"),
     [

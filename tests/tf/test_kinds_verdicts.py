@@ -80,6 +80,7 @@ def more_steps_first(outcome):
     return outcome.diagnosis.causes[0].fixes[0].edit == "more steps"
 
 
+@pytest.mark.soak
 def test_a_code_that_tells_no_images_apart_yet_has_not_collapsed():
     images, _ = archived("mnist", 1024)
     outcome = diagnosed(dense(SHAPE, code=16), images, epochs=6)
