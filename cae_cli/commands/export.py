@@ -50,13 +50,13 @@ def main(args: list[str]) -> int:
     if flags.help:
         print(HELP, end="")
         return 0
-    from cae_cli.features.export import FORMATS, PARTS, check_format, export
+    from cae_cli.features.export import FORMATS, PARTS, check_target, export
 
     subject, words = networks.subject(flags, "cae export", EXAMPLE)
     kind = _one_of(FORMATS, flags.format, "--format")
     part = _one_of(PARTS, flags.part or "whole", "--part")
-    check_format(kind)
     path = typed(flags.out or f"{part}{FORMATS[kind].suffix}")
+    check_target(kind, path)
     with networks.opened(subject, flags) as network:
         images, which = _images(network, words, flags)
         with terminal.Screen().doing(f"writing {path} …"):

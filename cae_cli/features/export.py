@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Scale, as_float
-from cae_cli.errors import RunFailed, UserError, printable
+from cae_cli.errors import RunFailed, UserError, printable, to_paste
 from cae_cli.features.network import Network
 from cae_cli.introspection.graph import Graph, free_name, plain_call, replay
 from cae_cli.introspection.keras_internals import Step, layers_inside
@@ -99,19 +99,33 @@ class Export:
     difference: Difference
 
 
-def check_format(kind: str) -> None:
-    """Checks that the packages of a format are installed, without importing any.
+def check_target(kind: str, path: Path) -> None:
+    """Checks what can be checked before a network is opened.
 
     Raises:
-        UserError: one is missing.
+        UserError: a package of the format is not installed, the name has another suffix than such files
+            have, or something that is not to be replaced has it.
     """
-    for name in FORMATS[kind].packages:
+    form = FORMATS[kind]
+    for name in form.packages:
         if util.find_spec(name) is None:
             raise UserError(
-                f"{FORMATS[kind].title} needs {name}, which is not installed",
+                f"{form.title} needs {name}, which is not installed",
                 where=f"command line: --format {kind}",
                 hint="pip install 'cae-cli[export]'",
             )
+    if path.suffix != form.suffix:
+        raise UserError(
+            f"the name of {form.title} ends in {form.suffix}"
+            if form.suffix
+            else "a SavedModel is a folder, whose name has no suffix",
+            where=path,
+            hint=to_paste("--out", path.with_suffix(form.suffix)),
+        )
+    if path.is_dir() or (path.exists() and not form.suffix):
+        raise UserError(
+            "there is something of this name", where=path, hint="name another one with --out"
+        )
 
 
 @contextlib.contextmanager
@@ -143,21 +157,10 @@ def export(network: Network, images: Array, part: str, kind: str, path: Path) ->
             the network makes numbers that are not finite.
         RunFailed: the file computes something else. It is not kept.
     """
-    check_format(kind)
+    check_target(kind, path)
     if part == "decoder":
         network.check_decodes()
     form = FORMATS[kind]
-    if path.suffix != form.suffix:
-        raise UserError(
-            f"the name of {form.title} ends in {form.suffix}"
-            if form.suffix
-            else "a SavedModel is a folder, whose name has no suffix",
-            where=path,
-        )
-    if path.is_dir() or (path.exists() and not form.suffix):
-        raise UserError(
-            "there is something of this name", where=path, hint="name another one with --out"
-        )
     images, scale = images[:IMAGES], _scale(network, images)
     inner, model = _built(network, part, scale, form)
     compute = {"encoder": network.encode, "decoder": network.decode, "whole": network.reconstruct}[part]

@@ -169,8 +169,9 @@ def test_a_mistyped_format_or_part_is_one_line(words, why, tmp_path):
 ])  # fmt: skip
 def test_a_name_that_does_not_fit_is_refused(name, kind, why, network, tmp_path):
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UserError, match=why) as caught:
         export(network, np.zeros((4, 8, 8, 1), np.uint8), "whole", kind, tmp_path / name)
+    assert "--out" in caught.value.hint
     assert (tmp_path / "there").read_text() == "mine"
 
 
