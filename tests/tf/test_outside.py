@@ -585,6 +585,14 @@ def test_the_page_in_docs_shows_the_recorded_draws():
     assert str(ROOT) not in page.PAGE.read_text(encoding="utf-8")
 
 
+def test_what_it_would_take_is_written_for_every_operator_that_is_missed():
+    assert set(accepted.needs()) <= set(OPERATORS)
+    missed = {
+        one.mutant.change.operator for one in page.recorded()[0][1].killed if not one.verdict.is_right
+    }
+    assert missed and missed <= set(accepted.needs())
+
+
 def test_the_first_claim_of_the_readme_is_the_first_judging_of_the_newest_draw():
     first = page.recorded()[0][1]
     own, tools_ = record.scores(first), record.tool_scores(first)

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from benchmarks.faults.outside.operators import Change
 
 FILE = Path(__file__).with_suffix(".yaml")
+NEEDS = FILE.with_name("needs.yaml")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ def accepted(change: Change) -> Accepted:
     entries = table()
     ends = [end for end in (change.place, direction(change)) if f"{change.operator}.{end}" in entries]
     return entries[f"{change.operator}.{ends[0]}" if ends else change.operator]
+
+
+@cache
+def needs() -> Mapping[str, str]:
+    """What it would take to see the missed faults of each operator, in words."""
+    content: dict[str, str] = yaml.safe_load(NEEDS.read_text(encoding="utf-8"))
+    return content
 
 
 def direction(change: Change) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.faults.outside import alternatives, criterion, record
-from benchmarks.faults.outside.accepted import table
+from benchmarks.faults.outside.accepted import needs, table
 from benchmarks.faults.outside.judge import Judged
 from benchmarks.faults.outside.operators import OPERATORS
 from benchmarks.faults.outside.record import Figure, Record
@@ -240,7 +240,18 @@ def _missed(shown: Record) -> str:
     if not rows:
         return "None."
     titles = ["script", "change", "error", "accepted", "diagnosis", "first fix alone"]
-    return markdown(titles, rows)
+    return f"{markdown(titles, rows)}\n\n{_needed(shown)}"
+
+
+def _needed(shown: Record) -> str:
+    """What it would take to see what was missed, by operator."""
+    missed = Counter(
+        one.mutant.change.operator
+        for one in shown.killed
+        if one.mutant.change and not one.verdict.is_right
+    )
+    rows = [(name, str(missed[name]), needs().get(name, "")) for name in OPERATORS if missed[name]]
+    return markdown(["operator", "missed", "what it would take to see them"], rows)
 
 
 def _alarms(shown: Record) -> str:
