@@ -225,6 +225,7 @@ def _by_operator(shown: Record) -> str:
 
 
 def _missed(shown: Record) -> str:
+    missed = [one for one in shown.killed if not one.verdict.is_right]
     rows = [
         (
             one.mutant.base,
@@ -234,23 +235,19 @@ def _missed(shown: Record) -> str:
             one.verdict.described,
             {None: "", True: f"{one.fix}: **repairs**", False: f"{one.fix}: no"}[one.is_fixed],
         )
-        for one in shown.killed
-        if one.mutant.change and not one.verdict.is_right
+        for one in missed
+        if one.mutant.change
     ]
     if not rows:
         return "None."
     titles = ["script", "change", "error", "accepted", "diagnosis", "first fix alone"]
-    return f"{markdown(titles, rows)}\n\n{_needed(shown)}"
+    return f"{markdown(titles, rows)}\n\n{_needed(missed)}"
 
 
-def _needed(shown: Record) -> str:
+def _needed(missed: Sequence[Judged]) -> str:
     """What it would take to see what was missed, by operator."""
-    missed = Counter(
-        one.mutant.change.operator
-        for one in shown.killed
-        if one.mutant.change and not one.verdict.is_right
-    )
-    rows = [(name, str(missed[name]), needs().get(name, "")) for name in OPERATORS if missed[name]]
+    counts = Counter(one.mutant.change.operator for one in missed if one.mutant.change)
+    rows = [(name, str(counts[name]), needs().get(name, "")) for name in OPERATORS if counts[name]]
     return markdown(["operator", "missed", "what it would take to see them"], rows)
 
 
