@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cae_cli.errors import Interrupted, RunFailed, to_paste
-from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
 from cae_cli.trackers.tracker import NoTracker, Tracker, reason
+
+if TYPE_CHECKING:
+    from cae_cli.report.terminal import Screen  # Rich: not for whoever reads a config
 
 logger = logging.getLogger(__name__)
 
