@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.metrics.batches import batches
+from cae_cli.metrics.noise import noisy_part
 from cae_cli.metrics.reading import reading
 from cae_cli.metrics.shift import shift
 
@@ -42,6 +43,7 @@ class DatasetStatistics:
         beyond, filled, brightness, contrast, detail: `metrics.shift.Shift` of the held-out images; NaN
             for runs of older versions.
         mistake, smoothness, roughness: `metrics.reading.Reading` of the training images.
+        noisy, examples: `metrics.noise.NoisyPart` of the training images.
     """
 
     train: int
@@ -63,6 +65,8 @@ class DatasetStatistics:
     mistake: str = "unknown"
     smoothness: float = math.nan
     roughness: float = math.nan
+    noisy: float = math.nan
+    examples: str = ""
 
 
 def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
@@ -105,6 +109,7 @@ def dataset(
         correlation=as_batches.correlation,
         **asdict(shift(train, held_out)),
         **asdict(reading(train)),
+        **asdict(noisy_part(train)),
     )
 
 
