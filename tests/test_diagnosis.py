@@ -732,6 +732,12 @@ def test_copying_counts_beyond_what_a_linear_description_of_the_same_size_passes
     assert [f.code for f in diagnosis.causes] == [code for code in expected if code != "CAE005"]
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_a_pixel_copy_within_its_margin_of_the_limit_is_no_finding(margin):
+    tests = with_perturbation(pixel_copy=0.52, pixel_copy_margin=margin)
+    assert ("CAE503" in [f.code for f in diagnose(tests, CONFIG).findings]) == (margin == 0)
+
+
 def test_an_excess_of_latent_values_is_a_risk_before_training_and_a_note_after_it():
     large = replace(healthy().network, latent_shape=(14, 14, 8))
     (before,) = forecast(healthy().dataset, large, CONFIG).findings

@@ -7,11 +7,13 @@ from cae_cli.metrics.local_linear import REACH, cell_means, local_linear_mse
 from cae_cli.metrics.perturbation import (
     NOISE,
     Perturbation,
+    _margin,
     linear_mse,
     noise_response,
     noise_signs,
     perturbation,
 )
+from cae_cli.metrics.quality import explained_variance
 
 RNG = np.random.default_rng(0)
 
@@ -90,6 +92,18 @@ def test_a_projection_on_d_of_all_directions_passes_its_share_of_noise():
         return (x.reshape(len(x), -1) @ projection).reshape(x.shape)
 
     assert measured(network, images).noise_gain == pytest.approx(kept / size, abs=0.01)
+
+
+def test_the_margin_of_pixel_copy_is_its_spread_over_samples_of_images():
+    rng, few, some = np.random.default_rng(1), 60, []
+    for _ in range(400):
+        contrast = rng.uniform(0.5, 1.5, few).astype(np.float32)
+        left = contrast * rng.uniform(0.2, 0.8, few).astype(np.float32)
+        some.append((explained_variance(left, contrast), _margin(left, contrast)))
+    values, margins = np.array(some).T
+    inside = np.abs(values - 0.5) <= margins
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    assert _margin(left[:1], contrast[:1]) == 0
 
 
 def test_saturated_pixels_are_left_out_and_too_few_mid_tones_are_no_measurement():

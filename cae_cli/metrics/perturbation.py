@@ -39,6 +39,7 @@ class Perturbation:
         pixel_copy: share of the contrast within images that is reproduced after a permutation of their
             pixels: 0 or below for networks that describe images, near 1 for those that copy anything.
             Not relative to V, because a permutation keeps differences in brightness.
+        pixel_copy_margin: half the width of its 95 % confidence interval over images.
         grey: explained variance of a flat image of the right mean grey.
         noise_gain: share of small noise that passes to the output; 1 for the identity.
         zero_latent: explained variance with a latent code of zeros.
@@ -62,6 +63,12 @@ class Perturbation:
     repeat: float
     training_mode: float
     projection: float
+    pixel_copy_margin: float = 0.0
+
+    @property
+    def least_copied(self) -> float:
+        """The pixel copy less its margin: what limits are compared with."""
+        return self.pixel_copy - self.pixel_copy_margin
 
 
 def perturbation(
@@ -110,6 +117,7 @@ def perturbation(
         repeat=float(repeat_change.mean()) / (2 * variance) if variance else float("nan"),
         training_mode=_gain(training_mode_mse, mse, mean_mse),
         projection=explained_variance(projection_mse, mean_mse),
+        pixel_copy_margin=_margin(pixel_shuffle_mse, grey_mse),
     )
 
 
@@ -117,6 +125,19 @@ def _gain(other: Array, mse: Array, mean_mse: Array) -> float:
     """Explained variance of the first images with other errors, minus that with their own."""
     k = len(other)
     return explained_variance(other, mean_mse[:k]) - explained_variance(mse[:k], mean_mse[:k])
+
+
+def _margin(mse: Array, mean_mse: Array) -> float:
+    """1.96 standard errors of an explained variance, which is a ratio of two means over n images.
+
+    By linearisation (Cochran, Sampling Techniques, 1977, 6.4). 0 where it cannot be known.
+    """
+    n, whole = len(mse), float(np.sum(mean_mse, dtype=np.float64))
+    if n < 2 or not whole:
+        return 0.0
+    ratio = float(np.sum(mse, dtype=np.float64)) / whole
+    left = np.asarray(mse, np.float64) - ratio * np.asarray(mean_mse, np.float64)
+    return float(1.96 * np.sqrt(n) * left.std(ddof=1) / whole)
 
 
 def linear_mse(

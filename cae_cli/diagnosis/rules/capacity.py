@@ -176,7 +176,7 @@ class Shallow(_Capacity):
         large = case.network.latent_values > self.largest_latent * case.network.image_values
         linear = case.network.linear_copy
         most = self.most_copied if linear == 1 else max(self.most_copied, linear)
-        if share >= self.threshold or copied <= most or large:
+        if share >= self.threshold or case.metrics.perturbation.least_copied <= most or large:
             return None
         return self.finding(
             f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are "

@@ -118,7 +118,8 @@ class PassThrough(Rule):
     problem = "the network copies its input"
     severity = Severity.WARNING
     measured = (
-        "pixel copy: share of the contrast within images that is reproduced after permuting their pixels"
+        "pixel copy: share of the contrast within images that is reproduced after permuting their "
+        "pixels, less its margin of error"
     )
     threshold = 0.25
     source = (
@@ -148,7 +149,7 @@ class PassThrough(Rule):
             because = f"; the latent code has {ratio:.2g} times the values of an image"
         if ratio > self.no_bottleneck:
             limit, healthy = self.lower * self.threshold, (-INF, 0.05)
-        if copied <= limit:
+        if case.metrics.perturbation.least_copied <= limit:
             return None
         evidence = [Evidence("pixel copy", copied, limit, healthy, "of the contrast")]
         if math.isfinite(noise):
