@@ -98,6 +98,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def visible(text: str) -> str:
+    """Text with control characters escaped, as by `printable`, and its line breaks."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 job, 2 jobs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,20 @@ def test_wide_letters_count_twice():
 def test_control_characters_are_shown_and_not_sent():
     table = Table([Column("a\x1b[31m", ["\x1b[2J"], cut=True)])
     assert not any("\x1b" in text for text in text_of(table)) and "\\x1b[2J" in text_of(table)[1]
+
+
+def test_control_characters_in_sentences_are_shown_and_not_sent(capsys, monkeypatch):
+    evil = "a\x1b[2J\u202e"
+    whole = line(evil, whole=True)
+    parts = [evil, line(evil), whole, Command(evil), Section(evil, [evil])]
+    assert terminal.as_text([evil, line(evil)]) == "a\\x1b[2J\\u202e\n" * 2
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    terminal.show(parts)
+    shown = capsys.readouterr().out
+    assert shown.count(r"a\x1b[2J\u202e") == 6 and evil not in shown
+    monkeypatch.delenv("FORCE_COLOR")
+    terminal.show([terminal.folder(Path("a\xa0b"))])
+    assert capsys.readouterr().out == "a\xa0b\n"  # a script reads it
 
 
 def test_markdown_and_csv_have_the_same_cells():

@@ -6,16 +6,19 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cae_cli.errors import UserError
 from cae_cli.report.terminal import Screen
 from cae_cli.runs.folder import Run
 from cae_cli.system.files import at_work
-from cae_cli.trackers import TRACKERS, NoTracker, following
-from cae_cli.trackers.tracker import reason
+from cae_cli.trackers import TRACKERS, NoTracker, following, record
+from cae_cli.trackers.record import Recording
+from cae_cli.trackers.tracker import Session, reason
 from tests.conftest import ROOT
 from tests.summaries import write_summary
 
@@ -212,6 +215,75 @@ def test_two_processes_do_not_write_a_run_at_once(cae, tmp_path):
     with at_work(run.root / "trackers"):
         done = cae("log", "run", "--to", "tensorboard")
     assert done.code == 1 and "another process works in this folder" in done.err
+
+
+class Nothing(Session):
+    """A session that keeps nothing."""
+
+    id, where = "1", "https://host/1"
+
+    def metrics(self, epochs):
+        pass
+
+    def image(self, name, epoch, path):
+        pass
+
+    def result(self, result):
+        pass
+
+    def close(self, status, ended):
+        pass
+
+
+def recorded(run):
+    tracker = options("tensorboard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tracker), "open", lambda self, facts, known: Nothing())
+        Recording(run, tracker, lambda what: None).close()
+
+
+def test_a_file_larger_than_memory_is_not_read(tmp_path):
+    run = make_run(tmp_path / "run")
+    with (run.folder / "report.html").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(UserError, match=r"report\.html would need 4\.4 TB of memory"):
+        recorded(run)
+
+
+@pytest.mark.parametrize(
+    ("where", "is_shown"),
+    [
+        ("https://host/1", True),
+        ("tensorboard --logdir 'my runs/a'", True),
+        ("tensorboard --logdir x; reboot", False),
+        ("tensorboard --logdir $(reboot)", False),
+        ("tensorboard --logdir --samples_per_plugin=x", False),
+        ("tensorboard", False),
+        ("python evil.py", False),
+        ("https://host/$(reboot)", False),
+        ("https://host/\x1b[2J", False),
+        ("'", False),
+    ],
+)
+def test_what_notes_of_a_stranger_say_is_shown_only_if_it_is_harmless_to_paste(
+    tmp_path, where, is_shown
+):
+    run = make_run(tmp_path / "run")
+    recorded(run)
+    [notes] = (run.folder / "trackers").iterdir()
+    notes.write_text(json.dumps(json.loads(notes.read_text()) | {"where": where}))
+    with nullcontext() if is_shown else pytest.raises(UserError, match="is not a file of cae"):
+        recorded(run)
+
+
+@pytest.mark.parametrize("known", ["/elsewhere", "board/cae/../../x", "board/other/run", "x"])
+def test_notes_of_a_stranger_lead_to_no_other_folder(tmp_path, monkeypatch, known):
+    monkeypatch.chdir(tmp_path)
+    facts = record._facts(make_run(tmp_path / "run", task_name="../../x"))
+    assert "/" not in facts.name
+    with pytest.raises(UserError, match="a folder that is not in board/cae"):
+        options("tensorboard", uri="board").open(facts, known)
+    assert not Path(known).exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ at once. So the error of an image has the bits of the one in the run's files.
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -229,7 +231,8 @@ def open_network(
 
 
 def _of_run(run: Run) -> Network:
-    setup, entry = run.setup(), Entry(run.folder)
+    entry = Entry(run.folder)
+    run.setup()  # an error if it cannot be read, where the entry has nothing
     trained = run.training() if run.has_ended() else {}
     best = run.has_ended() and trained["measured_epoch"] == trained["best_epoch"]
     path = run.best if best else run.last
@@ -244,15 +247,25 @@ def _of_run(run: Run) -> Network:
     latent = trained["network"]["latent_layer"] if trained else None
     autoencoder = introspection.introspect(model, latent=latent)
     fitting = images_that_fit(autoencoder.bytes_per_image)  # as when it was measured
-    scale = setup.get("data", {}).get("scale")
     return Network(
         autoencoder,
         str(run.folder),
         images_at_a_time(autoencoder.shape, fitting),
-        None if scale is None else Scale(**scale),
+        _scale(entry.data.get("scale")),
         _warning(entry),
         run,
     )
+
+
+def _scale(recorded: Any) -> Scale | None:
+    """The scale that a run has recorded; None: it has none."""
+    match recorded:
+        case None:
+            return None
+        case {"black": int() | float() as black, "white": int() | float() as white}:
+            if math.isfinite(white - black) and black < white:
+                return Scale(**recorded)
+    raise ValueError("its scale is no scale of images")
 
 
 def _no_network(run: Run, entry: Entry) -> UserError:
@@ -287,6 +300,7 @@ def _copied(path: GuardedPath) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cae_network_") as folder:
         copied = Path(folder) / path.name
         with path.open() as source, copied.open("wb") as target:
+            introspection.check_size(os.fstat(source.fileno()).st_size, path)  # of holes it may be
             shutil.copyfileobj(source, target)
         yield copied
 

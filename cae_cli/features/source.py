@@ -13,6 +13,7 @@ from cae_cli.data import DataOptions, Pool
 from cae_cli.data.spool import chosen
 from cae_cli.errors import UserError
 from cae_cli.features.network import Network
+from cae_cli.runs.reader import Entry
 
 PARTS = ("train", "validation", "test")
 
@@ -93,8 +94,7 @@ def own_images(network: Network, options: DataOptions, splits: Sequence[str] = P
     """
     assert network.run is not None
     images = data.load(options)
-    recorded = network.run.setup()["data"]["fingerprint"]
-    if images.fingerprint() != recorded:
+    if images.fingerprint() != Entry(network.run.folder).data.get("fingerprint"):
         raise UserError(
             "the images of the run have changed since it started",
             where=getattr(options, "path", None) or network.name,

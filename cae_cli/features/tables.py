@@ -65,7 +65,9 @@ def write(path: Path, columns: Columns, about: Mapping[str, str]) -> None:
         import pyarrow as pa
 
         plain = {k: list(map(printable, v)) if v.dtype.kind == "U" else v for k, v in columns.items()}
-        table = pa.table(plain).replace_schema_metadata(dict(about))
+        table = pa.table(plain).replace_schema_metadata(
+            {key: printable(value) for key, value in about.items()}
+        )
         with temporary.open("wb") as file:
             parquet.write_table(table, file)
 

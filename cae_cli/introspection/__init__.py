@@ -7,9 +7,17 @@ where an encoder and a decoder use the same layer name.
 """
 
 from cae_cli.introspection.autoencoder import Autoencoder
-from cae_cli.introspection.files import compile_config, load
+from cae_cli.introspection.files import check_size, compile_config, load
 from cae_cli.introspection.footprint import footprint
 from cae_cli.introspection.introspect import introspect
 from cae_cli.introspection.ranges import in_unit_range
 
-__all__ = ["Autoencoder", "compile_config", "footprint", "in_unit_range", "introspect", "load"]
+__all__ = [
+    "Autoencoder",
+    "check_size",
+    "compile_config",
+    "footprint",
+    "in_unit_range",
+    "introspect",
+    "load",
+]

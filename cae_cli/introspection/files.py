@@ -93,6 +93,20 @@ def load(path: str | Path, custom: str | Path | None = None, *, unsafe: bool = F
         return _opened(file, path, objects, custom, safe_mode=not unsafe)
 
 
+def check_size(size: int, where: object) -> None:
+    """Checks that a model file is not too large for the free memory.
+
+    Args:
+        size: of the file, bytes.
+        where: the file, for messages.
+
+    Raises:
+        UserError: it is.
+    """
+    # Keras reads the file into memory and then creates the weights.
+    memory.check(2 * size, "the model", where, "a machine with more memory")
+
+
 def compile_config(path: Path) -> dict[str, Any]:
     """How a saved model was compiled, as plain JSON that nothing was made of; {} where it does not say.
 
@@ -248,8 +262,7 @@ def _checked(path: Path) -> Any:
     import h5py
 
     size = path.stat().st_size
-    # Keras reads the file into memory and then creates the weights.
-    memory.check(2 * size, "the model", path, "a machine with more memory")
+    check_size(size, path)
     try:
         if _is_keras(path):
             with zipfile.ZipFile(path) as archive:

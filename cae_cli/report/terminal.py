@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from cae_cli.diagnosis.finding import Diagnosis, Severity
-from cae_cli.errors import RunFailed, UserError, printable
+from cae_cli.errors import RunFailed, UserError, printable, visible
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import Command, Line, Part, Section, Table, line, table_lines
 from cae_cli.runs.folder import Run
@@ -225,7 +225,9 @@ def _print(console: Console, parts: Sequence[Part], room: int | None) -> None:
             case str():
                 _print(console, [line(part)], room)
             case Line():
-                text = Text.assemble(*part.spans)
+                is_exact = part.whole and not console.is_terminal  # a path that a script reads
+                spans = [(text if is_exact else visible(text), style) for text, style in part.spans]
+                text = Text.assemble(*spans)
                 wrapped = [text] if part.whole else text.wrap(console, console.width - part.indent)
                 for row in wrapped:
                     row.rstrip()
@@ -234,7 +236,7 @@ def _print(console: Console, parts: Sequence[Part], room: int | None) -> None:
                 for spans in table_lines(part, room):
                     console.print(Text.assemble(*spans), soft_wrap=True)
             case Command():
-                console.print(Text(" " * part.indent + part.text, "bold"), soft_wrap=True)
+                console.print(Text(" " * part.indent + visible(part.text), "bold"), soft_wrap=True)
             case Section():
-                console.print(Text(part.title, "bold"))
+                console.print(Text(visible(part.title), "bold"))
                 _print(console, part.parts, room)

@@ -25,6 +25,7 @@ class MLflow(Tracker):
 
     module: ClassVar[str] = "mlflow"
     extra: ClassVar[str] = "mlflow"
+    shows: ClassVar[Sequence[str]] = ("mlflow", "ui", "--backend-store-uri")
     environment: ClassVar[Mapping[str, str]] = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -138,7 +139,7 @@ def _where(uri: str, run: Any) -> str:
     """The page of a run, or the command that shows it."""
     uri = re.sub(r"//[^/]*@", "//", uri)  # no password
     if not uri.startswith("http"):
-        return to_paste("mlflow", "ui", "--backend-store-uri", uri)
+        return to_paste(*MLflow.shows, uri)
     return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 

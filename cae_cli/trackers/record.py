@@ -11,16 +11,19 @@ import functools
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cae_cli.errors import printable, to_paste
 from cae_cli.report import figures
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import Missing, foreign, read_versioned, write_json
 from cae_cli.runs.reader import Entry, is_sweep
 from cae_cli.runs.registry import flat
+from cae_cli.system import memory
 from cae_cli.system.files import at_work, make, writing
 from cae_cli.system.guarded import GuardedPath
 from cae_cli.trackers.tracker import Facts, Result, Session, Tracker
@@ -55,7 +58,7 @@ class Recording:
             beat("starting")
             place = hashlib.sha256(tracker.destination().encode()).hexdigest()[:8]
             self._notes = folder / f"{tracker.name}_{place}.json"
-            self._id, self.where, self._epoch, self._written = _read(self._notes)
+            self._id, self.where, self._epoch, self._written = _read(self._notes, tracker)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
@@ -147,6 +150,8 @@ class Recording:
         content = b""
         if path.exists():
             with path.open() as file:
+                hint = f"remove it: {to_paste('rm', path)}"
+                memory.check(os.fstat(file.fileno()).st_size, path.name, path, hint)
                 content = file.read()
         if not content or not self._is_new(self._name(path), content):
             yield None
@@ -180,14 +185,16 @@ class Recording:
             )
 
 
-def _read(notes: GuardedPath) -> tuple[str | None, str, int, dict[str, str]]:
+def _read(notes: GuardedPath, tracker: Tracker) -> tuple[str | None, str, int, dict[str, str]]:
     """`Session.id` and `Session.where`, last epoch, and by name what else is written already."""
     try:
         content = read_versioned(notes, SCHEMA_VERSION)
     except Missing:
         return None, "", -1, {}
     match content:
-        case {"id": str(known), "where": str(where), "epoch": int(epoch), "written": dict(written)}:
+        case {
+            "id": str(known), "where": str(where), "epoch": int(epoch), "written": dict(written),
+        } if tracker.is_place(where):  # fmt: skip
             return known, where, epoch, {str(name): str(digest) for name, digest in written.items()}
     raise foreign(notes)
 
@@ -203,7 +210,9 @@ def _facts(run: Run) -> Facts:
         if key.partition(".")[0] != "tracker":  # that changes nothing
             changed[key] = value if isinstance(value, int | float) else text
     return Facts(
-        name=run.folder.name if is_sweep(above) else f"{entry.task} {entry.id}",
+        name=run.folder.name
+        if is_sweep(above)
+        else printable(f"{entry.task} {entry.id}").replace("/", "_"),
         group=above.name if is_sweep(above) else None,
         folder=run.folder.absolute(),
         tags=entry.tags,

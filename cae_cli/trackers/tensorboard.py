@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from cae_cli.errors import to_paste
+from cae_cli.errors import UserError, to_paste
 from cae_cli.trackers.tracker import TRACKERS, Facts, Result, Session, Tracker
 
 PICTURES = "visual"  # after "train" and "val" in the alphabet: the curves come first
@@ -23,6 +23,7 @@ class TensorBoard(Tracker):
 
     module: ClassVar[str] = "tensorboardX"
     extra: ClassVar[str] = "tensorboard"
+    shows: ClassVar[Sequence[str]] = ("tensorboard", "--logdir")
 
     def open(self, facts: Facts, known: str | None) -> Session:
         """Writes into the run folder, or into a folder of its own below ``uri``."""
@@ -30,6 +31,8 @@ class TensorBoard(Tracker):
         if above is None:
             return _Session(facts, facts.folder, is_new=known is None)
         folder = Path(known) if known else above / (facts.group or "") / facts.name
+        if not folder.is_relative_to(above) or ".." in folder.relative_to(above).parts:
+            raise UserError(f"the run names a folder that is not in {above}", where=facts.folder)
         return _Session(facts, folder, is_new=known is None)
 
 
@@ -38,7 +41,7 @@ class _Session(Session):
         from tensorboardX import SummaryWriter
 
         self.id = str(folder)
-        self.where = to_paste("tensorboard", "--logdir", folder.parent if facts.group else folder)
+        self.where = to_paste(*TensorBoard.shows, folder.parent if facts.group else folder)
         # Without a suffix a file is named by the second, and a second writer empties it.
         self._writer = SummaryWriter(str(folder), filename_suffix=f".{uuid.uuid4().hex[:8]}")
         if is_new:

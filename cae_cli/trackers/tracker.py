@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cae_cli.errors import UserError, printable
+from cae_cli.errors import UserError, printable, to_paste
 from cae_cli.options import Catalogue, option
 
 
@@ -109,11 +110,13 @@ class Tracker(ABC):
 
     Attributes:
         module: of its library, the name of the extra of cae-cli as well.
+        shows: the words of the command that shows a run, before the last one; see `Session.where`.
         environment: variables that are set for its library, unless the user has set them.
     """
 
     module: ClassVar[str]
     extra: ClassVar[str]
+    shows: ClassVar[Sequence[str]]
     environment: ClassVar[Mapping[str, str]] = {}
 
     project: str = option("name that runs are collected under")
@@ -134,6 +137,17 @@ class Tracker(ABC):
     def name(self) -> str:
         """The name of the option."""
         return next(name for name, cls in TRACKERS.items() if cls is type(self))
+
+    def is_place(self, text: str) -> bool:
+        """Whether a text, of a stranger perhaps, can be `Session.where`: people open and paste it."""
+        if re.fullmatch(r"https?://[\w.:/#?&=%~+-]+", text, re.ASCII):
+            return True
+        try:
+            words = shlex.split(text)
+        except ValueError:
+            return False
+        *shows, last = words or [""]
+        return shows == list(self.shows) and not last.startswith("-") and to_paste(*words) == text
 
     def destination(self) -> str:
         """What tells this place from another one that the same run is written to."""

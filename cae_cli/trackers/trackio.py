@@ -21,6 +21,7 @@ class Trackio(Tracker):
 
     module: ClassVar[str] = "trackio"
     extra: ClassVar[str] = "trackio"
+    shows: ClassVar[Sequence[str]] = ("trackio", "show", "--project")
     environment: ClassVar[Mapping[str, str]] = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -55,7 +56,7 @@ class _Session(Session):
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-        self.where = to_paste("trackio", "show", "--project", project)
+        self.where = to_paste(*Trackio.shows, project)
 
     def metrics(self, epochs: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         for epoch, values in epochs:

@@ -20,6 +20,7 @@ class WandB(Tracker):
 
     module: ClassVar[str] = "wandb"
     extra: ClassVar[str] = "wandb"
+    shows: ClassVar[Sequence[str]] = ("wandb", "sync")
     environment: ClassVar[Mapping[str, str]] = {
         "WANDB_SILENT": "true",
         "WANDB_CONSOLE": "off",
@@ -57,7 +58,7 @@ class _Session(Session):
         self._wandb = wandb
         self.id = self._run.id
         folder = Path(self._run.dir).parent
-        self.where = self._run.url or to_paste("wandb", "sync", folder)
+        self.where = self._run.url or to_paste(*WandB.shows, folder)
         self._run.define_metric("epoch")
         self._run.define_metric("*", step_metric="epoch")
 

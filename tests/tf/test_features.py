@@ -277,6 +277,53 @@ def test_what_is_known_against_a_network_is_said(folder, network, tmp_path):
     assert done.code == 2 and "the run has no network" in done.err
 
 
+def changed(folder, tmp_path, name, change):
+    """A copy of the run in which a JSON file is another one."""
+    shutil.copytree(folder, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / name).read_text())
+    change(content)
+    (tmp_path / "run" / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "the images of the run have changed"),
+        ({"scale": {"black": 0, "white": "1", "dtype": "uint8"}}, "no scale of images"),
+        ({"scale": {"black": 1, "white": 1, "dtype": "uint8"}}, "no scale of images"),
+        ({"scale": {"black": 0, "white": 10**400, "dtype": "uint8"}}, "contradict each other"),
+        ({"scale": {"black": 0, "white": 1, "dtype": "uint8", "x": 1}}, "contradict each other"),
+        ({"scale": [0, 1]}, "no scale of images"),
+        (None, "the images of the run have changed"),
+    ],
+)
+def test_a_description_of_images_that_is_none_is_one_line(folder, tmp_path, data, said):
+    changed(folder, tmp_path, "run.json", lambda setup: setup.update(data=data))
+    done = called(tmp_path, "encode", "run", "--out", "codes.npz")
+    assert done.code == 2 and done.err.count("error: ") == 1 and said in done.err
+
+
+def test_a_network_of_holes_larger_than_memory_is_not_copied(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("best", "last"):
+        with (tmp_path / f"run/checkpoints/{name}.keras").open("wb") as file:
+            file.truncate(2**42)
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *files: pytest.fail("it is copied"))
+    done = called(tmp_path, "encode", "run", "--out", "codes.npz")
+    assert done.code == 2 and "the model would need 8.8 TB of memory" in done.err
+
+
+def test_a_verdict_that_is_no_text_is_escaped_on_the_screen_and_in_a_table(folder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    verdict = "\ud800\x1b[2J"
+    changed(folder, tmp_path, "summary.json", lambda summary: summary.update(verdict=verdict))
+    done = called(tmp_path, "score", "run", "--out", "scores.parquet")
+    escaped = r"\ud800\x1b[2J"
+    assert done.code == 0 and verdict not in done.err + done.out
+    assert f"not to be trusted: {escaped}" in done.err and f"trusted: {escaped}" in done.out
+    assert parquet.read_schema(tmp_path / "scores.parquet").metadata[b"warning"].decode() == escaped
+
+
 def test_other_images_are_read_as_those_of_the_run(network, monkeypatch):
     words = ("data=npz", "data.path=a.npz", "data.key=x", "data.axes=nchw", "data.train=9")
     own = checked([*words, "data.noise=0.1", "data.scale=byte"])[1].data

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cae_cli.diagnosis import RULES
-from cae_cli.errors import printable
+from cae_cli.errors import visible
 from cae_cli.report.figures.catalogue import Arrays, RunData
 from cae_cli.report.numbers import NOTHING, number, share
 from cae_cli.report.page import charts
@@ -157,7 +157,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = value if len(value) <= LONGEST else f"{value[:LONGEST]}…"
-    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+    return visible(text)
 
 
 def relative_change(after: NDArray[Any], before: NDArray[Any]) -> NDArray[Any]:
