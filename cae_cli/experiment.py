@@ -32,6 +32,7 @@ from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_
 from cae_cli.model import memory
 from cae_cli.model.build import build
 from cae_cli.model.plan import plan
+from cae_cli.options import OptionError
 from cae_cli.report import figures, page, summary, terminal
 from cae_cli.report.sections import Part
 from cae_cli.runs.command import fit_to_paste
@@ -179,6 +180,12 @@ def check(config: Config, images: Images) -> None:
     config.loss.check(images.shape, config.model.output_activation)
     config.model.check(images.shape)
     _check_memory(config, images.shape)
+    if images.are_pairs and config.augmentation.active and config.augmentation.target == "original":
+        raise OptionError(
+            "augmentation.target",
+            "must be same with pairs: the target of an input that is moved moves with it",
+            hint="use augmentation.target=same, or augmentation=none",
+        )
 
 
 def _check_memory(config: Config, shape: tuple[int, int, int]) -> None:
@@ -308,6 +315,7 @@ def train(
             stopped_early=history.stopped_early,
             diverged_at=history.diverged_at,
             diverged_in=history.diverged_in,
+            **({"paired": True} if images.are_pairs else {}),
         )
 
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 LARGEST = 1e12
 LARGEST_WHOLE = 10**15
 # Options that are paths, which may be typed as they are.
-PATH_KEYS = ("data.path", "anomalies.path")
+PATH_KEYS = ("data.path", "data.target", "anomalies.path")
 SMALLEST = 1e-9  # of a number that must be greater than 0
 
 

@@ -66,7 +66,7 @@ def scaled(images: np.ndarray, how: str = "auto", **rest: Any) -> Pool:
 
 
 def test_every_source_has_a_config_and_every_config_a_source() -> None:
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} - {"_common", "_arrays"} == set(SOURCES)
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} - {"_common", "_arrays", "_files"} == set(SOURCES)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -81,7 +81,7 @@ def test_every_config_says_what_it_is_and_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_option_of_a_config_is_explained(name: str) -> None:
-    for stem in ("_common", "_arrays", name):
+    for stem in ("_common", "_arrays", "_files", name):
         for line in (CONFIGS / f"{stem}.yaml").read_text().splitlines():
             if line and line[0].isalpha() and not line.startswith(("defaults:", "name:")):
                 assert "  # " in line

@@ -108,9 +108,10 @@ def test_what_folders_mean(files, parts, labels):
 
 @pytest.mark.parametrize(("files", "said"), [
     (["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.png"],
-     "masks/ seems to hold masks of the images in images/; data.path=root/images reads the images"),
-    (["x/img/a.jpg", "x/img/b.jpg", "x/GT/a_mask.png"], "GT/ seems to hold masks of the images in img/; "
-     "data.path=root/x/img reads"),
+     "masks/ seems to hold masks of the images in images/, and both are read; are they meant? "
+     "data.path=root/images reads the images"),
+    (["x/img/a.jpg", "x/img/b.jpg", "x/GT/a_mask.png"], "GT/ seems to hold masks of the images in img/, "
+     "and both are read; are they meant? data.path=root/x/img reads"),
     (["train/images/a.png", "train/masks/a.png", "test/images/b.png", "test/masks/b.png"],
      "masks/ seems to hold masks of the images in images/"),
     (["a.png", "a_mask.png", "b.png", "b-mask.png"],

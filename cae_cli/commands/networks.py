@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cae_cli.features.source import Source
 
 # Options that say which images are read; all others say how, and hold for other images, too.
-WHICH = ("path", "key", "train", "validation", "test", "noise", "seed", "scale")
+WHICH = ("path", "target", "key", "target_key", "train", "validation", "test", "noise", "seed", "scale")
 
 SUBJECT_HELP = f"""\
 {arguments.RUN_HELP}
@@ -191,7 +191,7 @@ def _options(network: Network, words: Sequence[str], flags: argparse.Namespace) 
     given = {key_of(word).removeprefix("data.") for word in words}
     known = {f.name for f in fields(options)} - given
     if own is not None and type(options) is type(own):
-        which = WHICH if "path" in given else set(WHICH) - {"path", "key"}
+        which = WHICH if "path" in given else set(WHICH) - {"path", "target", "key", "target_key"}
         kept = {name: getattr(own, name) for name in known if name not in which}
         return replace(options, **kept)
     if "channels" in known and network.shape[2] in (1, 3):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import archives, bundled, folder, formats, glyphs  # noqa: F401  (they fill SOURCES)
+from cae_cli.data import archives, bundled, folder, formats, glyphs, pairs  # noqa: F401  (they fill SOURCES)
 from cae_cli.data.images import Images, Pool, Scale, as_float, images_at_a_time, images_that_fit
 from cae_cli.data.pixels import check, pool_alike, scale, scale_alike
 from cae_cli.data.source import SOURCES, DataOptions
 from cae_cli.data.split import split
 from cae_cli.errors import UserError
+from cae_cli.options import OptionError
 
 __all__ = [
     "SOURCES", "DataOptions", "Images", "Pool", "Scale", "as_float", "images_at_a_time",
@@ -59,7 +60,7 @@ def load_alike(options: DataOptions, shape: tuple[int, int, int], known: Scale |
     """
     where = getattr(options, "path", None)
     with _enough_memory(where):
-        pool = check(options.read_of(shape), where, varied=False)
+        pool = check(_given(options.read_of(shape)), where, varied=False)
         if pool.images.shape[1:] != shape:
             wanted, found = ("x".join(map(str, s)) for s in (shape, pool.images.shape[1:]))
             raise UserError(
@@ -70,6 +71,13 @@ def load_alike(options: DataOptions, shape: tuple[int, int, int], known: Scale |
         if options.scale != "auto":
             return scale(pool, options.scale, where)
         return pool_alike(pool, known, where)
+
+
+def _given(pool: Pool) -> Pool:
+    """The pool with the images that a network is given, without those that it is to make of them."""
+    if pool.inputs is None:
+        return pool
+    return replace(pool, images=pool.inputs, test_images=pool.test_inputs, inputs=None, test_inputs=None)
 
 
 @contextmanager
@@ -88,8 +96,14 @@ def noisy(images: Images, options: DataOptions) -> Images:
     """All parts with Gaussian noise of standard deviation ``options.noise``, clipped to [0, 1].
 
     Raises:
-        UserError: the values were not scaled to [0, 1].
+        UserError: the values were not scaled to [0, 1], or the images are pairs.
     """
+    if images.are_pairs:
+        raise OptionError(
+            "data.noise",
+            "is noise of the images that are to be made, too",
+            hint="use data.noise=0, or add the noise to the inputs before they are saved",
+        )
     if options.scale == "none" and not 0 <= images.train.min() <= images.train.max() <= 1:
         raise UserError(
             "data.noise needs images in [0, 1], and data.scale=none leaves "

@@ -55,11 +55,7 @@ class Npy(ArrayOptions):
         Raises:
             UserError: no such file, a damaged file, pickled objects.
         """
-        path = file_at(self.path, "images.npy")
-        check_kind(path, "npy", "np.save")
-        with explained(path), path.open("rb") as file:
-            images = npz.array(file, path.stat().st_size, "the array", path)
-            return self.arranged(Pool(images=images))
+        return self.arranged(read_npy(file_at(self.path, "images.npy")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +120,18 @@ class Cifar10(_Downloaded):
     keras_name: ClassVar[str] = "cifar10"
 
 
-def read_npz(path: Path, key: str | None) -> Pool:
+def read_npy(path: Path) -> Pool:
+    """Images of an ``.npy`` file.
+
+    Raises:
+        UserError: a damaged file, pickled objects.
+    """
+    check_kind(path, "npy", "np.save")
+    with explained(path), path.open("rb") as file:
+        return Pool(images=npz.array(file, path.stat().st_size, "the array", path))
+
+
+def read_npz(path: Path, key: str | None, name: str = "data.key") -> Pool:
     """Images of one array of an ``.npz`` file; see `pool_of`.
 
     Raises:
@@ -132,7 +139,7 @@ def read_npz(path: Path, key: str | None) -> Pool:
     """
     check_kind(path, "npz", "np.savez")
     with explained(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        return pool_of(npz.Arrays(archive, path), key, path)
+        return pool_of(npz.Arrays(archive, path), key, path, name)
 
 
 # How the files begin; an .npz file is a zip file, which may be empty

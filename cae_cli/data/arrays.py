@@ -85,13 +85,14 @@ class Named(Protocol):
         """An array."""
 
 
-def pool_of(arrays: Named, key: str | None, where: object) -> Pool:
+def pool_of(arrays: Named, key: str | None, where: object, name: str = "data.key") -> Pool:
     """Images of one array of a file; with x_train also y_train, x_test and y_test where they exist.
 
     Args:
         arrays: the file.
         key: name of the array; None: x_train, or the only one that can hold images.
         where: the file, for messages.
+        name: the option that ``key`` is the value of.
 
     Raises:
         UserError: no such array, or None fits several.
@@ -100,19 +101,19 @@ def pool_of(arrays: Named, key: str | None, where: object) -> Pool:
     if key is None:
         key = "x_train"
         if key not in arrays.members:
-            key = _only(arrays, where)
+            key = _only(arrays, where, name)
             notes.append(f"images are the array {printable(key)[: npz.LONGEST_NAME]}")
     if key not in arrays.members:
         raise UserError(
-            f"data.key={printable(key)} is not in the file, which has {_contents(arrays)}",
+            f"{name}={printable(key)} is not in the file, which has {_contents(arrays)}",
             where=where,
-            hint=_use(nearest(key, _names(arrays)) or _likely(arrays)),
+            hint=_use(name, nearest(key, _names(arrays)) or _likely(arrays)),
         )
     if key != "x_train":
         return Pool(images=arrays.read(key), notes=tuple(notes))
     images, labels, test_images, test_labels = (
-        arrays.read(name) if name in arrays.members else None
-        for name in (key, "y_train", "x_test", "y_test")
+        arrays.read(array) if array in arrays.members else None
+        for array in (key, "y_train", "x_test", "y_test")
     )
     assert images is not None
     return Pool(
@@ -131,11 +132,12 @@ def integers(labels: Array | None, name: str, notes: list[str]) -> NDArray[np.in
     if labels.dtype.kind in "biu" and labels.ndim and labels.size == len(labels):
         return labels.reshape(-1).astype(np.int64)
     found = f"{printable(str(labels.dtype))[: npz.LONGEST_NAME]} {_short(labels.shape)}"
-    notes.append(f"{name} ignored: {found} are not integers (n,)")
+    pairs = "; data=pairs takes it as what is to be made of the images" * (labels.ndim in (3, 4))
+    notes.append(f"{name} ignored: {found} are not integers (n,){pairs}")
     return None
 
 
-def _only(arrays: Named, where: object) -> str:
+def _only(arrays: Named, where: object, name: str) -> str:
     if len(arrays.members) == 1:
         return next(iter(arrays.members))
     likely = _likely_names(arrays)
@@ -144,7 +146,7 @@ def _only(arrays: Named, where: object) -> str:
     raise UserError(
         f"the file has no array x_train, but {_contents(arrays)}",
         where=where,
-        hint=_use(_likely(arrays)),
+        hint=_use(name, _likely(arrays)),
     )
 
 
@@ -166,10 +168,10 @@ def _likely_names(arrays: Named) -> list[str]:
     return found
 
 
-def _use(name: str | None) -> str:
-    if name is None:
+def _use(name: str, key: str | None) -> str:
+    if key is None:
         return "save the images in it as one array of numbers"
-    return f"use {override_to_paste('data.key', name)}"
+    return f"use {override_to_paste(name, key)}"
 
 
 def _names(arrays: Named) -> list[str]:

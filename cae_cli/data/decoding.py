@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,18 @@ class Unreadable(Exception):
     """Why a file gives no image."""
 
 
+class Frame(NamedTuple):
+    """A frame of a file.
+
+    Attributes:
+        pixels: in the configured size and channels.
+        size: (h, w) before it was resized; a large JPEG is decoded at a half, quarter or eighth of it.
+    """
+
+    pixels: Pixels
+    size: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Decoder:
     """Decodes files with the same options.
@@ -76,7 +88,7 @@ class Decoder:
     frames: int | None
     room: Room
 
-    def read(self, content: IO[bytes]) -> tuple[list[Pixels], int]:
+    def read(self, content: IO[bytes]) -> tuple[list[Frame], int]:
         """The frames of a file, and how many frames it has beyond them.
 
         Raises:
@@ -97,7 +109,7 @@ class Decoder:
                 raise
         return self._tiff(content)
 
-    def _pillow(self, opened: Image.Image, content: IO[bytes]) -> tuple[list[Pixels], int]:
+    def _pillow(self, opened: Image.Image, content: IO[bytes]) -> tuple[list[Frame], int]:
         from PIL import ImageOps
 
         if self.side:
@@ -122,7 +134,7 @@ class Decoder:
                 )
         return frames, len(numbers) - len(chosen)
 
-    def _tiff(self, content: IO[bytes]) -> tuple[list[Pixels], int]:
+    def _tiff(self, content: IO[bytes]) -> tuple[list[Frame], int]:
         """Frames of the kinds of TIFF that Pillow does not know, such as floating-point colour."""
         import tifffile
 
@@ -131,7 +143,7 @@ class Decoder:
         with tifffile.TiffFile(content) as file:
             pages = [page for page in file.pages if not getattr(page, "is_reduced", False)]
             chosen = pages[: self.frames]
-            frames: list[Pixels] = []
+            frames: list[Frame] = []
             for page in cast("list[Any]", chosen):
                 _check_memory(page.size)
                 with self.room.taken(page.size):
@@ -141,15 +153,16 @@ class Decoder:
             raise Unreadable("no image")
         return frames, len(pages) - len(chosen)
 
-    def _shaped(self, image: Image.Image) -> Pixels:
+    def _shaped(self, image: Image.Image) -> Frame:
         """The pixels of an image in mode L or RGB, in the configured size and channels."""
         pixels = np.asarray(self._resized(image.convert("L") if self.channels == 1 else image))
-        return self._with_channels(pixels)
+        return Frame(self._with_channels(pixels), (image.height, image.width))
 
-    def _shaped_values(self, values: Pixels) -> Pixels:
+    def _shaped_values(self, values: Pixels) -> Frame:
         """The same for an array of any type."""
         from PIL import Image
 
+        size = values.shape[0], values.shape[1]
         if self.channels == 1 and values.ndim == 3:
             values = _rounded(values @ np.array(_LUMINANCE), values.dtype)
         if self.side:
@@ -159,7 +172,7 @@ class Decoder:
                 for i in range(bands.shape[2])
             ]
             values = _rounded(np.stack(resized, axis=2).squeeze(), values.dtype)
-        return self._with_channels(values)
+        return Frame(self._with_channels(values), size)
 
     def _with_channels(self, pixels: Pixels) -> Pixels:
         if self.channels is None and pixels.ndim == 3 and (pixels == pixels[..., :1]).all():

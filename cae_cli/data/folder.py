@@ -19,6 +19,7 @@ from cae_cli.data.decoding import (
     MOST_PIXELS_AT_ONCE,
     POINTER,
     Decoder,
+    Frame,
     Pixels,
     Room,
     reason,
@@ -40,9 +41,10 @@ MOST_LOGGED = 1000  # unreadable files
 
 
 @dataclass
-class _Reading:
+class Reading:
     """The result of reading the files, in order."""
 
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (h, w) of the frame of each image
     images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
     types: dict[np.dtype[Any], int] = field(default_factory=dict)  # of pixels: the first such file
@@ -55,19 +57,10 @@ class _Reading:
     small: list[str] = field(default_factory=list)
 
 
-@SOURCES.add("image_folder")
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(DataOptions):
-    """Your own image files, whole or cut into patches; names of sub-folders are labels or parts.
+class FileOptions(DataOptions):
+    """Options of the sources that read image files."""
 
-    Images are rotated as their EXIF data say. Transparent pixels become white. Animations and files of
-    several pages give their first frame. 16-bit and floating-point values are kept as they are.
-    """
-
-    path: str | None = option(
-        "folder of the image files, with its sub-folders; or a .zip or .tar of such a folder; or a "
-        ".parquet with a column of them; or one file, to be cut into patches or with several frames"
-    )
     image_size: int | None = option(
         "side in pixels: resize the shorter side to it, then crop the central square "
         "(or cut patches from the whole image); null: no resizing",
@@ -100,6 +93,21 @@ class ImageFolder(DataOptions):
             return f"data.patches={self.patches}"
         return f"data.image_size={self.image_size}" if self.image_size else None
 
+
+@SOURCES.add("image_folder")
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(FileOptions):
+    """Your own image files, whole or cut into patches; names of sub-folders are labels or parts.
+
+    Images are rotated as their EXIF data say. Transparent pixels become white. Animations and files of
+    several pages give their first frame. 16-bit and floating-point values are kept as they are.
+    """
+
+    path: str | None = option(
+        "folder of the image files, with its sub-folders; or a .zip or .tar of such a folder; or a "
+        ".parquet with a column of them; or one file, to be cut into patches or with several frames"
+    )
+
     def read(self) -> Pool:
         """Images (n, h, w) or (n, h, w, 3), one group for each file with several images.
 
@@ -118,6 +126,21 @@ class ImageFolder(DataOptions):
 
     def _read(self, size: tuple[int, int] | None) -> Pool:
         root = existing(self.path, "folder/with/images")
+        with place_of(root, self.follow_links) as place:
+            return self.read_place(place, root, size)[0]
+
+    def read_place(self, place: Place, root: Path, size: tuple[int, int] | None) -> tuple[Pool, Reading]:
+        """The images of a place, and from which of its files each was read.
+
+        Args:
+            place: its files are read in their order.
+            root: the folder or file, for messages.
+            size: (h, w) of the images that are wanted, others are left out and named; None: all must
+                have one size.
+
+        Raises:
+            UserError: as for `read`.
+        """
         if self.patches and self.image_size and self.patches > self.image_size:
             raise OptionError(
                 "data.patches",
@@ -125,9 +148,8 @@ class ImageFolder(DataOptions):
                 hint=f"use data.patches={self.image_size}, or a larger data.image_size",
             )
         decoder = self._decoder()
-        with place_of(root, self.follow_links) as place:
-            files, notes = place.files, [*place.notes]
-            reading = self._read_all(place, decoder, size or ())
+        files, notes = place.files, [*place.notes]
+        reading = self._read_all(place, decoder, size or ())
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
@@ -191,7 +213,7 @@ class ImageFolder(DataOptions):
             words, of_file = np.unique(found.labels, return_inverse=True)
             labels = of_file[of_image].astype(np.int64)
         several = self.patches or len(read) < len(reading.files)
-        return Pool(
+        pool = Pool(
             images=reading.images.array(),
             labels=labels,
             parts=parts,
@@ -200,19 +222,20 @@ class ImageFolder(DataOptions):
             names=_names(files, reading.files),
             label_names=None if words is None else tuple(map(str, words)),
         )
+        return pool, reading
 
-    def _read_all(self, place: Place, decoder: Decoder, size: tuple[int, ...]) -> _Reading:
+    def _read_all(self, place: Place, decoder: Decoder, size: tuple[int, ...]) -> Reading:
         from PIL import Image
 
         files = place.files
-        reading = _Reading(size=size)
+        reading = Reading(size=size)
         Image.init()  # not in several threads at once
         core = Image.core  # type: ignore[attr-defined]
         core.set_block_size(max(BLOCK, core.get_block_size()))
         threads = min(os.cpu_count() or 1, MOST_THREADS)
         at_once = 4 * threads if self.image_size else threads  # whole pictures may be large
 
-        def decoded(name: str) -> tuple[list[Pixels], int] | str:
+        def decoded(name: str) -> tuple[list[Frame], int] | str:
             try:
                 with place.open(name) as content:
                     return decoder.read(content)
@@ -229,20 +252,21 @@ class ImageFolder(DataOptions):
                     self._take(reading, i, frames, printable(files[i]))
         return reading
 
-    def _take(
-        self, reading: _Reading, i: int, decoded: tuple[list[Pixels], int] | str, name: str
-    ) -> None:
+    def _take(self, reading: Reading, i: int, decoded: tuple[list[Frame], int] | str, name: str) -> None:
         if isinstance(decoded, str):
             reading.unreadable.append(f"{name} ({decoded})")
             return
-        found, left = decoded
+        frames, left = decoded
         reading.more += left > 0
         reading.left += left
-        if self.patches:
-            found = [patch for frame in found for patch in _patches(frame, self.patches)]
+        found = [
+            (image, size)
+            for pixels, size in frames
+            for image in (_patches(pixels, self.patches) if self.patches else [pixels])
+        ]
         if not found:
             reading.small.append(name)
-        for image in found:
+        for image, size in found:
             reading.size = reading.size or image.shape[:2]
             if image.shape[:2] != reading.size:
                 reading.other.append((i, image.shape))
@@ -252,6 +276,7 @@ class ImageFolder(DataOptions):
                 reading.colour.add(i)
             reading.images.append(image)
             reading.files.append(i)
+            reading.sizes.append(size)
 
     def _decoder(self) -> Decoder:
         frames = {"first": 1, "all": None}.get(self.frames, 0)
@@ -326,7 +351,7 @@ def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:
             yield pixels[y : y + side, x : x + side]
 
 
-def _colour(reading: _Reading, total: int, files: list[str], channels: int | None) -> Iterator[str]:
+def _colour(reading: Reading, total: int, files: list[str], channels: int | None) -> Iterator[str]:
     """A note where a few files in colour make all images so."""
     if channels is None and 0 < 2 * len(reading.colour) < total:
         names = [printable(files[i]) for i in sorted(reading.colour)]

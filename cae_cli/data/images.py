@@ -49,6 +49,8 @@ class Pool:
         scale: what was done to the values; None: nothing yet.
         names: (n,) of the files that the images come from; None: they come from no files.
         label_names: what the labels 0, 1, … stand for, where the source has words for them.
+        inputs, test_inputs: what a network is given to make the images or the test images from, in the
+            same form; None: the images.
     """
 
     images: NDArray[np.generic]
@@ -62,6 +64,8 @@ class Pool:
     scale: Scale | None = None
     names: Sequence[str] | None = None
     label_names: tuple[str, ...] | None = None
+    inputs: NDArray[np.generic] | None = None
+    test_inputs: NDArray[np.generic] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ class Images:
         source: the data option's name.
         notes: sentences about what was done to the data.
         trained_on: the validation images were trained on too, because there are no others.
-        train_inputs, validation_inputs: (n, h, w, c) float32, what the network is given to make the
-            images from, such as the same with noise, which may leave [0, 1]; None: the images.
+        train_inputs, validation_inputs, test_inputs: (n, h, w, c) uint8 or float32, what the network is
+            given to make the images from, such as the same with noise, which may leave [0, 1]; None: the
+            images.
         evaluated: nobody knows what the network was trained on, so all images are measured: ``train``
             and ``validation`` are the same ones.
         scale: what was done to the values of the source; None: not known.
@@ -96,8 +101,9 @@ class Images:
     source: str = ""
     notes: tuple[str, ...] = ()
     trained_on: bool = False
-    train_inputs: NDArray[np.float32] | None = None
-    validation_inputs: NDArray[np.float32] | None = None
+    train_inputs: NDArray[np.generic] | None = None
+    validation_inputs: NDArray[np.generic] | None = None
+    test_inputs: NDArray[np.generic] | None = None
     evaluated: bool = False
     scale: Scale | None = None
     positions: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
@@ -123,9 +129,13 @@ class Images:
     @property
     def held_out_given(self) -> NDArray[np.generic]:
         """What the network is given to make the held-out images from."""
-        if self.test is not None or self.validation_inputs is None:
-            return self.held_out
-        return self.validation_inputs
+        inputs = self.validation_inputs if self.test is None else self.test_inputs
+        return self.held_out if inputs is None else inputs
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether the network is given something else than the images that it is to make."""
+        return self.train_inputs is not None
 
     @property
     def held_out_name(self) -> str:
@@ -147,7 +157,7 @@ class Images:
         digest = hashlib.sha256()
         for part in (
             *(self.train, self.validation, self.test),
-            *(self.train_inputs, self.validation_inputs),
+            *(self.train_inputs, self.validation_inputs, self.test_inputs),
         ):
             if part is None:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,18 @@ MASKS = {
     *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"),
     *("gt", "ground_truth", "groundtruth"),
 }
+# Folders of pairs side by side, for a network that makes the second of the first
+INPUTS = {
+    *("noisy", "noise", "input", "inputs", "lr", "lq", "low", "blur", "blurred", "blurry", "degraded"),
+    *("corrupted", "damaged", "masked", "small"),
+}
+TARGETS = {
+    *("clean", "target", "targets", "hr", "hq", "high", "sharp", "original", "originals", "gt"),
+    *("ground_truth", "groundtruth", "large"),
+}
+# Words that tell the two files of a pair apart in their names: a_noisy.png. Others say what they show.
+_ROLES = {*INPUTS, *TARGETS, *MASKS} - {"low", "high", "small", "large"}
+_ROLE = re.compile(rf"(^|[_. -])(?:{'|'.join(sorted(_ROLES))})(?=$|[_. -])", re.IGNORECASE)
 _SUFFIXES = ("mask", "masks", "label", "seg", "segmentation", "gt")
 
 
@@ -51,7 +64,7 @@ def layout(files: list[str], root: Path | None, *, split: bool) -> Layout:
     if parts is not None:
         inside = [path[1:] for path in inside]
         inside = [path[_shared(inside) :] for path in inside]
-    notes = _masks(files, inside, root)
+    notes = _side_by_side(files, inside, root)
     named = all(len(path) > 1 for path in inside) and len({path[0] for path in inside}) > 1
     return Layout([path[0] for path in inside] if named else None, parts, tuple(notes))
 
@@ -70,14 +83,27 @@ def _parts(inside: list[tuple[str, ...]]) -> list[int] | None:
     return found if {TRAIN} < set(found) and -1 not in found else None
 
 
-def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -> list[str]:
-    """Notes on files that look like masks of other files, by the names of folders or by their own."""
+def _side_by_side(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -> list[str]:
+    """Notes on files that look like pairs, or masks of other files, by their names or their folders'."""
     stems: dict[str, set[str]] = {}  # by folder
     for path in inside:
         stems.setdefault("/".join(path[:-1]), set()).add(PurePosixPath(path[-1]).stem)
-    notes = []
+    notes, paired = [], set()
+    for given, target in _pairs(stems):
+        paired |= {given, target}
+        how = "unpack the archive for that"
+        if root is not None:
+            i, k = (
+                next(i for i, p in enumerate(inside) if "/".join(p[:-1]) == f) for f in (given, target)
+            )
+            paths = (root / files[i]).parent, (root / files[k]).parent
+            how = " ".join(["data=pairs", *map(override_to_paste, ("data.path", "data.target"), paths)])
+        notes.append(
+            f"! {printable(given)}/ and {printable(target)}/ seem to be pairs, and both are read as "
+            f"images; is a network to make the second of the first? {how}"
+        )
     for folder, of_masks in stems.items():
-        if PurePosixPath(folder).name.lower() not in MASKS:
+        if PurePosixPath(folder).name.lower() not in MASKS or folder in paired:
             continue
         of_masks = {_without_suffix(stem) for stem in of_masks}
         for other, of_images in stems.items():
@@ -88,7 +114,10 @@ def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -
                     chosen = override_to_paste("data.path", (root / files[i]).parent)
                     only = f"{chosen} reads the images alone"
                 of = printable(other)
-                notes.append(f"{printable(folder)}/ seems to hold masks of the images in {of}/; {only}")
+                notes.append(
+                    f"! {printable(folder)}/ seems to hold masks of the images in {of}/, and both are "
+                    f"read; are they meant? {only}"
+                )
                 break
     beside = [
         file
@@ -102,6 +131,26 @@ def _masks(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -
             f"{printable(beside[0])}: move them to another folder to leave them out"
         )
     return notes
+
+
+def _pairs(stems: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Folders side by side that are called as inputs and targets are, with mostly the same files."""
+    return [
+        (given, target)
+        for given in stems
+        for target in stems
+        if PurePosixPath(given).name.lower() in INPUTS
+        and PurePosixPath(target).name.lower() in TARGETS
+        and PurePosixPath(given).parent == PurePosixPath(target).parent
+        and 2 * len({*map(without_role, stems[given])} & {*map(without_role, stems[target])})
+        >= len(stems[given])
+    ]
+
+
+def without_role(file: str) -> str:
+    """The name of a file without its extension and without the word that says which of a pair it is."""
+    path = PurePosixPath(file)
+    return str(path.with_name(_ROLE.sub(r"\1", path.stem).strip("_. -") or path.stem))
 
 
 def _without_suffix(stem: str) -> str:

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cae_cli.data import spool
 from cae_cli.data.images import Pool, Scale
-from cae_cli.errors import UserError, printable
+from cae_cli.errors import UserError, counted, printable
 
 Array = NDArray[Any]
 
 # Resizing and float16 leave values slightly outside their range, which are clipped silently.
 _SLACK = 1e-3
+# How far beyond [0, 1] the inputs of pairs may be to be measured in the unit of their targets: noise.
+_FAR = 2
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def check(pool: Pool, where: object = None, *, varied: bool = True) -> Pool:
         raise UserError(f"there are {len(images)} images and {len(pool.labels)} labels", where=where)
     if varied:
         _check_variation(images, where)
+    inputs = _checked_inputs(pool.inputs, images, "", where)
     if pool.test_images is None:
-        return replace(pool, images=images)
+        return replace(pool, images=images, inputs=inputs)
     test_images = _four_axes(pool.test_images, "the test images", where)
     if test_images.shape[1:] != images.shape[1:]:
         raise UserError(
@@ -58,7 +61,32 @@ def check(pool: Pool, where: object = None, *, varied: bool = True) -> Pool:
             f"there are {len(test_images)} test images and {len(pool.test_labels)} labels",
             where=where,
         )
-    return replace(pool, images=images, test_images=test_images)
+    test_inputs = _checked_inputs(pool.test_inputs, test_images, "test ", where)
+    return replace(pool, images=images, test_images=test_images, inputs=inputs, test_inputs=test_inputs)
+
+
+def _checked_inputs(inputs: Array | None, images: Array, part: str, where: object) -> Array | None:
+    """The inputs of pairs as (n, h, w, c), or UserError if they do not fit the images."""
+    if inputs is None:
+        return None
+    inputs = _four_axes(inputs, f"the {part}inputs", where)
+    if len(inputs) != len(images):
+        raise UserError(
+            f"there are {counted(len(inputs), f'{part}input')} and {counted(len(images), 'target')}",
+            where=where,
+            hint="save the two images of a pair at the same place of both arrays",
+        )
+    if inputs.shape != images.shape:
+        only_channels = inputs.shape[:3] == images.shape[:3]
+        raise UserError(
+            f"{part}inputs are {_shape(inputs)}, targets {_shape(images)}; both must have the same size "
+            "and channels",
+            where=where,
+            hint="save both in colour or in grey; for image files data.channels=3 or 1 does it"
+            if only_channels
+            else "enlarge the smaller ones before; for image files data.image_size=… resizes both",
+        )
+    return inputs
 
 
 def scale(pool: Pool, how: str, where: object = None) -> Pool:
@@ -81,6 +109,7 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     if pool.test_images is not None:
         _extremes(pool.test_images, "the test images", where)
     rule = _rule(pool, how, low, high, where)
+    pool = _scaled_inputs(pool, rule, how, where)
     known = Scale(rule.black, rule.white, pool.images.dtype.name, how != "none")
     pool = replace(pool, scale=known)
     notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
@@ -97,6 +126,40 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     if beyond:
         notes.append("the test part has values beyond those of the training part: clipped")
     return replace(pool, images=images, test_images=test_images, notes=tuple(notes))
+
+
+def _scaled_inputs(pool: Pool, rule: _Rule, how: str, where: object) -> Pool:
+    """The pool with scaled inputs, not clipped: noise leaves the range of the images.
+
+    They are measured in the unit of the images. Only where they have another type, or are far beyond
+    the images' range, such as photographs for masks of 0 and 1, a rule of their own is found.
+    """
+    inputs, test = pool.inputs, pool.test_inputs
+    if inputs is None:
+        return pool
+    low, high = _extremes(inputs, "the inputs", where)
+    if test is not None:
+        _extremes(test, "the test inputs", where)
+    if how != "none":
+        reach = [(value - rule.black) / (rule.white - rule.black) for value in (low, high)]
+        if inputs.dtype != pool.images.dtype or reach[0] < -_FAR or reach[1] > 1 + _FAR:
+            rule = _rule(Pool(inputs), how, low, high, where)
+    return replace(
+        pool,
+        inputs=_in_unit(rule, inputs),
+        test_inputs=None if test is None else _in_unit(rule, test),
+        notes=(*pool.notes, f"inputs {low:g} to {high:g} ({inputs.dtype}): {rule.reason}"),
+    )
+
+
+def _in_unit(rule: _Rule, inputs: Array) -> Array:
+    if inputs.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
+        return inputs
+    unit = spool.empty_like(inputs, np.float32)
+    for start in range(0, len(inputs), 256):
+        part = np.subtract(inputs[start : start + 256], rule.black, dtype=np.float64)
+        unit[start : start + 256] = part / (rule.white - rule.black)
+    return unit
 
 
 def pool_alike(pool: Pool, known: Scale | None, where: object = None) -> Pool:

@@ -71,22 +71,22 @@ class DataOptions:
         return None
 
     def signature(self) -> str:
-        """A digest of the names, sizes and times of the files at ``path``; no file is opened.
+        """A digest of the names, sizes and times of the files that the options name; none is opened.
 
         Empty if the source reads no files of the user.
         """
-        path = getattr(self, "path", None)
-        if not path:
+        paths = [path for key in ("path", "target") if (path := getattr(self, key, None))]
+        if not paths:
             return ""
         digest = hashlib.sha256()
-        root = typed(path)
-        for file in [root] if root.is_file() else _files_below(root):
-            try:
-                info = file.stat()
-            except OSError:
-                continue
-            entry = f"{file.relative_to(root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
-            digest.update(entry.encode(errors="surrogateescape"))
+        for root in map(typed, paths):
+            for file in [root] if root.is_file() else _files_below(root):
+                try:
+                    info = file.stat()
+                except OSError:
+                    continue
+                entry = f"{file.relative_to(root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
+                digest.update(entry.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def rng(self, purpose: str) -> np.random.Generator:
@@ -172,27 +172,26 @@ def _first_child(folder: Path, suffix: str) -> Path | None:
         return None
 
 
-def existing(path: str | None, example: str) -> Path:
+def existing(path: str | None, example: str, name: str = "data.path") -> Path:
     """The file or folder that ``data.path`` names.
 
     Args:
         path: the option's value; ``~`` is the home folder.
         example: what such a path looks like, for the hint.
+        name: the option, where it is another one.
 
     Raises:
         UserError: no value, or nothing there.
     """
     if path is None or not path.strip():
-        raise OptionError(
-            "data.path", "has no value", hint=f"use {override_to_paste('data.path', example)}"
-        )
+        raise OptionError(name, "has no value", hint=f"use {override_to_paste(name, example)}")
     try:
         found = Path(path).expanduser()
         if found.exists():
             return found
     except (OSError, ValueError, RuntimeError) as error:  # no permission, too long, ~nobody
-        raise UserError(f"data.path cannot be used: {error}", where=path) from error
-    raise UserError("data.path does not exist", where=found, hint=_where_instead(found))
+        raise UserError(f"{name} cannot be used: {error}", where=path) from error
+    raise UserError(f"{name} does not exist", where=found, hint=_where_instead(found))
 
 
 def _where_instead(missing: Path) -> str:

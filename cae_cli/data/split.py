@@ -62,10 +62,14 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
             if options.train is None or options.train > 1
             else "data.train must be at least 2",
         )
-    test_images, test_labels = pool.images, pool.labels
+    test_images, test_labels, test_inputs = pool.images, pool.labels, pool.inputs
     if pool.test_images is not None:
-        test_images, test_labels = pool.test_images, pool.test_labels
+        test_images, test_labels, test_inputs = pool.test_images, pool.test_labels, pool.test_inputs
         test = _test_part(len(test_images), options, notes)
+
+    def of(inputs: NDArray[np.generic] | None, part: Indices | None) -> NDArray[np.generic] | None:
+        return None if inputs is None or part is None else chosen(inputs, part)
+
     return Images(
         train=chosen(pool.images, train),
         validation=chosen(pool.images, validation),
@@ -79,6 +83,9 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         positions={"train": train, "validation": validation, **({} if test is None else {"test": test})},
         names=pool.names,
         label_names=pool.label_names,
+        train_inputs=of(pool.inputs, train),
+        validation_inputs=of(pool.inputs, validation),
+        test_inputs=of(test_inputs, test),
     )
 
 

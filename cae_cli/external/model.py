@@ -177,7 +177,8 @@ def _measure(
     if options.span == RANGES[0]:
         _check_range(probe, images, screen)
     with screen.doing("measuring …"):
-        write_run(folder, images, probe.record(), config, network=network)
+        paired = {"paired": True} if images.are_pairs else {}
+        write_run(folder, images, probe.record(), config, network=network, **paired)
 
 
 def all_measured(images: Images) -> Images:
@@ -189,10 +190,12 @@ def all_measured(images: Images) -> Images:
     """
     if images.evaluated:
         return images
-    measured, labels = images.test, images.test_labels
+    measured, labels, given = images.test, images.test_labels, images.test_inputs
     if measured is None:
         rest = max(0, MOST_MEASURED - len(images.validation))
         measured = np.concatenate([images.validation, images.train[:rest]])
+        if images.train_inputs is not None and images.validation_inputs is not None:
+            given = np.concatenate([images.validation_inputs, images.train_inputs[:rest]])
         if images.train_labels is not None and images.validation_labels is not None:
             labels = np.concatenate([images.validation_labels, images.train_labels[:rest]])
     return Images(
@@ -203,6 +206,8 @@ def all_measured(images: Images) -> Images:
         notes=images.notes,
         evaluated=True,
         scale=images.scale,
+        train_inputs=given,
+        validation_inputs=given,
     )
 
 
@@ -360,8 +365,8 @@ def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:
     others than it was trained on.
     """
     count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
-    x = as_float(images.held_out[:count])
-    reached = [_explained(probe, low + (high - low) * x) for low, high in RANGES]
+    given, x = (as_float(part[:count]) for part in (images.held_out_given, images.held_out))
+    reached = [_explained(probe, *(low + (high - low) * a for a in (given, x))) for low, high in RANGES]
     best = int(np.argmax(reached))
     if reached[best] > max(reached[0], 0.0) + BETTER:
         low, high = RANGES[best]
@@ -371,8 +376,8 @@ def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:
         )
 
 
-def _explained(probe: Probe, x: Array) -> float:
-    error = np.square(probe.reconstruct(x) - x)
+def _explained(probe: Probe, given: Array, x: Array) -> float:
+    error = np.square(probe.reconstruct(given) - x)
     explained = explained_variance(error, np.square(x - x.mean(axis=0)))
     return explained if np.isfinite(explained) else -np.inf
 

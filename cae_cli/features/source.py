@@ -102,7 +102,7 @@ def own_images(network: Network, options: DataOptions, splits: Sequence[str] = P
         )
     found = []
     for split in splits:
-        part = getattr(images, split)
+        part = getattr(images, f"{split}_inputs" if images.are_pairs else split)
         if part is None:
             continue
         labels = getattr(images, f"{split}_labels")

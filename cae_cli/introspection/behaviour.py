@@ -200,7 +200,13 @@ class Behaviour:
             dims = self.network.latent_values
             for first in (0, 1):
                 fitted, measured = train[1 - first :: 2], images[first::2]
-                errors[0, first::2] = linear_mse(fitted, (measured,), self.network.latent_grid)[0]
+                errors[0, first::2] = linear_mse(
+                    fitted,
+                    (measured,),
+                    self.network.latent_grid,
+                    given=train_given[1 - first :: 2],
+                    given_measured=(given[first::2],),
+                )[0]
                 errors[1, first::2] = projection_mse(fitted, (measured,), dims)[0]
             unknown = np.full(len(train), np.nan, np.float32)
             return {

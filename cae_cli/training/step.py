@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Images, images_at_a_time, images_that_fit
+from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder
 from cae_cli.introspection.training_mode import Penalties
 from cae_cli.metrics.quality import MSE_FLOOR
@@ -87,16 +87,18 @@ class CompiledSteps:
         self.forward = forward(self.model)
         self.parts = parts if may_be_cut(self.model) else 1
         self.images = images
-        self.chunk = int(np.clip(CHUNK_BYTES // (images.train[:1].nbytes * self.batch_size), 1, CHUNK))
+        pixels, self.training_pixels = _source(images.train_inputs, images.train)
+        checked, self.validation_pixels = _source(images.validation_inputs, images.validation)
+        self.chunk = int(np.clip(CHUNK_BYTES // (pixels.nbytes * self.batch_size), 1, CHUNK))
         self.window = fitting_window(min(images.shape[:2]))
         self.run_steps = self._compiled(
             self._run_steps,
-            tf.TensorSpec((None, None, *images.shape), images.train.dtype),
+            tf.TensorSpec((None, None, *pixels.shape[1:]), pixels.dtype),
             tf.TensorSpec((None,), tf.float32),
             tf.TensorSpec((), tf.int32),
         )
         self.run_validation = self._compiled(
-            self._run_validation, tf.TensorSpec((None, *images.shape), images.validation.dtype)
+            self._run_validation, tf.TensorSpec((None, *checked.shape[1:]), checked.dtype)
         )
 
     def _compiled(self, function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
@@ -138,7 +140,7 @@ class CompiledSteps:
         sums, count = np.zeros(self.width), 0  # weighted by the images of each step
         for indices, start in self._pieces(order, first):
             step = first + start
-            pixels = self.images.train[indices]
+            pixels = self.training_pixels(indices)
             if step < EARLY:
                 batch = self._batches(pixels[0], step)
                 if self.recorder.wants_batch(step):
@@ -210,12 +212,11 @@ class CompiledSteps:
 
     def validate(self) -> dict[str, float]:
         """Loss (without penalties), MSE, PSNR and SSIM of the validation images."""
-        images = self.images.validation
-        count = len(images)
+        count = len(self.images.validation)
         batch = self.at_a_time
         sums = np.zeros(4)
         for start in range(0, count, batch):
-            part = images[start : start + batch]
+            part = self.validation_pixels(slice(start, start + batch))
             sums += self.run_validation(part).numpy().astype(np.float64) * len(part)
         loss, mse, psnr, ssim = sums / count
         return {
@@ -228,7 +229,10 @@ class CompiledSteps:
     def _run_steps(
         self, parts: int, pixels: Tensor, rates: Tensor, first: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Steps over (steps, batch, h, w, c) pixels; ends early at a step that is not finite."""
+        """Steps over (steps, batch, h, w, c) pixels; ends early at a step that is not finite.
+
+        Pairs have 2c channels: those of the inputs, then those of the targets.
+        """
         import tensorflow as tf
 
         count = tf.shape(pixels)[0]
@@ -255,7 +259,7 @@ class CompiledSteps:
             inputs = list(map(self.augmentation.transformed, inputs, cut(draws, parts)))
             if self.augmentation.target == "same":
                 targets = inputs
-        return inputs, targets
+        return (inputs, targets) if not self.images.are_pairs else _halves(inputs, targets)
 
     def _step(self, parts: int, pixels: Tensor, rate: Tensor, number: Tensor) -> Tensor:
         """One training step; returns the `WATCHED` values and the norm of each kernel's gradient.
@@ -302,8 +306,10 @@ class CompiledSteps:
 
     def _run_validation(self, parts: int, pixels: Tensor) -> Tensor:
         """Means over a batch: loss, MSE, PSNR, SSIM."""
-        targets = cut(_as_float(pixels), parts)
-        return _mean_over(self._metrics, targets, self.forward(targets, training=False))
+        inputs = targets = cut(_as_float(pixels), parts)
+        if self.images.are_pairs:
+            inputs, targets = _halves(inputs, targets)
+        return _mean_over(self._metrics, targets, self.forward(inputs, training=False))
 
     def _metrics(self, targets: Tensor, outputs: Tensor) -> Tensor:
         """Loss, MSE, PSNR and SSIM, means over images."""
@@ -320,6 +326,30 @@ class CompiledSteps:
                 1 - similarity(targets, outputs),
             ]
         )
+
+
+def _source(
+    inputs: NDArray[np.generic] | None, images: NDArray[np.generic]
+) -> tuple[NDArray[np.generic], Callable[[Any], NDArray[np.generic]]]:
+    """The first image as a step gets it, and a function from indices to such pixels.
+
+    The two images of a pair are one image with twice the channels, so that all that is done to images
+    is done to both alike.
+    """
+
+    def pixels(indices: Any) -> NDArray[np.generic]:
+        both = [part[indices] for part in (inputs, images) if part is not None]
+        if len({part.dtype for part in both}) > 1:
+            both = [as_float(part) for part in both]
+        return np.concatenate(both, axis=-1) if len(both) > 1 else both[0]
+
+    return pixels(slice(1)), pixels
+
+
+def _halves(inputs: list[Tensor], targets: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The first half of the channels of ``inputs``, and the second half of those of ``targets``."""
+    c = inputs[0].shape[-1] // 2
+    return [x[..., :c] for x in inputs], [x[..., c:] for x in targets]
 
 
 def _mean_over(

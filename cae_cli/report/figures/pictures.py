@@ -106,10 +106,10 @@ def reconstructions(run: RunData) -> Image.Image:
     return grid(
         f"Best, median and worst reconstructions of {len(run.arrays['mse']):,} held-out images",
         rows,
-        ["input", "output", "difference"],
+        [_target(run), "output", "difference"],
         [f"{name}\n{value:.1f} dB" for name, value in zip(names, decibels, strict=True)],
         cell=1.0,
-        scale=(colours, "output - input"),
+        scale=(colours, f"output - {_target(run)}"),
     )
 
 
@@ -170,8 +170,13 @@ def filters_by_epoch(run: RunData) -> Image.Image:
         cell=0.6,
         caption=f"left: filters of {layer}{of_what}, most used first; right: reconstructions",
         scale=(colours, "weight"),
-        beside=(len(kernels), len(order) + 1, "input"),
+        beside=(len(kernels), len(order) + 1, _target(run)),
     )
+
+
+def _target(run: RunData) -> str:
+    """What the images are called that the network is to make: the inputs, unless it gets others."""
+    return "target" if run.has("example_inputs") else "input"
 
 
 def after_epoch(snapshot: Arrays) -> Image.Image:
