@@ -59,6 +59,28 @@ def test_a_gain_must_exceed_what_seeds_differ_by():
     assert proven((-math.inf, math.nan), trial("a", 0.89, 0.88)) == ["a"]
 
 
+def test_what_mends_is_reported_before_what_helps_and_nothing_with_one_seed():
+    mends, helps = trial("ReLU", 0.74, 0.72), trial("ELU", 0.5, 0.49)
+    alone, nothing = trial("rate", 0.6), trial("bce", 0.06, 0.05)
+    others = [trial(name, 0.06, 0.05) for name in "abc"]
+    found = trials((0.05, 0.05), nothing, helps, mends, alone, *others, given=0.05, linear=0.8)
+    assert [t.name for t in found.helping] == ["ReLU", "ELU"] and found.best is mends
+    assert trials((0.05, 0.05), nothing, alone, given=0.05).helping == ()
+    most = trials((0.05, 0.05), helps, helps, nothing, given=0.05, linear=0.8)
+    assert most.helping == ()  # nearly everything helps
+
+
+def test_a_gain_counts_beside_the_error_that_is_left():
+    wider, alike = trial("wider", 0.97, 0.972), trial("rate", 0.954, 0.955)
+    found = trials((0.95, 0.951), alike, wider, alike, given=0.949, linear=0.9)
+    assert [t.name for t in found.helping] == ["wider"] and not found.proven
+    assert found.verdict() == (
+        "no change is needed, but wider helps: it explains 0.97 of the variance instead of 0.95, "
+        "59% of the error is left"
+    )
+    assert "+ new wider" in as_text([section(found)])
+
+
 def test_one_seed_a_trial_that_was_ended_and_a_majority_prove_nothing():
     alone = trials(FAILED, trial("a", 0.74))
     assert not alone.proven and "no time for a second seed" in alone.verdict()

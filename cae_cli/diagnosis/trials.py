@@ -21,6 +21,7 @@ from cae_cli.errors import counted
 
 HALF = 0.5  # of what the training lacks
 LEAST_GAIN = 0.05  # of explained variance; kept fixes gain as much
+LEAST_SHARE = 0.2  # of the error that is left, where that is less than `LEAST_GAIN`
 WORST = -1.0  # explained variance below which trainings are equally bad
 FEWEST_SEEDS = 2  # for a spread
 SEVERAL = 3  # changes from which a majority means something
@@ -150,8 +151,8 @@ class Trials:
 
     @property
     def spread(self) -> float:
-        """By how much seeds differ: the unchanged training's, `LEAST_GAIN` at least."""
-        return max(self.unchanged.spread, LEAST_GAIN)
+        """By how much seeds differ: the unchanged training's, and what is worth a change at least."""
+        return max(self.unchanged.spread, min(LEAST_GAIN, LEAST_SHARE * (1 - self.reached)))
 
     def gain(self, trial: Trial) -> float:
         """Explained variance beyond the unchanged training with the same seeds, mean over seeds."""
@@ -191,6 +192,22 @@ class Trials:
         return tuple(sorted(found, key=lambda t: (best - t.mean > self.spread, not t.codes, -t.mean)))
 
     @property
+    def helping(self) -> tuple[Trial, ...]:
+        """The edits that are reported as helping: the proven ones, then others with the best first.
+
+        None where the majority of all changes helps, random ones too.
+        """
+        every = [*self.edits, *self.controls]
+        if self.undecided or (len(every) >= SEVERAL and sum(map(self.helps, every)) > len(every) / 2):
+            return self.proven
+        found = [
+            t
+            for t in self.edits
+            if len(t.explained) >= FEWEST_SEEDS and self.helps(t) and t not in self.proven
+        ]
+        return (*self.proven, *sorted(found, key=lambda trial: -trial.mean))
+
+    @property
     def alike(self) -> tuple[Trial, ...]:
         """Proven edits that are as good as the best one: trials do not tell them apart."""
         best = max((trial.mean for trial in self.proven), default=0.0)
@@ -198,8 +215,8 @@ class Trials:
 
     @property
     def best(self) -> Trial | None:
-        """What to show: the best proven edit, else the edit with the most explained variance."""
-        ordered = self.proven or sorted(self.edits, key=lambda trial: (trial.cut, -trial.mean))
+        """What to show: the first edit that helps, else the edit with the most explained variance."""
+        ordered = self.helping or sorted(self.edits, key=lambda trial: (trial.cut, -trial.mean))
         return ordered[0] if ordered else None
 
     @property
@@ -226,6 +243,10 @@ class Trials:
             best = self.best
             assert best is not None
             beyond = f"the best, {best.name}, explains {_shares(self, best)}"
+            if self.helping:
+                needed = "" if self.fails else "no change is needed, but "
+                left = f"{(1 - best.mean) / (1 - self.reached):.0%} of the error"
+                return f"{needed}{best.name} helps: it explains {_shares(self, best)}, {left} is left"
             if not self.fails:
                 return f"no change is needed: {beyond}"
             if any(len(t.explained) < FEWEST_SEEDS and self.mends(t) for t in self.edits):

@@ -34,6 +34,8 @@ from cae_cli.introspection.layers import (
 MOST_LINES = 4  # of code, one for each layer
 WEAKER = 0.1  # factor of a penalty or a dropout rate that is made weaker
 LONGER = 3.0  # factor of the steps
+USUAL_BATCH = 32  # images, as Keras has it
+LARGEST_USUAL = 64  # images of a batch that are not thought unusual
 MOMENTUM = 0.9  # of batch normalisation that is put in: its averages follow in a few dozen steps
 
 
@@ -78,7 +80,7 @@ Make = Callable[[Training], Change | None]
 
 
 def edit(name: str, sentence: str) -> Callable[[Make], Make]:
-    """Decorator that enters an edit; those that helped most often come first."""
+    """Decorator that enters an edit. First come those that undo what is unusual in a training."""
 
     def enter(make: Make) -> Make:
         CATALOGUE[name] = Edit(name, sentence, make)
@@ -271,16 +273,46 @@ def _in_reach(training: Training) -> Change | None:
     return Change(edited, "model.fit(x, …)", f"{to}\nmodel.fit(x, …)")
 
 
-@edit("linear output", "an output that cannot saturate")
-def _linear_output(training: Training) -> Change | None:
-    return _output_as(training, "linear")
-
-
-@edit("cross-entropy", "a loss whose gradient survives a saturated sigmoid")
-def _cross_entropy(training: Training) -> Change | None:
-    if not training.is_within_0_1 or _output(training)[1] != "sigmoid":
+@edit("smaller batches", "the usual batches, in as many epochs")
+def _smaller_batches(training: Training) -> Change | None:
+    size = min(training.batch_size, len(training.x))
+    if size <= LARGEST_USUAL:
         return None
-    return with_loss(training, "binary_crossentropy")
+    longer = training.longer * size / USUAL_BATCH
+    edited = training.edited(batch_size=USUAL_BATCH, longer=longer)
+    return Change(edited, f"batch_size={training.batch_size}", f"batch_size={USUAL_BATCH}")
+
+
+@edit("no dropout", "no dropout and no noise in the model")
+def _no_dropout(training: Training) -> Change | None:
+    return with_layers(training, left_out=lambda layer: is_a(layer, NOISES))
+
+
+@edit("no penalties", "no penalties on weights and activations")
+def _no_penalties(training: Training) -> Change | None:
+    return _penalised(training, 0.0)
+
+
+@edit("float32", "layers that compute in float32")
+def _float32(training: Training) -> Change | None:
+    def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
+        return None if layer.dtype_policy.name == "float32" else {"dtype": "float32"}
+
+    return with_layers(training, config)
+
+
+@edit("shuffled batches", "another order of the images in each epoch")
+def _shuffled(training: Training) -> Change | None:
+    if training.shuffle:
+        return None
+    return Change(training.edited(shuffle=True), "shuffle=False", "shuffle=True")
+
+
+@edit("all layers trained", "no frozen layers")
+def _trained(training: Training) -> Change | None:
+    return with_layers(
+        training, lambda layer, own: None if own.get("trainable", True) else {"trainable": True}
+    )
 
 
 @edit("Adam at 0.001", "the usual optimizer at its usual rate")
@@ -297,44 +329,6 @@ def _adam(training: Training) -> Change | None:
     return with_optimizer(training, adam())
 
 
-@edit("no dropout", "no dropout and no noise in the model")
-def _no_dropout(training: Training) -> Change | None:
-    return with_layers(training, left_out=lambda layer: is_a(layer, NOISES))
-
-
-@edit("no penalties", "no penalties on weights and activations")
-def _no_penalties(training: Training) -> Change | None:
-    return _penalised(training, 0.0)
-
-
-@edit("ReLU", "hidden layers with ReLU")
-def _relu(training: Training) -> Change | None:
-    return _hidden_as(training, "relu")
-
-
-@edit("ELU", "hidden layers with a gradient below zero")
-def _elu(training: Training) -> Change | None:
-    return _hidden_as(training, "elu")
-
-
-@edit("float32", "layers that compute in float32")
-def _float32(training: Training) -> Change | None:
-    def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
-        return None if layer.dtype_policy.name == "float32" else {"dtype": "float32"}
-
-    return with_layers(training, config)
-
-
-@edit("rate / 10", "a tenth of the learning rate")
-def _slower(training: Training) -> Change | None:
-    return _with_rate(training, 0.1)
-
-
-@edit("rate x 10", "ten times the learning rate")
-def _faster(training: Training) -> Change | None:
-    return _with_rate(training, 10.0)
-
-
 @edit("default initializers", "initial weights as Keras draws them by default")
 def _default_initializers(training: Training) -> Change | None:
     def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
@@ -348,6 +342,44 @@ def _default_initializers(training: Training) -> Change | None:
         }
 
     return with_layers(training, config)
+
+
+@edit("linear output", "an output that cannot saturate")
+def _linear_output(training: Training) -> Change | None:
+    return _output_as(training, "linear")
+
+
+@edit("cross-entropy", "a loss whose gradient survives a saturated sigmoid")
+def _cross_entropy(training: Training) -> Change | None:
+    if not training.is_within_0_1 or _output(training)[1] != "sigmoid":
+        return None
+    return with_loss(training, "binary_crossentropy")
+
+
+@edit("ReLU", "hidden layers with ReLU")
+def _relu(training: Training) -> Change | None:
+    return _hidden_as(training, "relu")
+
+
+@edit("ELU", "hidden layers with a gradient below zero")
+def _elu(training: Training) -> Change | None:
+    return _hidden_as(training, "elu")
+
+
+@edit("more steps", "three times the steps")
+def _longer(training: Training) -> Change | None:
+    edited = training.edited(longer=training.longer * LONGER)
+    return Change(edited, "epochs=…", f"epochs=…  # {LONGER:g} times as many")
+
+
+@edit("rate / 10", "a tenth of the learning rate")
+def _slower(training: Training) -> Change | None:
+    return _with_rate(training, 0.1)
+
+
+@edit("rate x 10", "ten times the learning rate")
+def _faster(training: Training) -> Change | None:
+    return _with_rate(training, 10.0)
 
 
 @edit("batch normalisation", "batch normalisation before the hidden activations")
@@ -378,20 +410,6 @@ def _batch_normalisation(training: Training) -> Change | None:
     code = [f"keras.layers.BatchNormalization(momentum={MOMENTUM})  # after each hidden convolution"]
     code += [f'keras.layers.Activation("{name}")' for name in names]
     return with_layers(training, config, after=after, added="\n".join(code))
-
-
-@edit("shuffled batches", "another order of the images in each epoch")
-def _shuffled(training: Training) -> Change | None:
-    if training.shuffle:
-        return None
-    return Change(training.edited(shuffle=True), "shuffle=False", "shuffle=True")
-
-
-@edit("all layers trained", "no frozen layers")
-def _trained(training: Training) -> Change | None:
-    return with_layers(
-        training, lambda layer, own: None if own.get("trainable", True) else {"trainable": True}
-    )
 
 
 @edit("no skips", "zeros in place of what skip connections bring past the latent code")
@@ -462,6 +480,20 @@ def _leaky_relu(training: Training) -> Change | None:
     return _hidden_as(training, "leaky_relu")
 
 
+@edit("wider layers", "twice the filters of the hidden layers, but not of the latent code")
+def _wider_layers(training: Training) -> Change | None:
+    tail, _ = _output(training)
+    code = _makes_code(training)
+
+    def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
+        hidden = is_kernel_layer(layer) and layer not in tail and layer is not code
+        return (
+            {"filters": 2 * own["filters"]} if hidden and isinstance(own.get("filters"), int) else None
+        )
+
+    return with_layers(training, config)
+
+
 @edit("wider code", "twice the channels of the latent code")
 def _wider_code(training: Training) -> Change | None:
     return _code_times(training, 2.0)
@@ -486,12 +518,6 @@ def _larger_kernels(training: Training) -> Change | None:
 @edit("narrower code", "half the channels of the latent code")
 def _narrower_code(training: Training) -> Change | None:
     return _code_times(training, 0.5)
-
-
-@edit("more steps", "three times the steps")
-def _longer(training: Training) -> Change | None:
-    edited = training.edited(longer=training.longer * LONGER)
-    return Change(edited, "epochs=…", f"epochs=…  # {LONGER:g} times as many")
 
 
 # -- what they share -----------------------------------------------------------------------------------
@@ -625,17 +651,19 @@ def with_loss(training: Training, loss: str) -> Change | None:
     return Change(training.edited(loss=loss), _loss_code(training.loss), _loss_code(loss))
 
 
-def _code_times(training: Training, factor: float) -> Change | None:
-    """More or fewer channels of the layer that makes the latent code."""
+def _makes_code(training: Training) -> Layer | None:
+    """The layer whose kernel makes the latent code; None if it is not known."""
     name = training.facts.get("latent_layer")
     names = [layer.name for layer in training.layers]
     if name not in names:
         return None
-    upto = training.layers[: names.index(name) + 1]
-    makers = [layer for layer in upto if is_kernel_layer(layer)]
-    if not makers:
-        return None
-    maker = makers[-1]
+    makers = [x for x in training.layers[: names.index(name) + 1] if is_kernel_layer(x)]
+    return makers[-1] if makers else None
+
+
+def _code_times(training: Training, factor: float) -> Change | None:
+    """More or fewer channels of the layer that makes the latent code."""
+    maker = _makes_code(training)
 
     def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
         key = "filters" if "filters" in own else "units"

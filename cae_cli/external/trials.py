@@ -12,7 +12,7 @@ import numpy as np
 
 from cae_cli.diagnosis import Finding
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
-from cae_cli.diagnosis.trials import LEAST_GAIN, Trial, Trials, bounded
+from cae_cli.diagnosis.trials import Trial, Trials, bounded
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.external import random_edits
 from cae_cli.external.edits import CATALOGUE, Change
@@ -65,8 +65,8 @@ def tried(
     First comes the training itself, then the edits that findings propose, then the rest of the
     catalogue. One random change follows the first edit, further ones the last, as many as edits. All
     start from the same weights and get the same batches, as far as the edit allows. What seems to mend
-    the training is repeated with a second seed at once, and so is the training itself; time is kept for
-    that. Ctrl-C ends the trials and keeps what was measured.
+    the training or to help it is repeated with a second seed at once, and so is the training itself;
+    time is kept for that. Ctrl-C ends the trials and keeps what was measured.
 
     Args:
         training: to be edited.
@@ -185,15 +185,16 @@ class _Session:
         return CATALOGUE[name].change(self.training)
 
     def _confirm(self, attempt: _Attempt) -> None:
-        """A second seed for what seems to mend the training."""
-        if self.trials().gain(attempt.trial) > LEAST_GAIN and len(self.unchanged.explained) == 1:
+        """A second seed for what seems to mend the training, or to help it."""
+        before = self.trials()
+        if before.gain(attempt.trial) > before.spread and len(self.unchanged.explained) == 1:
             if not self._is_time():
                 return
             self._train(self.unchanged, 1)
         now = self.trials()
         confirmed = sum(len(a.explained) > 1 for a in self.edits)
         better = all(attempt.trial.mean > a.trial.mean for a in self.edits if len(a.explained) > 1)
-        if now.mends(attempt.trial) and (confirmed < MOST_CONFIRMED or better) and self._is_time():
+        if now.helps(attempt.trial) and (confirmed < MOST_CONFIRMED or better) and self._is_time():
             self._train(attempt, 1)
 
     def _control(self, changes: Iterator[tuple[str, Change]]) -> bool:

@@ -25,7 +25,7 @@ def section(trials: Trials, *, verbose: bool = False) -> Section:
         some = ", ".join(trials.untried[: None if verbose else MOST_ROWS])
         more = "" if verbose or len(trials.untried) <= MOST_ROWS else ", …"
         parts.append(f"not tried ({trials.ended or 'no time'}): {some}{more}")
-    for trial in trials.proven if verbose else trials.alike[:1]:
+    for trial in trials.helping if verbose else (trials.alike or trials.helping)[:1]:
         parts += _code(trial)
     return Section(title, parts)
 
@@ -71,7 +71,7 @@ def _result(trials: Trials, trial: Trial) -> str:
     if trials.mends(trial):
         return "mends it with one seed" if len(trial.explained) == 1 else "mends it"
     if trials.helps(trial):
-        return "helps"
+        return "helps" if len(trial.explained) > 1 else "helps with one seed"
     return "ended early, worse" if trial.cut else "within the spread" if trials.gain(trial) >= 0 else ""
 
 

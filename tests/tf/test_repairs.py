@@ -219,14 +219,6 @@ def trial(name, *explained, **values):
     return Trial(name, "", (), explained, **values)
 
 
-def test_what_mends_is_reported_before_what_helps_and_what_helps_before_the_best_guess():
-    unchanged = trial("unchanged", 0.05, 0.05)
-    helps, mends, nothing = trial("ELU", 0.9), trial("ReLU", 0.8, 0.8), trial("bce", 0.06)
-    shown = Trials(unchanged, (nothing, helps, mends, nothing), (), linear=0.7, given=0.05)
-    assert [one.name for one in repairs.helping(shown)] == ["ReLU", "ELU"]
-    assert repairs.helping(replace(shown, edits=(nothing,))) == []
-
-
 def test_as_many_random_changes_are_tried_as_edits_and_none_twice(monkeypatch):
     given = alternatives.as_external(small())
     drawn = list(islice(random_edits.changes(given, 3), 5))

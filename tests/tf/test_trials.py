@@ -66,7 +66,7 @@ def faulty() -> Training:
     x = L.Concatenate()([x, skip])
     model = keras.Model(image, L.Activation("sigmoid")(L.Conv2D(1, 3, padding="same")(x)))
     model.compile(keras.optimizers.SGD(5.0, momentum=0.9), "mae")
-    return of_model(model, 2 * BLOBS, BLOBS[::-1], shuffle=False)
+    return of_model(model, 2 * BLOBS, BLOBS[::-1], shuffle=False, batch_size=90)
 
 
 def healthy() -> Training:
@@ -79,7 +79,7 @@ EXCEPT = {"sigmoid output", "absolute error"}  # the faulty training has both
 ALWAYS = {
     "linear output", "ELU", "LeakyReLU", "batch normalisation", "rate / 10", "rate x 10", "more steps",
     "he_normal initializers", "clipped gradients", "squared error", "absolute error", "wider code",
-    "narrower code",
+    "narrower code", "wider layers",
 }  # fmt: skip
 
 
@@ -118,6 +118,11 @@ def test_edits_do_what_they_say():
     assert scaled.x.max() <= 1 and scaled.targets.max() == pytest.approx(
         scaled.held_out_y.max(), abs=0.5
     )
+    # As many epochs: the smaller the batches, the more steps.
+    smaller = edited("smaller batches").training
+    assert smaller.longer * smaller.batch_size == training.longer * training.batch_size
+    width = [x.filters for x in edited("wider layers").training.layers if hasattr(x, "filters")]
+    assert width == [16, 4, 16, 1]  # not those of the latent code and of the output
     assert edited("linear output").after == 'keras.layers.Activation("linear")'
     assert "leaky_relu" not in str([x.get_config() for x in edited("ELU").training.layers])
     # Without skips, another image in front of them changes nothing behind the latent code.

@@ -268,7 +268,7 @@ def _tried(subject: Subject, budget: int, data: Path, out: Path) -> Tried:
         ).trials
     except UserError as error:  # it cannot be trained again
         return replace(tried, verdict=error.what, seconds=_since(began))
-    reported = helping(trials)
+    reported = trials.helping
     edit = reported[0] if reported else trials.best
     random = list(_random(given, trials))
     best = max(random, key=lambda one: (not one[1].cut, one[1].mean), default=None)
@@ -304,12 +304,6 @@ def _explained(error: float, own: training.Training, given: external.Training) -
     span = float(own.y_test.max() - own.y_test.min())
     mean = given.clean[0].mean(axis=0, dtype=np.float64)
     return explained_variance(np.array([error * span**2]), np.square(given.clean[1] - mean))
-
-
-def helping(trials: Trials) -> list[Trial]:
-    """The edits that the report says help, the best first; what mends the training comes first."""
-    helps = [trial for trial in trials.edits if trials.helps(trial) and trial not in trials.proven]
-    return [*trials.proven, *sorted(helps, key=lambda trial: -trial.mean)]
 
 
 def _random(given: external.Training, trials: Trials) -> Iterator[tuple[Choice, Trial]]:
