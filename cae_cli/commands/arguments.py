@@ -143,6 +143,8 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         raise UserError(
             "--experimental-rerun loads a pickle file, which can run any code", where="command line"
         )
+    if trusted and not flags.help:
+        flags.overrides = _with_images(flags.overrides)
     flags.overrides = [for_hydra(override, sweep=flags.multirun) for override in flags.overrides]
     for override in flags.overrides:
         if key_of(override) == "hydra.mode":
@@ -154,6 +156,20 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
     if trusted and getattr(flags, "rules", None) is not None:
         load_rules(flags.rules)
     return flags
+
+
+def _with_images(words: list[str]) -> list[str]:
+    """The words with a file in place of ``data=python``, whose code runs here."""
+    if "data=python" not in words:
+        return words
+    from cae_cli.data import hook
+    from cae_cli.report import terminal
+
+    screen = terminal.Screen()
+    with screen.doing("running data.path …"):
+        found = hook.replaced(words)
+    screen.say(f"  {' '.join(found[:2])}: what data.path gave")
+    return found
 
 
 def _parsed(parser: argparse.ArgumentParser, command: str, arguments: list[str]) -> argparse.Namespace:

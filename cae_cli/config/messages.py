@@ -115,6 +115,8 @@ def _missing(file: str, overrides: Sequence[str], sources: Sources) -> UserError
     hint = "it may be a plugin that is not installed"
     if extra := EXTRAS.get(file.strip("/")):
         hint = f"it is a plugin that is not installed: pip install 'cae-cli[{extra}]'"
+    elif (group, name) == ("data", "python"):
+        hint = "it runs Python code, and so is for the command line only, where you type it"
     elif not group.startswith("hydra/"):
         hint = did_you_mean(name, sources.options(group), f"the options of {group} are")
     return UserError(
