@@ -106,6 +106,7 @@ FACTS = {
     "receptive_field": [10, 9],
     "depth": 5,
     "narrowest": 8,
+    "skipping": ["conv"],
     "closed": [],
 }
 
@@ -114,6 +115,7 @@ def test_a_network_is_read_from_facts_and_what_is_more_is_left_out():
     assert network(FACTS) == Network(
         image_shape=(28, 20, 1), latent_shape=(7, 5, 8), output_activation="sigmoid",
         hidden_activation=None, normalised=True, skips=False, receptive_field=10.0, depth=5, narrowest=8,
+        skipping=("conv",),
     )  # fmt: skip
     assert network({**FACTS, "receptive_field": None}).receptive_field is None
 

@@ -64,6 +64,7 @@ CONSEQUENCES = {
     "CAE603": f"{UNREACHED} CAE605",  # too narrow
     "CAE604": "CAE503",  # too shallow
     "CAE605": f"{UNREACHED} CAE202 CAE208 CAE602",  # too deep
+    "CAE606": f"{LIMITED} CAE305",  # pixels unread
 }
 
 # Causes that make a network poor whatever its size.

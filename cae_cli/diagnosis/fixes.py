@@ -84,6 +84,13 @@ RELU = Fix(
     'activation="relu"  # in the hidden layers',
 )
 WEAKER_DROPOUT = Fix((), "noise that the image outweighs", SAFE, "Dropout(0.05)", edit="weaker dropout")
+KERNEL_AS_STRIDE = Fix(
+    (),
+    "every pixel is read",
+    SAFE,
+    'padding="same"  # and kernel_size at least as large as strides',
+    edit="kernels as large as strides",
+)
 WIDER_WEIGHTS = Fix(
     (),
     "updates that are not rounded away",

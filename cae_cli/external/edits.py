@@ -515,6 +515,17 @@ def _larger_kernels(training: Training) -> Change | None:
     return with_layers(training, config)
 
 
+@edit("kernels as large as strides", "kernels that are as large as their strides")
+def _kernels_as_strides(training: Training) -> Change | None:
+    def config(layer: Layer, own: dict[str, Any]) -> Mapping[str, Any] | None:
+        if not is_convolution(layer) or own["padding"] != "same" or max(own["dilation_rate"]) > 1:
+            return None
+        sizes = tuple(map(max, own["kernel_size"], own["strides"]))
+        return {"kernel_size": sizes} if sizes != tuple(own["kernel_size"]) else None
+
+    return with_layers(training, config)
+
+
 @edit("narrower code", "half the channels of the latent code")
 def _narrower_code(training: Training) -> Change | None:
     return _code_times(training, 0.5)

@@ -28,6 +28,7 @@ from cae_cli.introspection.layers import (
     size_of,
     weights_of,
 )
+from cae_cli.introspection.reach import Reach, reach_of
 from cae_cli.introspection.receptive_field import Window, field_of, windows_of
 
 
@@ -226,9 +227,19 @@ class Autoencoder:
         return any(is_a(step.operation, DROPOUTS) for step in self._tail)
 
     @property
-    def drops(self) -> bool:
-        """Whether there is dropout of any kind."""
-        return any(is_a(step.operation, DROPOUTS) for step in self._graph.steps)
+    def dropouts(self) -> list[Layer]:
+        """Dropout of any kind."""
+        return [step.operation for step in self._graph.steps if is_a(step.operation, DROPOUTS)]
+
+    @property
+    def hidden_dropouts(self) -> list[Layer]:
+        """Those behind a layer with a kernel: others mask the image, which a denoiser is to restore."""
+        return [
+            step.operation
+            for step in self._graph.steps
+            if is_a(step.operation, DROPOUTS)
+            and any(is_kernel_layer(s.operation) for s in self._graph.before(step.outputs[0]))
+        ]
 
     @cached_property
     def receptive_field(self) -> tuple[int, int] | None:
@@ -237,6 +248,11 @@ class Autoencoder:
         Statistics of normalisations do not count. None: a layer of the encoder is not known.
         """
         return field_of(self._graph, self._image, self.latent)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """Pixels that nothing reads, and pixels of the output that the image cannot change."""
+        return reach_of(self._graph)
 
     def windows(self) -> dict[str, tuple[Window, Window] | None]:
         """What a value of each convolution's map sees of the image; None: a layer is not known."""
@@ -276,12 +292,13 @@ class Autoencoder:
             "activations": self.activations,
             "half_precision": self.half_precision,
             "normalised": self.normalised,
-            "drops": self.drops,
+            "drops": bool(self.dropouts),
             "drops_output": self.drops_output,
             "skips": self.skips,
             "receptive_field": None if field is None else list(field),
             "depth": self.depth,
             "narrowest": self.narrowest,
+            "skipping": list(self.reach.skipping),
             "closed": self.closed,
         }
 

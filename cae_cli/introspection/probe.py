@@ -33,6 +33,8 @@ convolution:
 ``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
 ``latent/<attribute>``          () attributes of `metrics.latent.LatentUse`
 ``dropout_noise``               () share of the output's variance that dropout draws, NaN without any
+``hidden_dropout_noise``        () the same of dropout behind a layer with a kernel
+``reach/<attribute>``           () attributes of `metrics.reach.ReachStatistics`
 ``view/<array>``                what filters respond to, see `introspection.views`; in views.npz
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
@@ -49,6 +51,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +76,7 @@ from cae_cli.metrics.labels import probe_accuracy
 from cae_cli.metrics.latent import informative
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
+from cae_cli.metrics.reach import reach_statistics
 
 Array = NDArray[np.float32]
 
@@ -166,6 +170,7 @@ class Probe:
             **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
             **self._labels(),
             **self._dropout_noise(),
+            **self._reach(),
             **self._behaviour().record(),
             **self._views(
                 {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
@@ -277,21 +282,51 @@ class Probe:
         """Variance of the output over draws of dropout, over that and its variance over images.
 
         0 to 1, NaN without dropout. From two passes of a few images in training mode: half the mean
-        squared difference of two draws is their variance, and half of that is left in their mean.
+        squared difference of two draws is their variance, and half of that is left in their mean. What
+        a sampled code or noise draws passes with dropout off as well, and is no part of it.
+        """
+        network, few = self.autoencoder, self.images.held_out_given[: min(MODE_IMAGES, self.fitting)]
+        dropouts, hidden = network.dropouts, network.hidden_dropouts
+        names = ("dropout_noise", "hidden_dropout_noise")
+        if not dropouts or len(few) < 2:
+            return {name: np.array(math.nan) for name in names}
+        images = as_float(few)
+        least = SEEN_VARIANCE * float(images.var(axis=0).mean())
+        drawn, told = self._drawn(images, without=[])
+        others, _ = self._drawn(images, without=dropouts)
+        inner = drawn
+        if len(hidden) < len(dropouts):
+            inner = others + drawn - self._drawn(images, without=hidden)[0]
+
+        def share(value: float) -> float:
+            own = max(value - others, 0.0)
+            return own / (own + told) if own > least else 0.0
+
+        return {name: np.array(share(value)) for name, value in zip(names, (drawn, inner), strict=True)}
+
+    def _drawn(self, images: Array, without: Sequence[Any]) -> tuple[float, float]:
+        """Variance of the output over draws of random layers, and over images, mean over pixels.
+
+        In training mode, with some layers off.
         """
         import tensorflow as tf
 
         model = self.autoencoder.model
-        few = as_float(self.images.held_out_given[: min(MODE_IMAGES, self.fitting)])
-        if not self.autoencoder.drops or len(few) < 2:
-            return {"dropout_noise": np.array(math.nan)}
-        with unchanged(model):
+        with unchanged(model), quiet(model, without):
             forward = tf.function(lambda x: model(x, training=True), autograph=False)
-            first, second = (np.asarray(forward(few), np.float64) for _ in range(2))
+            first, second = (np.asarray(forward(images), np.float64) for _ in range(2))
         drawn = float(np.square(first - second).mean()) / 2
         told = float(((first + second) / 2).var(axis=0, ddof=1).mean()) - drawn / 2
-        least = SEEN_VARIANCE * float(few.var(axis=0).mean())
-        return {"dropout_noise": np.array(drawn / (drawn + max(told, 0.0)) if drawn > least else 0.0)}
+        return drawn, max(told, 0.0)
+
+    def _reach(self) -> dict[str, NDArray[Any]]:
+        """What the network does not read of the images, and cannot draw."""
+        reach = self.autoencoder.reach
+        given, images = (
+            as_float(part[:MODE_IMAGES]) for part in (self.images.held_out_given, self.images.held_out)
+        )
+        found = reach_statistics(reach.unread, reach.unreached, given, images, is_exact=reach.is_exact)
+        return {f"reach/{name}": np.array(value) for name, value in asdict(found).items()}
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""

@@ -14,6 +14,7 @@ from cae_cli.introspection.layers import (
     NORMS,
     POOL_ALL,
     POOLS,
+    Layer,
     Tensor,
     activation_of,
     is_a,
@@ -66,6 +67,41 @@ class Window:
         return max(0, max(sizes, default=0))
 
 
+@dataclass(frozen=True)
+class Taps:
+    """Along one axis: value i of the smaller grid touches stride * i - before + apart * t of the larger.
+
+    For t below ``count``. The larger grid is the input of a convolution or a pooling, and the output of
+    a transposed convolution.
+    """
+
+    count: int
+    stride: int
+    apart: int
+    before: int
+
+
+def taps_of(operation: Layer, axis: int, x: Tensor, y: Tensor) -> Taps | None:
+    """Which values a layer that slides a window connects; None for other layers.
+
+    Args:
+        operation: the layer.
+        axis: 0 for rows, 1 for columns.
+        x: its input, (n, h, w, c).
+        y: its output.
+    """
+    if is_convolution(operation):
+        count, apart = operation.kernel_size[axis], operation.dilation_rate[axis]
+    elif is_a(operation, POOLS):
+        count, apart = operation.pool_size[axis], 1
+    else:
+        return None
+    small, large = (y, x) if not is_a(operation, {"Conv2DTranspose"}) else (x, y)
+    stride, length = operation.strides[axis], (count - 1) * apart + 1
+    missing = max((small.shape[1 + axis] - 1) * stride + length - large.shape[1 + axis], 0)
+    return Taps(count, stride, apart, missing // 2 if operation.padding == "same" else 0)
+
+
 def field_of(graph: Graph, image: Tensor, latent: Tensor) -> tuple[int, int] | None:
     """(h, w) of the largest receptive field in pixels; None: a layer is not known."""
     field = windows_of(graph, image)[id(latent)]
@@ -100,19 +136,10 @@ def _see(step: Step, axis: int, views: list[Window]) -> Window | None:
     if is_a(operation, POOL_ALL | DENSE):
         return view.all()
     size = int(y.shape[1 + axis]) if grid else 0
-    if grid and is_a(operation, {"Conv2DTranspose"}):
-        k, s = operation.kernel_size[axis], operation.strides[axis]
-        k = (k - 1) * operation.dilation_rate[axis] + 1
-        cut = max(k - s, 0) // 2 if operation.padding == "same" else 0
-        return view.wider((k - 1 - cut) / s, cut / s, view.jump / s, size)
-    if grid and (is_convolution(operation) or is_a(operation, POOLS)):
-        if is_a(operation, POOLS):
-            k = operation.pool_size[axis]
-        else:
-            k = (operation.kernel_size[axis] - 1) * operation.dilation_rate[axis] + 1
-        s = operation.strides[axis]
-        missing = max((size - 1) * s + k - int(x.shape[1 + axis]), 0)
-        before = missing // 2 if operation.padding == "same" else 0
+    if grid and (taps := taps_of(operation, axis, x, y)) is not None:
+        k, s, before = (taps.count - 1) * taps.apart + 1, taps.stride, taps.before
+        if is_a(operation, {"Conv2DTranspose"}):
+            return view.wider((k - 1 - before) / s, before / s, view.jump / s, size)
         return view.wider(before, k - 1 - before, view.jump * s, size)
     if grid and is_a(operation, {"ZeroPadding2D", "Cropping2D"}):
         sign = 1 if is_a(operation, {"ZeroPadding2D"}) else -1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.introspection.keras_internals import layers_inside, seeded, takes_training
-from cae_cli.introspection.layers import Model, Tensor, from_keras
+from cae_cli.introspection.layers import Layer, Model, Tensor, from_keras
 
 Array = NDArray[np.float32]
 
@@ -32,11 +32,16 @@ def unchanged(model: Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet(model: Model) -> Iterator[None]:
-    """In the block dropout and added noise do nothing, in training mode too."""
+def quiet(model: Model, only: Collection[Layer] | None = None) -> Iterator[None]:
+    """In the block dropout and added noise do nothing, in training mode too.
+
+    Args:
+        model: of which.
+        only: these of its layers; None: all.
+    """
     rates = [
         (layer, name, getattr(layer, name))
-        for layer in model.layers
+        for layer in (model.layers if only is None else only)
         for name in ("rate", "stddev")
         if isinstance(getattr(layer, name, None), float)
     ]

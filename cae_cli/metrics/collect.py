@@ -21,6 +21,7 @@ from cae_cli.metrics.network import Network, network
 from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation, perturbation
 from cae_cli.metrics.quality import Quality, quality
+from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.score import Score, score
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.metrics.spikes import LossSpike, loss_spike
@@ -87,6 +88,8 @@ class Metrics:
             was not trained.
         dropout_noise: share of the variance of the output that dropout draws in training mode, 0 to 1;
             NaN without dropout.
+        hidden_dropout_noise: the same of dropout that does not mask the image itself.
+        reach: pixels that nothing reads, and pixels that the image cannot change.
         trained_on: the images that were measured were trained on, because there are no others.
         evaluated: what the network was trained on is not known, and all images were measured.
         paired: the user said that inputs and targets differ, and gave both.
@@ -108,6 +111,8 @@ class Metrics:
     frozen: float | None
     score: Score
     dropout_noise: float = math.nan
+    hidden_dropout_noise: float = math.nan
+    reach: ReachStatistics = field(default_factory=ReachStatistics)
     trained_on: bool = False
     evaluated: bool = False
     paired: bool = False
@@ -174,6 +179,8 @@ def measure(
             inactive=max((layer.maps.inactive_share for layer in layers), default=0.0),
         ),
         dropout_noise=float(arrays.get("dropout_noise", math.nan)),
+        hidden_dropout_noise=float(arrays.get("hidden_dropout_noise", math.nan)),
+        reach=_numbers(ReachStatistics, _group("reach/", arrays)),
         trained_on=training.get("held_out") == "training",
         evaluated=training.get("held_out") == "evaluation",
         paired=training.get("paired") is True,

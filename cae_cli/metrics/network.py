@@ -25,6 +25,7 @@ class Network:
         narrowest: fewest filters of a hidden convolution, None if there is none.
         half_precision: type of the trained weights that have 16 bits, None if there are none.
         drops_output: there is dropout behind the last layer with a kernel.
+        skipping: names of the layers whose stride is larger than their window.
         span: the range of the images that the network was made for.
     """
 
@@ -39,6 +40,7 @@ class Network:
     narrowest: int | None
     half_precision: str | None = None
     drops_output: bool = False
+    skipping: tuple[str, ...] = ()
     span: tuple[float, float] = (0.0, 1.0)
 
     @property
@@ -73,7 +75,7 @@ class Network:
 def network(facts: Mapping[str, Any]) -> Network:
     """From plain facts, as training.json holds them; other keys are ignored."""
     values = {field.name: facts[field.name] for field in fields(Network) if field.name in facts}
-    for name in ("image_shape", "latent_shape", *(["span"] if "span" in facts else [])):
+    for name in {"image_shape", "latent_shape", "span", "skipping"} & values.keys():
         values[name] = tuple(values[name])
     field_sides = values["receptive_field"]  # (h, w)
     values["receptive_field"] = None if field_sides is None else float(max(field_sides))

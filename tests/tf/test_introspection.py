@@ -236,6 +236,7 @@ def test_the_facts_of_the_reference_network():
         "receptive_field": [10, 10],
         "depth": 5,
         "narrowest": 8,
+        "skipping": [],
         "closed": [],
     }
 

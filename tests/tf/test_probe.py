@@ -226,6 +226,31 @@ def test_looking_in_training_mode_leaves_the_averages_as_they_were():
     assert not np.allclose(slow, arrays["mse"], rtol=1e-2)
 
 
+def identity(name):
+    return keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name=name)
+
+
+def test_what_dropout_draws_is_told_from_noise_and_from_a_mask_on_the_image():
+    layers = keras.layers
+    network = keras.Sequential([
+        keras.Input(IMAGES.shape), layers.Dropout(0.2), identity("code"), layers.Dropout(0.5),
+        identity("last"), layers.GaussianNoise(0.3),
+    ])  # fmt: skip
+    arrays = Probe(introspect(network), UNLABELLED)._dropout_noise()
+    images = as_float(HELD_OUT)
+    square, told = np.square(images).mean(), images.var(axis=0, ddof=1).mean()
+    for name, drawn in (
+        ("dropout_noise", square * (1 / 0.4 - 1)),  # variance of two masks that keep 0.8 and 0.5
+        ("hidden_dropout_noise", square * (1 / 0.4 - 1 / 0.8)),
+    ):
+        assert arrays[name] == pytest.approx(drawn / (drawn + told), abs=0.03)
+    assert [layer.rate for layer in network.layers[::2][:2]] == [0.2, 0.5]
+
+
+def test_without_dropout_nothing_is_drawn_by_it(reference):
+    assert np.isnan(reference[2]["dropout_noise"])
+
+
 def test_a_network_that_explains_nothing_has_no_filter_that_helps():
     # Before training the output is grey: worse than the mean of dark images.
     dark = replace(UNLABELLED, train=TRAIN // 10, validation=HELD_OUT // 10)

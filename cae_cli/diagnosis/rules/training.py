@@ -305,41 +305,55 @@ class HalfPrecision(Rule):
 class DropoutTooStrong(Rule):
     """What dropout draws outweighs what is left of the image, so the mean image is the safest output.
 
-    Behind the last layer it sets pixels of the output to zero, which no network can make up for.
+    Behind the last layer it sets pixels of the output to zero, which no network can make up for. Where
+    the result is not poor, the network keeps its output near the mean image to draw less, and dropout
+    that masks the image itself does not count: a denoiser is trained like that.
     """
 
     code = "CAE214"
     problem = "dropout is too strong"
     severity = Severity.ERROR
     measured = (
-        "share of the variance of the output that dropout draws, in training mode after training, where "
-        "the result is poor or there is dropout behind the last layer"
+        "share of the variance of the output that dropout draws, in training mode after training; 0.05 "
+        "more is allowed before step 768; a warning where the result is not poor and there is no "
+        "dropout behind the last layer"
     )
-    threshold = 0.15
+    threshold = 0.1
     source = (
-        "After 250 steps, dropout of 0.1 and 0.2 behind each layer has 0.06 to 0.1 and explains 0.81 to "
-        "0.84 of Fashion-MNIST; 0.5 has 0.18 to 0.44, and behind the last layer 0.92."
+        "After 1,024 steps, dropout of 0.1, 0.2, 0.3 and 0.5 behind each layer has 0.036, 0.064, 0.089 "
+        "and 0.13 on Fashion-MNIST, and errors of 1.05, 1.4, 2.1 and 2.7 times that without; on MNIST "
+        "0.078, 0.12, 0.17 and 0.27 with 1.2, 1.6, 2.1 and 3.7 times. In scripts of others, 0.02 to "
+        "0.04 has 1.0 to 1.14 times, 0.17 has 2.7. After 250 steps 0.1 and 0.2 have 0.06 to 0.1 and "
+        "cost little."
     )
+    early = 0.05  # more where the network had no time to quieten what is drawn
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        share, behind = case.metrics.dropout_noise, case.network.drops_output
-        if math.isnan(share):
+        metrics, behind = case.metrics, case.network.drops_output
+        if math.isnan(metrics.dropout_noise):
             return None
         if case.too_early:
             return self.skipped(case.too_early)
-        if share <= self.threshold or not (case.poor or behind):
+        is_error = case.poor or behind
+        share = metrics.dropout_noise if is_error else metrics.hidden_dropout_noise
+        if math.isnan(share):
+            return self.skipped("what hidden dropout draws was not measured")
+        more = self.early if case.fewer_steps_than(STEPS_FOR_SKILL) else 0.0
+        most, healthy = self.threshold + more, (0.0, 0.08 + more)
+        if share <= most:
             return None
         fewer = fixes.without(case, ["dropout"], "nothing is dropped")
         where = ", also behind the last layer" if behind else ""
-        return self.finding(
+        finding = self.finding(
             f"in training mode {share:.0%} of the variance of the output is what dropout draws{where}",
-            Evidence("drawn by dropout", share, self.threshold, (0, 0.1), "of the output's variance"),
+            Evidence("drawn by dropout", share, most, healthy, "of the output's variance"),
             fixes=(
                 replace(fewer, keras="Dropout(0)  # in all such layers, or none of them"),
                 fixes.WEAKER_DROPOUT,
             ),
             advice="" if case.script else "drop less",
         )
+        return finding if is_error else replace(finding, severity=Severity.WARNING)
 
 
 @RULES.add
