@@ -14,6 +14,7 @@ from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
 from cae_cli.metrics.latent import LatentUse
 from cae_cli.metrics.perturbation import perturbation
+from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.model.build import build
 from cae_cli.training import backend
@@ -80,6 +81,7 @@ def listed(network, table=probe.__doc__):
         ],
         "spectrum/<attribute>": [field.name for field in fields(Spectrum)],
         "latent/<attribute>": [field.name for field in fields(LatentUse)],
+        "reach/<attribute>": [field.name for field in fields(ReachStatistics)],
     }
     found = set()
     for name in names:
