@@ -120,7 +120,7 @@ def check_target(kind: str, path: Path) -> None:
             if form.suffix
             else "a SavedModel is a folder, whose name has no suffix",
             where=path,
-            hint=to_paste("--out", path.with_suffix(form.suffix)),
+            hint=to_paste("--out", (path if path.name else Path("network")).with_suffix(form.suffix)),
         )
     if path.is_dir() or (path.exists() and not form.suffix):
         raise UserError(

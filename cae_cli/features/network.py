@@ -223,9 +223,7 @@ def open_network(
             return _of_run(subject)
     model = introspection.load(subject, custom, unsafe=unsafe)
     autoencoder = introspection.introspect(model, latent=latent, shape=shape)
-    need = introspection.footprint(autoencoder).needed
-    what = f"one image in {printable(subject.name)}"
-    memory.check(need, what, subject, "use a machine with more memory")
+    need = _tried(autoencoder, subject)
     batch = images_at_a_time(autoencoder.shape, images_that_fit(need, memory.free()))
     return Network(introspection.in_unit_range(autoencoder, span), subject.name, batch)
 
@@ -246,6 +244,7 @@ def _of_run(run: Run) -> Network:
             raise
     latent = trained["network"]["latent_layer"] if trained else None
     autoencoder = introspection.introspect(model, latent=latent)
+    _tried(autoencoder, path.shown)
     fitting = images_that_fit(autoencoder.bytes_per_image)  # as when it was measured
     return Network(
         autoencoder,
@@ -255,6 +254,20 @@ def _of_run(run: Run) -> Network:
         _warning(entry),
         run,
     )
+
+
+def _tried(autoencoder: Autoencoder, where: Path) -> int:
+    """The bytes that one image needs in a network.
+
+    Raises:
+        UserError: they are more than the free memory, or the network cannot compute an image.
+    """
+    need = introspection.footprint(autoencoder).needed
+    what = f"one image in {printable(where.name)}"
+    memory.check(need, what, where, "use a machine with more memory")
+    with introspection.computing(where):
+        autoencoder.model(np.zeros((1, *autoencoder.shape), np.float32), training=False)
+    return need
 
 
 def _scale(recorded: Any) -> Scale | None:

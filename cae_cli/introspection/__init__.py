@@ -7,6 +7,7 @@ where an encoder and a decoder use the same layer name.
 """
 
 from cae_cli.introspection.autoencoder import Autoencoder
+from cae_cli.introspection.computing import computing
 from cae_cli.introspection.files import check_size, compile_config, load
 from cae_cli.introspection.footprint import footprint
 from cae_cli.introspection.introspect import introspect
@@ -16,6 +17,7 @@ __all__ = [
     "Autoencoder",
     "check_size",
     "compile_config",
+    "computing",
     "footprint",
     "in_unit_range",
     "introspect",

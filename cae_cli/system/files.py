@@ -103,13 +103,13 @@ def writing(path: Path | GuardedPath) -> Iterator[None]:
 
 
 def refused(error: OSError) -> UserError | None:
-    """The error for a disk, permissions or limits that end a command; None if it is another one."""
-    if error.errno not in CANNOT_WRITE:
+    """The error for a path, a disk, permissions or limits that end a command; None if it is another."""
+    if error.errno not in CANNOT_WRITE | {errno.ENOENT, errno.EEXIST, errno.ELOOP}:
         return None
     return UserError(
         f"the operating system refuses it: {(error.strerror or str(error)).lower()}",
         where=error.filename,
-        hint="check the disk, the permissions and the limits of the process",
+        hint="check the path, the disk, the permissions and the limits of the process",
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import shutil
 import sys
 
@@ -26,6 +27,7 @@ from cae_cli.introspection.behaviour import squares
 from cae_cli.runs.folder import Run
 from tests.conftest import called
 from tests.tf.conftest import DIGITS
+from tests.tf.test_hostile_models import bomb, unusual
 
 pytestmark = pytest.mark.tf
 
@@ -311,6 +313,49 @@ def test_a_network_of_holes_larger_than_memory_is_not_copied(folder, tmp_path, m
     monkeypatch.setattr(shutil, "copyfileobj", lambda *files: pytest.fail("it is copied"))
     done = called(tmp_path, "encode", "run", "--out", "codes.npz")
     assert done.code == 2 and "the model would need 8.8 TB of memory" in done.err
+
+
+def test_a_network_of_a_run_that_needs_all_memory_is_refused(folder, tmp_path):
+    changed(folder, tmp_path, "training.json", lambda t: t["network"].update(latent_layer="code"))
+    for name in ("best", "last"):
+        bomb("upsampling", tmp_path / f"run/checkpoints/{name}.keras")
+    done = called(tmp_path, "encode", "run", "--out", "codes.npz")
+    assert done.code == 2 and "would need 1.1 TB of memory" in done.err
+
+
+@pytest.mark.parametrize(
+    "words", [("export", "odd.keras", "--format", "keras"), ("encode", "odd.keras", "--out", "c.npz")]
+)
+def test_a_network_that_cannot_compute_an_image_is_one_line(tmp_path, words):
+    unusual("integers").save(tmp_path / "odd.keras")
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8), np.uint8))
+    done = called(tmp_path, *words, "data=npy", "data.path=x.npy")
+    assert done.code == 2 and done.err.count("error: the model cannot compute an image: ") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.keras", "x.npy"]
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("no/where", "no such file or directory"),
+        ("file/made", "file exists"),
+        ("a" * 300, "file name too long"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_one_line(folder, tmp_path, monkeypatch, out, said):
+    (tmp_path / "file").write_text("")
+    if out == "no/where":  # as in /proc
+        monkeypatch.setattr(os, "mkdir", lambda path, *_, **__: os.open(f"{path}/no", os.O_RDONLY))
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8), np.uint8))
+    done = called(tmp_path, "reconstruct", str(folder), "data=npy", "data.path=x.npy", "--out", out)
+    assert done.code == 2 and f"error: the operating system refuses it: {said}" in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "x.npy"}
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_a_file_without_a_name_is_one_line(folder, tmp_path, out):
+    done = called(tmp_path, "export", str(folder), "--format", "keras", "--out", out)
+    assert done.code == 2 and "hint: --out network.keras" in done.err
 
 
 def test_a_verdict_that_is_no_text_is_escaped_on_the_screen_and_in_a_table(folder, tmp_path):

@@ -28,6 +28,11 @@ READING = [
     ["diagnose", RUN],
     ["resume", RUN],
 ]
+USING = [
+    ["encode", RUN, "--out", "codes.npz"],
+    ["reconstruct", RUN, "--out", "made"],
+    ["export", RUN, "--format", "keras"],
+]
 DRAWING = ["report", RUN]
 REMOVING = ["runs", "rm", RUN, "--yes"]
 TRAINING = ["resume", RUN, "training.epochs=6"]
@@ -87,6 +92,15 @@ def test_a_training_does_not_write_through_a_link(here, name):
     assert done.code == 2 and f"{name} is a link" in done.err
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "sparse file"])
+@pytest.mark.parametrize("name", ["checkpoints/best.keras", "run.json", "training.json"])
+def test_a_network_is_not_used_through_anything_but_its_files(here, kind, name):
+    plant(kind, here / RUN / name, here / "outside")
+    for words in USING:
+        [done] = check(here, [words], here / "outside")
+        assert done.code == 2 and Path(name).name in done.err
+
+
 def test_a_log_with_a_second_name_is_continued_in_a_copy(here):
     plant("hard link", here / RUN / "train.log", here / "outside")
     [done] = check(here, [TRAINING], here / "outside")
@@ -130,7 +144,7 @@ def test_anything_at_any_name(tmp_path, smoke, kind):
         here = fresh(tmp_path / "here", smoke)
         plant(kind, here / RUN / name, here / "outside")
         writing = [DRAWING, TRAINING, FROZEN][number % 3]
-        check(here, [*READING, writing, REMOVING], here / "outside")
+        check(here, [*READING, USING[number % 3], writing, REMOVING], here / "outside")
 
 
 @pytest.mark.parametrize("number", range(CASES or 40))
