@@ -393,6 +393,8 @@ def test_the_confusion_counts_every_training_once():
     assert cell["CAE301", "CAE301"] == 1 and cell["CAE301", "CAE401"] == 1
     assert cell["CAE501", "not diagnosed"] == 1 and cell["healthy", "none"] == 1
     assert cell["borderline", "CAE206"] == 1
+    unknown = scoring.confusion([faulty("e.1", (), named=("CAE301",)), faulty("e.2", ())])
+    assert unknown.expected == ("no rule",) and unknown.named == ("CAE301", "none")
 
 
 def test_confidence_and_wrong_verdicts():

@@ -14,7 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from benchmarks.faults import record
-from benchmarks.faults.scoring import NONE, Confusion, Verdict, confusion
+from benchmarks.faults.scoring import NO_RULE, NONE, Confusion, Verdict, confusion
 from cae_cli.diagnosis import RULES
 from cae_cli.report.page import shell
 from cae_cli.report.page.content import environment
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         intro = (
             f"Published operators in plain Keras scripts, draw {now.seed} of {now.date}: "
-            f"{len(known)} trainings."
+            f"{len(known)} trainings. Borderline: mutants that are not killed."
         )
         parts.append(of_verdicts(f"outside-{now.seed}", f"Outside part, draw {now.seed}", intro, known))
     with writing(path), GuardedPath.of(path).atomic() as temporary:
@@ -113,7 +113,7 @@ def _told(verdict: Verdict) -> str:
 
 def html(parts: Sequence[Part]) -> str:
     """The page."""
-    problems = {rule.code: rule.problem for rule in RULES}
+    problems = {rule.code: rule.problem for rule in RULES} | {NO_RULE: "a fault that is named by"}
     sections = []
     for part in parts:
         counts = zip(part.confusion.expected, part.confusion.counts, strict=True)
@@ -126,7 +126,7 @@ def html(parts: Sequence[Part]) -> str:
                         "count": count,
                         "named": column,
                         "right": column == (NONE if name in WITHOUT_CAUSE else name),
-                        "anchor": f"{part.anchor}-{name}-{column.replace(' ', '-')}",
+                        "anchor": f"{part.anchor}-{name}-{column}".replace(" ", "-"),
                         "behind": part.behind.get((name, column), []),
                     }
                     for column, count in zip(part.confusion.named, own, strict=True)

@@ -14,6 +14,7 @@ from cae_cli.statistics.interval import wilson
 
 # What is reported instead of a code.
 NONE, UNDECIDED, FAILED = "none", "undecided", "not diagnosed"
+NO_RULE = "no rule"  # is accepted as the cause of a faulty training
 CONFIDENCES = ("high", "medium", "low")
 
 
@@ -435,10 +436,13 @@ def fix_scores(verdicts: Sequence[Verdict], trials: Sequence[FixTrial]) -> FixSc
 
 def confusion(verdicts: Sequence[Verdict]) -> Confusion:
     """Which cause was named first where which was expected."""
-    pairs = Counter(
-        (v.causes[0] if v.causes else v.expect, v.causes[0] if v.is_right else v.first) for v in verdicts
-    )
-    others = ("healthy", "borderline")
+
+    def row(verdict: Verdict) -> str:
+        without = NO_RULE if verdict.expect == "faulty" else verdict.expect
+        return verdict.causes[0] if verdict.causes else without
+
+    pairs = Counter((row(v), v.causes[0] if v.is_right else v.first) for v in verdicts)
+    others = (NO_RULE, "healthy", "borderline")
     rows = {row for row, _ in pairs}
     columns = {column for _, column in pairs}
     expected = (*sorted(rows - set(others)), *(row for row in others if row in rows))
