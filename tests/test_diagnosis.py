@@ -1,3 +1,4 @@
+import math
 from dataclasses import fields, replace
 
 import numpy as np
@@ -758,6 +759,25 @@ def test_copying_counts_beyond_what_a_linear_description_of_the_same_size_passes
     diagnosis = diagnose(replace(with_perturbation(pixel_copy=copied), network=network), CONFIG)
     assert [f.code for f in diagnosis.findings] == expected
     assert [f.code for f in diagnosis.causes] == [code for code in expected if code != "CAE005"]
+
+
+def test_rules_that_find_nothing_say_what_they_measured():
+    values = diagnose(healthy(), CONFIG).values
+    assert values["CAE401"].value == max(x.maps.inactive_share for x in healthy().layers)
+    assert values["CAE401"].threshold == 0.4 and values["CAE302"].healthy == (0.7, 1)
+    assert values["CAE302"].value == pytest.approx(healthy().quality.explained_variance)
+    assert "CAE209" not in values  # has one right value
+    own = {"rules": {"CAE401": {"threshold": 0.9}}}
+    assert diagnose(healthy(), {**CONFIG, **own}).values["CAE401"].threshold == 0.9
+    collapsed = diagnose(with_quality(output_variance_share=0.01), CONFIG)
+    assert "CAE301" in [f.code for f in collapsed.findings] and "CAE301" not in collapsed.values
+
+
+def test_a_value_beyond_the_threshold_that_is_fine_is_shown_without_the_threshold():
+    still = replace(healthy().dynamics, slope=0.02, steps=2000)
+    found = diagnose(replace(healthy(), dynamics=still), CONFIG)
+    assert "CAE211" in found.passed and found.values["CAE211"].value == 0.02
+    assert math.isnan(found.values["CAE211"].threshold)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.05])

@@ -228,6 +228,21 @@ def test_the_values_of_a_diagnosis_are_those_of_the_run(tmp_path):
         assert number in after and number not in before
 
 
+def test_a_rule_that_found_nothing_shows_its_value_on_a_bar(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    summary = run.summary()
+    summary["diagnosis"]["values"]["CAE401"]["value"] = 0.1234
+    assert "CAE401" in summary["diagnosis"]["passed"]
+
+    def row():
+        run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+        return re.search(r'<tr id="rule-CAE401">.*?</tr>', written(run), re.S)[0]
+
+    assert "0.123" in row() and 'class="meter"' in row() and "0 to 0.25" in row()
+    del summary["diagnosis"]["values"]  # of an older version
+    assert "✓ fine" in row() and "meter" not in row()
+
+
 def test_healthy_ranges_of_the_tests_are_those_of_the_terminal(tmp_path):
     """They depend on the size of the latent code."""
     run = make_page_run(tmp_path / "run")

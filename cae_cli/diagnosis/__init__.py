@@ -105,6 +105,7 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
         disabled=tuple(disabled),
         undecided=False,
         thresholds={rule.code: float(rule.threshold) for rule in enabled},
+        values={r.code: value for r in enabled if r.code in passed and (value := r.value(case))},
     )
     if case.trained is None:
         return replace(diagnosis, verdict=_risk(diagnosis))

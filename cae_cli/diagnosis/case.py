@@ -184,8 +184,8 @@ class Case:
 
     def explained_variance(self, threshold: float) -> Evidence:
         """The explained variance as evidence."""
-        value, healthy = self.metrics.quality.explained_variance, (max(0.7, threshold), 1)
-        return Evidence("explained variance", value, threshold, healthy, "(0 mean image, 1 perfect)")
+        value, least = self.metrics.quality.explained_variance, threshold if 0.7 < threshold < 1 else 0.7
+        return Evidence("explained variance", value, threshold, (least, 1), "(0 mean image, 1 perfect)")
 
     def skill_score(self, threshold: float = POOR_SKILL) -> Evidence:
         """The skill score as evidence."""

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,22 +71,44 @@ class Rule:
         """The finding of this rule, None if there is none, `Skipped` if the rule cannot be checked."""
         raise NotImplementedError
 
+    def value(self, case: Case) -> Evidence | None:
+        """What this rule measured where it found nothing; None where that is no number.
+
+        Its threshold is that of this rule, or NaN where the value lies beyond it and yet is fine: the
+        limit depends on the network, or on more than this value.
+        """
+        try:
+            found = None if self.exact else self._at_any_threshold(case)
+        except (ArithmeticError, ValueError):  # written for values beyond its threshold
+            return None
+        if found is None or not math.isfinite(found.value):
+            return None
+        edge = min(max(self.threshold, found.healthy[0]), found.healthy[1])
+        beyond = (found.value - edge) * (self.threshold - edge) > (self.threshold - edge) ** 2
+        return replace(found, threshold=math.nan if beyond else float(self.threshold))
+
     def may_have_missed(self, case: Case) -> bool:
         """Whether this rule found nothing and yet the value is not one of healthy runs.
 
         It lies between the threshold and the healthy range, which begins where the runs that were seen
         did: a tenth of the distance is left to others.
         """
-        for limit in () if self.exact else (-math.inf, math.inf):
-            try:
-                found = self.with_options({"threshold": limit}).check(case)  # fires at any value
-            except (ArithmeticError, ValueError):  # written for values beyond its threshold
-                return True
+        try:
+            found = None if self.exact else self._at_any_threshold(case)
+        except (ArithmeticError, ValueError):
+            return True
+        if found is None:
+            return False
+        edge = min(max(self.threshold, found.healthy[0]), found.healthy[1])
+        return (found.value - edge) * (self.threshold - edge) > 0.1 * (self.threshold - edge) ** 2
+
+    def _at_any_threshold(self, case: Case) -> Evidence | None:
+        """The decisive evidence with a threshold that every value is beyond; None if nothing fires."""
+        for limit in (-math.inf, math.inf):
+            found = self.with_options({"threshold": limit}).check(case)
             if isinstance(found, Finding) and found.evidence:
-                value, (low, high) = found.evidence[0].value, found.evidence[0].healthy
-                edge = min(max(self.threshold, low), high)
-                return (value - edge) * (self.threshold - edge) > 0.1 * (self.threshold - edge) ** 2
-        return False
+                return found.evidence[0]
+        return None
 
     def facts(self) -> list[tuple[str, str]]:
         """The documentation of this rule as (name, text)."""

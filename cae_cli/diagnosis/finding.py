@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cae_cli.options import key_of
@@ -209,6 +209,7 @@ class Diagnosis:
         disabled: codes of the rules that ``rules.CODE.enabled=false`` switched off.
         undecided: nothing was found, but too little could be checked to call the run healthy.
         thresholds: the threshold of every enabled rule in this run, by code.
+        values: what rules measured that found nothing, by code, see `Rule.value`.
     """
 
     verdict: str
@@ -218,6 +219,7 @@ class Diagnosis:
     disabled: tuple[str, ...]
     undecided: bool
     thresholds: Mapping[str, float]
+    values: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def causes(self) -> list[Finding]:

@@ -154,28 +154,30 @@ def _finding(finding: Mapping[str, Any], content: Content) -> dict[str, Any]:
         **finding,
         "ways": ways,
         "follow": follow,
-        "bars": list(_bars(finding["evidence"])),
+        "bars": [bar for one in finding["evidence"] if (bar := as_bar(one))],
     }
 
 
-def _bars(evidence: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Evidence with the ends of its bar: all that is to be seen on it, and some room."""
-    for one in evidence:
-        known = [one["value"], one["threshold"], *one["healthy"]]
-        known = [float(v) for v in known if v is not None and abs(float(v)) < 1e12]
-        if not known:
-            continue
-        low, high = min(known), max(known)
-        low = 0.0 if 0 <= low < 0.5 * high else low
-        room = 0.1 * (high - low) or 1.0
-        start, end = (edge if v is None else v for v, edge in zip(one["healthy"], INFINITE, strict=True))
-        value, threshold = (math.nan if one[k] is None else one[k] for k in ("value", "threshold"))
-        yield {
-            **one,
-            "healthy": tuple(one["healthy"]),
-            "low": low if low == 0 else low - room,
-            "high": high + room,
-            "text": "not measured" if one["value"] is None else f"{value:.3g}",
-            "ranges": f"threshold {threshold:.3g}, healthy: "
-            + Evidence("", value, threshold, (start, end)).healthy_text,
-        }
+def as_bar(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Evidence with the ends of its bar: all that is to be seen on it, and some room; None without one."""
+    known = [evidence["value"], evidence["threshold"], *evidence["healthy"]]
+    known = [float(v) for v in known if v is not None and abs(float(v)) < 1e12]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    low = 0.0 if 0 <= low < 0.5 * high else low
+    room = 0.1 * (high - low) or 1.0
+    start, end = (
+        edge if v is None else v for v, edge in zip(evidence["healthy"], INFINITE, strict=True)
+    )
+    value, threshold = (math.nan if evidence[k] is None else evidence[k] for k in ("value", "threshold"))
+    healthy = Evidence("", value, threshold, (start, end)).healthy_text
+    return {
+        **evidence,
+        "healthy": tuple(evidence["healthy"]),
+        "low": low if low == 0 else low - room,
+        "high": high + room,
+        "text": "not measured" if evidence["value"] is None else f"{value:.3g}",
+        "healthy_text": healthy,
+        "ranges": f"threshold {threshold:.3g}, healthy: {healthy}",
+    }
