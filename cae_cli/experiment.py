@@ -26,6 +26,7 @@ from cae_cli.diagnosis import Diagnosis
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import Interrupted, UserError
 from cae_cli.introspection import Autoencoder
+from cae_cli.introspection.loss_minimum import KnownLoss
 from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.collect import Metrics, measure
 from cae_cli.metrics.dataset import DatasetStatistics, dataset, repeats, sample_size
@@ -276,7 +277,7 @@ def train(
         )
     autoencoder = build_network(config, images)
     _announce(config, images, autoencoder, device, screen)
-    probe = Probe(autoencoder, images)
+    probe = Probe(autoencoder, images, loss=KnownLoss(config.loss))
     recorder = Recorder(autoencoder.model, probe.spreads, images.sample, probe.maps)
     folder.keep_snapshots(options.snapshots)
     checkpoint = _checkpoint(folder, screen)

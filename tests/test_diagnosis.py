@@ -16,6 +16,7 @@ from cae_cli.metrics.collect import Labels, Layer, Metrics
 from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.dynamics import TrainingDynamics
 from cae_cli.metrics.latent import LatentUse
+from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.maps import MapHealth
 from cae_cli.metrics.network import Network
 from cae_cli.metrics.order import BatchOrder
@@ -120,6 +121,7 @@ def healthy():
         order=BatchOrder(32, inflation=1.0, chance=0.1),
         frozen=None,
         reach=ReachStatistics(unread=0.0, unreached=0.0),
+        loss=LossMinimum(elsewhere=0.0, unmoved=0.0),
         score=score(explained=0.84, base=0.0, latent_swap=0.9, pixel_copy=0.0, inactive=0.0),
     )  # fmt: skip
 
@@ -240,8 +242,8 @@ CASES = {
         replace(healthy(), dropout_noise=0.4, hidden_dropout_noise=0.1),
     ),
     "CAE215": (
-        replace(changed("network", output_activation="linear"), unit_loss=True),
-        replace(changed("network", output_activation="sigmoid"), unit_loss=True),
+        changed("loss", elsewhere=1.1),
+        changed("loss", elsewhere=0.2, unmoved=0.05),
     ),
     "CAE301": (BLACK, with_quality(output_variance_share=0.06)),
     "CAE302": (
@@ -693,6 +695,17 @@ def test_dropout_that_draws_much_is_a_warning_where_the_result_is_not_poor():
     assert codes(replace(with_dynamics(steps=500), dropout_noise=0.13, hidden_dropout_noise=0.13)) == []
     # Of a run that was measured by an earlier version, which knew of no masks, it is not known.
     assert "CAE214" in [skipped.code for skipped in diagnose(drawn, CONFIG).skipped]
+
+
+def test_a_loss_that_is_smallest_elsewhere_is_an_error_where_the_result_is_poor():
+    elsewhere = changed("loss", elsewhere=1.1)
+    assert diagnose(elsewhere, CONFIG).findings[0].severity is Severity.WARNING
+    assert diagnose(poor(elsewhere), CONFIG).findings[0].severity is Severity.ERROR
+    # Outputs that the loss no longer moves, as beyond 0 to 1 under cross-entropy.
+    finding = diagnose(changed("loss", unmoved=0.4), CONFIG).findings[0]
+    assert finding.code == "CAE215" and "40% of the squared error" in finding.message
+    unknown = diagnose(changed("loss", elsewhere=NAN, unmoved=NAN), CONFIG)
+    assert [skipped.code for skipped in unknown.skipped] == ["CAE215"]
 
 
 def test_pixels_that_are_not_read_or_not_drawn_are_said_where_they_matter():

@@ -50,7 +50,7 @@ CONSEQUENCES = {
     "CAE212": f"{NEVER_LEARNED} CAE205 CAE207 CAE208 CAE209 CAE304 CAE214",  # saturated hidden layers
     "CAE213": f"{NEVER_LEARNED} CAE201 CAE205 CAE207 CAE208 CAE209 CAE210 CAE304 CAE214",  # half
     "CAE214": f"{NEVER_LEARNED} CAE304",  # dropout
-    "CAE215": f"{NEVER_LEARNED} CAE205 CAE207 CAE208 CAE304",  # output beyond the loss
+    "CAE215": f"{NEVER_LEARNED} CAE205 CAE207 CAE208 CAE304",  # loss smallest elsewhere
     # output
     "CAE301": f"{LIMITED} CAE202 CAE401 CAE402 CAE501 CAE502 CAE602 CAE604",  # constant
     "CAE302": "CAE303 CAE304",  # no better than the mean image

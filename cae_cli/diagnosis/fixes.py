@@ -17,6 +17,9 @@ CROSS_ENTROPY = Fix(
     ("loss=bce",), "its gradient survives a saturated sigmoid", SAFE, 'loss="binary_crossentropy"',
     edit="cross-entropy",
 )  # fmt: skip
+SQUARED_ERROR = Fix(
+    ("loss=mse",), "smallest where output and image are equal", SAFE, 'loss="mse"', edit="squared error"
+)
 SIMILARITY = Fix(
     ("loss=ssim",),
     "detail counts as much as brightness",

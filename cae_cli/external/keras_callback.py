@@ -24,8 +24,9 @@ from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
 from cae_cli.introspection.keras_internals import observe_batches, put_last, release_batches
+from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
-from cae_cli.introspection.training_mode import Penalties, data_loss
+from cae_cli.introspection.training_mode import Penalties, data_loss, has_plain_loss
 from cae_cli.report import page, terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
@@ -346,7 +347,11 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.images = self._stored(train, held_out)
         given, span = self.spans
         autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, span, given)
-        self.probe = Probe(autoencoder, self.images, untrained=not self._earlier, fitting=fitting)
+        plain = has_plain_loss(self.model) and self._optimizer is None
+        loss = keras_loss(self.model.loss, span) if plain else None
+        self.probe = Probe(
+            autoencoder, self.images, untrained=not self._earlier, fitting=fitting, loss=loss
+        )
         self.recorder = Recorder(self.model, self.probe.spreads, self._sample, self.probe.maps)
         self._penalties = Penalties(self.model, self.recorder.kernels)
         self._penalty = math.nan

@@ -17,6 +17,7 @@ from cae_cli import experiment, introspection
 from cae_cli.data import Images, as_float, images_that_fit
 from cae_cli.errors import UserError, printable
 from cae_cli.introspection.behaviour import EXAMPLES
+from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe, kept_bytes
 from cae_cli.metrics.quality import explained_variance
 from cae_cli.report import terminal
@@ -85,7 +86,8 @@ def diagnose_file(
         with backend.guest(folder.log) if guest else backend.quiet(folder.log):
             config = introspection.compile_config(path) if path.is_file() else {}
             known = {**compiled_options(config), "rules": dict(rules)}
-            measure_file(path, all_measured(images), options, folder, known, screen)
+            loss = compiled_loss(config)
+            measure_file(path, all_measured(images), options, folder, known, screen, loss)
         return experiment.report(folder, silent=silent)
 
 
@@ -117,7 +119,7 @@ def diagnose_model(
     with folder.running(), writing(folder.folder):
         with backend.guest(folder.log):
             parts = prepare(model, images, options.latent, options.span)
-            _measure(parts, str(model.name), images, options, folder, known, screen)
+            _measure(parts, str(model.name), images, options, folder, known, screen, loss)
         return experiment.report(folder, silent=silent)
 
 
@@ -128,6 +130,7 @@ def measure_file(
     folder: Run,
     config: Mapping[str, Any],
     screen: terminal.Screen,
+    loss: Any = None,
 ) -> Any:
     """Opens a saved Keras autoencoder and writes the files of a run; arguments as for `diagnose_file`.
 
@@ -138,6 +141,7 @@ def measure_file(
         folder: as for `diagnose_file`.
         config: what is known of the training, in the words of a config.
         screen: shows the progress.
+        loss: that it was trained with, as Keras takes it; None: not known.
 
     Returns:
         The Keras model.
@@ -152,7 +156,7 @@ def measure_file(
     with screen.doing("opening the model …"):
         model = introspection.load(path, options.custom, unsafe=options.unsafe)
         parts = prepare(model, images, options.latent, options.span)
-    _measure(parts, path.name, images, options, folder, config, screen)
+    _measure(parts, path.name, images, options, folder, config, screen, loss)
     return model
 
 
@@ -164,6 +168,7 @@ def _measure(
     folder: Run,
     config: Mapping[str, Any],
     screen: terminal.Screen,
+    loss: Any,
 ) -> None:
     """Measures a model, prepared and called ``name``, and writes the files of a run."""
     autoencoder, network, fitting = parts
@@ -171,7 +176,8 @@ def _measure(
         f"{name}: {autoencoder.weight_count:,} weights, latent layer "
         f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
     )
-    probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
+    known = keras_loss(loss, options.span)
+    probe = Probe(autoencoder, images, untrained=False, fitting=fitting, loss=known)
     with introspection.computing():
         probe.reconstruct(as_float(images.held_out[:1]))
     if options.span == RANGES[0]:
@@ -290,6 +296,17 @@ def options_of(loss: Any, optimizer: str, rate: float | None) -> dict[str, Any]:
     if rate is not None:
         options["optimizer"] = {"name": optimizer.lower(), "learning_rate": rate}
     return options
+
+
+def compiled_loss(config: Mapping[str, Any]) -> Any:
+    """The loss that a file says it was compiled with, as Keras takes it; None: none of Keras' own.
+
+    Args:
+        config: of `introspection.compile_config`.
+    """
+    from cae_cli.external.training import compiled_as
+
+    return compiled_as(config).get("loss")
 
 
 def compiled_options(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from cae_cli.external.model import (
     write_run,
 )
 from cae_cli.external.training import Training, compiled_as, of_model
+from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration, seconds_of
@@ -156,8 +157,9 @@ def treat_file(
     screen = terminal.Screen()
     with run.running(), writing(run.folder), backend.quiet(run.log):
         config = introspection.compile_config(path) if path.is_file() else {}
-        model = measure_file(path, images, options, run, {"rules": dict(rules)}, screen)
         found = compiled_as(config)
+        known = {"rules": dict(rules)}
+        model = measure_file(path, images, options, run, known, screen, found.get("loss"))
         missing = " and ".join(name for name in ("optimizer", "loss") if name not in found)
         if missing:
             screen.say(f"the file names no {missing} of Keras: using Adam at 0.001, mean squared error")
@@ -195,7 +197,8 @@ def diagnosed(run: Run, model: Any, training: Training, latent: str | None) -> N
         inputs["validation_inputs"] = stored(training.held_out, given)
     images = Images(stored(train, span), stored(held_out, span), source="treat", **inputs)
     autoencoder, network, fitting = prepare(model, images, latent, span, given)
-    probe = Probe(autoencoder, images, untrained=False, fitting=fitting)
+    loss = keras_loss(training.loss, span)
+    probe = Probe(autoencoder, images, untrained=False, fitting=fitting, loss=loss)
     options = options_of(training.loss, training.optimizer.kind.__name__, training.optimizer.rate)
     write_run(run, images, probe.record(), options, network=network)
 

@@ -35,6 +35,7 @@ convolution:
 ``dropout_noise``               () share of the output's variance that dropout draws, NaN without any
 ``hidden_dropout_noise``        () the same of dropout behind a layer with a kernel
 ``reach/<attribute>``           () attributes of `metrics.reach.ReachStatistics`
+``loss/<attribute>``            () attributes of `metrics.loss_minimum.LossMinimum`
 ``view/<array>``                what filters respond to, see `introspection.views`; in views.npz
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
@@ -50,7 +51,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -70,10 +71,12 @@ from cae_cli.introspection.behaviour import (
     squares,
 )
 from cae_cli.introspection.layers import from_keras, is_a, size_of
+from cae_cli.introspection.loss_minimum import KnownLoss, loss_minimum
 from cae_cli.introspection.training_mode import quiet, unchanged
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
 from cae_cli.metrics.latent import informative
+from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
 from cae_cli.metrics.reach import reach_statistics
@@ -86,6 +89,7 @@ WATCHED = 128  # images whose maps are measured repeatedly while training runs
 FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
 # values of these maps
 LABELLED = 1000  # held-out images that the linear probe is tested on
+LOSS_IMAGES, LOSS_VALUES = 32, 2**20  # images at most whose loss is measured, and their values
 MODE_IMAGES = 64  # one batch, for batch normalisation and dropout in training mode
 SEEN_VARIANCE = 0.002  # of that of the images: what dropout draws below it is nothing, as in a network
 # whose output is constant for another reason
@@ -118,6 +122,7 @@ class Probe:
         images: the fixed images are the first of each part.
         untrained: keep the current weights as those before training.
         fitting: how many images may pass the network at once; None: as its size suggests.
+        loss: of the training; None: not known.
     """
 
     def __init__(
@@ -127,8 +132,10 @@ class Probe:
         *,
         untrained: bool = True,
         fitting: int | None = None,
+        loss: KnownLoss | None = None,
     ) -> None:
         self.autoencoder = autoencoder
+        self.loss = loss
         self.use(images)
         self.network = network(autoencoder.facts())
         self.sample = most(images, self.network)
@@ -171,6 +178,7 @@ class Probe:
             **self._labels(),
             **self._dropout_noise(),
             **self._reach(),
+            **self._loss_minimum(),
             **self._behaviour().record(),
             **self._views(
                 {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
@@ -327,6 +335,18 @@ class Probe:
         )
         found = reach_statistics(reach.unread, reach.unreached, given, images, is_exact=reach.is_exact)
         return {f"reach/{name}": np.array(value) for name, value in asdict(found).items()}
+
+    def _loss_minimum(self) -> dict[str, NDArray[Any]]:
+        """Where the loss is smallest, on a few images; NaN where it is not known."""
+        fitting = LOSS_VALUES // self.network.image_values
+        few = slice(int(np.clip(fitting, 2, LOSS_IMAGES)))
+        images = as_float(self.images.held_out[few])
+        found = LossMinimum()
+        if self.loss is not None and len(images) > 1 and images.std() > 0:
+            outputs = self.reconstruct(as_float(self.images.held_out_given[few]))
+            with suppress(Exception):  # somebody's own loss may take what it likes
+                found = loss_minimum(self.loss, images, outputs)
+        return {f"loss/{name}": np.array(value) for name, value in asdict(found).items()}
 
     def _labels(self) -> dict[str, NDArray[Any]]:
         """Accuracy of a linear classifier on the latent code, after and before training."""

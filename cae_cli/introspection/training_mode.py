@@ -76,7 +76,7 @@ class Penalties:
         self.model = model
         self.kernels = kernels
         self.data_loss = data_loss
-        self.known = data_loss is not None or _has_plain_loss(model)
+        self.known = data_loss is not None or has_plain_loss(model)
         self.none = not may_penalise(model)
         # Compiled, because random operations of TensorFlow keep their state within a function.
         self._measured = tf.function(self._measure, autograph=False, reduce_retracing=True)
@@ -146,7 +146,7 @@ def data_loss(model: Model, inputs: Array, targets: Array, batch: int) -> float:
     """
     import tensorflow as tf
 
-    if not _has_plain_loss(model):
+    if not has_plain_loss(model):
         return float("nan")
     total = 0.0
     try:
@@ -161,7 +161,7 @@ def data_loss(model: Model, inputs: Array, targets: Array, batch: int) -> float:
     return total / len(inputs)
 
 
-def _has_plain_loss(model: Model) -> bool:
+def has_plain_loss(model: Model) -> bool:
     """Whether a model is compiled with a loss, and neither its step nor its loss is code of its own."""
     import keras
 

@@ -16,6 +16,7 @@ from cae_cli.metrics.dataset import DatasetStatistics
 from cae_cli.metrics.dynamics import TrainingDynamics, dynamics
 from cae_cli.metrics.filters import p_value, structure, weight_change
 from cae_cli.metrics.latent import LatentUse
+from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.maps import MapHealth, map_health, mean_slope
 from cae_cli.metrics.network import Network, network
 from cae_cli.metrics.order import BatchOrder
@@ -90,10 +91,10 @@ class Metrics:
             NaN without dropout.
         hidden_dropout_noise: the same of dropout that does not mask the image itself.
         reach: pixels that nothing reads, and pixels that the image cannot change.
+        loss: where the loss of the training is smallest.
         trained_on: the images that were measured were trained on, because there are no others.
         evaluated: what the network was trained on is not known, and all images were measured.
         paired: the user said that inputs and targets differ, and gave both.
-        unit_loss: the loss is known, and defined for outputs in [0, 1] only.
     """
 
     quality: Quality
@@ -113,10 +114,10 @@ class Metrics:
     dropout_noise: float = math.nan
     hidden_dropout_noise: float = math.nan
     reach: ReachStatistics = field(default_factory=ReachStatistics)
+    loss: LossMinimum = field(default_factory=LossMinimum)
     trained_on: bool = False
     evaluated: bool = False
     paired: bool = False
-    unit_loss: bool = False
 
     @property
     def flat(self) -> float:
@@ -181,10 +182,10 @@ def measure(
         dropout_noise=float(arrays.get("dropout_noise", math.nan)),
         hidden_dropout_noise=float(arrays.get("hidden_dropout_noise", math.nan)),
         reach=_numbers(ReachStatistics, _group("reach/", arrays)),
+        loss=_numbers(LossMinimum, _group("loss/", arrays)),
         trained_on=training.get("held_out") == "training",
         evaluated=training.get("held_out") == "evaluation",
         paired=training.get("paired") is True,
-        unit_loss=training["facts"]["loss"].get("needs_unit_outputs") is True,
     )
 
 

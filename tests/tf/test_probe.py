@@ -13,6 +13,7 @@ from cae_cli.introspection.probe import Probe
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
 from cae_cli.metrics.latent import LatentUse
+from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.perturbation import perturbation
 from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.spectrum import Spectrum
@@ -81,6 +82,7 @@ def listed(network, table=probe.__doc__):
         ],
         "spectrum/<attribute>": [field.name for field in fields(Spectrum)],
         "latent/<attribute>": [field.name for field in fields(LatentUse)],
+        "loss/<attribute>": [field.name for field in fields(LossMinimum)],
         "reach/<attribute>": [field.name for field in fields(ReachStatistics)],
     }
     found = set()

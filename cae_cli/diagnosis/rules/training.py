@@ -16,7 +16,6 @@ from cae_cli.diagnosis.case import (
 )
 from cae_cli.diagnosis.catalogue import RULES, Rule, When
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
-from cae_cli.diagnosis.rules.data import RANGES
 from cae_cli.diagnosis.rules.output import OutputCollapsed
 from cae_cli.errors import counted
 
@@ -118,36 +117,57 @@ class OutputActivation(Rule):
 
 
 @RULES.add
-class OutputBeyondLoss(Rule):
-    """Keras clips such outputs to 0 and 1, where they have no gradient.
+class LossElsewhere(Rule):
+    """A network follows its loss: as small at another output, it does not keep the network at the image.
 
-    A pixel that leaves the range stays there, whatever the image shows.
+    Keras clips what it takes a logarithm of, so a value beyond has no gradient and stays there, whatever
+    the image shows.
     """
 
     code = "CAE215"
-    exact = True
-    problem = "the loss is not defined for what the network puts out"
+    problem = "the loss is smallest elsewhere than at the images"
     severity = Severity.WARNING
-    measured = "whether binary cross-entropy is computed of outputs that are not bound to 0 to 1"
-    threshold = 0
-    source = "This holds by definition; with from_logits=True it is defined for every output."
+    measured = (
+        "distance from the images, in standard deviations, of outputs whose loss is no larger than that "
+        "of the images; or share of the squared error in outputs beyond the range of the images where "
+        "the loss has no gradient"
+    )
+    threshold = 0.25
+    source = (
+        "On seven sets of images, losses that compare images have nothing as good from 0.25 on: mse, "
+        "mae, huber, msle, cross-entropy, SSIM and its mixtures; the nearest needs 4 % of the loss of "
+        "the mean image. msle of images in [-1, 1] has 0.8 to 1.1 (error 10.6 times as large), "
+        "categorical hinge 0.31 and more (3.9), hinge 3.2. Cross-entropy of a linear output on MNIST "
+        "leaves 0.68 unmoved, that of a softplus, which did no harm, 0."
+    )
+    most_unmoved = 0.1
 
     def check(self, case: Case) -> Finding | Skipped | None:
-        activation = case.network.output_activation
-        if not case.metrics.unit_loss:
+        loss = case.metrics.loss
+        if not math.isfinite(loss.elsewhere + loss.unmoved):
+            return self.skipped("the loss is not known")
+        low, high = case.network.span
+        if loss.elsewhere > self.threshold:
+            finding = self.finding(
+                f"an output that is {loss.elsewhere:.2g} standard deviations from the images, which are "
+                f"from {low:g} to {high:g}, has no larger loss than they have",
+                Evidence("as good as the images", loss.elsewhere, self.threshold, (0, 0), "(std)"),
+                fixes=(fixes.SQUARED_ERROR,),
+                advice="a loss that is smallest where output and image are equal",
+            )
+        elif loss.unmoved > self.most_unmoved:
+            finding = self.finding(
+                f"{loss.unmoved:.0%} of the squared error is in outputs beyond the range of the images, "
+                "where the loss has no gradient",
+                Evidence("unmoved", loss.unmoved, self.most_unmoved, (0, 0.02), "of the squared error"),
+                fixes=(fixes.SIGMOID_OUTPUT,),
+                advice="or loss=keras.losses.BinaryCrossentropy(from_logits=True), with a sigmoid on "
+                "what the trained model puts out",
+            )
+        else:
             return None
-        if activation is None:
-            return self.skipped("the output activation is unknown")
-        low, high = RANGES.get(activation, (-INF, INF))
-        if low >= 0 and high <= 1:
-            return None
-        return self.finding(
-            f"the loss is binary cross-entropy, and the last activation is {activation}",
-            Evidence("outputs beyond the loss", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
-            fixes=(fixes.SIGMOID_OUTPUT,),
-            advice="or loss=keras.losses.BinaryCrossentropy(from_logits=True), with a sigmoid on what "
-            "the trained model puts out",
-        )
+        is_error = not case.unusable and case.poor
+        return replace(finding, severity=Severity.ERROR) if is_error else finding
 
 
 @RULES.add
