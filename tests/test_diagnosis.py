@@ -520,6 +520,15 @@ def test_first_steps_that_are_small_are_no_low_rate_if_those_after_them_move_the
     assert ("CAE208" in codes(slow)) == named
 
 
+def test_maps_behind_a_code_that_is_drawn_move_by_chance_and_are_no_sign_of_a_rate():
+    hidden = tuple(layer(largest_move=move) for move in (0.0003, 0.8, 0.6))
+    slow = poor(healthy(), early_update=-3.6, last_update=-3.7)
+    slow = replace(slow, layers=(*hidden, layer("output", 1)))
+    assert "CAE208" not in codes(slow)
+    drawn = replace(slow, latent=replace(slow.latent, informative=0.0))
+    assert diagnose(drawn, CONFIG).causes[0].code == "CAE208"
+
+
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_every_finding_names_its_evidence_and_a_way_out(code):
     config = {**CONFIG, "model": {**CONFIG["model"], "output_activation": "softmax"}}

@@ -298,7 +298,8 @@ class RateTooLow(_FirstSteps):
     measured = (
         "median update ratio (log10) of the first eight steps, and of the last epoch if that is larger, "
         "where the result is poor and no step of the first 32 moved the maps of the median hidden layer "
-        "by 1/32 of their standard deviation"
+        "by 1/32 of their standard deviation; of the stillest layer, where the latent code is drawn at "
+        "random and moves those behind it"
     )
     threshold = -3.5
     source = (
@@ -316,7 +317,9 @@ class RateTooLow(_FirstSteps):
         if max(update, last) >= self.threshold or not case.poor:  # later steps may be larger
             return None
         moves = [layer.largest_move for layer in case.hidden]
-        if moves and np.median(moves) > self.least_move:  # NaN where it is not known
+        is_drawn = math.isfinite(case.metrics.latent.informative)
+        typical = np.min if is_drawn else np.median
+        if moves and typical(moves) > self.least_move:  # NaN where it is not known
             return None
         return self.finding(
             f"each of the first steps changed the weights by {10**update:.2g} of their size",
