@@ -236,6 +236,7 @@ def forecast(config: Config, images: Images, statistics: DatasetStatistics) -> D
     """The findings that need no training."""
     planned = plan(images.shape, config.model, tuple(config.regularization))
     options = plain(config)
+    options["training"]["epochs"] = config.training.planned_epochs(len(images.train))
     return diagnosis.forecast(statistics, planned, {**options, "facts": facts(options)})
 
 
@@ -348,8 +349,8 @@ def _announce(
             "! TensorFlow was started before with other threads: weights may differ from those of a "
             "process of its own in their last bits"
         )
-    if ending := config.training.ending(len(images.train)):
-        screen.say(f"! {ending}")
+    if length := config.training.length(len(images.train)):
+        screen.say(f"  {length}")
     for note in images.notes:
         screen.say(f"  {note}")
         logger.info("%s", note)

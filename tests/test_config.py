@@ -296,21 +296,23 @@ def test_sweeps_set_by_a_config_are_checked_too(tmp_path):
 @pytest.mark.parametrize(
     ("images", "epochs", "steps", "said"),
     [
-        (100, 2, 200, "training.epochs=2 ends the training after 8 of 200 steps; training.epochs=50 "),
-        (100, 50, 200, None),
+        (100, 2, 200, "training.steps=200 decides the length: 50 epochs of 4 steps instead of"),
+        (1000, 9, 20, "training.steps=20 decides the length: 1 epoch of 32 steps instead of"),
+        (100, 50, 199, None),
         (100, 2, None, None),
     ],
 )
-def test_epochs_that_end_a_training_before_its_steps_are_said(images, epochs, steps, said):
+def test_steps_that_decide_the_length_are_said(images, epochs, steps, said):
     words = (f"training.epochs={epochs}", "training.batch_size=32")
     training = checked([*words, *([f"training.steps={steps}"] if steps else [])])[1].training
-    ending = training.ending(images)
-    assert (ending is None) is (said is None) and (ending or "").startswith(said or "")
+    length = training.length(images)
+    assert (length is None) is (said is None) and (length or "").startswith(said or "")
+    assert training.planned_steps(images) == (steps or 4 * epochs)
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs"), [("null", 10), ("1", 1), ("64", 2), ("65", 3), ("9999", 10)]
+    ("steps", "epochs"), [("null", 10), ("1", 1), ("64", 2), ("65", 3), ("9999", 313)]
 )
-def test_the_progress_counts_the_epochs_that_the_steps_allow(steps, epochs):
+def test_the_progress_counts_the_epochs_that_the_steps_need(steps, epochs):
     training = checked([f"training.steps={steps}", "training.epochs=10"])[1].training
     assert training.planned_epochs(1000) == epochs  # 32 steps in each

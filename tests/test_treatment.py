@@ -598,8 +598,7 @@ def test_short_only_trains_all_candidates_for_a_few_steps_and_names_the_best(tra
     assert [one.name for one in trainings.trained] == [f"short_1_{i}" for i in range(7)]
     configs = [batch.checked(one.overrides) for one in trainings.trained]
     assert len(set(map(str, configs))) == 7
-    # 9 epochs were 160 steps
-    assert {(c.training.steps, c.training.epochs) for c in configs} == {(200, 12)}
+    assert {c.training.steps for c in configs} == {200}
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
     assert ["optimizer.clip_norm=1", "0.76", "0.500"] in rows and ["loss=bce", "diverged"] in rows

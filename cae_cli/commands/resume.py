@@ -138,17 +138,28 @@ def _check(run: Run, options: Config, before: Config) -> None:
         )
     rows = run.read_metrics() if run.has_trained() else {}
     epochs, steps = (int(rows[name][-1]) if rows else 0 for name in ("epoch", "step"))
-    if options.training.epochs < epochs:
+    now, then = options.training, before.training
+    if now.steps and now.epochs != then.epochs:
         raise UserError(
-            f"training.epochs must be at least {epochs}, the number of epochs already trained",
+            f"training.epochs={now.epochs} changes nothing: training.steps={now.steps} decides",
+            where=run.folder,
+            hint=f"use training.steps=…, or training.steps=null training.epochs={now.epochs}",
+        )
+    name, least, planned = "epochs", epochs, now.epochs
+    if now.steps:
+        name, least, planned = "steps", steps, now.steps
+    if planned < least:
+        raise UserError(
+            f"training.{name} must be at least {least}, the number of {name} already trained",
             where=run.folder,
             hint="start a shorter run with cae rerun",
         )
     if not steps:
         return
-    totals = [steps // epochs * o.training.epochs for o in (before, options)]
+    per_epoch = int(rows["step"][1])  # a training that ends within its first epoch has a lower total
+    totals = [o.training.steps or per_epoch * o.training.epochs for o in (before, options)]
     if len({options.schedule.rate_factor(steps - 1, total, []) for total in totals}) > 1:
         terminal.Screen().say(
-            f"! the learning rate of the first {epochs} epochs was scheduled for "
-            f"{before.training.epochs} epochs: a run that starts with {options.training.epochs} differs"
+            f"! the learning rate of the first {epochs} epochs was scheduled for {totals[0]} steps: "
+            f"a run that starts with {totals[1]} differs"
         )

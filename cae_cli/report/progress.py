@@ -125,7 +125,7 @@ class Progress:
         rows = [
             (
                 f"  {job.name}",
-                f"epoch {epochs}/{job.epochs}",
+                f"epoch {epochs}/{max(epochs, job.epochs)}",
                 "" if loss is None else f"loss {loss:.4f}",
                 duration(time.monotonic() - job.began),
             )

@@ -119,7 +119,9 @@ def prepare(
     )
     with read_write(config.hydra):
         config.hydra.sweep.subdir = claimed.run.folder.name
-    return PreparedJob(overrides, config, claimed, options.training.epochs)
+    length, images = options.training, options.data.train
+    epochs = length.epochs if images is None else length.planned_epochs(images)
+    return PreparedJob(overrides, config, claimed, epochs)
 
 
 def _plan(folder: SweepFolder, jobs: Sequence[PreparedJob], *, begins: bool) -> None:

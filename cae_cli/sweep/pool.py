@@ -63,7 +63,8 @@ class PreparedJob:
         overrides: its overrides beyond those of all jobs.
         config: the composed config, with the node ``hydra``.
         folder: its folder, and whether it has to run at all.
-        epochs: of its training.
+        epochs: of its training; those of the config, where training.steps decides for a source of
+            unknown size.
         slot: where it runs.
         process: None before its start.
         began: when its process was started, by `time.monotonic`.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +89,7 @@ def fit(
     options, callbacks = recipe.training, callbacks or Callbacks()
     steps = CompiledSteps(autoencoder, images, recipe, recorder, parts)
     per_epoch = math.ceil(len(images.train) / options.batch_size)
-    total = min(per_epoch * options.epochs, options.steps or sys.maxsize)
+    total = options.planned_steps(len(images.train))
     best: list[NDArray[Any]] = []
     if checkpoint is None:
         rate = recipe.optimizer.learning_rate
@@ -121,7 +120,7 @@ def fit(
     # After the checkpoint: a training that resumes from it has not ended here.
     if history.epochs[-1].step == total:
         recorder.look(total)
-    history.stopped_early = history.waited(options.early_stopping) and history.left_at < options.epochs
+    history.stopped_early = history.waited(options.early_stopping) and history.epochs[-1].step < total
     if best:
         history.left_at = history.best_epoch
         for variable, value in zip(autoencoder.model.weights, best, strict=True):

@@ -41,7 +41,7 @@ class History:
 
     Attributes:
         epochs: one entry per finished epoch, the first for the network before training.
-        stopped_early: training ended before ``training.epochs``.
+        stopped_early: training ended before its epochs or steps did.
         diverged_at: the step at which something was not finite, from 1, or None.
         diverged_in: what was not: "loss", "penalty", "gradient", "weights" or "validation loss".
         left_at: the epoch whose weights the network has; after divergence the last whole one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cae_cli.data.augmentation import Augmentation
-from cae_cli.errors import UserError
+from cae_cli.errors import UserError, counted
 from cae_cli.options import option
 from cae_cli.training.losses import Loss
 from cae_cli.training.optimizers import Optimizer, Schedule
@@ -17,10 +17,12 @@ from cae_cli.training.optimizers import Optimizer, Schedule
 class TrainingOptions:
     """How long, and in what steps."""
 
-    epochs: int = option("passes over the training images", least=1)
+    epochs: int = option(
+        "passes over the training images; training.steps decides where it is given", least=1
+    )
     batch_size: int = option("images per step", least=1)
     steps: int | None = option(
-        "steps after which training ends, if its epochs have not ended it", least=1
+        "number of steps, whatever training.epochs says; null: those of the epochs", least=1
     )
     frozen: str = option(
         "part that keeps its initial weights: a control that shows what training it is worth",
@@ -56,21 +58,29 @@ class TrainingOptions:
         """
         if self.steps is None:
             return self.epochs
-        return min(self.epochs, math.ceil(self.steps / math.ceil(images / self.batch_size)))
+        return math.ceil(self.steps / math.ceil(images / self.batch_size))
 
-    def ending(self, images: int) -> str | None:
-        """What to say where the epochs end the training before its steps; None: they do not.
+    def planned_steps(self, images: int) -> int:
+        """Steps until the training ends, from 1.
 
         Args:
             images: number of training images.
         """
-        per_epoch = math.ceil(images / self.batch_size)
-        steps = per_epoch * self.epochs
-        if self.steps is None or self.steps <= steps:
+        return self.steps or self.epochs * math.ceil(images / self.batch_size)
+
+    def length(self, images: int) -> str | None:
+        """What to say where `steps` and not `epochs` decide the length; None: both say the same.
+
+        Args:
+            images: number of training images.
+        """
+        planned = self.planned_epochs(images)
+        if self.steps is None or planned == self.epochs:
             return None
+        per_epoch = math.ceil(images / self.batch_size)
         return (
-            f"training.epochs={self.epochs} ends the training after {steps} of {self.steps} steps; "
-            f"training.epochs={math.ceil(self.steps / per_epoch)} does not"
+            f"training.steps={self.steps} decides the length: {counted(planned, 'epoch')} of "
+            f"{counted(per_epoch, 'step')} instead of training.epochs={self.epochs}"
         )
 
 

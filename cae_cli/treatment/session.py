@@ -84,11 +84,11 @@ class Plan:
         own, other = batch.checked(self.overrides), batch.checked(overrides)
         measured = self.before.metrics
         steps = measured.dynamics.steps if measured else None
+        if other.training.steps and steps:
+            return max(other.training.steps / steps, 0.01)
         cost = other.training.epochs / own.training.epochs
         if own.data.train and other.data.train:
             cost *= other.data.train / own.data.train
-        if other.training.steps and steps:
-            cost = min(cost, other.training.steps / steps)
         return max(cost, 0.01)
 
     def first(self, cost: float) -> float:
@@ -213,9 +213,8 @@ class Session:
         arm = self.treatment
         step, seed = len(arm.steps) + 1, f"seed={arm.seeds[0]}"
         all_changes = [(), *changes]
-        short = self._short_overrides()
         wanted = [
-            BatchRun(f"short_{step}_{i}", (*with_changes(arm.overrides, (*change, *short)), seed))
+            BatchRun(f"short_{step}_{i}", (*with_changes(arm.overrides, (*change, *SHORT)), seed))
             for i, change in enumerate(all_changes)
         ]
         if not self.plan.lasts(wanted):
@@ -229,14 +228,6 @@ class Session:
         ]
         self._shorts += trained
         return {short.overrides: short.gain for short in trained[1:]}
-
-    def _short_overrides(self) -> tuple[str, ...]:
-        """Overrides of a short training; a run with fewer steps gets more epochs."""
-        steps = self._steps
-        if steps >= SHORT_STEPS:
-            return SHORT
-        epochs = batch.checked(self.treatment.overrides).training.epochs
-        return *SHORT, f"training.epochs={math.ceil(epochs * SHORT_STEPS / max(1, steps))}"
 
     @property
     def _steps(self) -> int:

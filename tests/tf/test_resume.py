@@ -99,6 +99,27 @@ def test_a_finished_run_is_shown_and_not_trained(here, undisturbed, capsys):
     assert Run(here / "run").status() == before
 
 
+def test_steps_decide_the_length_whatever_the_epochs_say(here, undisturbed, monkeypatch, capsys):
+    # 6 steps in an epoch: 9 steps end within the second one, 24 are the four epochs of the other run.
+    with monkeypatch.context() as patch:
+        interrupted_in(patch, 1)
+        with pytest.raises(Interrupted):
+            train("run", "training.steps=9", "training.epochs=1")
+    assert cli.run(["resume", "run"]) == 0
+    run = Run(here / "run")
+    assert run.read_metrics()["step"].tolist() == [0, 6, 9]
+    assert "training.steps=9 decides the length: 2 epochs of 6 steps" in capsys.readouterr().err
+    assert cli.run(["resume", "run", "training.epochs=4"]) == 2
+    assert "training.epochs=4 changes nothing" in capsys.readouterr().err
+    assert cli.run(["resume", "run", "training.steps=8"]) == 2
+    assert "training.steps must be at least 9" in capsys.readouterr().err
+    assert cli.run(["resume", "run", "training.steps=24"]) == 0
+    other = Run(undisturbed)
+    np.testing.assert_equal(run.read_metrics(), other.read_metrics())
+    kernels, others = (r.read_arrays(r.arrays) for r in (run, other))
+    assert all(np.array_equal(kernels[k], others[k]) for k in others if k.startswith("kernel/"))
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -164,7 +185,7 @@ def test_a_cosine_schedule_that_was_planned_shorter_is_reported(here, capsys):
     assert train("run", "training.epochs=2", "schedule=cosine") == 0
     assert cli.run(["resume", "run", "training.epochs=4"]) == 0
     error = capsys.readouterr().err
-    assert "the learning rate of the first 2 epochs was scheduled for 2" in error
+    assert "the learning rate of the first 2 epochs was scheduled for 12 steps" in error
 
 
 def test_what_was_not_trained_here_is_refused(here, capsys):
