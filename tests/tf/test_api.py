@@ -230,7 +230,8 @@ def test_a_model_in_memory_is_diagnosed_as_its_file(home, images, command, monke
     inner = cae_cli.diagnose(model, x, verbose=0)
     assert are_next(draws(), expected) and all(map(np.array_equal, model.get_weights(), weights))
     outer = cae_cli.diagnose(command / "checkpoints" / "last.keras", x, verbose=0)
-    measured = [{**run.summary["metrics"], "dropout_noise": 0} for run in (inner, outer)]
+    drawn = {"dropout_noise": 0, "hidden_dropout_noise": 0}
+    measured = [{**run.summary["metrics"], **drawn} for run in (inner, outer)]
     assert measured[0] == measured[1] and inner.verdict == outer.verdict  # but for what dropout draws
     assert inner.metrics.quality.images == len(images) and inner.path.parent.name == "diagnose"
     with pytest.raises(cae_cli.UserError, match="16x16"):
