@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cae_cli.metrics.pairs import Mask, PairMatch, pair_match, shown
 
 Array = NDArray[np.float32]
 
@@ -14,8 +16,10 @@ Array = NDArray[np.float32]
 ROUNDING = 1e-20
 # Slopes of images in the same range; the common ranges differ by 2 and more.
 SAME_SLOPE = (0.6, 1.7)
+MATCHED = 0.5  # share of the pairs whose own target fits best: shuffled pairs have a hundredth
 LEAST_COMMON = 0.5  # correlation of the pixels of inputs and targets; that of shuffled pairs is lower
 SAME_VALUE = 1e-6  # rounding of float32 values up to about 1
+SCALED_VALUE = 1e-4  # the same after the inputs were brought to the range of the targets
 AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
 
 
@@ -38,6 +42,7 @@ class BatchStatistics:
         difference: mean (x - t)², with x `in_one_range`.
         erased: share of the values of x other than those of t that are one and the same, 0 to 1: 1 for
             masks. NaN where x and t are equal.
+        compared, foreign, unclear: `metrics.pairs.PairMatch` of x and t.
     """
 
     input_low: float
@@ -53,6 +58,9 @@ class BatchStatistics:
     target_correlation: float = math.nan  # NaN for runs of older versions, as the next one
     difference: float = math.nan
     erased: float = math.nan
+    compared: int = 0
+    foreign: float = math.nan
+    unclear: float = math.nan
 
 
 def batches(inputs: Array, targets: Array) -> BatchStatistics:
@@ -63,7 +71,12 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         targets: of the same shape, in the same order.
     """
     others = np.roll(targets, -1, axis=0)
-    scaled = in_one_range(inputs, targets)
+    if inputs is targets or np.array_equal(inputs, targets):
+        scaled, match = inputs, PairMatch(len(inputs), 0.0, 0.0)
+    else:
+        visible = shown(inputs, targets)
+        match = pair_match(in_one_range(inputs, targets, visible, matched=True), targets, visible)
+        scaled = in_one_range(inputs, targets, visible, matched=match.matched > MATCHED)
     error, other_error = (float(np.square(scaled - t).mean(dtype=np.float64)) for t in (targets, others))
     return BatchStatistics(
         input_low=float(inputs.min()),
@@ -78,41 +91,59 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         difference_correlation=neighbour_correlation(scaled - targets),
         target_correlation=neighbour_correlation(targets),
         difference=error,
-        erased=erased(inputs, targets),
+        erased=erased(inputs, targets, scaled),
+        **asdict(match),
     )
 
 
-def erased(inputs: Array, targets: Array) -> float:
+def erased(inputs: Array, targets: Array, scaled: Array) -> float:
     """Share of the inputs' values other than the targets' that are their median, as those of a mask are.
 
     0 to 1; NaN where nothing differs.
+
+    Args:
+        inputs: (n, h, w, c).
+        targets: of the same shape.
+        scaled: the inputs `in_one_range`.
     """
-    changed = inputs[~np.isclose(inputs, targets, rtol=0, atol=SAME_VALUE)]
+    same = SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
+    changed = inputs[~np.isclose(scaled, targets, rtol=0, atol=same)]
     return float((changed == np.median(changed)).mean()) if changed.size else math.nan
 
 
-def in_one_range(inputs: Array, targets: Array) -> Array:
+def in_one_range(
+    inputs: Array, targets: Array, visible: Mask | None = None, *, matched: bool = False
+) -> Array:
     """The inputs in the range of the targets: a network may rescale what it gets, from 0 to 255 say.
 
     They change only if no straight line of a slope near 1 leads from one to the other. Least squares
     finds the line without bias if the noise is in what is fitted, so of the two lines (noise in the
     inputs, noise in the targets) the one counts that leaves the whiter rest, or either if both do.
+
+    Args:
+        inputs: (n, h, w, c).
+        targets: of the same shape.
+        visible: the values that count, as `metrics.pairs.shown` gives them; None: all.
+        matched: whether inputs and targets are known to be pairs, however little they share.
     """
-    x, t = (a.astype(np.float64) - a.mean(dtype=np.float64) for a in (inputs, targets))
+    counted = np.ones(inputs.shape, np.bool_) if visible is None else visible
+    means = [float(a[counted].mean(dtype=np.float64)) for a in (inputs, targets)]
+    x = (inputs.astype(np.float64) - means[0]) * counted
+    t = (targets - means[1]) * counted
     both = float((x * t).mean())
     squares = float(np.square(x).mean()), float(np.square(t).mean())
-    if not both > LEAST_COMMON * np.sqrt(squares[0] * squares[1]):  # other images, or inverted ones
+    least = 0.0 if matched else LEAST_COMMON
+    if not both > least * np.sqrt(squares[0] * squares[1]):  # other images, or inverted ones
         return inputs
     slopes = squares[1] / both, both / squares[0]
     if all(SAME_SLOPE[0] < slope < SAME_SLOPE[1] for slope in slopes):
         return inputs
-    mean = targets.mean(dtype=np.float64)
-    lines = [np.asarray(slope * x + mean, np.float32) for slope in slopes]
-    left = [abs(float(np.nan_to_num(neighbour_correlation(line - targets)))) for line in lines]
+    rests = (np.asarray(slope * x - t, np.float32) for slope in slopes)
+    left = [abs(float(np.nan_to_num(neighbour_correlation(rest)))) for rest in rests]
     white = [i for i in (0, 1) if left[i] <= min(left) + AS_WHITE]
     if any(SAME_SLOPE[0] < slopes[i] < SAME_SLOPE[1] for i in white):
         return inputs
-    return lines[white[0]]
+    return np.asarray(slopes[white[0]] * (inputs - means[0]) + means[1], np.float32)
 
 
 def neighbour_correlation(images: Array) -> float:

@@ -1,0 +1,183 @@
+"""Targets of other images, pair by pair: the share that was planted, and none where pairs are right."""
+
+import numpy as np
+import pytest
+
+from cae_cli.diagnosis import diagnose
+from cae_cli.metrics.batches import batches
+from cae_cli.metrics.pairs import FAR, shown
+from tests.test_diagnosis import CONFIG, changed
+from tests.test_noise import real, waves
+
+COUNT = 256
+
+
+def blurred(x):
+    for axis in (1, 2):
+        x = (np.roll(x, 1, axis) + 2 * x + np.roll(x, -1, axis)) / 4
+    return x
+
+
+def coarse(x, factor=4):
+    n, h, w, c = x.shape
+    small = x.reshape(n, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
+    return small.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def holes(x, value):
+    """A square of a quarter of each image is set to a value, at another place in each."""
+    rng, x = np.random.default_rng(5), x.copy()
+    half = x.shape[1] // 2
+    for image in x:
+        top, left = rng.integers(half, size=2)
+        image[top : top + half, left : left + half] = value
+    return x
+
+
+def noise(x, strength=1.0):
+    return strength * np.random.default_rng(4).normal(size=x.shape)
+
+
+# What makes inputs of images in [0, 1]. All are corrupted alike.
+TASKS = {
+    "reconstruction": lambda x: x,
+    "noise": lambda x: np.clip(x + noise(x, 0.3), 0, 1),
+    "noise in 0..255": lambda x: 255 * (x + noise(x, 0.5)),
+    "noise of many levels": lambda x: x + np.linspace(0, 1, len(x))[:, None, None, None] * noise(x),
+    "salt and pepper": lambda x: np.where(noise(x) > 0.8, 1, np.where(noise(x) < -0.8, 0, x)),
+    "black holes": lambda x: holes(x, 0.0),
+    "grey holes": lambda x: holes(x, 0.5),
+    "holes of -1": lambda x: holes(x, -1.0),
+    "white holes in 0..255": lambda x: 255 * holes(x, 1.0),
+    "black holes in -1..1": lambda x: 2 * holes(x, 0.0) - 1,
+    "one pixel of ten": lambda x: np.where(noise(x) > 1.28, x, 0),
+    "blur": blurred,
+    "a quarter of the resolution": coarse,
+    "inverted": lambda x: 1 - x,
+    "another contrast": lambda x: np.random.default_rng(7).uniform(0.5, 1, (len(x), 1, 1, 1)) * x**2,
+    "thresholds": lambda x: x > x.mean(axis=(1, 2, 3), keepdims=True),
+}  # fmt: skip
+
+
+def fed(images, task, share=0.0, seed=0):
+    """Statistics of pairs; a share of them gets targets of others."""
+    rng, targets = np.random.default_rng(seed), images.copy()
+    wrong = rng.permutation(len(images))[: round(share * len(images))]
+    targets[wrong] = images[rng.permutation(len(images))[: len(wrong)]]
+    return batches(np.asarray(TASKS[task](images), np.float32), targets)
+
+
+def finding_of(statistics):
+    """The finding CAE103 of a run that received such batches, None without one."""
+    found = diagnose(
+        changed(
+            "batches", pair=statistics.pair, difference_correlation=statistics.difference_correlation,
+            erased=statistics.erased, compared=statistics.compared, foreign=statistics.foreign,
+            unclear=statistics.unclear,
+        ),
+        CONFIG,
+    )  # fmt: skip
+    return next((finding for finding in found.findings if finding.code == "CAE103"), None)
+
+
+def slow_ranks(inputs, targets):
+    """Share of the other targets that fit an input better than its own, pair by pair."""
+
+    def correlation(a, b):
+        return np.corrcoef((a - a.mean((0, 1))).ravel(), (b - b.mean((0, 1))).ravel())[0, 1]
+
+    ranks = []
+    for i, x in enumerate(inputs):
+        better = [
+            correlation(x, t) > correlation(x, targets[i])
+            and np.square(x - t).sum() < np.square(x - targets[i]).sum()
+            for j, t in enumerate(targets)
+            if j != i
+        ]
+        ranks.append(np.mean(better))
+    return np.array(ranks)
+
+
+def test_the_shares_agree_with_slow_computations():
+    images = np.random.default_rng(0).random((40, 5, 6, 2)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    inputs = np.asarray(images + rng.normal(0, 0.5, images.shape), np.float32)
+    inputs[:10] = inputs[rng.permutation(10)]
+    ranks, found = slow_ranks(inputs, images), batches(inputs, images)
+    assert found.compared == 40
+    assert found.foreign == pytest.approx(np.mean(ranks > FAR)) and found.foreign > 0
+    assert found.unclear == pytest.approx(np.mean((ranks > 0) & (ranks <= FAR))) and found.unclear > 0
+
+
+def test_shuffled_pairs_are_all_foreign_and_equal_ones_are_not_compared():
+    images = waves(COUNT)
+    assert batches(images, np.roll(images, 9, axis=0)).foreign > 0.5
+    same = batches(images, images.copy())
+    assert (same.compared, same.foreign, same.unclear) == (COUNT, 0, 0)
+
+
+def test_few_pairs_tell_nothing():
+    images = waves(20)
+    found = batches(images, 1 - images)
+    assert found.compared == 20 and np.isnan(found.foreign)
+
+
+def test_what_a_mask_hides_is_told_from_a_background():
+    images = np.where(waves(60) > 0.6, waves(60), 0).astype(np.float32)  # on black
+    assert shown(images, images).mean() > 0.9
+    for value in (0.0, -1.0):
+        masked = holes(images, value)
+        hidden = ~shown(masked, images)
+        assert hidden[masked == value].mean() == 1 and hidden[masked != value].mean() == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_right_pairs_are_no_finding_and_wrong_ones_among_them_are(task, shared):
+    images = real(shared, "mnist", COUNT)
+    right = fed(images, task)
+    assert right.foreign < 0.01
+    wrong = fed(images, task, 0.2)
+    assert 0.08 < wrong.foreign <= 0.2
+    assert f"{wrong.foreign:.1%} of {wrong.compared} pairs" in finding_of(wrong).message
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "omniglot", "grey_28_2", "colour_32_4"])
+@pytest.mark.parametrize("task", ["reconstruction", "noise", "white holes in 0..255"])
+def test_the_same_holds_for_other_images(name, task, shared):
+    images = real(shared, name, COUNT)[::2]
+    right = fed(images, task)
+    assert right.foreign < 0.01 and right.foreign <= right.unclear
+    assert fed(images, task, 0.2).foreign > 0.08
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if "hole" in t or "noise" in t])
+def test_masks_and_noise_are_no_finding_in_any_range(task, shared):
+    images = real(shared, "fashion_mnist", 128)
+    assert finding_of(fed(images, task)) is None
+
+
+def test_pairs_that_were_given_as_such_may_be_wrong_in_part(shared):
+    wrong = fed(real(shared, "mnist", COUNT), "noise", 0.1)
+    noisy = changed("batches", pair=0.3, foreign=wrong.foreign, unclear=wrong.unclear, compared=COUNT)
+    noisy = diagnose(type(noisy)(**{**vars(noisy), "paired": True}), CONFIG)
+    assert [f.code for f in noisy.findings] == ["CAE103"]
+
+
+def test_a_few_pairs_are_no_finding_by_chance_and_unlike_ones_are_not_judged():
+    def judged(**values):
+        found = diagnose(changed("batches", compared=256, pair=0.5, erased=1.0, **values), CONFIG)
+        fired, skipped = ([r.code for r in part] for part in (found.findings, found.skipped))
+        return "CAE103" in fired, "CAE103" in skipped
+
+    assert judged(foreign=5 / 256, unclear=0.0) == (False, False)
+    assert judged(foreign=10 / 256, unclear=0.0) == (True, False)
+    assert judged(foreign=10 / 256, unclear=11 / 256) == (False, False)
+    assert judged(foreign=0.6, unclear=0.3) == (False, True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["fashion_mnist", "omniglot", "grey_16_1", "grey_64_1", "colour_32_4"])
+@pytest.mark.parametrize("task", TASKS)
+def test_no_task_has_certain_wrong_pairs(name, task, shared):
+    right = fed(real(shared, name, COUNT), task)
+    assert right.foreign < max(0.01, right.unclear)
