@@ -169,8 +169,8 @@ def test_a_few_pairs_are_no_finding_by_chance_and_unlike_ones_are_not_judged():
         fired, skipped = ([r.code for r in part] for part in (found.findings, found.skipped))
         return "CAE103" in fired, "CAE103" in skipped
 
-    assert judged(foreign=5 / 256, unclear=0.0) == (False, False)
-    assert judged(foreign=10 / 256, unclear=0.0) == (True, False)
+    assert judged(foreign=3 / 256, unclear=0.0) == (False, False)
+    assert judged(foreign=5 / 256, unclear=0.0) == (True, False)
     assert judged(foreign=10 / 256, unclear=11 / 256) == (False, False)
     assert judged(foreign=0.6, unclear=0.3) == (False, True)
 

@@ -134,7 +134,7 @@ class TargetMismatch(Rule):
     most_erased = 0.95
     # Of single pairs: certainly more than this share shows another image, not fewer than those that are
     # unclear (a third of them at most, where inputs are merely hard to tell), and most pairs are right.
-    least_foreign = 0.01
+    least_foreign = 0.005
     least_matched = 0.5
 
     def check(self, case: Case) -> Finding | Skipped | None:
