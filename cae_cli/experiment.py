@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 from cae_cli import data, diagnosis
 from cae_cli.config.schema import Config, plain
 from cae_cli.data import Images
+from cae_cli.data.folder import FileOptions
 from cae_cli.diagnosis import Diagnosis
+from cae_cli.diagnosis.case import FEWEST_IMAGES
 from cae_cli.diagnosis.trials import Trials
-from cae_cli.errors import Interrupted, UserError
+from cae_cli.errors import Interrupted, UserError, counted
 from cae_cli.introspection import Autoencoder
 from cae_cli.introspection.loss_minimum import KnownLoss
 from cae_cli.introspection.probe import Probe
@@ -49,6 +52,8 @@ from cae_cli.training.history import Checkpoint, History
 from cae_cli.training.recorder import Recorder
 
 logger = logging.getLogger(__name__)
+
+PATCHES = (28, 20, 16, 12, 8)  # sides that are proposed where there are few images
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,36 @@ def _check_same_images(before: Mapping[str, Any], now: Mapping[str, Any], *, has
         )
 
 
+def too_few(options: data.DataOptions, images: Images) -> str | None:
+    """What to say where there are fewer held-out images than a verdict needs, with a way to more.
+
+    Args:
+        options: of the source of the images.
+        images: split; the held-out ones are those that are measured.
+
+    Returns:
+        A sentence, or None where they are enough.
+    """
+    count, total = len(images.held_out), len(images.train) + len(images.validation)
+    if count >= FEWEST_IMAGES:
+        return None
+    (h, w, _), way = images.shape, "add images"
+    sides = [s for s in PATCHES if count * (h // s) * (w // s) >= FEWEST_IMAGES]
+    files = isinstance(options, FileOptions)
+    resized = isinstance(options, FileOptions) and options.image_size and options.patches is None
+    whole = "data.image_size=null " if resized else ""
+    if images.evaluated and resized:  # the network takes images of this size only
+        way = f"{whole}data.patches={h} cuts many of each file"
+    elif files and sides and not images.evaluated:
+        way = f"{whole}data.patches={sides[0]} cuts many of each file"
+    elif images.test is None and not images.evaluated and total >= 2 * FEWEST_IMAGES:
+        way = f"data.validation={math.ceil(100 * FEWEST_IMAGES / total) / 100:g} holds out more"
+    elif images.test is not None and options.test is not None:
+        way = "data.test=null takes all there are"
+    measured = "image" if images.evaluated else "held-out image"
+    return f"only {counted(count, measured)}: what needs {FEWEST_IMAGES} is not checked; {way}"
+
+
 # --- model, training, run folder ---
 
 
@@ -349,6 +384,8 @@ def _announce(
             "! TensorFlow was started before with other threads: weights may differ from those of a "
             "process of its own in their last bits"
         )
+    if few := too_few(config.data, images):
+        screen.say(f"! {few}")
     if length := config.training.length(len(images.train)):
         screen.say(f"  {length}")
     for note in images.notes:

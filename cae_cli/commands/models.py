@@ -96,8 +96,9 @@ def work_on(
     Raises:
         UserError: there is no such file, there are no images, or ``work`` raised it.
     """
-    from cae_cli import data
+    from cae_cli import data, experiment
     from cae_cli.external import model
+    from cae_cli.training import backend
 
     check_file(path)
     if not any(key_of(word) == "data" for word in overrides):
@@ -107,8 +108,14 @@ def work_on(
             hint="data=npz data.path=x.npz, or data=image_folder data.path=photos data.image_size=64",
         )
     config = options(overrides, trusted=True, trust_configs=flags.trust_configs)
-    with terminal.Screen().doing("reading images …"):
+    screen = terminal.Screen()
+    with backend.quiet(None), screen.doing("reading images …"):
         images = data.load(config.data)
+    for note in images.notes:
+        if note.startswith("!"):  # others speak of a training
+            screen.say(f"  {note}")
+    if few := experiment.too_few(config.data, model.all_measured(images)):
+        screen.say(f"! {few}")
     opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
     return in_new_folder(parent, lambda run: work(path, images, opening, run, rules(overrides)))
 

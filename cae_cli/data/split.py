@@ -58,7 +58,8 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
     if len(train) < 2 or len(validation) < 1:
         raise UserError(
             f"too few images: {len(train)} for training and {len(validation)} for validation out of {n}",
-            hint="at least 2 and 1 are needed; use more images or another data.validation"
+            hint="at least 2 and 1 are needed; use more images or another data.validation; "
+            "data.patches=28 cuts many of each file of an image_folder"
             if options.train is None or options.train > 1
             else "data.train must be at least 2",
         )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import itertools
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO
 
 from cae_cli.errors import RunFailed, UserError
 from cae_cli.introspection.keras_internals import as_in_a_new_process, check_version
@@ -37,9 +40,15 @@ class Device:
         return ", ".join(self.gpus) if self.gpus else "CPU"
 
 
+# Loggers of libraries, whose messages name files of this machine and say little to a user.
+LIBRARIES = ("tensorflow", "absl", "keras", "h5py", "PIL", "tifffile", "matplotlib")
+
+
 @contextmanager
 def quiet(log: GuardedPath | None) -> Iterator[None]:
-    """Redirects the output of TensorFlow's C++ code to ``log``; Python's standard error stays as it is.
+    """Redirects what libraries say to ``log``; Python's standard error stays as it is.
+
+    That is the output of TensorFlow's C++ code, and in Python warnings and the loggers of `LIBRARIES`.
 
     No environment variable silences CUDA, oneDNN and absl, so file descriptor 2 points to the log for
     the whole block.
@@ -53,10 +62,48 @@ def quiet(log: GuardedPath | None) -> Iterator[None]:
         descriptor = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield
+            with _said_in(file):
+                yield
         finally:
             os.dup2(descriptor, 2)
             os.close(descriptor)
+
+
+@contextmanager
+def _said_in(file: IO[bytes]) -> Iterator[None]:
+    """In the block, warnings and the loggers of libraries write to a file."""
+    text = io.TextIOWrapper(file, "utf-8", "backslashreplace", write_through=True)
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # the disk is full
+
+    def only_there(record: logging.LogRecord) -> bool:
+        handler.handle(record)  # before handlers that a library adds to its own logger
+        return False
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        with contextlib.suppress(OSError):
+            text.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    before = warnings.showwarning, [logger.propagate for logger in loggers]
+    warnings.showwarning = show
+    for logger in loggers:
+        logger.addFilter(only_there)
+        logger.addHandler(handler)  # for the loggers below it
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        warnings.showwarning = before[0]
+        for logger, propagate in zip(loggers, before[1], strict=True):
+            logger.removeFilter(only_there)
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+        text.detach()  # the file is not this function's to close
 
 
 @contextmanager
