@@ -29,6 +29,7 @@ NEARLY_ALL = (
 )
 SAME_OUTPUT = 0.05  # variance of the output over images, over that of the images
 FALLING_FAST = 0.08  # share of the fall of the loss in its last quarter; no healthy run has more
+CRAWLING = -3.5  # log10 of the change of a step: smaller ones leave weights where they began
 STANDING = 1.0  # powers of ten by which collapsed networks make smaller steps than at first, and more
 MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
 
@@ -164,6 +165,12 @@ class Case:
         few = (dynamics.steps or 0) * 10**size < STEPS_FOR_SKILL * 10**USUAL_UPDATE
         falls = dynamics.slope > FALLING_FAST
         return moves and (falls or (few and explained > -LITTLE_EXPLAINED))
+
+    @property
+    def crawls(self) -> bool:
+        """Whether steps are known to be so small, first and last ones, that little can be learned."""
+        dynamics = self.metrics.dynamics
+        return max(dynamics.early_update, dynamics.last_update) < CRAWLING
 
     @property
     def hidden(self) -> list[Layer]:

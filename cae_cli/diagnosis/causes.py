@@ -43,7 +43,7 @@ CONSEQUENCES = {
     "CAE205": f"{NEVER_LEARNED} CAE207 CAE208 CAE209",  # dead at initialisation
     "CAE206": f"{NEVER_LEARNED} CAE208 CAE209 CAE501 CAE214",  # penalty
     "CAE207": f"{NEVER_LEARNED} CAE304 CAE305 CAE501 CAE503 CAE214",  # learning rate too high
-    "CAE208": f"{NEVER_LEARNED} CAE304 CAE505",  # learning rate too low
+    "CAE208": f"{NEVER_LEARNED} CAE304",  # learning rate too low
     "CAE209": "CAE202 CAE211 CAE302 CAE303 CAE602",  # frozen layers
     "CAE210": f"{NEVER_LEARNED} CAE501 CAE502",  # running averages
     "CAE211": "CAE302 CAE303 CAE304",  # ended too early

@@ -188,6 +188,8 @@ class PosteriorIsPrior(Rule):
         share = case.metrics.latent.informative
         if not share < self.threshold:  # or the code is not drawn at random
             return None
+        if case.crawls:
+            return self.skipped("the steps were too small to learn a latent code")
         pixels = case.network.image_values
         none = fixes.without(case, (), "nothing pulls the latent code to the prior")
         weaker = Fix(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import (
+    CRAWLING,
     LITTLE_EXPLAINED,
     MANY_INACTIVE,
     USUAL_INACTIVE,
@@ -301,7 +302,7 @@ class RateTooLow(_FirstSteps):
         "by 1/32 of their standard deviation; of the stillest layer, where the latent code is drawn at "
         "random and moves those behind it"
     )
-    threshold = -3.5
+    threshold = CRAWLING
     source = (
         "Healthy runs have -2.1 to -1.8, and move maps by 0.04 and more; Adam at 0.00001 has -4, and "
         "moves them by 0.0003 to 0.002. With momentum the first steps of healthy runs may be small."
