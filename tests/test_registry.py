@@ -522,6 +522,7 @@ def test_a_run_whose_process_is_gone_is_listed_as_interrupted(here, capsys):
     assert "interrupted" in listed(capsys).out.splitlines()[1]
     changed(run.status_file.shown, host="another", boot="another")  # a new container, another node
     assert "interrupted" in listed(capsys).out.splitlines()[1]
+    run.check_idle()  # it can be resumed
     assert removed("aaaa") == 0
 
 

@@ -19,7 +19,8 @@ SECONDS = 60  # for one command; far more than any needs
 MEMORY = 2**31  # bytes that one command may allocate
 
 # Names that commands make, in addition to those that a run has.
-MADE = ("tags.json", "job.log", "fingerprint.json", "frozen_encoder", "frozen_encoder.json")
+MADE = ("tags.json", "job.log", "fingerprint.json", "frozen_encoder", "frozen_encoder.json",
+        "trials.json", "trials.npz", "trackers")  # fmt: skip
 
 
 def names_of(run: Path) -> list[str]:

@@ -67,6 +67,7 @@ def names():
         "maps", "metrics.csv", "run.json", "snapshots", "snapshots/epoch_0000.npz",
         "snapshots/epoch_0005.npz", "status.json", "summary.json", "summary.txt", "tags.json",
         "train.log", "training.json", "curves.png", "views.npz", "report.html",
+        "trials.json", "trials.npz", "trackers",
     )  # fmt: skip
 
 

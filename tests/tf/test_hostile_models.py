@@ -762,11 +762,17 @@ def unusual(kind):
     x = layers.MaxPooling2D()(x)
     x = layers.Conv2D(2, 3, padding="same", name="long" * 74)(x)
     x = layers.Conv2DTranspose(1, 3, strides=2, padding="same", name="output")(x)
-    return keras.Model(image, x)
+    if kind == "quantized":
+        x = layers.Reshape((8, 8, 1))(layers.Dense(64)(layers.Flatten()(x)))
+    model = keras.Model(image, x)
+    if kind == "quantized":
+        with warnings.catch_warnings(action="ignore"):  # most layers stay as they are
+            model.quantize("int8")
+    return model
 
 
 @pytest.mark.pictures
-@pytest.mark.parametrize(("kind", "code"), [("bfloat16", 0), ("integers", 2)])
+@pytest.mark.parametrize(("kind", "code"), [("bfloat16", 0), ("quantized", 0), ("integers", 2)])
 def test_unusual_types_and_long_names_of_layers(kind, code, tmp_path):
     unusual(kind).save(tmp_path / "model.keras")
     words = ("data=digits", "data.train=32", "data.test=32")
