@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.data import medical
 from cae_cli.system import memory
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ BYTES_PER_PIXEL = 16
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
     *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *medical.EXTENSIONS,
 )
-# The formats of these extensions, recognised by content. Some other formats of Pillow start programs.
+# Pillow's formats of these extensions, recognised by content. Some others of Pillow start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -92,10 +94,13 @@ class Decoder:
         """The frames of a file, and how many frames it has beyond them.
 
         Raises:
-            Exception: of any kind, by Pillow and tifffile: it cannot be decoded.
+            UserError: a library that reads such files is not installed.
+            Exception: of any other kind, by Pillow, tifffile and others: it cannot be decoded.
         """
         from PIL import Image, UnidentifiedImageError
 
+        if (found := medical.opened(content)) is not None:
+            return self._medical(found)
         try:
             # Given a path, Pillow maps the file and swaps the sides of a rotated TIFF.
             with Image.open(content, formats=FORMATS) as opened:
@@ -108,6 +113,17 @@ class Decoder:
             if not start.startswith(_TIFF):
                 raise
         return self._tiff(content)
+
+    def _medical(self, found: medical.Dicom | medical.Nifti) -> tuple[list[Frame], int]:
+        _check_memory(found.pixels)
+        count = found.frames if self.frames is None else min(self.frames, found.frames)
+        frames = []
+        with self.room.taken(found.pixels):
+            for values in found.read(count):
+                if values.ndim != 2 and values.shape[2:] != (3,):
+                    raise Unreadable(f"frames of the shape {values.shape}")
+                frames.append(self._shaped_values(values))
+        return frames, found.frames - count
 
     def _pillow(self, opened: Image.Image, content: IO[bytes]) -> tuple[list[Frame], int]:
         from PIL import ImageOps
@@ -222,7 +238,7 @@ def reason(error: Exception) -> str:
 
     text = str(error)
     match error:
-        case Unreadable():
+        case Unreadable() | medical.Refused():
             return text
         case UnidentifiedImageError():
             return "not an image"

@@ -239,6 +239,9 @@ class ImageFolder(FileOptions):
             try:
                 with place.open(name) as content:
                     return decoder.read(content)
+            except UserError as error:  # a library is missing
+                error.where = printable(name)
+                raise
             except Exception as error:  # decoders raise what they like at damaged files
                 return reason(error)
 

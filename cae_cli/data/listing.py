@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from cae_cli.data.decoding import EXTENSIONS, Unreadable
+from cae_cli.data.medical import is_dicom
 from cae_cli.data.source import folder_at
 from cae_cli.errors import UserError, printable
 from cae_cli.system import memory
@@ -44,7 +45,7 @@ def place_of(path: Path, follow_links: bool) -> Iterator[Place]:
     Raises:
         UserError: there are none.
     """
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+    if path.is_file() and (path.name.lower().endswith(EXTENSIONS) or is_dicom(path)):
         yield _Folder(path.parent, [path.name], [])
     elif path.is_file() and path.suffix.lower() == ".parquet":
         yield _Parquet(path)
@@ -279,7 +280,8 @@ class _Search:
         return links
 
     def _take(self, file: str) -> None:
-        if not file.lower().endswith(EXTENSIONS):
+        is_bare = "." not in file.rpartition("/")[2]
+        if not file.lower().endswith(EXTENSIONS) and not (is_bare and is_dicom(self._root / file)):
             self.others += 1
         elif self._is_new(file):
             self.images.append(file)

@@ -41,7 +41,10 @@ class Device:
 
 
 # Loggers of libraries, whose messages name files of this machine and say little to a user.
-LIBRARIES = ("tensorflow", "absl", "keras", "h5py", "PIL", "tifffile", "matplotlib")
+LIBRARIES = (
+    *("tensorflow", "absl", "keras", "h5py", "PIL", "tifffile", "matplotlib"),
+    *("pydicom", "nibabel", "nibabel.global"),
+)
 
 
 @contextmanager
