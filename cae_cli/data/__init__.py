@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import archives, bundled, folder, formats, glyphs, pairs  # noqa: F401  (they fill SOURCES)
+from cae_cli.data import (  # noqa: F401  (they fill SOURCES)
+    archives,
+    bundled,
+    folder,
+    formats,
+    glyphs,
+    pairs,
+    zarr_store,
+)
 from cae_cli.data.images import Images, Pool, Scale, as_float, images_at_a_time, images_that_fit
 from cae_cli.data.pixels import check, pool_alike, scale, scale_alike
 from cae_cli.data.source import SOURCES, DataOptions

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cae_cli.data.archives import kind_of
 from cae_cli.data.source import SOURCES
+from cae_cli.data.zarr_store import ROOT
 from cae_cli.errors import UserError, did_you_mean, printable
 from cae_cli.options import written
 from cae_cli.system.files import typed, writing
@@ -82,6 +83,8 @@ def _of_path(path: Path) -> list[str]:
         )
     kind = kind_of(path) if path.is_file() else None
     source = kind if kind in SOURCES and path.suffix.lower() != ".zip" else "image_folder"
+    if path.is_dir() and any((path / name).is_file() for name in ROOT):
+        source = "zarr"
     return [f"data={source}", f"data.path={written(path)}"]
 
 
