@@ -1,5 +1,6 @@
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -107,6 +108,15 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path):
     with pytest.raises(ValueError, match="odd"), run.running():
         raise ValueError("odd")
     assert "Traceback" in run.log.shown.read_text()
+
+
+def test_control_characters_are_escaped_in_the_log(tmp_path):
+    with pytest.raises(ValueError), Run(tmp_path).running():
+        logging.getLogger("cae_cli.data").info("a file called %s", "\x1b[2J\u202e")
+        raise ValueError("of a layer called \x1b]0;x")
+    log = (tmp_path / "train.log").read_text()
+    assert r"a file called \x1b[2J\u202e" in log and r"of a layer called \x1b]0;x" in log
+    assert "\x1b" not in log and len(log.splitlines()) > 4  # a traceback has lines
 
 
 def test_metrics_are_read_as_they_were_written(tmp_path):

@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.errors import Interrupted, RunFailed, UserError, printable
+from cae_cli.errors import Interrupted, RunFailed, UserError, printable, visible
 from cae_cli.runs.json_files import (
     SCHEMA_VERSION,
     Missing,
@@ -451,10 +451,17 @@ class Run:
 
 
 class _Log(logging.StreamHandler[IO[str]]):
-    """train.log. A full disk may cut it short; the run itself reports that."""
+    """train.log. A full disk may cut it short; the run itself reports that.
+
+    Names of files and layers, and what libraries say of them, are strangers' texts: people look at a log
+    in a terminal, so control characters are escaped.
+    """
 
     def __init__(self, log: GuardedPath) -> None:
         super().__init__(io.TextIOWrapper(log.append(), "utf-8", "backslashreplace", write_through=True))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
