@@ -11,6 +11,7 @@ from cae_cli.config.compose import checked
 from cae_cli.data import as_float, load
 from cae_cli.data.hook import replaced
 from cae_cli.errors import UserError
+from cae_cli.runs.command import fit_to_paste
 
 HEAD = "import numpy as np\nrng = np.random.default_rng(0)\nX = rng.random((20, 8, 8))\n"
 
@@ -118,6 +119,13 @@ def test_what_nobody_typed_runs_no_code(tmp_path, monkeypatch):
         assert "command line only" in error.value.hint
     assert arguments.parse("cae train", [*words, "--help"]).help
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_command_of_a_stranger_is_not_shown_to_run_code():
+    for word in ("data=python", "+data=python", "data='python'", "data=npz,python"):
+        assert fit_to_paste(["cae", "train", word, "loss=mae"]) == ["cae", "train", "loss=mae"]
+    for word in ("data=npz", "data.path=python", "task_name=python"):
+        assert fit_to_paste(["cae", "train", word]) == ["cae", "train", word]
 
 
 def test_a_command_shows_one_error_and_no_traceback(cae, tmp_path):

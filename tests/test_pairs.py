@@ -106,7 +106,7 @@ def test_partners(one, other, pairs):
 @pytest.mark.parametrize(("make", "options", "what", "hint"), [
     (lambda x: x.resize((6, 12)), {}, "a.png have different sizes: 12x12 and 6x12", "image_size"),
     (lambda x: x.resize((18, 12)), {"image_size": 8}, "different proportions: 12x12 and 18x12", "cut"),
-    (lambda x: x.resize((15, 15)), {"patches": 8}, "have different sizes: 12x12 and 15x15", "enlarge"),
+    (lambda x: x.resize((15, 15)), {"patches": 8}, "different sizes: 12x12 and 15x15", "image_size=15"),
     (lambda x: Image.merge("RGB", (x, x, x.rotate(90))), {}, "are 12x12x1, targets 12x12x3", "=3 or 1"),
 ])  # fmt: skip
 def test_images_that_do_not_fit_are_refused(tmp_path, make, options, what, hint):

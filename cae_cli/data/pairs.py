@@ -232,8 +232,10 @@ def _check_sizes(
                 hint="cut both to the same part of the picture before",
             )
         if not resized and (h, w) != (oh, ow):
+            side = max(min(h, w), min(oh, ow))
             raise UserError(
                 f"the two images of {names[i]} have different sizes: {w}x{h} and {ow}x{oh}",
                 where=where,
-                hint="data.image_size=64 makes them equal; or enlarge the smaller one before",
+                hint=f"data.image_size={min(side, 4096)} enlarges the smaller one; with data.patches=28 "
+                "both are cut alike",
             )

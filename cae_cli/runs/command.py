@@ -12,13 +12,14 @@ _WITH_VALUE = ("-cd", "--config-dir", "-cn", "--config-name")
 _SWEEP = ("-m", "--multirun")
 _KEY = r"(?!hydra\b)[A-Za-z_][\w./@-]*"
 _OVERRIDE = re.compile(rf"[+]{{0,2}}{_KEY}=.*|~{_KEY}(=.*)?", re.DOTALL)
-_RESOLVER = re.compile(r"\$\{[^}]*:")  # may read the environment
+# A resolver may read the environment; data=python runs a file.
+_RUNS_CODE = re.compile(r"\$\{[^}]*:|^\W*data=.*python")
 
 
 def fit_to_paste(command: Any) -> list[str]:
     """What of a command may be shown to be run again.
 
-    Left out are flags that run the code of a file or trust configs, options of Hydra, and values that a
+    Left out are what runs the code of a file or trusts configs, options of Hydra, and values that a
     resolver computes.
 
     Args:
@@ -37,6 +38,6 @@ def fit_to_paste(command: Any) -> list[str]:
         word = words.pop(0)
         if word in _WITH_VALUE and words and not words[0].startswith("-"):
             kept += [word, words.pop(0)]
-        elif word in _SWEEP or (_OVERRIDE.fullmatch(word) and not _RESOLVER.search(word)):
+        elif word in _SWEEP or (_OVERRIDE.fullmatch(word) and not _RUNS_CODE.search(word)):
             kept.append(as_typed(word, sweep=not {*_SWEEP}.isdisjoint(command)))
     return kept
