@@ -49,7 +49,7 @@ faults: $(VENV)/.done ## Measure how often the diagnosis and its fixes are right
 faults-smoke: $(VENV)/.done ## Small version of faults; fails if a verdict is wrong (minutes)
 	@$(BIN)/python -m benchmarks.faults --part smoke --no-fixes --out runs/faults-smoke
 
-faults-outside: $(VENV)/.done ## Draw published faults into plain Keras scripts (2 hours); DRAW=2 DATA=FOLDER
+faults-outside: $(VENV)/.done ## Draw published faults into plain Keras scripts (2 hours); DRAW=3 DATA=FOLDER
 	@$(BIN)/python -m benchmarks.faults --part outside --draw $(DRAW) --data $(DATA) --record $(ARGS)
 
 check: $(VENV)/.done ## Check formatting, style, types and the import contract
