@@ -79,8 +79,8 @@ scripts, and how values are distributed within a range, are still by the authors
   diverged has the worst error that an output within the range of the images can have.
 - The first training of each has the callback. Its diagnosis is *right by the map* if the first-named
   cause is one that was written down as accepted for the operator before the first mutant of the draw
-  was judged (`benchmarks/faults/outside/accepted.yaml`). A killed mutant of which no rule names the fault counts
-  as missed.
+  was judged (`benchmarks/faults/outside/accepted.yaml`). A killed mutant of which no rule names the
+  fault counts as missed.
 - *Right with alternatives*: or the first fix of the first-named cause, applied alone, brings the mean
   error of {alternatives.SEEDS} trainings back to the spread of the original's.
 - An *alarm*, a finding above a note, is false where the mutant is not killed.
