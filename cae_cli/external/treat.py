@@ -164,11 +164,12 @@ def treat_file(
         if missing:
             screen.say(f"the file names no {missing} of Keras: using Adam at 0.001, mean squared error")
         low, high = options.span
-        x, held_out = (
+        x, held_in, y, held_out = (
             np.float32(low) + np.float32(high - low) * as_float(part)
-            for part in (images.train, images.held_out)
+            for part in (images.given, images.held_out_given, images.train, images.held_out)
         )
-        training = of_model(model, x, held_out=(held_out,), steps=steps, **found)
+        targets, held = (y, (held_in, held_out)) if images.are_pairs else (None, (held_in,))
+        training = of_model(model, x, targets, held_out=held, steps=steps, **found)
         write_options(run, training, rules)
         given = training.explained(training.model)
         return proven(run, training, budget=budget, given=given, say=screen.say, silent=False)

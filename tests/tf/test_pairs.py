@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from cae_cli.data import as_float
+from cae_cli.external import treat
+from cae_cli.external.model import FileOptions
 from cae_cli.introspection import load
 from cae_cli.runs.folder import Run
 from cae_cli.training.recorder import Recorder
@@ -61,3 +63,17 @@ def test_the_output_is_compared_with_the_target(trained):
     assert np.array_equal(arrays["example_images"], images.validation[:8])
     assert np.array_equal(arrays["example_inputs"], as_float(images.validation_inputs[:8]))
     assert run.training()["paired"] is True
+
+
+def test_fixes_are_tried_on_pairs(trained, tmp_path, monkeypatch):
+    run, images, _ = trained
+    monkeypatch.setattr(treat, "measure_file", lambda path, *_: load(path, None))
+    monkeypatch.setattr(treat, "write_options", lambda *_: None)
+    monkeypatch.setattr(treat, "proven", lambda run, training, **_: training)
+    path = run.folder / "checkpoints/last.keras"
+    training = treat.treat_file(
+        path, images, FileOptions(span=(0, 255)), Run(tmp_path), {}, budget=1.0, steps=3
+    )
+    assert np.allclose(training.x, 255 * as_float(images.train_inputs))
+    assert np.allclose(training.targets, 255 * images.train, atol=1e-4)
+    assert np.allclose(training.held_out, 255 * as_float(images.validation_inputs))
