@@ -509,6 +509,7 @@ def test_mixed_precision_gets_the_same_diagnosis(glyphs, tmp_path):
     assert [scripts.first_cause(outcome) for outcome in outcomes] == [None, "CAE207"]
 
 
+@pytest.mark.soak
 def test_a_model_that_draws_in_its_own_call_is_diagnosed(glyphs, tmp_path):
     assert scripts.first_cause(fitted("drawn", glyphs, tmp_path, weight=1.0, epochs=5)) == "CAE206"
 

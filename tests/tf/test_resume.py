@@ -99,6 +99,7 @@ def test_a_finished_run_is_shown_and_not_trained(here, undisturbed, capsys):
     assert Run(here / "run").status() == before
 
 
+@pytest.mark.soak
 def test_steps_decide_the_length_whatever_the_epochs_say(here, undisturbed, monkeypatch, capsys):
     # 6 steps in an epoch: 9 steps end within the second one, 24 are the four epochs of the other run.
     with monkeypatch.context() as patch:
