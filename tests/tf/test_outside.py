@@ -621,4 +621,9 @@ def test_the_first_claim_of_the_readme_is_the_first_judging_of_the_newest_draw()
     fixes = text[text.index("**Does the fix work?**") :].partition(" ## Commands")[0]
     assert f"fixes were tried on {len(repaired)} of the {len(first.killed)} so far" in fixes
     mended = sum(repair.is_mended for repair in reported)
-    assert f"named a fix in {len(reported)}, and it repaired {mended}" in fixes
+    random, best_random = (
+        sum(arm is not None and arm.is_back for arm in arms)
+        for arms in ([r.random for r in repaired], [r.searched for r in repaired])
+    )
+    assert f"named a fix in {len(reported)}, and it repaired {mended};" in fixes
+    assert f"one random change repaired {random}, the best of as many as fixes {best_random}" in fixes

@@ -300,8 +300,8 @@ Then the mutant was trained in full with one change. It is *mended* if the mean 
 {_figures("killed: mended by", record.repair_figures(shown))}
 
 *Reported*: the report says of the edit that it helps or mends the training; of several, the one that it
-names first. Where no edit is reported, the one that explained most was trained in full. With another
-batch size the number of steps stays. *No change*: the mutant's own errors by the same measure.
+names first. Where no edit is reported, the one that explained most was trained in full. With a batch
+size drawn at random the number of steps stays. *No change*: the mutant's own errors by the same measure.
 
 {markdown(titles, rows)}"""
 
