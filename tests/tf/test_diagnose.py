@@ -226,6 +226,7 @@ def faulty(cae, tmp_path):
     return (tmp_path / done.folder).rename(tmp_path / "0_loss=mse")
 
 
+@pytest.mark.soak
 def test_a_frozen_encoder_says_what_random_filters_are_worth(cae, tmp_path):
     folder = faulty(cae, tmp_path)
     diagnosed = cae("diagnose", str(folder), "--frozen-encoder", "rules.CAE401.enabled=false")

@@ -36,6 +36,7 @@ def test_a_run_once_more_gives_the_same_bits(here, capfd):
     assert cli.run(["compare", "1", "2", "--exit-code"]) == 0
 
 
+@pytest.mark.soak
 def test_a_change_is_the_only_difference_of_the_config(here, capfd):
     assert cli.run(["rerun", "1", "loss=mse", "seed=4", "--runs", "runs"]) == 0
     old, new = (find(word) for word in ("1", "last"))

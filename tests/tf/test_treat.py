@@ -76,6 +76,7 @@ def test_a_faulty_run_is_fixed_and_the_experiment_repeats_the_fixed_run(here, ca
     }  # names the command
 
 
+@pytest.mark.soak
 def test_a_signal_ends_it_with_what_there_is(here):
     run = find("last")
     setup = json.loads(run.setup_file.shown.read_text())

@@ -62,7 +62,7 @@ def faulty() -> Training:
     x = L.Conv2D(4, 3, strides=2, padding="same", name="code", trainable=False)(x)
     x = L.LeakyReLU()(x)
     x = L.ActivityRegularization(l1=0.1)(x)
-    x = L.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
+    x = L.Conv2DTranspose(8, 1, strides=2, padding="same")(x)
     x = L.Concatenate()([x, skip])
     model = keras.Model(image, L.Activation("sigmoid")(L.Conv2D(1, 3, padding="same")(x)))
     model.compile(keras.optimizers.SGD(5.0, momentum=0.9), "mae")
