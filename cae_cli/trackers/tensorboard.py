@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ class _Session(Session):
         self.id = str(folder)
         self.where = to_paste(*TensorBoard.shows, folder.parent if facts.group else folder)
         # Without a suffix a file is named by the second, and a second writer empties it.
-        self._writer = SummaryWriter(str(folder), filename_suffix=f".{uuid.uuid4().hex[:8]}")
+        # TensorBoard reads files by name, and the name has seconds only.
+        suffix = f".{time.time_ns():020}.{uuid.uuid4().hex[:8]}"
+        self._writer = SummaryWriter(str(folder), filename_suffix=suffix)
         if is_new:
             self._describe(facts)
 
