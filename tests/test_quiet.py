@@ -10,7 +10,10 @@ from cae_cli.training import backend
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_and_messages_of_libraries_are_in_the_log(tmp_path, capfd):
+def test_warnings_and_messages_of_libraries_are_in_the_log(tmp_path, capfd, monkeypatch):
+    for name in ("tensorflow", "PIL.TiffImagePlugin", "absl"):  # a sweep before this test disables them
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     own = logging.StreamHandler()  # as TensorFlow adds one while it is imported
     logger = logging.getLogger("tensorflow")
     with backend.quiet(GuardedPath(tmp_path) / "train.log"):
