@@ -83,8 +83,7 @@ class Rule:
             return None
         if found is None or not math.isfinite(found.value):
             return None
-        edge = min(max(self.threshold, found.healthy[0]), found.healthy[1])
-        beyond = (found.value - edge) * (self.threshold - edge) > (self.threshold - edge) ** 2
+        beyond = self._reaches(found, 1.0)
         return replace(found, threshold=math.nan if beyond else float(self.threshold))
 
     def may_have_missed(self, case: Case) -> bool:
@@ -97,10 +96,12 @@ class Rule:
             found = None if self.exact else self._at_any_threshold(case)
         except (ArithmeticError, ValueError):
             return True
-        if found is None:
-            return False
+        return found is not None and self._reaches(found, 0.1)
+
+    def _reaches(self, found: Evidence, share: float) -> bool:
+        """Whether a value lies beyond this share of the way from the healthy range to the threshold."""
         edge = min(max(self.threshold, found.healthy[0]), found.healthy[1])
-        return (found.value - edge) * (self.threshold - edge) > 0.1 * (self.threshold - edge) ** 2
+        return (found.value - edge) * (self.threshold - edge) > share * (self.threshold - edge) ** 2
 
     def _at_any_threshold(self, case: Case) -> Evidence | None:
         """The decisive evidence with a threshold that every value is beyond; None if nothing fires."""
