@@ -301,7 +301,8 @@ def show(outcome: Outcome, run: Run, flags: argparse.Namespace) -> int:
 
 
 def exit_code(flags: argparse.Namespace, result: Diagnosis | Sweep) -> int:
-    """1 if a finding is as severe as ``--fail-on`` says, else 0."""
+    """1 if a finding is as severe as ``--fail-on`` says, else 0; 0 of a command without that flag."""
     from cae_cli.diagnosis import Severity
 
-    return int(flags.fail_on is not None and result.reaches(Severity(flags.fail_on)))
+    level = getattr(flags, "fail_on", None)
+    return int(level is not None and result.reaches(Severity(level)))
