@@ -3,6 +3,7 @@
 import pytest
 
 from cae_cli.commands import arguments
+from cae_cli.diagnosis import Diagnosis, Finding, Severity
 from cae_cli.errors import UserError
 
 
@@ -23,6 +24,21 @@ def test_a_flag_that_a_command_does_not_have_is_refused(flag):
     with pytest.raises(UserError, match="unrecognized"):
         arguments.parse("cae train", [flag])
     assert arguments.parse("cae diagnose", [flag])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "code"),
+    [
+        ("cae train", [], 0),
+        ("cae train", ["--fail-on", "warning"], 1),
+        ("cae diagnose", ["--fail-on", "error"], 0),
+        ("cae treat", [], 0),  # it has no --fail-on
+    ],
+)
+def test_findings_set_the_exit_code_only_where_they_are_asked_for(command, words, code):
+    finding = Finding("CAE401", "dead filters", Severity.WARNING, "", ())
+    diagnosis = Diagnosis("", (finding,), (), (), (), False, {})
+    assert arguments.exit_code(arguments.parse(command, words), diagnosis) == code
 
 
 @pytest.mark.parametrize("text", ["1", "1,0", "a,b", "1,1"])

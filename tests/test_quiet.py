@@ -7,13 +7,11 @@ import pytest
 
 from cae_cli.system.guarded import GuardedPath
 from cae_cli.training import backend
+from tests.conftest import called
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_and_messages_of_libraries_are_in_the_log(tmp_path, capfd, monkeypatch):
-    for name in ("tensorflow", "PIL.TiffImagePlugin", "absl"):  # a sweep before this test disables them
-        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
-        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+def test_warnings_and_messages_of_libraries_are_in_the_log(tmp_path, capfd):
     own = logging.StreamHandler()  # as TensorFlow adds one while it is imported
     logger = logging.getLogger("tensorflow")
     with backend.quiet(GuardedPath(tmp_path) / "train.log"):
@@ -32,6 +30,12 @@ def test_warnings_and_messages_of_libraries_are_in_the_log(tmp_path, capfd, monk
     logger.removeHandler(own)
     assert "after the block" in capfd.readouterr().err
     assert logger.propagate and not logger.filters
+
+
+def test_a_command_leaves_the_loggers_of_libraries_as_they_are(tmp_path):
+    logger = logging.getLogger("PIL.TiffImagePlugin")
+    assert called(tmp_path, "train", "data=npz", "data.path=nowhere.npz").code == 2
+    assert logger.isEnabledFor(logging.WARNING) and not logging.getLogger("hydra").disabled
 
 
 def test_without_a_log_nothing_is_kept_and_nothing_is_shown(capfd):

@@ -215,7 +215,7 @@ class Run:
             package.addHandler(handler)
             package.setLevel(logging.INFO)
             package.propagate = False
-            for name in logging.root.manager.loggerDict:  # Hydra has disabled them
+            for name in logging.root.manager.loggerDict:  # hydra/job_logging=disabled disables them
                 if name.partition(".")[0] == "cae_cli":
                     logging.getLogger(name).disabled = False
             try:

@@ -248,10 +248,11 @@ def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
     model.fit(BLOBS, BLOBS, verbose=0)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "x.npz", x_train=BLOBS[:180, ..., 0], x_test=BLOBS[180:, ..., 0])
-    words = ("model.keras", "data=npz", "data.path=x.npz", "--budget", "1h")
-    done = called(tmp_path, "treat", *words, "--json")
+    done = called(tmp_path, "treat", "model.keras", "data=npz", "data.path=x.npz", "--budget", "1h")
     assert done.code == 0, done.err
-    found = Trials.of(json.loads(done.out))
+    [file] = tmp_path.glob("runs/treat/*/trials.json")
+    found = Trials.of(json.loads(file.read_text()))
+    assert "no penalties mends it" in done.out and done.folder == file.parent.relative_to(tmp_path)
     assert [t.name for t in found.proven] == ["no penalties"]
     assert "Adam at 0.001" in [t.name for t in found.edits]  # the file's rate is another one
 
