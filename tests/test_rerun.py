@@ -230,7 +230,9 @@ def test_keys_of_hydra_and_groups_in_a_strangers_file_do_not_reach_the_command_l
     assert made.overrides == () and set(made.unknown) >= {"hydra.run.dir", "--trust-configs", "+hydra"}
 
 
-@pytest.mark.parametrize("nonsense", [None, "text", [[1]], {"name": 3}])
+@pytest.mark.parametrize(
+    "nonsense", [None, {"name": 3}, *(pytest.param(n, marks=pytest.mark.soak) for n in ("text", [[1]]))]
+)
 def test_a_config_with_nonsense_in_a_group_is_refused_or_reported(nonsense):
     for group in ("data", "model", "loss", "regularization", "training", "rules", "seed", "tags"):
         config = copy.deepcopy(config_of())

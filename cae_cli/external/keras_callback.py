@@ -230,6 +230,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _before(self) -> None:
         if self.recorder is not None:
+            _ = self.model  # JAX gives its variables the values of the last step when it is asked for
             self.recorder.before(self._step, first_of_epoch=self._batch == 0)
 
     @undisturbed
@@ -248,6 +249,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Measures the last ``made`` steps, whose mean loss is given; ``batch`` is the last of them."""
         if self.recorder is None:
             return
+        _ = self.model  # as in `_before`
         self._loss_sum += made * loss
         self._done = batch + 1
         if known and not math.isfinite(loss) and self._diverged is None:
@@ -678,7 +680,7 @@ def _steps_of(optimizer: Any) -> int:
 def _penalty(model: Any) -> float:
     """The penalties of the weights, now."""
     regularized = [v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
-    return float(sum(float(v.regularizer(v.value)) for v in regularized))
+    return sum(float(keras.ops.convert_to_numpy(v.regularizer(v.value))) for v in regularized)
 
 
 def _learning_rate(optimizer: Any) -> float | None:

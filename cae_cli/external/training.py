@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cae_cli import introspection
 from cae_cli.errors import UserError, printable
 from cae_cli.external.surgery import Layer, is_graph, layers, rebuilt
+from cae_cli.introspection.computing import on_tensorflow, without_gradients
 from cae_cli.introspection.keras_internals import scaled_losses, seeded
 from cae_cli.introspection.layers import from_keras
 from cae_cli.metrics.batches import neighbour_correlation
@@ -153,17 +154,18 @@ class Training:
         if type(model).call is keras.Model.call:  # a training step alone
             model = introspection.introspect(model, shape=_shape(images.shape[1:])).model
         starts = range(0, len(images), PART)
-        parts = [self._output(model(images[s : s + PART], training=False)) for s in starts]
+        with without_gradients():
+            parts = [self._output(model(images[s : s + PART], training=False)) for s in starts]
         whole = np.concatenate(parts).astype(np.float32)
         if getattr(self.loss, "from_logits", False):
-            return np.asarray(keras.ops.sigmoid(whole))
+            return np.asarray(keras.ops.convert_to_numpy(keras.ops.sigmoid(whole)))
         return whole
 
     def _output(self, outputs: Any) -> Array:
         shape = self.targets.shape[1:]
         for x in keras.tree.flatten(outputs):
             if tuple(x.shape[1:]) == shape:
-                return np.asarray(keras.ops.cast(x, "float32"))
+                return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
         raise UserError(f"no output of the model has the shape of its targets, {shape}")
 
     def batches(self, steps: int, seed: int) -> Iterator[Any]:
@@ -182,6 +184,20 @@ class Training:
             else:
                 yield self.x[chosen], self.targets[chosen]
 
+    def _fed(self, steps: int, seed: int) -> Any:
+        """The same as `fit` takes them; TensorFlow would trace batches of each size anew."""
+        if not on_tensorflow():
+            return self.batches(steps, seed)
+        import tensorflow as tf
+
+        like = next(self.batches(1, seed))
+        signature = keras.tree.map_structure(
+            lambda a: tf.TensorSpec((None, *a.shape[1:]), tf.float32), like
+        )
+        return tf.data.Dataset.from_generator(
+            lambda: self.batches(steps, seed), output_signature=signature
+        )
+
     def run(
         self, steps: int, seed: int, watch: Callable[[int, keras.Model], bool] = lambda *_: True
     ) -> keras.Model:
@@ -197,24 +213,15 @@ class Training:
         Raises:
             UserError: Keras cannot build, compile or train it.
         """
-        import tensorflow as tf
-
         with seeded(seed):
             model = rebuilt(self.model)
             with scaled_penalties(model, self.penalties):
                 try:
                     loss = {} if self.loss is None else {"loss": self.loss}
                     model.compile(optimizer=self.optimizer.new(), **loss, **self.words)
-                    like = next(self.batches(1, seed))
-                    signature = keras.tree.map_structure(
-                        lambda a: tf.TensorSpec((None, *a.shape[1:]), tf.float32), like
-                    )
-                    data = tf.data.Dataset.from_generator(
-                        lambda: self.batches(steps, seed), output_signature=signature
-                    )
                     callbacks = [_Watch(watch)]
                     model.fit(
-                        data,
+                        self._fed(steps, seed),
                         epochs=1,
                         steps_per_epoch=steps,
                         shuffle=False,

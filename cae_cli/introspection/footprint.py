@@ -1,7 +1,8 @@
 """The memory that a network needs for one image, found without computing anything.
 
 TensorFlow traces the network for a batch of one and infers the shape of every tensor, also of those
-inside a layer that is made of others, and of those that mix the images of a batch.
+inside a layer that is made of others, and of those that mix the images of a batch. With another library
+only the outputs of the layers are known.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cae_cli.introspection.autoencoder import Autoencoder
+from cae_cli.introspection.computing import on_tensorflow
 from cae_cli.introspection.graph import Graph, replay
 from cae_cli.introspection.layers import Layer, Tensor, size_of
 
@@ -41,8 +43,8 @@ class Footprint:
 def footprint(autoencoder: Autoencoder) -> Footprint:
     """The footprint of a network in inference; bodies of loops do not count.
 
-    Where TensorFlow cannot trace the network, as with more than 2^63 values in a tensor, it is that of
-    the layer with the largest output.
+    Where the network is not traced, as with more than 2^63 values in a tensor, it is that of the layer
+    with the largest output.
     """
     model = autoencoder.model
     found = [
@@ -51,7 +53,7 @@ def footprint(autoencoder: Autoencoder) -> Footprint:
         for x in step.outputs
     ]
     with contextlib.suppress(Exception):  # whoever computes with the network will see it
-        found += _traced(autoencoder)
+        found += _traced(autoencoder) if on_tensorflow() else []
     return max(found, key=lambda one: one.needed)
 
 

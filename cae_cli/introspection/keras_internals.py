@@ -293,30 +293,63 @@ def observe_batches(
         interrupted: called if the user interrupts the model in that function; then the interruption is
             raised again.
     """
-    import tensorflow as tf
+    import keras
 
     release_batches(model, of)  # an earlier fit may have ended with an error
     function = getattr(model, of)
     if function is None:
         return
+    backend = keras.backend.backend()
 
-    def observed(iterator: Any) -> Any:
+    def observed(*arguments: Any) -> Any:
+        *state, given = arguments  # JAX: the values of all variables come with each call
         try:
-            if not wanted() or not isinstance(iterator, tf.data.Iterator):
-                return function(iterator)
-            batches = list(itertools.islice(iterator, model.steps_per_execution or 1))
+            if not wanted() or not _gives_batches(given, backend):
+                return function(*arguments)
+            if state:
+                _hold(model, state[0])
+            batches = list(itertools.islice(given, model.steps_per_execution or 1))
             for batch in batches:
                 observe(batch)
-            again = tf.data.Dataset.from_generator(
-                lambda: iter(batches), output_signature=iterator.element_spec
-            )
-            return function(iter(again))
+            return function(*state, _again(batches, given, backend))
         except KeyboardInterrupt:
             interrupted()
             raise
 
     observed.observes = function  # type: ignore[attr-defined]
     setattr(model, of, observed)
+
+
+def _gives_batches(given: Any, backend: str) -> bool:
+    """Whether batches come out of it one by one; a distributed iterator gives parts of them."""
+    if backend != "tensorflow":
+        return isinstance(given, Iterator | list)
+    import tensorflow as tf
+
+    return isinstance(given, tf.data.Iterator)
+
+
+def _again(batches: list[Any], given: Any, backend: str) -> Any:
+    """The same as ``given``, from which the batches were taken."""
+    if backend != "tensorflow":
+        return batches if isinstance(given, list) else iter(batches)
+    import tensorflow as tf
+
+    signature = given.element_spec
+    return iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature))
+
+
+def _hold(model: Any, state: tuple[list[Any], ...]) -> None:
+    """Gives variables of a model the values of a step of JAX, which has taken them away.
+
+    The step keeps its own: what is assigned to the variables is lost after it.
+    """
+    variables = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
+    if len(state) > len(variables):  # not where it is only tested
+        variables.insert(2, model.optimizer.variables)
+    for some, values in zip(variables, state, strict=True):
+        for variable, value in zip(some, values, strict=True):
+            variable._value = value
 
 
 def release_batches(model: Any, of: str = "train_function") -> None:

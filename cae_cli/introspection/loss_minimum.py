@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.introspection.layers import Tensor
+from cae_cli.introspection.computing import Tensor, gradients
 from cae_cli.metrics.loss_minimum import LossMinimum
 
 Array = NDArray[np.float32]
@@ -67,19 +67,19 @@ def loss_minimum(loss: KnownLoss, images: Array, outputs: Array) -> LossMinimum:
     Raises:
         Exception: whatever somebody's own loss raises.
     """
-    import tensorflow as tf
+    import keras
 
     low, high = loss.span
     targets, outputs = (np.asarray(low + (high - low) * a, np.float32) for a in (images, outputs))
 
-    def value(y: Tensor) -> Tensor:
-        return tf.reduce_mean(loss.function(tf.constant(targets), tf.convert_to_tensor(y)))
+    def value(y: Array | Tensor) -> Tensor:
+        tensors = map(keras.ops.convert_to_tensor, (targets, y))
+        return keras.ops.mean(loss.function(*tensors))
 
     def gradient(y: Array) -> Array:
-        with tf.GradientTape() as tape:
-            tape.watch(tensor := tf.constant(y))
-            found = tape.gradient(value(tensor), tensor)
-        return np.zeros_like(y) if found is None else np.asarray(found)
+        outputs = keras.Variable(y, name="outputs")
+        _, [[slope]] = gradients(lambda: [value(outputs.value)], [outputs])
+        return np.asarray(keras.ops.convert_to_numpy(slope))
 
     best = float(value(targets))
     mean = float(value(np.broadcast_to(targets.mean(axis=0), targets.shape)))

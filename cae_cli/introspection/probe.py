@@ -70,6 +70,7 @@ from cae_cli.introspection.behaviour import (
     most,
     squares,
 )
+from cae_cli.introspection.computing import compiled
 from cae_cli.introspection.layers import from_keras, is_a, size_of
 from cae_cli.introspection.loss_minimum import KnownLoss, loss_minimum
 from cae_cli.introspection.training_mode import quiet, unchanged
@@ -235,17 +236,10 @@ class Probe:
 
     @cached_property
     def _decoder(self) -> Callable[[list[Array]], Any]:
-        import tensorflow as tf
-
         latent = self.autoencoder.latent
-        signature = [
-            tf.TensorSpec((None, *self.autoencoder.shape), tf.float32),
-            tf.TensorSpec((None, *latent.shape[1:]), latent.dtype),
-        ]
-        traced: Callable[[list[Array]], Any] = tf.function(
-            self.autoencoder.decoder(), input_signature=[signature], autograph=False
-        )
-        return traced
+        image = ((None, *self.autoencoder.shape), "float32")
+        code = ((None, *latent.shape[1:]), latent.dtype)
+        return compiled(self.autoencoder.decoder(), [[image, code]])
 
     def _decode(self, images: Array, latents: Array) -> Array:
         return self._in_batches(lambda *both: self._decoder(list(both)), images, latents)
@@ -275,16 +269,13 @@ class Probe:
 
         NaN where there is none, and where no two images fit into memory together.
         """
-        import tensorflow as tf
-
         if not self.network.normalised or self.fitting < 2:
             return np.full(len(images), np.nan, np.float32)
         model, few = self.autoencoder.model, slice(min(MODE_IMAGES, self.fitting))
         # Dropout and noise are off in inference and would hide the effect of normalisation.
         with unchanged(model), quiet(model):
-            # Outside of a compiled function, Keras keeps the outputs of all layers.
-            forward = tf.function(lambda x: model(x, training=True), autograph=False)
-            return squares(np.asarray(forward(given[few])) - images[few])
+            forward = compiled(lambda x: model(x, training=True))
+            return squares(forward(given[few]) - images[few])
 
     def _dropout_noise(self) -> dict[str, NDArray[Any]]:
         """Variance of the output over draws of dropout, over that and its variance over images.
@@ -317,11 +308,9 @@ class Probe:
 
         In training mode, with some layers off.
         """
-        import tensorflow as tf
-
         model = self.autoencoder.model
         with unchanged(model), quiet(model, without):
-            forward = tf.function(lambda x: model(x, training=True), autograph=False)
+            forward = compiled(lambda x: model(x, training=True))
             first, second = (np.asarray(forward(images), np.float64) for _ in range(2))
         drawn = float(np.square(first - second).mean()) / 2
         told = float(((first + second) / 2).var(axis=0, ddof=1).mean()) - drawn / 2
@@ -431,7 +420,8 @@ class Probe:
                 settings = like.get_config()
                 if "seed" in settings:
                     settings["seed"] = number
-                return np.asarray(type(like).from_config(settings)(shape))
+                drawn = type(like).from_config(settings)(shape)
+                return np.asarray(keras.ops.convert_to_numpy(drawn))
 
             drawn = (draw(number) for number in range(count))
             # transposed convolutions have their inputs last
@@ -447,8 +437,6 @@ class Probe:
         Ablation after Morcos et al., "On the importance of single directions for generalization",
         ICLR 2018. Of many filters only those whose maps vary most are ablated; the others are NaN.
         """
-        import tensorflow as tf
-
         autoencoder = self.autoencoder
         layers = [key.removeprefix("map_std/") for key in stds]
         sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
@@ -456,7 +444,7 @@ class Probe:
             as_float(part[: self._ablated_images])
             for part in (self.images.held_out, self.images.held_out_given)
         )
-        ablated = tf.function(autoencoder.with_replaced_maps(), autograph=False)
+        ablated = compiled(autoencoder.with_replaced_maps())
         each = int(max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(layers))) * self.sample.shown)
         if each < FEWEST_ABLATED:
             return {f"utility/{name}": np.full(size, np.nan, np.float32) for name, size in sizes.items()}
@@ -491,17 +479,13 @@ class Probe:
 
     def _traced(self, function: Callable[[Any], Any]) -> Callable[[Array], Any]:
         """A function of images, traced once for batches of any size."""
-        import tensorflow as tf
-
-        image = tf.TensorSpec((None, *self.autoencoder.shape), tf.float32)
-        traced: Callable[[Array], Any] = tf.function(function, input_signature=[image], autograph=False)
-        return traced
+        return compiled(function, [((None, *self.autoencoder.shape), "float32")])
 
     def _in_batches(self, function: Callable[..., Any], *arrays: Array) -> Array:
         """A function of images (and of as many other arrays), computed batch by batch."""
         starts = range(0, len(arrays[0]), self.batch)
         parts = (function(*(x[start : start + self.batch] for x in arrays)) for start in starts)
-        return np.concatenate([np.asarray(part) for part in parts])
+        return np.concatenate(list(parts))
 
     @cached_property
     def _maps_of(self) -> Callable[[Array], Any]:
@@ -522,8 +506,7 @@ class Probe:
     def _map_batches(self, images: NDArray[np.generic]) -> Iterator[dict[str, Array]]:
         """The maps of each convolution, batch by batch."""
         for start in range(0, len(images), self.batch):
-            maps = self._maps_of(as_float(images[start : start + self.batch]))
-            yield {name: np.asarray(m) for name, m in maps.items()}
+            yield self._maps_of(as_float(images[start : start + self.batch]))
 
     def _map_means(self, images: Array) -> dict[str, Array]:
         """(1, filters) mean of each map."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.introspection.computing import compiled, gradients, without_gradients
 from cae_cli.introspection.keras_internals import layers_inside, seeded, takes_training
 from cae_cli.introspection.layers import Layer, Model, Tensor, from_keras
 
@@ -71,15 +72,13 @@ class Penalties:
         kernels: Sequence[Any],
         data_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        import tensorflow as tf
-
         self.model = model
         self.kernels = kernels
         self.data_loss = data_loss
         self.known = data_loss is not None or has_plain_loss(model)
         self.none = not may_penalise(model)
         # Compiled, because random operations of TensorFlow keep their state within a function.
-        self._measured = tf.function(self._measure, autograph=False, reduce_retracing=True)
+        self._measured = compiled(self._measure)
 
     def __call__(self, inputs: Array, targets: Array) -> tuple[float, Array]:
         """The sum of the penalties for a batch, and how hard they pull at each kernel.
@@ -100,36 +99,40 @@ class Penalties:
         try:
             with unchanged(self.model), np.errstate(all="ignore"):
                 penalty, pulls, others = self._measured(inputs, targets)
-                return float(penalty), np.asarray(pulls) / np.asarray(others)
+                return float(penalty), np.where(pulls == 0, 0, pulls / others)
         except Exception:  # the model takes more than images, or its code does what it likes
             self.known = False
             return self(inputs, targets)
 
     def _measure(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        import tensorflow as tf
+        from keras import ops
 
         model = self.model
-        variables = [kernel.value for kernel in self.kernels]
-        with tf.GradientTape(persistent=True) as tape:
+
+        def parts() -> tuple[Tensor, Tensor]:
             outputs = model(inputs, **({"training": True} if takes_training(model) else {}))
-            losses = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in model.losses]
-            if not losses:
-                return tf.zeros(()), tf.zeros(len(variables)), tf.ones(len(variables))
-            penalty = tf.add_n(losses)
-            if self.data_loss is None:
-                whole = model.compute_loss(x=inputs, y=targets, y_pred=outputs)
-                data_loss = tf.cast(whole, tf.float32) - penalty
-            else:
-                data_loss = self.data_loss(inputs, targets, outputs)
-        zero = tf.UnconnectedGradients.ZERO
-        norms = [
-            tf.stack([
-                tf.norm(tf.cast(g, tf.float32))
-                for g in tape.gradient(value, variables, unconnected_gradients=zero)
-            ])
-            for value in (penalty, data_loss)
-        ]  # fmt: skip
-        return penalty, norms[0], norms[1]
+            penalty = _total(model.losses)
+            if self.data_loss is not None:
+                return penalty, self.data_loss(inputs, targets, outputs)
+            whole = model.compute_loss(x=inputs, y=targets, y_pred=outputs)
+            return penalty, ops.cast(whole, "float32") - penalty
+
+        (penalty, _), slopes = gradients(parts, self.kernels)
+        pulls, others = (ops.stack([_norm(slope) for slope in own]) for own in slopes)
+        return penalty, pulls, others
+
+
+def _total(losses: Sequence[Tensor]) -> Tensor:
+    """The sum of what a model adds to its loss."""
+    from keras import ops
+
+    return sum((ops.sum(ops.cast(x, "float32")) for x in losses), ops.zeros(()))
+
+
+def _norm(x: Tensor) -> Tensor:
+    from keras import ops
+
+    return ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32"))))
 
 
 def data_loss(model: Model, inputs: Array, targets: Array, batch: int) -> float:
@@ -144,18 +147,18 @@ def data_loss(model: Model, inputs: Array, targets: Array, batch: int) -> float:
     Returns:
         The mean over the images; NaN where the model computes its loss in code of its own.
     """
-    import tensorflow as tf
+    from keras import ops
 
     if not has_plain_loss(model):
         return float("nan")
     total = 0.0
     try:
-        with unchanged(model):
+        with unchanged(model), without_gradients():
             for start in range(0, len(inputs), batch):
-                x, target = (tf.constant(a[start : start + batch]) for a in (inputs, targets))
+                x, target = (ops.convert_to_tensor(a[start : start + batch]) for a in (inputs, targets))
                 y = model(x, **({"training": False} if takes_training(model) else {}))
                 whole = float(model.compute_loss(x=x, y=target, y_pred=y))
-                total += len(x) * (whole - sum(float(tf.reduce_sum(loss)) for loss in model.losses))
+                total += len(x) * (whole - float(_total(model.losses)))
     except Exception:  # the model takes more than images, or its targets are others
         return float("nan")
     return total / len(inputs)

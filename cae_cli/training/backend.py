@@ -135,7 +135,8 @@ def guest(log: GuardedPath | None = None) -> Iterator[None]:
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"Keras computes with {keras.backend.backend()} in this process, and cae needs TensorFlow",
-            hint="set the environment variable KERAS_BACKEND=tensorflow before Keras is imported",
+            hint="set the environment variable KERAS_BACKEND=tensorflow before Keras is imported, "
+            "or save the model for cae diagnose: model.save('model.keras')",
         )
     with as_in_a_new_process():
         yield
