@@ -1,36 +1,61 @@
 """The budget of a measurement: what rules use comes first, and nothing depends on the clock."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import sizes
 from cae_cli.introspection import budget
-from cae_cli.introspection.budget import PERTURBED_PASSES, Sample, within
+from cae_cli.introspection.budget import PERTURBED_PASSES, SKIPPING_PASSES, needed, within
+from cae_cli.metrics.sample import Sample
 
-MOST = Sample(scored=1000, trained=2000, perturbed=512, mapped=512)
+MOST = Sample(scored=1000, trained=1000, perturbed=512, mapped=512)
+SHOWN = {"latent": 100, "labels": 1000, "untrained": 500}
 
 
 def test_a_small_network_is_measured_in_full():
-    assert within(MOST, budget.passes(products=1_500_000, trained=0), shown=13_000) == MOST
+    assert within(MOST, budget.passes(products=1_500_000, trained=0), SHOWN) == MOST
+    assert not MOST.is_cut and not MOST.left_out
 
 
-def test_what_is_only_shown_is_left_out_first():
-    some = within(MOST, MOST.passes + 250, shown=1000)
-    assert some == Sample(1000, 2000, 512, 512, shown=0.25)
-    assert within(MOST, MOST.passes, shown=1000).shown == 0
-    assert within(MOST, MOST.passes + 1001, shown=1000).shown == 1
+def test_what_is_only_shown_is_left_out_first_and_the_least_important_of_it():
+    used = needed(MOST)
+    assert within(MOST, used + 1600, SHOWN) == MOST
+    some = within(MOST, used + 600, SHOWN)
+    assert some == replace(MOST, latent=1, labels=0.5, untrained=0)
+    assert some.is_cut and some.left_out == ["the untrained network's filters"]
+    # Half of the labels are too few, and what that leaves is for others.
+    assert within(MOST, used + 599, SHOWN) == replace(MOST, latent=1, labels=0, untrained=0)
+    assert within(MOST, used + 600, {"labels": 2000, **SHOWN}) == replace(MOST, labels=0)
+    assert within(MOST, used + 9, SHOWN).left_out[0] == "pictures of the latent code"
 
 
 def test_below_that_every_measurement_shrinks_alike_and_keeps_within_the_budget():
-    half = within(MOST, MOST.passes / 2, shown=1000)
-    assert half == Sample(500, 1000, 256, 256, shown=0)
-    assert half.passes == 500 + 1000 + PERTURBED_PASSES * 256 + 256 <= MOST.passes / 2
+    half = within(MOST, needed(MOST) / 2, SHOWN)
+    assert half == Sample(500, 500, 256, 256, latent=0, labels=0, untrained=0)
+    assert needed(half) == 500 + 500 + PERTURBED_PASSES * 256 + 256 <= needed(MOST) / 2
+
+
+def test_what_an_image_costs_counts():
+    affordable = needed(MOST, SKIPPING_PASSES)
+    assert within(MOST, affordable, {}, SKIPPING_PASSES) == MOST
+    assert within(MOST, affordable - 1, {}, SKIPPING_PASSES) != MOST
+    assert within(MOST, affordable - 1, {}) == MOST
+
+
+def test_a_large_network_is_measured_on_enough_images():
+    enough = within(MOST, 150, SHOWN)
+    assert (enough.scored, enough.trained, enough.perturbed, enough.mapped) == (64, 64, 32, 32)
+    few = Sample(scored=20, trained=40, perturbed=20, mapped=20)
+    assert within(few, 80, {}) == few
 
 
 @pytest.mark.parametrize("affordable", [0.0, 1.0, 100.0])
-def test_a_network_for_which_there_is_no_time_is_measured_on_enough_images(affordable):
-    assert within(MOST, affordable, shown=10) == Sample(64, 64, 32, 32, shown=0)
-    few = Sample(scored=20, trained=40, perturbed=20, mapped=20)
-    assert within(few, affordable, shown=10) == Sample(20, 40, 20, 20, shown=0)
+def test_where_enough_take_twice_the_budget_training_images_are_left_out(affordable):
+    least = within(MOST, affordable, SHOWN)
+    assert least.left_out[0] == "training images"
+    assert (least.trained, least.perturbed, least.mapped) == (0, 16, 16)
+    assert needed(least) <= max(2 * affordable, 100)
 
 
 def test_a_long_training_may_be_measured_longer():

@@ -89,7 +89,10 @@ class Case:
     def unusable(self) -> str | None:
         """Why the results on held-out images tell nothing, or None."""
         quality = self.metrics.quality
-        if not math.isfinite(quality.explained_variance + quality.train_explained_variance):
+        explained = quality.explained_variance
+        if not self.unscored:
+            explained += quality.train_explained_variance
+        if not math.isfinite(explained):
             return "the reconstruction contains numbers that are not finite"
         count = quality.images
         if count >= FEWEST_IMAGES:
@@ -101,6 +104,14 @@ class Case:
         """Why held-out images cannot be compared with those of the training, or None."""
         unknown = self.trained is not None and self.trained.evaluated
         return "the images that the network was trained on are not known" if unknown else None
+
+    @property
+    def unscored(self) -> str | None:
+        """Why nothing is known of the reconstructions of training images, or None."""
+        sample = self.metrics.sample
+        if sample is None or sample.trained:
+            return None
+        return "the network is too large to measure training images after so short a training"
 
     @property
     def too_early(self) -> str | None:

@@ -19,6 +19,7 @@ from cae_cli.introspection.layers import (
     Shape,
     Tensor,
     activation_of,
+    from_keras,
     hides_convolutions,
     is_a,
     is_convolution,
@@ -220,6 +221,11 @@ class Autoencoder:
         """Type of the trained weights that have 16 bits; None if there are none."""
         types = {str(v.dtype) for v in self.model.trainable_variables}
         return min(types & {"float16", "bfloat16"}, default=None)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether all layers are those of Keras, which draw nothing at random in inference."""
+        return all(from_keras(type(x)) and not is_a(x, {"Lambda"}) for x in self.model.layers)
 
     @property
     def drops_output(self) -> bool:

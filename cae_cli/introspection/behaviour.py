@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float
-from cae_cli.introspection.budget import Sample
 from cae_cli.metrics.latent import latent_use
 from cae_cli.metrics.network import Network
 from cae_cli.metrics.perturbation import NOISE, linear_mse, noise_response, noise_signs
 from cae_cli.metrics.projection import projection_mse
+from cae_cli.metrics.sample import Sample
 from cae_cli.metrics.similarity import ssim
 from cae_cli.metrics.spectrum import spectrum
 
@@ -23,7 +24,11 @@ Array = NDArray[np.float32]
 EXAMPLES = 8
 CHOSEN = 3  # of the best, of the median and of the worst
 MAP_IMAGES = 512  # images whose feature maps, latent codes and perturbations are measured
-TRAIN_IMAGES = 2000  # training images for the gap between training and validation
+TRAIN_IMAGES = 2000  # training images that linear decoders are fitted on
+# Training images that are scored for their gap to the held-out ones: as many as these, and at least so
+# many. Their mean error is then no less certain than that of the held-out images.
+FEWEST_TRAIN_IMAGES = 512
+BATCHES = 8  # that are passed on at once, as several may be computed side by side
 MOST_LATENT_VALUES = 2**25  # values of latent codes in memory at once
 SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
 
@@ -56,140 +61,163 @@ class Behaviour:
 
     def record(self) -> dict[str, NDArray[Any]]:
         """Those arrays in the table at the top of `introspection.probe` that need no weights."""
-        held_out, train = self.images.held_out, self.images.train
-        given, train_given = self.images.held_out_given, self.images.given
-        mean = mean_image(train)
-        sample = self._sample
-        reconstruction = self._score(given[: sample.scored], held_out[: sample.scored], mean)
-        few = slice(sample.trained)
-        training = self._score(train_given[few], train[few], mean, with_ssim=False)
-        chosen = _best_median_worst(reconstruction["mse"])
-        examples = as_float(given[:EXAMPLES])
+        held_out, given = self.images.held_out, self.images.held_out_given
+        sample, scores = self._sample, self._held_out[0]
+        chosen = _best_median_worst(scores["mse"])
         return {
+            **{f"sample/{name}": np.array(value) for name, value in asdict(sample).items()},
             **self._perturbation(),
-            **({} if given is held_out else {"example_inputs": examples}),
+            **({} if given is held_out else {"example_inputs": as_float(given[:EXAMPLES])}),
             "example_images": as_float(held_out[:EXAMPLES]),
-            "example_outputs": self.reconstruct(examples),
+            "example_outputs": self.outputs[:EXAMPLES],
             "chosen_images": as_float(held_out[chosen]),
             "chosen_outputs": self.reconstruct(as_float(given[chosen])),
-            "chosen_mse": reconstruction["mse"][chosen],
-            **reconstruction,
-            "train_mse": training["mse"],
-            "train_mean_mse": training["mean_mse"],
+            "chosen_mse": scores["mse"][chosen],
+            **scores,
+            **self._of_training(),
         }
+
+    @property
+    def outputs(self) -> Array:
+        """(k, h, w, c) reconstructions of the first held-out images, as many as are perturbed."""
+        return self._held_out[1]
 
     @property
     def _sample(self) -> Sample:
         return self.sample or most(self.images, self.network)
 
+    @cached_property
+    def mean(self) -> Array:
+        """(h, w, c) the mean training image."""
+        return mean_image(self.images.train)
+
+    @property
+    def _at_once(self) -> int:
+        return BATCHES * self.batch
+
+    def _of_training(self) -> dict[str, NDArray[Any]]:
+        """The scores of training images; none of them where these are too many."""
+        count, names = self._sample.trained, ("mse", "mean_mse")
+        if self.images.evaluated:  # they are the held-out ones
+            scores = {name: self._held_out[0][name][:count] for name in names}
+        elif count:
+            scores, _ = self._score(
+                self.images.given[:count], self.images.train[:count], of_training=True
+            )
+        else:
+            scores = dict.fromkeys(names, np.zeros(0, np.float32))
+        return {f"train_{name}": scores[name] for name in names}
+
+    @cached_property
+    def _held_out(self) -> tuple[dict[str, NDArray[Any]], Array]:
+        first = slice(self._sample.scored)
+        return self._score(self.images.held_out_given[first], self.images.held_out[first])
+
     def _score(
-        self,
-        given: NDArray[np.generic],
-        images: NDArray[np.generic],
-        mean: Array,
-        *,
-        with_ssim: bool = True,
-    ) -> Mapping[str, NDArray[Any]]:
-        """Metrics of each image, batch by batch: the outputs are never all in memory."""
+        self, given: NDArray[np.generic], images: NDArray[np.generic], *, of_training: bool = False
+    ) -> tuple[dict[str, NDArray[Any]], Array]:
+        """Metrics of each image, and the first outputs: those of all are never in memory at once."""
+        mean = self.mean
         scores: dict[str, list[Array]] = {}
+        kept = np.empty((0 if of_training else self._sample.perturbed, *mean.shape), np.float32)
         total = np.zeros(mean.shape)  # of the outputs, for their variance over images
         total_square = np.zeros(mean.shape)
-        for start in range(0, len(images), self.batch):
-            here = slice(start, start + self.batch)
+        for start in range(0, len(images), self._at_once):
+            here = slice(start, start + self._at_once)
             target = as_float(images[here])
             output = self.reconstruct(as_float(given[here]))
-            total += output.sum(axis=0, dtype=np.float64)
-            total_square += np.square(output, dtype=np.float64).sum(axis=0)
-            parts = {
-                "mse": squares(target - output),
-                "mean_mse": squares(target - mean),
-                "black_mse": squares(target),
-            }
-            if with_ssim:
-                parts["ssim"] = ssim(target, output)
-                parts["mean_ssim"] = ssim(target, np.broadcast_to(mean, target.shape))
+            parts = {"mse": squares(target - output), "mean_mse": squares(target - mean)}
+            if not of_training:
+                kept[here] = output[: len(kept[here])]
+                total += output.sum(axis=0, dtype=np.float64)
+                total_square += np.square(output, dtype=np.float64).sum(axis=0)
+                parts |= {
+                    "black_mse": squares(target),
+                    "ssim": ssim(target, output),
+                    "mean_ssim": ssim(target, np.broadcast_to(mean, target.shape)),
+                }
             for name, values in parts.items():
                 scores.setdefault(name, []).append(values)
+        whole: dict[str, NDArray[Any]] = {name: np.concatenate(parts) for name, parts in scores.items()}
         mean_output = total / len(images)
-        return {
-            **{name: np.concatenate(parts) for name, parts in scores.items()},
-            "output_variance": np.array((total_square / len(images) - mean_output**2).mean()),
-            "output_mean": np.array(mean_output.mean()),
-        }
+        variance = (total_square / len(images) - mean_output**2).mean()
+        if not of_training:
+            whole |= {"output_variance": np.array(variance), "output_mean": np.array(mean_output.mean())}
+        return whole, kept
 
     def _perturbation(self) -> dict[str, NDArray[Any]]:
         """Responses to replaced latent codes, shuffled pixels and noise, image by image."""
-        images, given = (
-            as_float(part[: self._sample.perturbed])
-            for part in (self.images.held_out, self.images.held_out_given)
-        )
+        first = slice(self._sample.perturbed)
+        given = images = as_float(self.images.held_out[first])
         signs = noise_signs(images.shape)
         # One permutation for all images: it permutes their mean too and leaves V unchanged.
         pixels = np.random.default_rng(0).permutation(images.shape[1] * images.shape[2])
-        scrambled, scrambled_given = (
-            a.reshape(len(a), len(pixels), -1)[:, pixels].reshape(a.shape) for a in (images, given)
-        )
+        scrambled_given = scrambled = _permuted(images, pixels)
+        if self.images.held_out_given is not self.images.held_out:
+            given = as_float(self.images.held_out_given[first])
+            scrambled_given = _permuted(given, pixels)
         latents = self.encode(given)
-        others = np.roll(latents, -1, axis=0)  # every image gets the latent code of its neighbour
-        mean_latent = latents.mean(axis=0, keepdims=True)
+        outputs = self.decode(given, latents)
+        swapped, zeroed, meant = self._replaced(given, latents, outputs)
         parts: dict[str, list[Array]] = {}
-        outputs: list[Array] = []
-        for start in range(0, len(images), self.batch):
-            here = slice(start, start + self.batch)
-            outputs.append(self.decode(given[here], latents[here]))
-            responses = self._responses(
-                (given[here], images[here]),
-                outputs[-1],
-                others[here],
-                mean_latent,
-                (scrambled_given[here], scrambled[here]),
-                signs[here],
+        for start in range(0, len(images), self._at_once):
+            here = slice(start, start + self._at_once)
+            image, output = images[here], outputs[here]
+            response, pixel_count = noise_response(
+                image, output, self.reconstruct(given[here] + NOISE * signs[here]), signs[here]
             )
+            of_scrambled = self.reconstruct(scrambled_given[here])
+            if not start:
+                scrambled_outputs = of_scrambled[:EXAMPLES]
+            responses = {
+                "grey_mse": squares(image - image.mean(axis=(1, 2), keepdims=True)),
+                "latent_swap_change": squares(swapped(here) - output),
+                "zero_latent_mse": squares(zeroed(here) - image),
+                "mean_latent_mse": squares(meant(here) - image),
+                "repeat_change": squares(self.outputs[here] - output),
+                "pixel_shuffle_mse": squares(of_scrambled - scrambled[here]),
+                "noise_response": response,
+                "noise_pixels": pixel_count,
+            }
             for name, values in responses.items():
                 parts.setdefault(name, []).append(values)
         whole = {name: np.concatenate(values) for name, values in parts.items()}
         whole |= self._baselines(given, images)
         measured = {
             "perturbation": whole | {"training_mode_mse": self.training_mode(given, images)},
-            "spectrum": asdict(spectrum(images, np.concatenate(outputs))),
+            "spectrum": asdict(spectrum(images, outputs)),
             "latent": asdict(replace(latent_use(latents), informative=self.informative(given))),
         }
         first = slice(0, EXAMPLES)
         noisy = np.clip(given[first] + SEEN_NOISE * signs[first], given.min(), given.max())
         return {
             **{f"{of}/{k}": np.array(v) for of, values in measured.items() for k, v in values.items()},
-            "shuffled_outputs": self.decode(given[first], others[first]),
+            "shuffled_outputs": swapped(first),
             "scrambled_images": scrambled_given[first],
-            "scrambled_outputs": self.reconstruct(scrambled_given[first]),
+            "scrambled_outputs": scrambled_outputs,
             "noisy_images": noisy,
             "noisy_outputs": self.reconstruct(noisy),
         }
 
-    def _responses(
-        self,
-        pair: tuple[Array, Array],
-        outputs: Array,
-        others: Array,
-        mean_latent: Array,
-        scrambled: tuple[Array, Array],
-        signs: Array,
-    ) -> dict[str, Array]:
-        """The arguments of `metrics.perturbation.perturbation` that need the network, for a batch."""
-        given, images = pair
-        response, pixel_count = noise_response(
-            images, outputs, self.reconstruct(given + NOISE * signs), signs
-        )
-        flat = np.broadcast_to(mean_latent, others.shape)
-        return {
-            "grey_mse": squares(images - images.mean(axis=(1, 2), keepdims=True)),
-            "latent_swap_change": squares(self.decode(given, others) - outputs),
-            "zero_latent_mse": squares(self.decode(given, np.zeros_like(flat)) - images),
-            "mean_latent_mse": squares(self.decode(given, flat) - images),
-            "repeat_change": squares(self.reconstruct(given) - outputs),
-            "pixel_shuffle_mse": squares(self.reconstruct(scrambled[0]) - scrambled[1]),
-            "noise_response": response,
-            "noise_pixels": pixel_count,
-        }
+    def _replaced(
+        self, given: Array, latents: Array, outputs: Array
+    ) -> tuple[Callable[[slice], Array], Callable[[slice], Array], Callable[[slice], Array]]:
+        """Outputs with the latent code of the next image, of zeros, and the mean one, for some images.
+
+        Where nothing passes the latent code, the first are the outputs for the next images, and the
+        others are the same for all images.
+        """
+        flat = [np.zeros_like(latents[:1]), latents.mean(axis=0, keepdims=True)]
+        if not self.network.skips:
+            zeroed, meant = (self.decode(given[:1], one) for one in flat)
+            following = (np.arange(len(outputs)) + 1) % len(outputs)
+            return lambda at: outputs[following[at]], lambda _: zeroed, lambda _: meant
+
+        def same(one: Array) -> Callable[[slice], Array]:
+            return lambda at: self.decode(given[at], np.broadcast_to(one, latents[at].shape))
+
+        others = np.roll(latents, -1, axis=0)
+        return lambda at: self.decode(given[at], others[at]), same(flat[0]), same(flat[1])
 
     def _baselines(self, given: Array, images: Array) -> dict[str, Array]:
         """Errors of linear decoders, never fitted on the image that is measured."""
@@ -212,18 +240,19 @@ class Behaviour:
             return {
                 "linear_mse": errors[0], "linear_train_mse": unknown, "projection_mse": errors[1]
             }  # fmt: skip
-        mean = mean_image(self.images.train)
+        mean, scored = self.mean, self._sample.trained
         same = self.images.given is self.images.train
-        held_out, trained = linear_mse(
+        held_out, *trained = linear_mse(
             train,
-            (images, train[: self._sample.trained]),
+            (images, train[:scored]) if scored else (images,),
             self.network.latent_grid,
             given=train_given,
-            given_measured=(given, train_given[: self._sample.trained]),
+            given_measured=(given, train_given[:scored]) if scored else (given,),
             means=(mean, mean if same else mean_image(self.images.given)),
         )
         projected = projection_mse(train, (images,), self.network.latent_values)[0]
-        return {"linear_mse": held_out, "linear_train_mse": trained, "projection_mse": projected}
+        of_training = trained[0] if trained else np.zeros(0, np.float32)
+        return {"linear_mse": held_out, "linear_train_mse": of_training, "projection_mse": projected}
 
 
 def most(images: Images, network: Network) -> Sample:
@@ -232,10 +261,15 @@ def most(images: Images, network: Network) -> Sample:
     kept = MOST_LATENT_VALUES // max(network.latent_values, network.image_values)
     return Sample(
         scored=held_out,
-        trained=min(train, TRAIN_IMAGES),
+        trained=min(train, TRAIN_IMAGES, max(held_out, FEWEST_TRAIN_IMAGES)),
         perturbed=min(held_out, int(np.clip(kept, EXAMPLES, MAP_IMAGES))),
         mapped=min(held_out, MAP_IMAGES),
     )
+
+
+def _permuted(images: Array, pixels: NDArray[np.intp]) -> Array:
+    """Images (n, h, w, c) with their pixels in another order."""
+    return images.reshape(len(images), len(pixels), -1)[:, pixels].reshape(images.shape)
 
 
 def squares(difference: Array) -> Array:

@@ -33,7 +33,7 @@ def compiled(function: Callable[..., Any], signature: Sequence[Any] | None = Non
     Args:
         function: from tensors, in whatever tuples, lists and dictionaries, to such.
         signature: (shape, dtype) of the tensors of its arguments, None for an axis of any length, in the
-            same structure; for TensorFlow, which then traces it once.
+            same structure; for TensorFlow, which then traces it once, here and now, for all threads.
     """
     import keras
 
@@ -41,7 +41,9 @@ def compiled(function: Callable[..., Any], signature: Sequence[Any] | None = Non
         import tensorflow as tf
 
         specs = None if signature is None else [_spec(one) for one in signature]
-        call: Callable[..., Any] = tf.function(function, input_signature=specs, autograph=False)
+        call: Any = tf.function(function, input_signature=specs, autograph=False)
+        if specs is not None:
+            call.get_concrete_function()  # in this thread: Keras keeps its settings for each
     else:
 
         def call(*arguments: Any) -> Any:
@@ -66,6 +68,8 @@ def _arrays(found: Any) -> Any:
 def _spec(one: Any) -> Any:
     import tensorflow as tf
 
+    if isinstance(one, dict):
+        return {name: _spec(part) for name, part in one.items()}
     return [_spec(part) for part in one] if isinstance(one, list) else tf.TensorSpec(*one)
 
 

@@ -30,6 +30,7 @@ convolution:
 ``output_mean``                 () mean of all output pixels
 ``perturbation/<argument>``     arguments of `metrics.perturbation.perturbation`: (k,) for the first of
                                 the n images, (m,) for training images
+``sample/<attribute>``          () attributes of `metrics.sample.Sample`
 ``spectrum/<attribute>``        () attributes of `metrics.spectrum.Spectrum`
 ``latent/<attribute>``          () attributes of `metrics.latent.LatentUse`
 ``dropout_noise``               () share of the output's variance that dropout draws, NaN without any
@@ -50,11 +51,13 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +69,10 @@ from cae_cli.introspection.behaviour import (
     MOST_LATENT_VALUES,
     TRAIN_IMAGES,
     Behaviour,
-    mean_image,
     most,
     squares,
 )
-from cae_cli.introspection.computing import compiled
+from cae_cli.introspection.computing import compiled, on_tensorflow
 from cae_cli.introspection.layers import from_keras, is_a, size_of
 from cae_cli.introspection.loss_minimum import KnownLoss, loss_minimum
 from cae_cli.introspection.training_mode import quiet, unchanged
@@ -81,8 +83,10 @@ from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
 from cae_cli.metrics.reach import reach_statistics
+from cae_cli.metrics.sample import Sample
 
 Array = NDArray[np.float32]
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +102,8 @@ REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
 MOST_REINITIALIZED = 2**25  # weights drawn for it per layer
 ABLATED_FILTERS, ABLATED_PIXELS = 128, 2**16  # filters that are ablated, and pixels of the images
 FEWEST_ABLATED = 4  # filters of a layer, or none
-MUCH_SHOWN = 0.5  # share of what is only shown that must be affordable for a linear probe of labels
+THREADS = 2  # batches that are computed at once: small operations are not shared by two cores
+AT_ONCE = 64  # images of a batch, so that there are several
 
 
 def kept_bytes(autoencoder: Autoencoder, examples: int = EXAMPLES) -> int:
@@ -143,7 +148,10 @@ class Probe:
         self.initial_kernels = autoencoder.kernels() if untrained else {}
         self.initial_weights = [np.array(v) for v in autoencoder.model.weights] if untrained else []
         self.fitting = fitting or images_that_fit(autoencoder.bytes_per_image)
-        self.batch = images_at_a_time(images.shape, self.fitting)
+        # What layers of others draw at random must not depend on which batch is faster.
+        side_by_side = autoencoder.is_plain and on_tensorflow()
+        self.threads = min(THREADS, self.fitting) if side_by_side else 1
+        self.batch = images_at_a_time(images.shape, min(AT_ONCE, self.fitting // self.threads))
         self._reconstruct = self._traced(lambda x: autoencoder.model(x, training=False))
 
     def use(self, images: Images) -> None:
@@ -170,30 +178,40 @@ class Probe:
 
     def _record(self) -> dict[str, NDArray[Any]]:
         maps = self._maps()
+        behaviour = self._behaviour()
         return {
             **{f"kernel/{k}": v for k, v in self.autoencoder.kernels().items()},
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
             **self._reinitialized(),
             **maps,
-            **self._utilities({k: v for k, v in maps.items() if k.startswith("map_std/")}),
+            **self._utilities(
+                {k: v for k, v in maps.items() if k.startswith("map_std/")}, behaviour.mean
+            ),
             **self._labels(),
             **self._dropout_noise(),
             **self._reach(),
-            **self._loss_minimum(),
-            **self._behaviour().record(),
+            **behaviour.record(),
+            **self._loss_minimum(behaviour.outputs),
             **self._views(
                 {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
             ),
         }
 
-    def _affordable(self, trained: int) -> budget.Sample:
-        affordable = budget.passes(self.autoencoder.products_per_image, trained)
-        shown = ABLATED_FILTERS * self._ablated_images
-        shown += 2 * views.passes(self.images.shape, len(self.images.held_out))
+    def _affordable(self, trained: int) -> Sample:
+        count = len(self.images.held_out)
+        pictures = {
+            "latent": views.passes_of_latent(),
+            "filters": views.passes_of_filters(self.images.shape, count),
+        }
+        shown = dict(pictures)
         if self.images.train_labels is not None:
-            shown += TRAIN_IMAGES + LABELLED
-        sample = budget.within(most(self.images, self.network), affordable, shown)
-        if sample.shown < 1:
+            shown["labels"] = TRAIN_IMAGES + LABELLED
+        shown["untrained"] = sum(pictures.values())
+        shown["ablation"] = ABLATED_FILTERS * self._ablated_images
+        each = budget.SKIPPING_PASSES if self.network.skips else budget.PERTURBED_PASSES
+        affordable = budget.passes(self.autoencoder.products_per_image, trained)
+        sample = budget.within(most(self.images, self.network), affordable, shown, each)
+        if sample.is_cut:
             logger.info(
                 "measured on fewer images, as the network is large and its training short: %s", sample
             )
@@ -284,7 +302,8 @@ class Probe:
         squared difference of two draws is their variance, and half of that is left in their mean. What
         a sampled code or noise draws passes with dropout off as well, and is no part of it.
         """
-        network, few = self.autoencoder, self.images.held_out_given[: min(MODE_IMAGES, self.fitting)]
+        network, count = self.autoencoder, min(MODE_IMAGES, self.fitting, self.sample.perturbed)
+        few = self.images.held_out_given[:count]
         dropouts, hidden = network.dropouts, network.hidden_dropouts
         names = ("dropout_noise", "hidden_dropout_noise")
         if not dropouts or len(few) < 2:
@@ -325,16 +344,19 @@ class Probe:
         found = reach_statistics(reach.unread, reach.unreached, given, images, is_exact=reach.is_exact)
         return {f"reach/{name}": np.array(value) for name, value in asdict(found).items()}
 
-    def _loss_minimum(self) -> dict[str, NDArray[Any]]:
-        """Where the loss is smallest, on a few images; NaN where it is not known."""
+    def _loss_minimum(self, outputs: Array) -> dict[str, NDArray[Any]]:
+        """Where the loss is smallest, on a few images; NaN where it is not known.
+
+        Args:
+            outputs: of the first held-out images.
+        """
         fitting = LOSS_VALUES // self.network.image_values
         few = slice(int(np.clip(fitting, 2, LOSS_IMAGES)))
         images = as_float(self.images.held_out[few])
         found = LossMinimum()
         if self.loss is not None and len(images) > 1 and images.std() > 0:
-            outputs = self.reconstruct(as_float(self.images.held_out_given[few]))
             with suppress(Exception):  # somebody's own loss may take what it likes
-                found = loss_minimum(self.loss, images, outputs)
+                found = loss_minimum(self.loss, images, outputs[few])
         return {f"loss/{name}": np.array(value) for name, value in asdict(found).items()}
 
     def _labels(self) -> dict[str, NDArray[Any]]:
@@ -342,7 +364,7 @@ class Probe:
         images = self.images
         labels = images.validation_labels if images.test is None else images.test_labels
         largest = max(self.network.latent_values, self.network.image_values)
-        if images.train_labels is None or labels is None or self.sample.shown < MUCH_SHOWN:
+        if images.train_labels is None or labels is None or not self.sample.labels:
             return {}
         if largest * (TRAIN_IMAGES + LABELLED) > 2 * MOST_LATENT_VALUES:
             return {}
@@ -389,12 +411,11 @@ class Probe:
     def _views(self, spreads: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         """The arrays of `introspection.views`; ``spreads`` by the name of the layer."""
         functions = views.Network(
-            maps=self._maps_of,
+            maps=self._map_batches,
             encode=self._latents,
             decode=self._decode,
-            batch=self.batch,
             windows=self.autoencoder.windows(),
-            share=self.sample.shown,
+            sample=self.sample,
         )
         arrays = views.both(functions, self.images, spreads, self._untrained)
         return {f"view/{name}": array for name, array in arrays.items()}
@@ -431,26 +452,30 @@ class Probe:
             arrays[f"null/{layer.name}"] = np.array([structure(r) for r in reinitialized], np.float32)
         return arrays
 
-    def _utilities(self, stds: Mapping[str, Array]) -> dict[str, Array]:
+    def _utilities(self, stds: Mapping[str, Array], mean: Array) -> dict[str, Array]:
         """Rise of the squared error when a map is replaced by its mean, over V - MSE.
 
         Ablation after Morcos et al., "On the importance of single directions for generalization",
         ICLR 2018. Of many filters only those whose maps vary most are ablated; the others are NaN.
+
+        Args:
+            stds: (filters,) spread of the maps of each layer.
+            mean: (h, w, c) the mean training image.
         """
-        autoencoder = self.autoencoder
         layers = [key.removeprefix("map_std/") for key in stds]
         sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
+        if not self.sample.ablation:
+            return {f"utility/{name}": np.full(size, np.nan, np.float32) for name, size in sizes.items()}
+        each = int(self.sample.ablation * max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(layers))))
+        each = max(FEWEST_ABLATED, each)
         images, given = (
             as_float(part[: self._ablated_images])
             for part in (self.images.held_out, self.images.held_out_given)
         )
-        ablated = compiled(autoencoder.with_replaced_maps())
-        each = int(max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(layers))) * self.sample.shown)
-        if each < FEWEST_ABLATED:
-            return {f"utility/{name}": np.full(size, np.nan, np.float32) for name, size in sizes.items()}
+        ablated = self._ablated
         means = self._map_means(given)
         keep = {name: np.ones((1, size), np.float32) for name, size in sizes.items()}
-        variance = float(np.mean(squares(images - mean_image(self.images.train))))
+        variance = float(np.mean(squares(images - mean)))
 
         def error(keep: Mapping[str, Array]) -> float:
             def output(batch: Array) -> Any:
@@ -477,15 +502,40 @@ class Probe:
         h, w, _ = self.images.shape
         return max(EXAMPLES, min(64, ABLATED_PIXELS // (h * w)))
 
+    @cached_property
+    def _ablated(self) -> Callable[[dict[str, Any]], Any]:
+        image = ((None, *self.autoencoder.shape), "float32")
+        vectors = {name: ((1, x.shape[-1]), x.dtype) for name, x in self.autoencoder.maps.items()}
+        model = self.autoencoder.with_replaced_maps()
+        return compiled(model, [{"image": image, "keep": vectors, "instead": vectors}])
+
     def _traced(self, function: Callable[[Any], Any]) -> Callable[[Array], Any]:
         """A function of images, traced once for batches of any size."""
         return compiled(function, [((None, *self.autoencoder.shape), "float32")])
 
     def _in_batches(self, function: Callable[..., Any], *arrays: Array) -> Array:
         """A function of images (and of as many other arrays), computed batch by batch."""
-        starts = range(0, len(arrays[0]), self.batch)
-        parts = (function(*(x[start : start + self.batch] for x in arrays)) for start in starts)
-        return np.concatenate(list(parts))
+
+        def part_of(here: slice) -> Array:
+            part: Array = function(*(x[here] for x in arrays))
+            return part
+
+        return np.concatenate(list(self._each_batch(part_of, len(arrays[0]))))
+
+    def _each_batch(self, function: Callable[[slice], T], count: int) -> Iterator[T]:
+        """A function of each batch of so many images, in order; some are computed ahead."""
+        batches = [slice(start, start + self.batch) for start in range(0, count, self.batch)]
+        if self.threads == 1 or len(batches) == 1:
+            yield from map(function, batches)
+            return
+        ahead: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for batch in batches:
+                if len(ahead) == self.threads:
+                    yield ahead.popleft().result()
+                ahead.append(pool.submit(function, batch))
+            while ahead:
+                yield ahead.popleft().result()
 
     @cached_property
     def _maps_of(self) -> Callable[[Array], Any]:
@@ -505,8 +555,13 @@ class Probe:
 
     def _map_batches(self, images: NDArray[np.generic]) -> Iterator[dict[str, Array]]:
         """The maps of each convolution, batch by batch."""
-        for start in range(0, len(images), self.batch):
-            yield self._maps_of(as_float(images[start : start + self.batch]))
+        maps_of = self._maps_of
+
+        def maps(here: slice) -> dict[str, Array]:
+            found: dict[str, Array] = maps_of(as_float(images[here]))
+            return found
+
+        return self._each_batch(maps, len(images))
 
     def _map_means(self, images: Array) -> dict[str, Array]:
         """(1, filters) mean of each map."""

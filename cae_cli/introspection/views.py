@@ -30,7 +30,7 @@ with weights drawn anew. Pictures are uint8 (255 is white), reduced to at most `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +40,11 @@ from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float
 from cae_cli.introspection.receptive_field import Window
+from cae_cli.metrics.sample import Sample
 
 Array = NDArray[np.float32]
-Maps = Callable[[Array], Mapping[str, Array]]  # (b, h, w, c) to the maps of each layer
+# (n, h, w, c) to the maps of each layer, batch by batch.
+Maps = Callable[[NDArray[np.generic]], Iterator[Mapping[str, Array]]]
 
 MOST_SIDE = 64  # pixels of a picture
 PATCH_SIDE = 24  # pixels of a patch
@@ -56,14 +58,24 @@ CODES = 256  # latent codes
 MOST_VALUES = 2**23  # of all these codes
 ATOMS, DIRECTIONS, STEPS, NEIGHBOURS = 32, 4, 7, 5
 REACH = 2.0  # standard deviations of a latent channel or direction
-ANGLES, PERIODS, PHASES = 12, 6, 4  # of the gratings; fewer of large images
+ANGLES, PERIODS, PHASES = 12, 6, 4  # of the gratings
+FEW_GRATINGS = 8, 4, 2  # of large images, and where the budget ends
 EXAMPLES = 8
-LEAST_SHARE = 0.1  # for the untrained network, which takes as long as the trained one
 
 
-def passes(shape: tuple[int, int, int], held_out: int) -> int:
-    """Passes of one image that the arrays of a network take, about."""
-    return _searched(shape[:2], held_out) + ANGLES * PERIODS * PHASES + CODES + ATOMS
+def passes_of_filters(shape: tuple[int, int, int], held_out: int) -> int:
+    """Passes of one image that `patches` and `tuning` take, about."""
+    return _searched(shape[:2], held_out) + math.prod(_gratings(shape))
+
+
+def passes_of_latent() -> int:
+    """Passes of one image that `latent` takes, about: it encodes or decodes, which is half a pass."""
+    return (CODES + DIRECTIONS * STEPS + 2 * ATOMS) // 2
+
+
+def _some(count: int, share: float) -> int:
+    """So many images of ``count`` for a share of what is shown."""
+    return min(count, max(FEWEST, int(share * count)))
 
 
 def _searched(sides: tuple[int, ...], held_out: int) -> int:
@@ -76,24 +88,18 @@ class Network:
     """The functions of a network with some weights.
 
     Attributes:
-        maps: images (b, h, w, c) to the maps (b, h', w', filters) of each layer.
+        maps: images (n, h, w, c) to the maps (b, h', w', filters) of each layer, batch by batch.
         encode: images to latent codes.
         decode: images, which feed skip connections only, and latent codes to outputs.
-        batch: images at a time.
-        share: of the images that may be looked at, 0 to 1; few gratings below 1.
         windows: what a value of each layer's map sees of the image; None where that is not known.
+        sample: how much of it may be looked at.
     """
 
     maps: Maps
     encode: Callable[[Array], Array]
     decode: Callable[[Array, Array], Array]
-    batch: int
     windows: Mapping[str, tuple[Window, Window] | None]
-    share: float = 1.0
-
-    def some(self, count: int) -> int:
-        """So many images of ``count``."""
-        return min(count, max(FEWEST, int(self.share * count)))
+    sample: Sample
 
 
 def of_network(
@@ -115,13 +121,15 @@ def of_network(
         name: np.argsort(-std, kind="stable")[:each].astype(np.int32) for name, std in spreads.items()
     }
     arrays: dict[str, NDArray[Any]] = {f"shown/{name}": own for name, own in chosen.items()}
-    arrays |= patches(network, images.held_out_given, chosen)
-    arrays |= tuning(network, images.shape, chosen)
-    examples = network.maps(as_float(images.held_out_given[:EXAMPLES]))
+    if network.sample.filters:
+        arrays |= patches(network, images.held_out_given, chosen)
+        arrays |= tuning(network, images.shape, chosen)
+    examples = list(network.maps(images.held_out_given[:EXAMPLES]))
     arrays |= {
-        f"map/{name}": reduced(np.asarray(examples[name])[..., own], 32) for name, own in chosen.items()
+        f"map/{name}": reduced(np.concatenate([maps[name][..., own] for maps in examples]), 32)
+        for name, own in chosen.items()
     }
-    return arrays | latent(network, images)
+    return arrays | (latent(network, images) if network.sample.latent else {})
 
 
 def patches(
@@ -134,13 +142,12 @@ def patches(
         images: (n, h, w, c), of which the first are searched.
         shown: filters by layer.
     """
-    count = network.some(_searched(images.shape[1:3], len(images)))
+    count = _some(_searched(images.shape[1:3], len(images)), network.sample.filters)
     best: dict[str, list[tuple[Array, Array]]] = {name: [] for name in shown}
     shapes: dict[str, tuple[int, int]] = {}
-    for start in range(0, min(count, len(images)), network.batch):
-        maps = network.maps(as_float(images[start : start + network.batch]))
+    for maps in network.maps(images[:count]):
         for name, own in shown.items():
-            values = np.asarray(maps[name])
+            values = maps[name]
             shapes[name] = (values.shape[1], values.shape[2])
             values = values[..., own].reshape(len(values), -1, len(own))
             at = values.argmax(axis=1)
@@ -216,15 +223,12 @@ def tuning(
         shape: (h, w, c) of an image.
         shown: filters by layer.
     """
-    angles, periods, gratings = grating_images(shape, few=network.share < 1)
-    flat = {
-        name: np.asarray(m) for name, m in network.maps(np.full((1, *shape), 0.5, np.float32)).items()
-    }
+    angles, periods, gratings = grating_images(shape, few=network.sample.filters < 1)
+    (flat,) = network.maps(np.full((1, *shape), 0.5, np.float32))
     squares: dict[str, list[Array]] = {name: [] for name in shown}
-    for start in range(0, len(gratings), network.batch):
-        maps = network.maps(gratings[start : start + network.batch])
+    for maps in network.maps(gratings):
         for name, own in shown.items():
-            middle = _middle(np.asarray(maps[name])[..., own] - flat[name][..., own])
+            middle = _middle(maps[name][..., own] - flat[name][..., own])
             squares[name].append(np.square(middle).mean(axis=(1, 2)))
     arrays: dict[str, NDArray[Any]] = {}
     for name, own in shown.items():
@@ -259,9 +263,7 @@ def grating_images(shape: tuple[int, int, int], *, few: bool = False) -> tuple[A
         Angles in degrees, periods in pixels, and the images (angles * periods * phases, h, w, c).
     """
     h, w, c = shape
-    angles, periods, phases = ANGLES, PERIODS, PHASES
-    if few or angles * periods * phases * h * w > 2 * MOST_PIXELS:
-        angles, periods, phases = 8, 4, 2
+    angles, periods, phases = FEW_GRATINGS if few else _gratings(shape)
     degrees = np.arange(angles) * 180 / angles
     # From the finest that pixels show in every direction to half the image.
     pixels = np.geomspace(2.5, max(5.0, min(h, w) / 2), periods)
@@ -280,6 +282,13 @@ def grating_images(shape: tuple[int, int, int], *, few: bool = False) -> tuple[A
     )
 
 
+def _gratings(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """How many angles, periods and phases."""
+    all_of_them = ANGLES, PERIODS, PHASES
+    many = math.prod((*all_of_them, *shape[:2])) > 2 * MOST_PIXELS
+    return FEW_GRATINGS if many else all_of_them
+
+
 def latent(network: Network, images: Images) -> dict[str, NDArray[Any]]:
     """Atoms, traversals, the map of latent codes and nearest neighbours.
 
@@ -290,7 +299,8 @@ def latent(network: Network, images: Images) -> dict[str, NDArray[Any]]:
     given = images.held_out_given
     first = as_float(given[:1])
     values = int(np.prod(network.encode(first).shape[1:]))
-    count = network.some(max(EXAMPLES, min(CODES, MOST_VALUES // max(1, values))))
+    count = max(EXAMPLES, min(CODES, MOST_VALUES // max(1, values)))
+    count = _some(count, network.sample.latent)
     codes = network.encode(as_float(given[:count])).astype(np.float32)
     mean = codes.mean(axis=0, keepdims=True)
     centred = (codes - mean).reshape(len(codes), -1)
@@ -410,7 +420,7 @@ def both(
     """
     trained = of_network(network, images, spreads)
     shown = {k.removeprefix("shown/"): v for k, v in trained.items() if k.startswith("shown/")}
-    if network.share < LEAST_SHARE:
+    if not network.sample.untrained:
         return trained
     with untrained() as known:
         before = of_network(network, images, spreads, shown) if known else {}

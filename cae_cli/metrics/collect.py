@@ -23,6 +23,7 @@ from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation, perturbation
 from cae_cli.metrics.quality import Quality, quality
 from cae_cli.metrics.reach import ReachStatistics
+from cae_cli.metrics.sample import Sample
 from cae_cli.metrics.score import Score, score
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.metrics.spikes import LossSpike, loss_spike
@@ -92,6 +93,7 @@ class Metrics:
         hidden_dropout_noise: the same of dropout that does not mask the image itself.
         reach: pixels that nothing reads, and pixels that the image cannot change.
         loss: where the loss of the training is smallest.
+        sample: how much was measured; None where the run does not say.
         trained_on: the images that were measured were trained on, because there are no others.
         evaluated: what the network was trained on is not known, and all images were measured.
         paired: the user said that inputs and targets differ, and gave both.
@@ -115,6 +117,7 @@ class Metrics:
     hidden_dropout_noise: float = math.nan
     reach: ReachStatistics = field(default_factory=ReachStatistics)
     loss: LossMinimum = field(default_factory=LossMinimum)
+    sample: Sample | None = None
     trained_on: bool = False
     evaluated: bool = False
     paired: bool = False
@@ -183,6 +186,7 @@ def measure(
         hidden_dropout_noise=float(arrays.get("hidden_dropout_noise", math.nan)),
         reach=_numbers(ReachStatistics, _group("reach/", arrays)),
         loss=_numbers(LossMinimum, _group("loss/", arrays)),
+        sample=_numbers(Sample, sample) if (sample := _group("sample/", arrays)) else None,
         trained_on=training.get("held_out") == "training",
         evaluated=training.get("held_out") == "evaluation",
         paired=training.get("paired") is True,

@@ -24,10 +24,10 @@ def explained_variance(mse: Array, mean_mse: Array) -> float:
     0 is the mean image, negative is worse. Close to 1 for networks that copy, whatever their filters.
 
     Args:
-        mse: (n,) mean squared error of each reconstruction.
+        mse: (n,) mean squared error of each reconstruction; NaN for none.
         mean_mse: (n,) mean squared error of the mean training image.
     """
-    variance = float(np.mean(mean_mse, dtype=np.float64))
+    variance = float(np.mean(mean_mse, dtype=np.float64)) if len(mean_mse) else 0.0
     return 1 - float(np.mean(mse, dtype=np.float64)) / variance if variance else float("nan")
 
 

@@ -60,7 +60,9 @@ def summary(
         parts += [Section("Perturbation tests", [tests]), ""]
     if verbose:
         parts += [Section("Other metrics", [_others(metrics)]), ""]
-    return parts + findings(diagnosis, command, verbose=verbose)
+    return parts + findings(
+        diagnosis, command, verbose=verbose, left_out=metrics.sample.left_out if metrics.sample else ()
+    )
 
 
 def verdict(diagnosis: Diagnosis) -> Line:
@@ -241,6 +243,7 @@ def findings(
     *,
     verbose: bool = False,
     all_in_full: bool = False,
+    left_out: Sequence[str] = (),
 ) -> list[Part]:
     """The findings, and the rules that could not be checked; arguments as for `summary`.
 
@@ -249,6 +252,7 @@ def findings(
         command: as for `summary`.
         verbose: as for `summary`.
         all_in_full: every finding that follows from no other.
+        left_out: what was not measured, as the network is large for its training.
     """
     parts: list[Part] = []
     full = 0
@@ -273,6 +277,8 @@ def findings(
     if not verbose and len(reasons) > 1:
         shows = "--verbose" if command else "cae report RUN"  # a script has no flags
         notes = [f"{counted(len(diagnosis.skipped), 'rule')} not checked; {shows} says why"]
+    if left_out:
+        notes.append(f"not measured (a large network after a short training): {', '.join(left_out)}")
     if diagnosis.disabled:
         notes.append(f"disabled: {', '.join(diagnosis.disabled)}")
     if verbose:

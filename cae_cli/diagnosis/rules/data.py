@@ -418,6 +418,8 @@ class OtherHeldOutImages(Rule):
             )
         if case.trained is None or case.unusable:
             return None
+        if case.unscored:
+            return self.skipped(case.unscored)
         q = case.metrics.quality
         worse = q.train_explained_variance - q.explained_variance - q.mse.margin / q.mean_image_mse
         return self._by_kind(case, advice) if worse > self.gap else None

@@ -36,6 +36,8 @@ class ValidationGap(Rule):
             return self.skipped(case.not_compared)
         if case.metrics.trained_on:
             return self.skipped("there are no images that were not trained on")
+        if case.unscored:
+            return self.skipped(case.unscored)
         # What a linear decoder, which cannot memorise, loses on held-out images too does not count: they
         # may be harder (other photographs). Nor does a gap within the margin of error, nor that of a
         # network that explains almost nothing of the training images.
