@@ -501,12 +501,12 @@ def test_a_network_of_zeros_can_be_drawn(tmp_path):
 
 
 def test_a_mosaic_has_its_tiles_in_their_places():
-    a, b = np.ones((2, 3, 3)), np.full((2, 3, 3), 0.5)
+    a, b = np.zeros((2, 3, 3)), np.full((2, 3, 3), 0.2)
     canvas = mosaic([[a, b], [None, b]], gap=1)
-    assert canvas.shape == (5, 7, 4)
-    assert canvas[0, 0].tolist() == [1, 1, 1, 1]
-    assert canvas[0, 4].tolist() == canvas[3, 4].tolist() == [0.5, 0.5, 0.5, 1]
-    assert not canvas[2].any() and not canvas[:, 3].any() and not canvas[3, 0].any()
+    assert canvas.shape == (5, 7, 3) and canvas.dtype == np.uint8
+    assert canvas[0, 0].tolist() == [0, 0, 0]
+    assert canvas[0, 4].tolist() == canvas[3, 4].tolist() == [51, 51, 51]
+    assert (canvas[2] == 255).all() and (canvas[:, 3] == 255).all() and (canvas[3, 0] == 255).all()
 
 
 def test_a_grid_has_its_tiles_names_and_scale_in_their_places():

@@ -18,7 +18,7 @@ from cae_cli.errors import UserError
 from cae_cli.report.figures import charts, pictures  # noqa: F401  (they fill the catalogue)
 from cae_cli.report.figures.catalogue import FIGURES, LAYER, Entry, RunData
 from cae_cli.report.figures.pictures import after_epoch
-from cae_cli.report.figures.tiles import DPI
+from cae_cli.report.figures.tiles import COMPRESSION, DPI
 from cae_cli.runs.folder import Run
 from cae_cli.system.guarded import GuardedPath
 
@@ -172,4 +172,4 @@ def _save(figure: Figure | Image.Image, path: Path) -> None:
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # the background is white
         figure = Image.fromarray(np.ascontiguousarray(pixels))
-    figure.save(path, format="png", dpi=(DPI, DPI))
+    figure.save(path, format="png", dpi=(DPI, DPI), compress_level=COMPRESSION)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cae_cli.errors import printable
 from cae_cli.report.figures.charts import OTHERS, OWN, WORST, bar, explained
-from cae_cli.report.figures.tiles import DPI, Array, Colours, mosaic, photo
+from cae_cli.report.figures.tiles import DPI, Array, Colours, Pixels, mosaic, photo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def treatment(panels: list[Panel]) -> Figure:
     return figure
 
 
-def _tiles(axes: Axes, tiles: Array | None) -> None:
+def _tiles(axes: Axes, tiles: Pixels | None) -> None:
     """Tiles in a panel, or a note where there are none."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -99,7 +99,7 @@ def _tiles(axes: Axes, tiles: Array | None) -> None:
         axes.imshow(tiles, interpolation="antialiased")
 
 
-def _reconstructions(arrays: Arrays | None) -> Array | None:
+def _reconstructions(arrays: Arrays | None) -> Pixels | None:
     """Images above their reconstructions."""
     if arrays is None or not {"example_images", "example_outputs"} <= arrays.keys():
         return None
@@ -107,7 +107,7 @@ def _reconstructions(arrays: Arrays | None) -> Array | None:
     return mosaic([[photo(image) for image in part[:MOST_IMAGES]] for part in pair])
 
 
-def _filters(arrays: Arrays | None) -> Array | None:
+def _filters(arrays: Arrays | None) -> Pixels | None:
     """Filters of the first convolution, most used first; blue negative, white 0, red positive."""
     name = next((key.removeprefix("kernel/") for key in arrays or () if key.startswith("kernel/")), None)
     if arrays is None or name is None:

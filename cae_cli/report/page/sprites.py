@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.report.figures.tiles import Colours
+from cae_cli.report.figures.tiles import COMPRESSION, Colours
 
 Pixels = NDArray[np.uint8]  # (h, w, 3)
 LARGE = 60_000  # bytes of a PNG above which a lossy format is tried
@@ -54,10 +54,10 @@ def data_url(pixels: NDArray[np.uint8]) -> str:
     grey = pixels.shape[2] == 3 and all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
     kind, data = "png", io.BytesIO()
-    picture.save(data, "png")
+    picture.save(data, "png", compress_level=COMPRESSION)
     if len(data.getvalue()) > LARGE:  # photographs: WebP takes a tenth
         smaller = io.BytesIO()
-        picture.save(smaller, "webp", quality=82, method=4)
+        picture.save(smaller, "webp", quality=82, method=2)
         if len(smaller.getvalue()) < len(data.getvalue()) / 2:
             kind, data = "webp", smaller
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
