@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cae_cli.diagnosis import RULES, Severity, Skipped, diagnose, health
+from cae_cli.metrics.sample import Sample
 from cae_cli.report import terminal
 from cae_cli.report.sections import Column, Command, Section, Table, as_csv, line, markdown, table_lines
 from cae_cli.report.summary import findings, summary
@@ -223,3 +225,23 @@ def test_a_notebook_shows_lines_and_files_have_their_text(monkeypatch, capsys):
     silent = terminal.Screen(silent=True)
     silent.say("nothing")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_gap_to_training_images_that_were_not_scored_is_not_checked():
+    whole = diagnose(healthy(), CONFIG)
+    metrics = replace(
+        healthy(),
+        quality=replace(healthy().quality, train_explained_variance=math.nan),
+        perturbation=replace(healthy().perturbation, linear_train=math.nan),
+        sample=Sample(16, 0, 16, 16, ablation=0),
+    )
+    verdict = diagnose(metrics, CONFIG)
+    assert {s.code for s in verdict.skipped} - {s.code for s in whole.skipped} == {"CAE109", "CAE501"}
+    assert {s.reason for s in verdict.skipped if s.code in ("CAE109", "CAE501")} == {
+        "the network is too large to measure training images after so short a training"
+    }
+    assert verdict.findings == whole.findings
+    shown = terminal.as_text(summary(metrics, verdict, "test", ["cae", "train"]), 200)
+    note = "not measured (a large network after a short training): training images, prunable filters"
+    assert note in shown
+    assert note not in terminal.as_text(summary(healthy(), whole, "test", ["cae", "train"]), 200)

@@ -8,24 +8,26 @@ from cae_cli.data import Images
 from cae_cli.introspection import introspect, views
 from cae_cli.introspection.receptive_field import Window
 from cae_cli.introspection.views import Network, atoms, grating_images, patches, tuning
+from cae_cli.metrics.sample import Sample
 
 RNG = np.random.default_rng(0)
 
 
 def maps_of(*kernels):
-    """The maps of convolutions with zeros around the image, as the only layer "conv"."""
+    """The maps of convolutions with zeros around the image, as the only layer "conv", 16 at a time."""
 
     def maps(images):
-        grey = images.mean(axis=3)
-        out = [[correlate(image, k, mode="same") for k in kernels] for image in grey]
-        return {"conv": np.moveaxis(np.array(out, np.float32), 1, 3)}
+        for start in range(0, len(images), 16):
+            grey = images[start : start + 16].mean(axis=3)
+            out = [[correlate(image, k, mode="same") for k in kernels] for image in grey]
+            yield {"conv": np.moveaxis(np.array(out, np.float32), 1, 3)}
 
     return maps
 
 
 def network(maps=None, encode=None, decode=None, reach=2, side=32):
     window = Window(-reach, reach, 1, side)
-    return Network(maps, encode, decode, 16, {"conv": (window, window)})
+    return Network(maps, encode, decode, {"conv": (window, window)}, Sample(40, 40, 40, 40))
 
 
 def gabor(angle, period, side=13):
