@@ -103,6 +103,11 @@ def visible(text: str) -> str:
     return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
 
 
+def short(value: float) -> str:
+    """A number with three digits, from a thousand to a million whole: 0.0123, 4.57, 1,024, 2e+07."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 job, 2 jobs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -182,7 +182,7 @@ def check(config: Config, images: Images) -> None:
     Raises:
         UserError: they do not fit together, or the network does not fit into memory.
     """
-    config.training.check(len(images.train))
+    config.training.check(len(images.train), images.more)
     config.loss.check(images.shape, config.model.output_activation)
     config.model.check(images.shape)
     _check_memory(config, images.shape)
@@ -282,7 +282,9 @@ def too_few(options: data.DataOptions, images: Images) -> str | None:
     files = isinstance(options, FileOptions)
     resized = isinstance(options, FileOptions) and options.image_size and options.patches is None
     whole = "data.image_size=null " if resized else ""
-    if images.evaluated and resized:  # the network takes images of this size only
+    if images.more:
+        way = images.more
+    elif images.evaluated and resized:  # the network takes images of this size only
         way = f"{whole}data.patches={h} cuts many of each file"
     elif files and sides and not images.evaluated:
         way = f"{whole}data.patches={sides[0]} cuts many of each file"

@@ -145,6 +145,7 @@ def test_pages_of_a_stack_are_read_as_configured_and_what_is_left_out_is_said(fr
     assert np.array_equal(pool.images, [STACK[0], *STACK[:count]])
     left = f"{5 - count} frames left out of 1 file with more than {count}; data.frames=all reads them"
     assert list(pool.notes) == ([left] if count < 5 else [])
+    assert pool.more == (f"data.frames=all reads {5 - count} more frames" if count < 5 else "")
     # Pages of one file are alike, so they are not shared out between training and validation.
     assert (None if pool.groups is None else pool.groups.tolist()) == (
         None if count == 1 else [0] + [1] * count

@@ -4,9 +4,12 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 
 from cae_cli import experiment
+from cae_cli.config import compose
 from cae_cli.data import load
+from cae_cli.errors import UserError
 from cae_cli.external.model import all_measured
 from tests.test_data import configured
 from tests.test_data_sources import colour, save
@@ -36,6 +39,22 @@ def test_the_way_that_is_named_works(photographs, given, measured):
     more = prepared(load(options))
     assert experiment.too_few(options, more) is None
     assert measured == "a training" or more.shape == images.shape
+
+
+@pytest.mark.parametrize(("files", "pages"), [(6, 8), (3, 8), (2, 40)])
+def test_frames_that_were_left_out_are_named_where_images_are_missing(files, pages, tmp_path):
+    stack = np.random.default_rng(0).integers(0, 4096, (pages, 28, 28), np.uint16)
+    for number in range(files):
+        tifffile.imwrite(tmp_path / f"{number}.tif", stack + np.uint16(number))
+    options = configured("image_folder", path=str(tmp_path))
+    way = f"data.frames=all reads {files * (pages - 1)} more frames"
+    with pytest.raises(UserError) as refused:
+        images = load(options)
+        assert way in (experiment.too_few(options, images) or "")
+        compose.checked([])[1].training.check(len(images.train), images.more)
+    assert way in (refused.value.hint or "")
+    images = load(configured("image_folder", path=str(tmp_path), frames="all"))
+    assert not images.more and len(images.train) + len(images.validation) == files * pages
 
 
 def test_more_of_an_array_can_be_held_out(tmp_path):

@@ -57,7 +57,7 @@ def test_the_excess_is_the_distance_from_the_line_in_lengths_of_the_way_to_it(
         ((128, INF), "above 128"),
         ((-INF, INF), "any"),
         ((1, 1), "1"),
-        ((0.12345, 12345), "0.123 to 1.23e+04"),
+        ((0.12345, 12345), "0.123 to 12,345"),
     ],
 )
 def test_the_healthy_range_in_words(range_, words):

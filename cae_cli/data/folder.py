@@ -191,6 +191,7 @@ class ImageFolder(FileOptions):
                 else "data.patches=28 cuts it into patches",
             )
         _check_types(reading.types, files, root, notes)
+        more = f"data.frames=all reads {counted(reading.left, 'more frame')}" if reading.more else ""
         if reading.more:
             notes.append(
                 f"{counted(reading.left, 'frame')} left out of {counted(reading.more, 'file')} "
@@ -221,6 +222,7 @@ class ImageFolder(FileOptions):
             notes=tuple(notes),
             names=_names(files, reading.files),
             label_names=None if words is None else tuple(map(str, words)),
+            more=more,
         )
         return pool, reading
 

@@ -51,6 +51,7 @@ class Pool:
         label_names: what the labels 0, 1, … stand for, where the source has words for them.
         inputs, test_inputs: what a network is given to make the images or the test images from, in the
             same form; None: the images.
+        more: the option that reads images which were left out, with their number; "": none does.
     """
 
     images: NDArray[np.generic]
@@ -66,6 +67,7 @@ class Pool:
     label_names: tuple[str, ...] | None = None
     inputs: NDArray[np.generic] | None = None
     test_inputs: NDArray[np.generic] | None = None
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Images:
             anew.
         names: of the files of the source, by position; None: they come from no files.
         label_names: what the labels 0, 1, … stand for, where the source has words for them.
+        more: see `Pool`.
     """
 
     train: NDArray[np.generic]
@@ -109,6 +112,7 @@ class Images:
     positions: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
     names: Sequence[str] | None = None
     label_names: tuple[str, ...] | None = None
+    more: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:

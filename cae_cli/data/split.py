@@ -59,7 +59,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         raise UserError(
             f"too few images: {len(train)} for training and {len(validation)} for validation out of {n}",
             hint="at least 2 and 1 are needed; use more images or another data.validation; "
-            "data.patches=28 cuts many of each file of an image_folder"
+            f"{pool.more or 'data.patches=28 cuts many of each file of an image_folder'}"
             if options.train is None or options.train > 1
             else "data.train must be at least 2",
         )
@@ -84,6 +84,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         positions={"train": train, "validation": validation, **({} if test is None else {"test": test})},
         names=pool.names,
         label_names=pool.label_names,
+        more=pool.more,
         train_inputs=of(pool.inputs, train),
         validation_inputs=of(pool.inputs, validation),
         test_inputs=of(test_inputs, test),

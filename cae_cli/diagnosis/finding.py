@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cae_cli.errors import short
 from cae_cli.options import key_of
 
 
@@ -78,17 +79,17 @@ class Evidence:
         if math.isinf(low) and math.isinf(high):
             return "any"
         if math.isinf(high):
-            return f"above {low:.3g}"
+            return f"above {short(low)}"
         if math.isinf(low):
-            return f"below {high:.3g}"
-        return f"{low:.3g} to {high:.3g}" if low != high else f"{low:.3g}"
+            return f"below {short(high)}"
+        return f"{short(low)} to {short(high)}" if low != high else short(low)
 
     def __str__(self) -> str:
         unit = f" {self.unit} (" if self.unit else " ("
         if self.unit.startswith("("):  # a remark on the scale
             unit = f" {self.unit[:-1]}; "
         return (
-            f"{self.name}: {self.value:.3g}{unit}threshold {self.threshold:.3g}, "
+            f"{self.name}: {short(self.value)}{unit}threshold {short(self.threshold)}, "
             f"healthy {self.healthy_text})"
         )
 

@@ -9,7 +9,7 @@ from cae_cli.diagnosis import RULES, health
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.trials import Trials
-from cae_cli.errors import counted, to_paste
+from cae_cli.errors import counted, short, to_paste
 from cae_cli.metrics.collect import Metrics
 from cae_cli.report.numbers import number, share, with_margin
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
@@ -230,7 +230,7 @@ def _others(metrics: Metrics) -> Table:
         for group, own in groups.items()
     }
     rows = [
-        (group if name == next(iter(own)) else "", name, f"{value:.3g}")
+        (group if name == next(iter(own)) else "", name, short(value))
         for group, own in known.items()
         for name, value in own.items()
     ]

@@ -37,8 +37,12 @@ class TrainingOptions:
         "epochs whose filters and reconstructions are kept; 0: before training", least=0
     )
 
-    def check(self, images: int) -> None:
+    def check(self, images: int, more: str = "") -> None:
         """Checks the options against the number of training images.
+
+        Args:
+            images: their number.
+            more: how more could be read; "": in no way that is known.
 
         Raises:
             UserError: there are fewer of them than a batch needs.
@@ -47,7 +51,7 @@ class TrainingOptions:
             raise UserError(
                 f"training.batch_size is {self.batch_size}, but there are only {images} training images",
                 hint=f"use training.batch_size={images} or more images; "
-                "data.patches=28 cuts an image_folder into many",
+                f"{more or 'data.patches=28 cuts an image_folder into many'}",
             )
 
     def planned_epochs(self, images: int) -> int:

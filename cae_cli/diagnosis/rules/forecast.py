@@ -117,7 +117,7 @@ class TooLittleToTell(_Risk):
         return self.finding(
             f"{steps} steps and {held_out} held-out images are planned; {self.threshold:g} steps and "
             f"{FEWEST_IMAGES} images are needed, {enough} steps for all rules",
-            Evidence("planned steps", steps, self.threshold, (1024, INF), "steps"),
+            Evidence("planned steps", steps, self.threshold, (STEPS_FOR_SKILL, INF), "steps"),
             Evidence("held-out images", held_out, FEWEST_IMAGES, (100, INF), "images"),
             fixes=(fix,) if overrides else (),
             advice="" if held_out >= FEWEST_IMAGES else "hold out more images: data.validation",

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from cae_cli.errors import printable
+from cae_cli.errors import printable, short
 from cae_cli.statistics.interval import Interval
 
 WIDTH, HEIGHT = 420, 210
@@ -87,12 +87,12 @@ def lines(
         y = _y(tick, low, high)
         name = 10**tick if logarithmic else tick
         out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        out.append(f'<text class="tick end" x="{LEFT - 5}" y="{y + 3.5:.1f}">{_short(name)}</text>')
+        out.append(f'<text class="tick end" x="{LEFT - 5}" y="{y + 3.5:.1f}">{short(name)}</text>')
     for tick in _ticks(first, last, logarithmic=logarithmic_across):
         name = 10**tick if logarithmic_across else tick
         if float(name).is_integer():
             x = _x(tick, first, last)
-            out.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - 20}">{_short(name)}</text>')
+            out.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - 20}">{short(name)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     out.append(f'<text class="axis mid" x="{middle}" y="{HEIGHT - 5}">{_text(across)}</text>')
     if threshold:
@@ -147,7 +147,7 @@ def meter(
         return METER * min(1.0, max(0.0, (v - low) / (high - low)))
 
     start, end = (at(v) if v is not None else edge for v, edge in zip(healthy, (0, METER), strict=True))
-    text = "not measured" if value is None or math.isnan(value) else f"{value:.3g}"
+    text = "not measured" if value is None or math.isnan(value) else short(value)
     out = [
         f'<svg class="meter" viewBox="-4 0 {METER + 8} 16" role="img" aria-label="{text}">',
         _rect("rail", 0, 5, METER, 6),
@@ -188,7 +188,7 @@ def forest(title: str, rows: Sequence[tuple[str, Interval]]) -> Markup:
         out.append(f'<circle class="dot {kind}" cx="{at(found.value):.1f}" cy="{y}" r="4"/>')
     for tick in _ticks(low, high):
         x = at(tick)
-        out.append(f'<text class="tick mid" x="{x:.1f}" y="{height - 6}">{_short(tick)}</text>')
+        out.append(f'<text class="tick mid" x="{x:.1f}" y="{height - 6}">{short(tick)}</text>')
     return Markup("".join(out) + "</svg>")
 
 
@@ -278,7 +278,3 @@ def _ticks(low: float, high: float, *, logarithmic: bool = False) -> list[float]
     step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
     step = max(1.0, step) if logarithmic else step
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 and abs(value) < 1e6 else f"{value:.3g}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from cae_cli.diagnosis import RULES
 from cae_cli.diagnosis.catalogue import When
+from cae_cli.errors import short
 from cae_cli.report.page.content import Content, section
 from cae_cli.report.page.sections.verdict import as_bar
 
@@ -42,7 +43,7 @@ def rules(content: Content) -> Mapping[str, Any]:
         threshold = diagnosis["thresholds"].get(rule.code)
         row: dict[str, Any] = {"code": rule.code, "problem": rule.problem, "measured": rule.measured}
         row |= {"value": "", "bar": None}
-        row["threshold"] = "" if threshold is None else f"{threshold:.3g}"
+        row["threshold"] = "" if threshold is None else short(threshold)
         if rule.code in found:
             finding = found[rule.code]
             row |= {"kind": finding["severity"], "result": f"found: {finding['severity']}"}
@@ -64,4 +65,4 @@ def _measured(evidence: Mapping[str, Any] | None) -> dict[str, Any]:
     """The value of a rule, and its bar."""
     if evidence is None or evidence["value"] is None:
         return {}
-    return {"value": f"{evidence['value']:.3g}", "bar": as_bar(evidence)}
+    return {"value": short(evidence["value"]), "bar": as_bar(evidence)}

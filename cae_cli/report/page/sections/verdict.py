@@ -9,7 +9,7 @@ from typing import Any
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
 from cae_cli.diagnosis.finding import Evidence, Fix, Safety
 from cae_cli.diagnosis.health import MOST_INACTIVE, perturbation_ranges
-from cae_cli.errors import to_paste
+from cae_cli.errors import short, to_paste
 from cae_cli.metrics.network import Network
 from cae_cli.report.page.content import Content, section
 from cae_cli.runs.command import fit_to_paste
@@ -177,7 +177,7 @@ def as_bar(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
         "healthy": tuple(evidence["healthy"]),
         "low": low if low == 0 else low - room,
         "high": high + room,
-        "text": "not measured" if evidence["value"] is None else f"{value:.3g}",
+        "text": "not measured" if evidence["value"] is None else short(value),
         "healthy_text": healthy,
-        "ranges": f"threshold {threshold:.3g}, healthy: {healthy}",
+        "ranges": f"threshold {short(threshold)}, healthy: {healthy}",
     }
