@@ -41,11 +41,12 @@ def test_findings_set_the_exit_code_only_where_they_are_asked_for(command, words
     assert arguments.exit_code(arguments.parse(command, words), diagnosis) == code
 
 
-@pytest.mark.parametrize("text", ["1", "1,0", "a,b", "1,1"])
-def test_a_range_is_two_numbers(text):
-    with pytest.raises(UserError, match="the smaller first"):
+@pytest.mark.parametrize("text", ["1", "a,b", "1,1", "0,1,2", "0,1,2,2"])
+def test_a_range_is_two_numbers_or_four(text):
+    with pytest.raises(UserError, match="two different numbers"):
         arguments.parse("cae diagnose", [f"--range={text}"])
-    assert arguments.parse("cae diagnose", ["--range=-1,1"]).range == (-1, 1)
+    assert arguments.parse("cae diagnose", ["--range=-1,1"]).range == ((-1, 1), (-1, 1))
+    assert arguments.parse("cae diagnose", ["--range=0,255,1,0"]).range == ((1, 0), (0, 255))
 
 
 def test_the_same_experiment_again_keeps_its_configs():

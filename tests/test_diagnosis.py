@@ -21,6 +21,7 @@ from cae_cli.metrics.maps import MapHealth
 from cae_cli.metrics.network import Network
 from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation
+from cae_cli.metrics.preparation import Preparation
 from cae_cli.metrics.quality import Mean, Quality
 from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.score import score
@@ -153,6 +154,15 @@ def poor(metrics, **dynamics):
     )
 
 
+def prepared(**values):
+    """A network of bytes that was given images from 0 to 1."""
+    tried = Preparation(
+        explained=0.2, otherwise=0.84, learned=0.84, given_low=0.0, given_high=255.0, made_low=0.0,
+        made_high=255.0, hand_low=0.0, hand_high=1.0,
+    )  # fmt: skip
+    return replace(healthy(), preparation=replace(tried, **values))
+
+
 BLACK = with_quality(
     mse=Mean(0.209, 0.001),
     output_variance_share=0.0,
@@ -160,6 +170,7 @@ BLACK = with_quality(
     explained_variance=-1.4,
     train_explained_variance=-1.4,
 )
+POOR_AVERAGES = replace(healthy().perturbation, training_mode=0.4)
 DEAD = (layer(dead=5, constant=2), layer("output", 1))
 FLAT = with_quality(explained_variance=0.0, train_explained_variance=0.0)
 
@@ -193,6 +204,11 @@ CASES = {
     "CAE111": (
         changed("dataset", smoothness=0.92, roughness=0.2),
         changed("dataset", smoothness=0.92, roughness=0.7),
+    ),
+    "CAE112": (prepared(), prepared(otherwise=0.5)),
+    "CAE113": (
+        poor(prepared(otherwise=0.1, stored=0.8)),
+        replace(prepared(otherwise=0.1, stored=0.8), perturbation=healthy().perturbation),
     ),
     "CAE201": (with_dynamics(diverged_at=17), healthy()),
     "CAE202": (
@@ -439,6 +455,51 @@ def test_the_black_collapse_is_named_first_and_bce_is_prescribed():
     )
 
 
+def test_images_in_another_range_are_the_cause_of_all_that_they_bring_about():
+    bad = replace(BLACK, preparation=prepared().preparation, perturbation=POOR_AVERAGES)
+    first, *others = diagnose(bad, {}).findings
+    assert first.code == "CAE112" and first.severity is Severity.ERROR
+    assert {f.consequence_of for f in others} == {"CAE112"}
+    assert {"CAE210", "CAE301", "CAE302"} <= {f.code for f in others}
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "words"),
+    [
+        ({}, "x = 255 * x  # cae: --range=0,255", "of those from 0 to 255"),
+        ({"given_low": 1.0, "given_high": 0.0, "made_low": 1.0, "made_high": 0.0},
+         "x = 1 - x  # cae: --range=1,0", "from 0 to 1 with black and white exchanged"),
+        ({"made_high": 1.0}, "x = 255 * x  # cae: --range=0,255,0,1",
+         "from 0 to 255, if its output is from 0 to 1"),
+        ({"given_low": -1.0, "made_low": -1.0, "given_high": 1.0, "made_high": 1.0, "hand_high": 255.0},
+         "x = 0.007843 * x - 1  # cae: --range=-1,1", "from -1 to 1"),
+        ({"given_low": -0.5, "made_low": -0.5, "given_high": 2.0, "made_high": 2.0},
+         "x = 2.5 * x - 0.5  # cae: --range=-0.5,2", "(mean 0, standard deviation 1)"),
+        ({"given_high": 1.0, "made_high": 1.0, "swapped": True}, "x = x[..., ::-1]",
+         "the order blue, green, red"),
+    ],
+)  # fmt: skip
+def test_the_preparation_that_a_network_knows_is_given_in_words_and_as_code(values, code, words):
+    finding = diagnose(prepared(**values), {}).findings[0]
+    assert finding.code == "CAE112"
+    assert finding.fixes[0].keras == code and words in finding.message
+
+
+def test_a_network_that_knows_no_preparation_is_not_called_wrongly_fed():
+    for values in ({"learned": 0.2}, {"otherwise": -math.inf}, {"explained": math.nan}):
+        found = {f.code for f in diagnose(prepared(**values), {}).findings}
+        assert "CAE112" not in found
+    # It was trained on such inputs, and its running averages are what is wrong.
+    assert "CAE112" not in codes(prepared(stored=0.001)) and "CAE112" in codes(prepared(stored=0.2))
+    # Values that the network cannot compute are no reason to keep silent.
+    assert diagnose(prepared(explained=-math.inf), {}).findings[0].code == "CAE112"
+
+
+def test_what_was_not_tried_on_a_model_from_elsewhere_is_not_healthy():
+    diagnosis = diagnose(replace(healthy(), evaluated=True), {})
+    assert {"CAE112", "CAE113"} <= {s.code for s in diagnosis.skipped}
+
+
 def test_a_constant_output_that_is_not_black_is_not_called_black():
     grey = with_quality(output_variance_share=0.01, output_mean=0.3, explained_variance=0.0)
     assert "black for every image" not in diagnose(grey, CONFIG).findings[0].message
@@ -581,6 +642,7 @@ def test_what_is_not_a_number_is_not_judged(code):
         "CAE103",
         "CAE108",
         "CAE110",
+        "CAE112",  # it measures few images in other ways
         "CAE206",
         "CAE213",
     }

@@ -121,7 +121,7 @@ def parse(command: str, arguments: list[str], *, trusted: bool = True) -> argpar
         "latent": {},
         "custom": {"type": Path},
         "unsafe": {"action": "store_true"},
-        "range": {"type": interval},
+        "range": {"type": ranges},
         "frozen-encoder": {"action": "store_true"},
         "force": {"action": "store_true"},
         "budget": {"type": duration},
@@ -211,17 +211,18 @@ def _share(text: str) -> float:
     return share
 
 
-def interval(text: str) -> tuple[float, float]:
-    """LOW,HIGH as two numbers."""
+def ranges(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """LOW,HIGH or LOW,HIGH,LOW,HIGH: the ranges of the images and of the input of a model."""
     try:
-        low, high = map(float, text.split(","))
+        numbers = tuple(map(float, text.split(",")))
     except ValueError:
-        low = high = 0.0
-    if not low < high:
+        numbers = ()
+    given, made = numbers[:2], numbers[-2:]
+    if len(numbers) not in (2, 4) or any(low == high for low, high in (given, made)):
         raise argparse.ArgumentTypeError(
-            f"must be two numbers, the smaller first, as in --range=-1,1; got {text!r}"
+            f"must be two different numbers, as in --range=-1,1, or four; got {text!r}"
         )
-    return low, high
+    return (made[0], made[1]), (given[0], given[1])
 
 
 def sources(flags: argparse.Namespace) -> Sources:

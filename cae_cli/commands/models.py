@@ -52,7 +52,9 @@ HELP = """\
   --unsafe                also open a file that contains code (Lambda layers),
                           executing it with all your permissions
   --range=LOW,HIGH        the range of pixel values that the model was trained
-                          on; the default is 0,1
+                          on; the default is 0,1. HIGH,LOW of inverted images.
+                          Two more numbers are the range of its output, where
+                          that is another one: 0,255,0,1
 """
 
 
@@ -116,7 +118,8 @@ def work_on(
             screen.say(f"  {note}")
     if few := experiment.too_few(config.data, model.all_measured(images)):
         screen.say(f"! {few}")
-    opening = model.FileOptions(flags.latent, flags.custom, flags.range or (0.0, 1.0), flags.unsafe)
+    span, given = flags.range or ((0.0, 1.0), None)
+    opening = model.FileOptions(flags.latent, flags.custom, span, flags.unsafe, given)
     return in_new_folder(parent, lambda run: work(path, images, opening, run, rules(overrides)))
 
 

@@ -75,11 +75,13 @@ def opened(subject: str, flags: argparse.Namespace) -> Iterator[Network]:
             if isinstance(found, Run):
                 network = open_network(found)
             else:
+                span, given = flags.range or ((0.0, 1.0), None)
                 network = open_network(
                     found,
                     latent=flags.latent,
                     custom=flags.custom,
-                    span=flags.range or (0.0, 1.0),
+                    span=span,
+                    given=given,
                     unsafe=flags.unsafe,
                 )
         if network.warning:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.finding import Fix, Safety
+from cae_cli.metrics.preparation import Preparation
 
 SAFE, TRADE, SLOW = Safety.SAFE, Safety.TRADE, Safety.SLOW
 
@@ -56,6 +57,24 @@ MIXED_BATCHES = Fix(
     "model.fit(..., shuffle=True)  # of tf.data: shuffle(n), with n as large as the data set",
     edit="shuffled batches",
 )
+
+
+def prepared(tried: Preparation) -> Fix:
+    """Images in the values that a network knows, found by `introspection.preparation`."""
+    given = tried.given_low, tried.given_high
+    factor = (given[1] - given[0]) / (tried.hand_high - tried.hand_low)
+    offset = given[0] - factor * tried.hand_low
+    code = "x[..., ::-1]" if tried.swapped else "x"
+    if (factor, offset) == (-1, 1):
+        code = f"1 - {code}"
+    elif (factor, offset) != (1, 0):
+        code = f"{factor:.4g} * {code}" + (f" {'+-'[offset < 0]} {abs(offset):.4g}" if offset else "")
+    ends = given if tried.is_same_output else (*given, tried.made_low, tried.made_high)
+    flag = f"  # cae: --range={','.join(f'{end:.4g}' for end in ends)}"
+    if ends == (tried.hand_low, tried.hand_high):
+        flag = ""
+    return Fix((), "the values that it was trained on", SAFE, f"x = {code}{flag}")
+
 
 # -- layers
 

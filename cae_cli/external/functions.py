@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from cae_cli import experiment
 from cae_cli.data import Images
 from cae_cli.errors import UserError
-from cae_cli.external.model import Span, spans_of, stored, write_run
+from cae_cli.external.model import spans_of, stored, write_run
 from cae_cli.introspection.behaviour import Behaviour
+from cae_cli.introspection.preparation import preparation
 from cae_cli.metrics.latent import informative
 from cae_cli.metrics.network import network
+from cae_cli.metrics.preparation import Span, Way
 from cae_cli.report import terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
@@ -84,7 +86,9 @@ def judge(
     )
     run = Run(claim(Path(folder)))
     with run.running(), np.errstate(all="ignore"):
-        write_run(run, described, behaviour.record(), {"rules": dict(rules or {})}, network=facts)
+        hand = Way(*spans)
+        arrays = {**behaviour.record(), **preparation(functions.tried, described, hand)}
+        write_run(run, described, arrays, {"rules": dict(rules or {})}, network=facts)
         outcome = experiment.report(run, silent=not verbose)
     if verbose:
         with streams.guarded():
@@ -120,6 +124,13 @@ class _Functions:
     def decode(self, images: Array, latents: Array) -> Array:
         """(n, h, w, c) reconstructions."""
         return self._in_batches(self._decoded, images, latents)
+
+    def tried(self, images: Array) -> Array:
+        """(n, h, w, c) reconstructions of values that the functions may not take; NaN if they fail."""
+        try:
+            return self.decode(images, self.encode(images))
+        except Exception:  # functions of somebody else, which may raise anything
+            return np.full_like(images, np.nan)
 
     def informative(self, images: Array) -> float:
         """`metrics.latent.informative` of codes that are drawn at random, else NaN."""

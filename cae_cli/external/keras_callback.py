@@ -19,7 +19,7 @@ from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
-from cae_cli.external.model import Span, options_of, prepare, spans_of, stored, write_run
+from cae_cli.external.model import options_of, prepare, spans_of, stored, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
@@ -27,6 +27,7 @@ from cae_cli.introspection.keras_internals import observe_batches, put_last, rel
 from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
 from cae_cli.introspection.training_mode import Penalties, data_loss, has_plain_loss
+from cae_cli.metrics.preparation import Span
 from cae_cli.report import page, terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams

@@ -19,7 +19,7 @@ from cae_cli.errors import UserError, printable
 from cae_cli.introspection.behaviour import EXAMPLES
 from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe, kept_bytes
-from cae_cli.metrics.quality import explained_variance
+from cae_cli.metrics.preparation import Span, Way
 from cae_cli.report import terminal
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
@@ -29,15 +29,10 @@ from cae_cli.training import backend
 from cae_cli.training.losses import name_of_keras_loss
 
 Array = NDArray[np.float32]
-Span = tuple[float, float]
 
-# Ranges that networks are commonly trained on. The images here are in the first.
-RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-TRIED = 64  # images on which other ranges are tried
-MOST_TRIED = 2**21  # their pixels
+UNIT = (0.0, 1.0)
 SAME_UNIT = 0.5  # about 1; other ranges have 255, 127.5, 2, 1/2 or less, shuffled pairs 0
 MOST_MEASURED = 10_000  # images, as many as the test part of MNIST has
-BETTER = 0.1  # gain in explained variance from which on another range is suggested
 
 
 @dataclass(frozen=True)
@@ -47,14 +42,17 @@ class FileOptions:
     Attributes:
         latent: name of the layer whose output is the latent code; None: detected.
         custom: a Python file with the classes of the model's own layers, or None.
-        span: (low, high), the range of the images that the network was trained on.
+        span: (low, high), the range of the images that the network was trained on; (high, low) of
+            inverted ones.
         unsafe: run code in the model's file.
+        given: the range of its inputs, where its output has another one; None: that of the images.
     """
 
     latent: str | None = None
     custom: Path | None = None
-    span: Span = RANGES[0]
+    span: Span = UNIT
     unsafe: bool = False
+    given: Span | None = None
 
 
 def diagnose_file(
@@ -118,7 +116,7 @@ def diagnose_model(
     known = {**(options_of(loss, "", None) if loss else {}), "rules": dict(rules)}
     with folder.running(), writing(folder.folder):
         with backend.guest(folder.log):
-            parts = prepare(model, images, options.latent, options.span)
+            parts = prepare(model, images, options.latent, options.span, options.given)
             _measure(parts, str(model.name), images, options, folder, known, screen, loss)
         return experiment.report(folder, silent=silent)
 
@@ -155,7 +153,7 @@ def measure_file(
         backend.start(deterministic=False, mixed_precision=False)
     with screen.doing("opening the model …"):
         model = introspection.load(path, options.custom, unsafe=options.unsafe)
-        parts = prepare(model, images, options.latent, options.span)
+        parts = prepare(model, images, options.latent, options.span, options.given)
     _measure(parts, path.name, images, options, folder, config, screen, loss)
     return model
 
@@ -180,11 +178,11 @@ def _measure(
     probe = Probe(autoencoder, images, untrained=False, fitting=fitting, loss=known)
     with introspection.computing():
         probe.reconstruct(as_float(images.held_out[:1]))
-    if options.span == RANGES[0]:
-        _check_range(probe, images, screen)
     with screen.doing("measuring …"):
         paired = {"paired": True} if images.are_pairs else {}
-        write_run(folder, images, probe.record(), config, network=network, **paired)
+        hand = Way(options.given or options.span, options.span)
+        arrays = {**probe.record(), **probe.preparation(hand)}
+        write_run(folder, images, arrays, config, network=network, **paired)
 
 
 def all_measured(images: Images) -> Images:
@@ -246,7 +244,7 @@ def prepare(
     fitting = _fitting(autoencoder, min(EXAMPLES, len(images.held_out)))
     facts = autoencoder.facts()
     given = given or span
-    if span == given == RANGES[0]:
+    if span == given == UNIT:
         return autoencoder, facts, fitting
     scaled = introspection.in_unit_range(autoencoder, span, given)
     return scaled, {**facts, "span": list(span)}, fitting
@@ -353,30 +351,6 @@ def stored(images: NDArray[Any], span: Span) -> Array:
     """Images of this range in [0, 1]."""
     low, high = span
     return np.asarray((images.astype(np.float32) - low) / (high - low), np.float32)
-
-
-def _check_range(probe: Probe, images: Images, screen: terminal.Screen) -> None:
-    """Warns if the model reconstructs images in another range far better than those in [0, 1].
-
-    Where it explains nothing in any range, none is suggested: then the images or their preparation are
-    others than it was trained on.
-    """
-    count = int(np.clip(MOST_TRIED // np.prod(images.shape), 4, TRIED))
-    given, x = (as_float(part[:count]) for part in (images.held_out_given, images.held_out))
-    reached = [_explained(probe, *(low + (high - low) * a for a in (given, x))) for low, high in RANGES]
-    best = int(np.argmax(reached))
-    if reached[best] > max(reached[0], 0.0) + BETTER:
-        low, high = RANGES[best]
-        screen.say(
-            f"! the model explains {reached[best]:.0%} of images from {low:g} to {high:g}, and "
-            f"{max(reached[0], -1):.0%} of images from 0 to 1; try --range={low:g},{high:g}"
-        )
-
-
-def _explained(probe: Probe, given: Array, x: Array) -> float:
-    error = np.square(probe.reconstruct(given) - x)
-    explained = explained_variance(error, np.square(x - x.mean(axis=0)))
-    return explained if np.isfinite(explained) else -np.inf
 
 
 def _sides(shape: Sequence[int]) -> str:

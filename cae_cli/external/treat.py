@@ -163,12 +163,17 @@ def treat_file(
         missing = " and ".join(name for name in ("optimizer", "loss") if name not in found)
         if missing:
             screen.say(f"the file names no {missing} of Keras: using Adam at 0.001, mean squared error")
-        low, high = options.span
+        span = options.span
+        of_inputs = options.given or span
         x, held_in, y, held_out = (
             np.float32(low) + np.float32(high - low) * as_float(part)
-            for part in (images.given, images.held_out_given, images.train, images.held_out)
-        )
-        targets, held = (y, (held_in, held_out)) if images.are_pairs else (None, (held_in,))
+            for part, (low, high) in (
+                (images.given, of_inputs), (images.held_out_given, of_inputs),
+                (images.train, span), (images.held_out, span),
+            )
+        )  # fmt: skip
+        differ = images.are_pairs or of_inputs != span
+        targets, held = (y, (held_in, held_out)) if differ else (None, (held_in,))
         training = of_model(model, x, targets, held_out=held, steps=steps, **found)
         write_options(run, training, rules)
         given = training.explained(training.model)

@@ -202,6 +202,7 @@ def open_network(
     latent: str | None = None,
     custom: Path | None = None,
     span: tuple[float, float] = (0.0, 1.0),
+    given: tuple[float, float] | None = None,
     unsafe: bool = False,
     shape: Shape | None = None,
 ) -> Network:
@@ -212,6 +213,7 @@ def open_network(
         latent: of a file: the layer whose output is the latent code; None: detected.
         custom: of a file: a Python file with the classes of its own layers, which is executed.
         span: of a file: the range of the images that it was trained on.
+        given: of a file: that of its inputs, where its outputs have another one.
         unsafe: of a file: run code in it.
         shape: of a file: (h, w, c) of the images, for models that do not define it.
 
@@ -225,7 +227,7 @@ def open_network(
     autoencoder = introspection.introspect(model, latent=latent, shape=shape)
     need = _tried(autoencoder, subject)
     batch = images_at_a_time(autoencoder.shape, images_that_fit(need, memory.free()))
-    return Network(introspection.in_unit_range(autoencoder, span), subject.name, batch)
+    return Network(introspection.in_unit_range(autoencoder, span, given), subject.name, batch)
 
 
 def _of_run(run: Run) -> Network:

@@ -217,6 +217,14 @@ class Autoencoder:
         return any(is_a(step.operation, {"BatchNormalization"}) for step in self._graph.steps)
 
     @property
+    def keeps_statistics(self) -> tuple[Layer, Tensor] | None:
+        """The first layer that holds mean and variance of the training, and what it gets."""
+        kinds = {"BatchNormalization", "Normalization"}
+        return next(
+            ((s.operation, s.inputs[0]) for s in self._graph.steps if is_a(s.operation, kinds)), None
+        )
+
+    @property
     def half_precision(self) -> str | None:
         """Type of the trained weights that have 16 bits; None if there are none."""
         types = {str(v.dtype) for v in self.model.trainable_variables}

@@ -37,6 +37,8 @@ convolution:
 ``hidden_dropout_noise``        () the same of dropout behind a layer with a kernel
 ``reach/<attribute>``           () attributes of `metrics.reach.ReachStatistics`
 ``loss/<attribute>``            () attributes of `metrics.loss_minimum.LossMinimum`
+``preparation/<attribute>``     () attributes of `metrics.preparation.Preparation`; of networks that
+                                were not trained here
 ``view/<array>``                what filters respond to, see `introspection.views`; in views.npz
 ``labels/trained, /initial``    () accuracy of a linear probe on the latent code, after and before
                                 training; where there are labels
@@ -75,6 +77,7 @@ from cae_cli.introspection.behaviour import (
 from cae_cli.introspection.computing import compiled, on_tensorflow
 from cae_cli.introspection.layers import from_keras, is_a, size_of
 from cae_cli.introspection.loss_minimum import KnownLoss, loss_minimum
+from cae_cli.introspection.preparation import preparation, unlike_stored
 from cae_cli.introspection.training_mode import quiet, unchanged
 from cae_cli.metrics.filters import structure
 from cae_cli.metrics.labels import probe_accuracy
@@ -82,6 +85,7 @@ from cae_cli.metrics.latent import informative
 from cae_cli.metrics.loss_minimum import LossMinimum
 from cae_cli.metrics.maps import ChannelSpread, duplicates, map_health
 from cae_cli.metrics.network import network
+from cae_cli.metrics.preparation import Way
 from cae_cli.metrics.reach import reach_statistics
 from cae_cli.metrics.sample import Sample
 
@@ -196,6 +200,25 @@ class Probe:
                 {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
             ),
         }
+
+    def preparation(self, hand: Way) -> dict[str, NDArray[Any]]:
+        """Whether images are prepared as those of a training that is not known: ``preparation/…``.
+
+        Args:
+            hand: how images in [0, 1] become the values of the network that was given.
+        """
+        with unchanged(self.autoencoder.model):
+            return preparation(self.reconstruct, self.images, hand, self._unlike_stored)
+
+    def _unlike_stored(self, given: Array) -> float:
+        import keras
+
+        found = self.autoencoder.keeps_statistics
+        if found is None:
+            return math.nan
+        network = keras.Model(self.autoencoder.model.input, found[1])
+        seen = self._traced(lambda x: network(x, training=False))
+        return unlike_stored(found[0], self._each_batch(lambda here: seen(given[here]), len(given)))
 
     def _affordable(self, trained: int) -> Sample:
         count = len(self.images.held_out)

@@ -21,6 +21,7 @@ from cae_cli.metrics.maps import MapHealth, map_health, mean_slope
 from cae_cli.metrics.network import Network, network
 from cae_cli.metrics.order import BatchOrder
 from cae_cli.metrics.perturbation import Perturbation, perturbation
+from cae_cli.metrics.preparation import Preparation
 from cae_cli.metrics.quality import Quality, quality
 from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.sample import Sample
@@ -94,6 +95,7 @@ class Metrics:
         reach: pixels that nothing reads, and pixels that the image cannot change.
         loss: where the loss of the training is smallest.
         sample: how much was measured; None where the run does not say.
+        preparation: of the images for a network that was not trained here.
         trained_on: the images that were measured were trained on, because there are no others.
         evaluated: what the network was trained on is not known, and all images were measured.
         paired: the user said that inputs and targets differ, and gave both.
@@ -118,6 +120,7 @@ class Metrics:
     reach: ReachStatistics = field(default_factory=ReachStatistics)
     loss: LossMinimum = field(default_factory=LossMinimum)
     sample: Sample | None = None
+    preparation: Preparation = field(default_factory=Preparation)
     trained_on: bool = False
     evaluated: bool = False
     paired: bool = False
@@ -187,6 +190,7 @@ def measure(
         reach=_numbers(ReachStatistics, _group("reach/", arrays)),
         loss=_numbers(LossMinimum, _group("loss/", arrays)),
         sample=_numbers(Sample, sample) if (sample := _group("sample/", arrays)) else None,
+        preparation=_numbers(Preparation, _group("preparation/", arrays)),
         trained_on=training.get("held_out") == "training",
         evaluated=training.get("held_out") == "evaluation",
         paired=training.get("paired") is True,

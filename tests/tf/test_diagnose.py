@@ -210,11 +210,29 @@ def test_skip_connections_are_detected_and_can_set_the_exit_code(saved):
 
 
 def test_another_range_is_detected_and_can_be_given(saved, plain):
-    done, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
-    assert "--range=0,255" in done.err
+    _, wrong = diagnosed(saved, "bytes.keras", *IMAGES)
+    first = wrong["diagnosis"]["findings"][0]
+    assert first["code"] == "CAE112"
+    assert first["fixes"][0]["keras"] == "x = 255 * x  # cae: --range=0,255"
     _, right = diagnosed(saved, "bytes.keras", *IMAGES, "--range=0,255", "--latent", "code")
+    assert "CAE112" in right["diagnosis"]["passed"] and "CAE112" in plain["diagnosis"]["passed"]
     explained = [r["metrics"]["quality"]["explained_variance"] for r in (wrong, right, plain)]
     assert explained[1] == pytest.approx(explained[2], abs=1e-3) and explained[0] < explained[1]
+
+
+def test_a_model_that_scales_its_input_alone_is_opened_with_two_ranges(saved, plain):
+    """Behind Rescaling(1/255) the images are bytes and the output is from 0 to 1."""
+    inside = keras.saving.load_model(saved / "plain.keras")
+    keras.Sequential([keras.Input((28, 28, 1)), layers.Rescaling(1 / 255), inside]).save(
+        saved / "scales.keras"
+    )
+    _, wrong = diagnosed(saved, "scales.keras", *IMAGES)
+    fix = wrong["diagnosis"]["findings"][0]["fixes"][0]["keras"]
+    assert fix == "x = 255 * x  # cae: --range=0,255,0,1"
+    _, right = diagnosed(saved, "scales.keras", *IMAGES, "--range=0,255,0,1", "--latent", "code")
+    explained = [r["metrics"]["quality"]["explained_variance"] for r in (right, plain)]
+    assert "CAE112" in right["diagnosis"]["passed"]
+    assert explained[0] == pytest.approx(explained[1], abs=1e-3)
 
 
 def faulty(cae, tmp_path):

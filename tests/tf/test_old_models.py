@@ -481,5 +481,6 @@ def test_a_range_is_suggested_only_where_the_model_explains_images_of_it(bias, h
     model.set_weights([one, np.array([-1.0]), one, np.array([bias])])
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "x.npz", x_train=np.random.default_rng(0).random((64, 8, 8, 1), np.float32))
-    done = called(tmp_path, "diagnose", "model.keras", "data=npz", "data.path=x.npz")
-    assert ("try --range=0,255" in done.err) is hinted, done.err
+    report = diagnosed(tmp_path, "data=npz", "data.path=x.npz")
+    fixes = [fix["keras"] for f in report["diagnosis"]["findings"] for fix in f["fixes"]]
+    assert any("--range=0,255" in fix for fix in fixes) is hinted
