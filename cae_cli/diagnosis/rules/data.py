@@ -571,7 +571,7 @@ class OtherPreparation(Rule):
         if tried.error >= self.threshold or tried.learned < self.least_learned or known:
             return self.skipped(case.unusable) if case.unusable else None
         return self.finding(
-            f"the network explains {max(tried.explained, -9.99):.0%} of the variance of the images as "
+            f"the network explains {max(tried.explained, 0):.0%} of the variance of the images as "
             f"they are, and {tried.otherwise:.0%} {self._words(tried)}",
             Evidence(
                 "error in another way", tried.error, self.threshold, (0.75, INF), "of that as they are"
@@ -611,9 +611,9 @@ class OtherImages(Rule):
     )
     threshold = 0.1
     source = (
-        "20 networks have 0.01 at most on images like those of the training, on other photographs 0.025; "
-        "healthy ones and those with running averages that lag, shuffled targets, or a small code. Those "
-        "of digits have 0.28 on photographs, those of photographs 0.64 on digits and 0.70 on Omniglot."
+        "20 networks, healthy ones and those with running averages that lag, shuffled targets or a small "
+        "code, have 0.01 at most on images like those of the training, on other photographs 0.025. Those "
+        "of digits have 0.28 on photographs, those of photographs 0.64 on digits, 0.70 on Omniglot."
     )
 
     def check(self, case: Case) -> Finding | Skipped | None:
