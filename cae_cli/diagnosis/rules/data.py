@@ -611,9 +611,9 @@ class OtherImages(Rule):
     )
     threshold = 0.1
     source = (
-        "20 networks, healthy ones and those with running averages that lag, shuffled targets or a small "
-        "code, have 0.01 at most on images like those of the training, on other photographs 0.025. Those "
-        "of digits have 0.28 on photographs, those of photographs 0.64 on digits, 0.70 on Omniglot."
+        "20 networks, healthy ones and those with running averages that lag, shuffled targets or a "
+        "small code, have 0.01 at most on images like those of the training, on other photographs "
+        "0.025. Those of digits have 0.28 on photographs, those of photographs 0.64 on digits."
     )
 
     def check(self, case: Case) -> Finding | Skipped | None:
