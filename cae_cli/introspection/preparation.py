@@ -71,8 +71,8 @@ def unlike_stored(layer: Any, seen: Iterable[Array]) -> float:
         moments = moments + np.stack([np.ravel(a) for a in sums])
     count, total, square = moments
     mean, epsilon = total / count, layer.epsilon if is_batch else EPSILON
-    held = tuple(np.ravel(keras.ops.convert_to_numpy(a)) for a in held)
-    return unlike(held, (mean, square / count - mean**2), epsilon)
+    arrays = [np.ravel(keras.ops.convert_to_numpy(a)) for a in held]
+    return unlike(arrays, (mean, square / count - mean**2), epsilon)
 
 
 def _compared(trial: _Trial, given: Array, x: Array, statistics: float) -> Preparation:
