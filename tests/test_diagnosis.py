@@ -966,12 +966,10 @@ def test_images_without_contrast_have_no_noise_to_judge():
     assert {"CAE104", "CAE105"} <= skipped
 
 
-def test_a_longer_training_is_not_cut_short_again():
-    training = {**CONFIG["training"], "epochs": 2, "steps": 10}
-    assert longer(case({**CONFIG, "training": training})).overrides == (
-        "training.epochs=6",
-        "training.steps=30",
-    )
+@pytest.mark.parametrize(("steps", "change"), [(10, "training.steps=30"), (None, "training.epochs=6")])
+def test_a_longer_training_has_more_of_what_decides_its_length(steps, change):
+    training = {**CONFIG["training"], "epochs": 2, "steps": steps}
+    assert longer(case({**CONFIG, "training": training})).overrides == (change,)
 
 
 def test_a_network_trained_for_similarity_may_give_up_squared_error():

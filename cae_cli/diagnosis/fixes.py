@@ -291,12 +291,14 @@ def faster(case: Case) -> Fix:
 
 
 def longer(case: Case, least: int = 0) -> Fix:
-    """Three times the epochs, or more for at least so many steps."""
+    """Three times the epochs or steps, whichever decide the length; more for at least so many steps."""
     epochs, steps = case.option("training.epochs"), case.option("training.steps")
     made = case.trained and case.trained.dynamics.steps
     times = max(3, math.ceil(least / made)) if made else 3
-    overrides = [f"training.epochs={times * int(epochs or 1)}"]
-    if steps:
-        overrides.append(f"training.steps={times * int(steps)}")
+    option = (
+        f"training.steps={times * int(steps)}"
+        if steps
+        else f"training.epochs={times * int(epochs or 1)}"
+    )
     keras = f"epochs *= {times}" + (f"  # {times * made:,} steps" if made and least else "")
-    return Fix(tuple(overrides), "trains longer", SLOW, keras, edit="more steps", mends="CAE211")
+    return Fix((option,), "trains longer", SLOW, keras, edit="more steps", mends="CAE211")

@@ -110,7 +110,7 @@ class TooLittleToTell(_Risk):
         enough = max(STEPS_FOR_SKILL, math.ceil(self.threshold))
         needed = f"training.epochs={max(epochs, math.ceil(enough / per_epoch))}"
         if most < self.threshold:
-            overrides = (f"training.steps={enough}", needed)
+            overrides = (f"training.steps={enough}",)
         elif steps < self.threshold:
             overrides = (needed,)
         fix = Fix(overrides, "enough steps", Safety.SLOW, f"# at least {enough} steps")
