@@ -112,7 +112,8 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     pool = _scaled_inputs(pool, rule, how, where)
     known = Scale(rule.black, rule.white, pool.images.dtype.name, how != "none")
     pool = replace(pool, scale=known)
-    notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
+    name = "values" if pool.inputs is None else "targets"
+    notes = [*pool.notes, f"{name} {low:g} to {high:g} ({pool.images.dtype}): {rule.reason}"]
     if how == "auto" and (high - rule.black) / (rule.white - rule.black) < 0.25:
         notes.append("the images are dark; data.scale=minmax uses the whole range")
     if how == "none":
