@@ -304,6 +304,19 @@ def test_reconstructions_are_inputs_above_outputs_above_differences(tmp_path, ro
     assert columns == [f"{kind}\n{text}" for kind, text in zip(kinds, decibels, strict=True)]
 
 
+def test_inputs_that_are_not_the_targets_stand_above_them(tmp_path, rows):
+    run = make_run(tmp_path)
+    arrays = run.read_arrays(run.arrays)
+    given = {f"{of}_inputs": 1 - arrays[f"{of}_images"] for of in ("example", "chosen")}
+    run.write_arrays(run.arrays, arrays | given)
+    data = data_of(run)
+    pictures.reconstructions(data)
+    tiles, row_names, _, _ = rows
+    assert row_names == ["input", "target", "output", "difference"]
+    assert same(tiles[0], list(map(photo, given["chosen_inputs"])))
+    assert same(tiles[1], list(map(photo, arrays["chosen_images"])))
+
+
 def test_perturbation_tests_have_a_named_row_for_each_array(tmp_path, rows):
     run = make_run(tmp_path)
     rng = np.random.default_rng(1)

@@ -67,6 +67,19 @@ def test_the_page_has_every_section_and_is_the_same_when_written_again(tmp_path)
     assert written(run) == text and len(text) < 3e6
 
 
+def test_a_denoiser_shows_what_it_was_given(tmp_path):
+    run = make_page_run(tmp_path / "run")
+    one = Page(written(run))
+    arrays = run.read_arrays(run.arrays)
+    given = {f"{of}_inputs": 1 - arrays[f"{of}_images"] for of in ("example", "chosen")}
+    run.write_arrays(run.arrays, arrays | given)
+    other = Page(written(run))
+    named = [[a.get("aria-label", "") for _, a in page.elements] for page in (one, other)]
+    for name in ("input, best", "target, best", "input 1", "target 1"):
+        found = [any(label.startswith(name) for label in labels) for labels in named]
+        assert found == [False, True], name
+
+
 def test_a_faulty_run_says_what_is_wrong_and_what_mends_it(tmp_path):
     parsed = Page(written(make_page_run(tmp_path / "run", black=True)))
     assert "the output is the same for every image" in parsed.text

@@ -64,10 +64,11 @@ class Behaviour:
         held_out, given = self.images.held_out, self.images.held_out_given
         sample, scores = self._sample, self._held_out[0]
         chosen = _best_median_worst(scores["mse"])
+        inputs = {"example_inputs": np.arange(len(given))[:EXAMPLES], "chosen_inputs": chosen}
         return {
             **{f"sample/{name}": np.array(value) for name, value in asdict(sample).items()},
             **self._perturbation(),
-            **({} if given is held_out else {"example_inputs": as_float(given[:EXAMPLES])}),
+            **{name: as_float(given[of]) for name, of in inputs.items() if given is not held_out},
             "example_images": as_float(held_out[:EXAMPLES]),
             "example_outputs": self.outputs[:EXAMPLES],
             "chosen_images": as_float(held_out[chosen]),

@@ -17,6 +17,7 @@ convolution:
 ``utility/<layer>``             (filters,) rise of the error without this map, see `_utilities`
 ``example_images, _outputs``    (8, h, w, c) the first held-out images
 ``example_inputs``              (8, h, w, c) what the network is given, where that is something else
+``chosen_inputs``               (9, h, w, c) the same for the chosen images
 ``shuffled_outputs``            (8, h, w, c) the examples with the latent code of the next image
 ``scrambled_images, _outputs``  (8, h, w, c) the examples with permuted pixels
 ``noisy_images, _outputs``      (8, h, w, c) the examples with visible noise

@@ -97,7 +97,7 @@ def listed(network, table=probe.__doc__):
 
 def test_the_table_lists_what_is_written(reference):
     network, _, arrays = reference
-    assert measured(arrays) == listed(network) - {"example_inputs"}
+    assert measured(arrays) == listed(network) - {"example_inputs", "chosen_inputs"}
 
 
 def test_the_table_of_views_lists_what_is_written(reference):
@@ -144,6 +144,10 @@ def test_inputs_that_are_no_images_are_fed_and_the_images_expected(reference):
     squares = np.square(outputs - as_float(HELD_OUT)).mean(axis=(1, 2, 3))
     assert found["mse"] == pytest.approx(squares, rel=1e-4)
     assert np.array_equal(found["example_inputs"], inputs[:8])
+    made = np.asarray(network.model(found["chosen_inputs"]))
+    assert np.square(made - found["chosen_images"]).mean(axis=(1, 2, 3)) == pytest.approx(
+        found["chosen_mse"], rel=1e-3
+    )
     assert np.array_equal(found["example_images"], arrays["example_images"])
     for same in ("mean_mse", "black_mse", "perturbation/grey_mse"):
         assert np.array_equal(found[same], arrays[same])

@@ -91,22 +91,24 @@ def maps(run: RunData, layer: str) -> Image.Image:
     *("chosen_images", "chosen_outputs", "chosen_mse", "mse"),
 )
 def reconstructions(run: RunData) -> Image.Image:
-    """Best, median and worst held-out images: input, output, difference."""
+    """Best, median and worst held-out images: input, target where it differs, output, difference."""
     images, outputs, mse = (run.arrays[f"chosen_{what}"] for what in ("images", "outputs", "mse"))
     third = len(images) // 3
     names = ["best"] * third + ["median"] * third + ["worst"] * third
     difference = (outputs - images).mean(axis=3)  # (k, h, w)
     colours = Colours([difference], signed=True)
-    rows = [
-        [photo(image) for image in images],
-        [photo(output) for output in outputs],
-        [colours.tile(d) for d in difference],
-    ]
+    rows = {
+        "input": [photo(image) for image in run.arrays.get("chosen_inputs", ())],
+        _target(run): [photo(image) for image in images],
+        "output": [photo(output) for output in outputs],
+        "difference": [colours.tile(d) for d in difference],
+    }
+    rows = {name: row for name, row in rows.items() if row}
     decibels = psnr(mse)
     return grid(
         f"Best, median and worst reconstructions of {len(run.arrays['mse']):,} held-out images",
-        rows,
-        [_target(run), "output", "difference"],
+        list(rows.values()),
+        list(rows),
         [f"{name}\n{value:.1f} dB" for name, value in zip(names, decibels, strict=True)],
         cell=1.0,
         scale=(colours, f"output - {_target(run)}"),

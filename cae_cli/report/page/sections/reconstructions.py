@@ -18,11 +18,12 @@ TEMPLATE = """\
 {% if sprite %}
 <p>The best, the median and the worst of {{ "{:,}".format(count) }} {{ parts.word("held-out images") }}, by the error of the output. A mean
 squared error of 0.01 is 20 dB, 0.001 is 30 dB ({{ parts.word("PSNR") }}). In the difference, red is too bright and blue too dark.</p>
-<p class="js small"><label>Lay the image over the output: <input type="range" min="0" max="100" value="0" data-wipe="wipes"></label></p>
+<p class="js small"><label>Lay the {{ image }} over the output: <input type="range" min="0" max="100" value="0" data-wipe="wipes"></label></p>
 <div class="scroll"><table class="rows" id="wipes" style="--wipe:0">
 <thead><tr><td></td>{% for name in names %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody><tr><th scope="row">image</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}</td>{% endfor %}</tr>
-<tr><th scope="row">output</th>{% for name in names %}<td><div class="wipe"><span class="js">{{ parts.tile(sprite, loop.index0, 0, "image, " ~ name) }}</span>{{ parts.tile(sprite, loop.index0, 1, "output, " ~ name, more="over") }}</div></td>{% endfor %}</tr>
+<tbody>{% if pairs %}<tr><th scope="row">input</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 3, "input, " ~ name) }}</td>{% endfor %}</tr>
+{% endif %}<tr><th scope="row">{{ image }}</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 0, image ~ ", " ~ name) }}</td>{% endfor %}</tr>
+<tr><th scope="row">output</th>{% for name in names %}<td><div class="wipe"><span class="js">{{ parts.tile(sprite, loop.index0, 0, image ~ ", " ~ name) }}</span>{{ parts.tile(sprite, loop.index0, 1, "output, " ~ name, more="over") }}</div></td>{% endfor %}</tr>
 <tr><th scope="row">difference</th>{% for name in names %}<td>{{ parts.tile(sprite, loop.index0, 2, "difference, " ~ name) }}</td>{% endfor %}</tr>
 </tbody></table></div>
 {% endif %}
@@ -30,7 +31,8 @@ squared error of 0.01 is 20 dB, 0.001 is 30 dB ({{ parts.word("PSNR") }}). In th
 <h3>The first held-out images after epoch <span data-epoch>{{ content.epochs[-1] }}</span></h3>
 {% if content.epochs|length > 1 %}<p class="js small">The slider at the top of the page shows other epochs; 0 is before training.</p>{% endif %}
 <div class="scroll"><table class="rows"><tbody>
-<tr><th scope="row">image</th>{% for i in range(columns) %}<td>{{ parts.tile(images, i, 0, "image " ~ (i + 1)) }}</td>{% endfor %}</tr>
+{% if pairs %}<tr><th scope="row">input</th>{% for i in range(columns) %}<td>{{ parts.tile(images, i, 1, "input " ~ (i + 1)) }}</td>{% endfor %}</tr>
+{% endif %}<tr><th scope="row">{{ image }}</th>{% for i in range(columns) %}<td>{{ parts.tile(images, i, 0, image ~ " " ~ (i + 1)) }}</td>{% endfor %}</tr>
 <tr><th scope="row">output</th>{% for i in range(columns) %}<td>{{ parts.tile(fixed, i, 0, "output " ~ (i + 1), by_epoch=true) }}</td>{% endfor %}</tr>
 </tbody></table></div>
 {% endif %}
@@ -41,7 +43,10 @@ squared error of 0.01 is 20 dB, 0.001 is 30 dB ({{ parts.word("PSNR") }}). In th
 def reconstructions(content: Content) -> Mapping[str, Any] | None:
     """Images, outputs and differences; the outputs for the first images after each kept epoch."""
     arrays = content.data.arrays
+    pairs = content.data.has("example_inputs") and content.data.has("chosen_inputs")
     values: dict[str, Any] = {
+        "pairs": pairs,
+        "image": "target" if pairs else "image",
         "sprite": "",
         "fixed": "",
         "names": [],
@@ -58,6 +63,7 @@ def reconstructions(content: Content) -> Mapping[str, Any] | None:
             [picture(one, SIDE) for one in images],
             [picture(one, SIDE) for one in outputs],
             coloured(difference, Colours([difference], signed=True), SIDE),
+            *([[picture(one, SIDE) for one in arrays["chosen_inputs"]]] if pairs else []),
         ]
         values["sprite"] = content.add(Sprite(rows))
         values["names"] = [f"{n}, {db:.1f} dB" for n, db in zip(names, psnr(mse), strict=True)]
@@ -71,7 +77,10 @@ def reconstructions(content: Content) -> Mapping[str, Any] | None:
         fitting = [np.asarray(own)[: len(examples)] for own in by_epoch]
         values["columns"] = min(len(examples), *map(len, fitting))
         count = values["columns"]
-        values["images"] = content.add(Sprite([[picture(i, SIDE) for i in examples[:count]]]))
+        shown = [examples, *([arrays["example_inputs"]] if pairs else [])]
+        values["images"] = content.add(
+            Sprite([[picture(i, SIDE) for i in own[:count]] for own in shown])
+        )
         values["fixed"] = content.add(
             Sprite([[picture(i, SIDE) for i in own[:count]] for own in fitting])
         )
