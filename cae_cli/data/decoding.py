@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import medical
+from cae_cli.data import medical, video
 from cae_cli.system import memory
 
 if TYPE_CHECKING:
@@ -33,11 +33,14 @@ Pixels = NDArray[Any]
 # (palette, RGBA, background, result), for photographs 8: less than two gigabytes for all other files.
 MOST_PIXELS_AT_ONCE = 10**8
 BYTES_PER_PIXEL = 16
+FRAMES_UNCHECKED = 64  # of one file, after which the memory that is left is looked at
+LEAST_LEFT = 2**28  # bytes
 
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
     *(".png", ".ppm", ".tif", ".tiff", ".webp"),
     *medical.EXTENSIONS,
+    *video.EXTENSIONS,
 )
 # Pillow's formats of these extensions, recognised by content. Some others of Pillow start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -99,8 +102,8 @@ class Decoder:
         """
         from PIL import Image, UnidentifiedImageError
 
-        if (found := medical.opened(content)) is not None:
-            return self._medical(found)
+        if (found := medical.opened(content) or video.opened(content)) is not None:
+            return self._several(found)
         try:
             # Given a path, Pillow maps the file and swaps the sides of a rotated TIFF.
             with Image.open(content, formats=FORMATS) as opened:
@@ -114,16 +117,23 @@ class Decoder:
                 raise
         return self._tiff(content)
 
-    def _medical(self, found: medical.Dicom | medical.Nifti) -> tuple[list[Frame], int]:
+    def _several(self, found: medical.Dicom | medical.Nifti | video.Film) -> tuple[list[Frame], int]:
+        from PIL import Image
+
         _check_memory(found.pixels)
         count = found.frames if self.frames is None else min(self.frames, found.frames)
-        frames = []
+        frames: list[Frame] = []
         with self.room.taken(found.pixels):
             for values in found.read(count):
                 if values.ndim != 2 and values.shape[2:] != (3,):
                     raise Unreadable(f"frames of the shape {values.shape}")
-                frames.append(self._shaped_values(values))
-        return frames, found.frames - count
+                if isinstance(found, video.Film):
+                    frames.append(self._shaped(Image.fromarray(values)))
+                else:
+                    frames.append(self._shaped_values(values))
+                if len(frames) % FRAMES_UNCHECKED == 0:
+                    _check_left()
+        return frames, max(0, found.frames - len(frames))
 
     def _pillow(self, opened: Image.Image, content: IO[bytes]) -> tuple[list[Frame], int]:
         from PIL import ImageOps
@@ -260,6 +270,17 @@ def _check_memory(pixels: int) -> None:
     free = memory.free() if pixels > MOST_PIXELS_AT_ONCE // 2 else None
     if free is not None and pixels * BYTES_PER_PIXEL > free:
         raise MemoryError
+
+
+def _check_left() -> None:
+    """Raises an error before the frames of a file, however many, fill the memory.
+
+    Raises:
+        Unreadable: too little of it is left.
+    """
+    free = memory.free()
+    if free is not None and free < LEAST_LEFT:
+        raise Unreadable("more frames than fit into memory: data.frames=100, or a data.image_size")
 
 
 def _frame_numbers(opened: Image.Image) -> list[int]:

@@ -99,8 +99,8 @@ class FileOptions(DataOptions):
 class ImageFolder(FileOptions):
     """Your own image files, whole or cut into patches; names of sub-folders are labels or parts.
 
-    Images are rotated as their EXIF data say. Transparent pixels become white. Animations and files of
-    several pages give their first frame. 16-bit and floating-point values are kept as they are.
+    Images are rotated as their EXIF data say. Transparent pixels become white. Animations, films and
+    files of several pages give their first frame. 16-bit and floating-point values are kept as they are.
     """
 
     path: str | None = option(
