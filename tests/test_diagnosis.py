@@ -486,7 +486,7 @@ def test_the_preparation_that_a_network_knows_is_given_in_words_and_as_code(valu
 
 
 def test_a_network_that_knows_no_preparation_is_not_called_wrongly_fed():
-    for values in ({"learned": 0.2}, {"otherwise": -math.inf}, {"explained": math.nan}):
+    for values in ({"learned": 0.05}, {"otherwise": -math.inf}, {"explained": math.nan}):
         found = {f.code for f in diagnose(prepared(**values), {}).findings}
         assert "CAE112" not in found
     # It was trained on such inputs, and its running averages are what is wrong.

@@ -97,3 +97,17 @@ def test_paths_choose_the_source_that_reads_them(tmp_path):
 def test_what_is_no_images_is_refused(tmp_path, given, words):
     with pytest.raises(UserError, match=words):
         loaded(tmp_path, given)
+
+
+@pytest.mark.parametrize("axes", [3, 4])
+def test_images_in_place_of_labels_are_targets(tmp_path, axes):
+    clean = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
+    clean = clean if axes == 4 else clean[..., 0]
+    noisy = 255 - clean
+    found = overrides_of({"x_train": noisy, "y_train": clean}, tmp_path)
+    assert found[0] == "data=pairs"
+    images = data.load(checked(found)[1].data)
+    assert images.are_pairs and images.shape == (8, 8, 1)
+    assert np.array_equal(images.given, 255 - images.train)
+    labels = {"x_train": noisy, "y_train": np.arange(60)}
+    assert overrides_of(labels, tmp_path)[0] == "data=npz"

@@ -36,8 +36,9 @@ def overrides_of(given: Any, folder: Path = FOLDER) -> list[str]:
     Args:
         given: images (n, h, w) or (n, h, w, c) of any type of number; a tuple (train, test) of them,
             each with labels as in ``keras.datasets.mnist.load_data()`` or without; a mapping with
-            x_train and, where they exist, y_train, x_test, y_test; a `tf.data.Dataset`, of batches or
-            not, in place of an array; the path of a folder or a file of images; or paths.
+            x_train and, where they exist, y_train, x_test, y_test, where y_train has labels, or the
+            images that are to be made of those in x_train; a `tf.data.Dataset`, of batches or not, in
+            place of an array; the path of a folder or a file of images; or paths.
         folder: where arrays and lists of paths are written.
 
     Raises:
@@ -55,9 +56,10 @@ def overrides_of(given: Any, folder: Path = FOLDER) -> list[str]:
                 where="data=…",
                 hint='labels are given by name: data={"x_train": x, "y_train": y}',
             )
+    are_pairs = "y_train" in arrays and arrays["y_train"].ndim >= 3
     path = folder / f"{_digest(arrays)}.npz"
     _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-    return ["data=npz", f"data.path={written(path)}"]
+    return [f"data={'pairs' if are_pairs else 'npz'}", f"data.path={written(path)}"]
 
 
 def are_files(given: Any) -> bool:

@@ -175,8 +175,8 @@ def _measure(
         f"{autoencoder.latent_layer} {_sides(autoencoder.latent.shape[1:])}"
     )
     known = keras_loss(loss, options.span)
-    probe = Probe(autoencoder, images, untrained=False, fitting=fitting, loss=known)
     with introspection.computing():
+        probe = Probe(autoencoder, images, untrained=False, fitting=fitting, loss=known)
         probe.reconstruct(as_float(images.held_out[:1]))
     with screen.doing("measuring …"):
         paired = {"paired": True} if images.are_pairs else {}

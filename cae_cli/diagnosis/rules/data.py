@@ -546,7 +546,7 @@ class OtherPreparation(Rule):
     severity = Severity.WARNING
     measured = (
         "squared error where the images are prepared in the best of the usual other ways, over that as "
-        "they are, where that way explains a quarter of what flat images leave"
+        "they are, where that way explains a tenth of what flat images leave"
     )
     threshold = 0.5
     source = (
@@ -555,7 +555,6 @@ class OtherPreparation(Rule):
         "training, and 0.01 to 0.43 in others where they explain less than 0.85. Untrained and "
         "collapsed networks know no way."
     )
-    least_learned = 0.25
     # Divergence of what the first normalisation layer holds: 0.025 at most where images are prepared as
     # in the training, also while running averages lag behind, which another contrast seems to mend.
     agreeing = 0.03
@@ -568,7 +567,7 @@ class OtherPreparation(Rule):
             return None  # it was trained on these images as they are
         # It was trained on inputs with these statistics.
         known = tried.stored <= self.agreeing and not tried.is_same_input
-        if tried.error >= self.threshold or tried.learned < self.least_learned or known:
+        if tried.error >= self.threshold or tried.learned < LITTLE_EXPLAINED or known:
             return self.skipped(case.unusable) if case.unusable else None
         return self.finding(
             f"the network explains {max(tried.explained, 0):.0%} of the variance of the images as "
