@@ -2,7 +2,8 @@
 
     python benchmarks/stages.py <file> <time of the start in seconds since 1970> train [overrides]
 
-Writes seconds into the file as JSON; "... ended" counts from the start, "peak memory" is in bytes.
+Writes seconds into the file as JSON; "... CPU" are those of all cores, "... ended" counts from the
+start, "peak memory" is in bytes.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def main() -> None:
 
         @functools.wraps(function)
         def clocked(*arguments, **named):
-            began = time.time()
+            began, cpu = time.time(), time.process_time()
             try:
                 return function(*arguments, **named)
             finally:
                 if not first or stage not in seconds:
                     seconds[stage] = seconds.get(stage, 0) + time.time() - began
+                    of_cores = f"{stage} CPU"
+                    seconds[of_cores] = seconds.get(of_cores, 0) + time.process_time() - cpu
                 seconds.setdefault(f"{stage} ended", time.time() - start)
 
         setattr(owner, name, clocked)

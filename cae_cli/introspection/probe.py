@@ -189,17 +189,13 @@ class Probe:
             **{f"initial_kernel/{k}": v for k, v in self.initial_kernels.items()},
             **self._reinitialized(),
             **maps,
-            **self._utilities(
-                {k: v for k, v in maps.items() if k.startswith("map_std/")}, behaviour.mean
-            ),
+            **self._utilities(_of("map_std/", maps), behaviour.mean),
             **self._labels(),
             **self._dropout_noise(),
             **self._reach(),
             **behaviour.record(),
             **self._loss_minimum(behaviour.outputs),
-            **self._views(
-                {k.removeprefix("map_std/"): v for k, v in maps.items() if k.startswith("map_std/")}
-            ),
+            **self._views(_of("map_std/", maps), _of("map/", maps)),
         }
 
     def preparation(self, hand: Way) -> dict[str, NDArray[Any]]:
@@ -432,8 +428,10 @@ class Probe:
         else:
             yield False
 
-    def _views(self, spreads: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
-        """The arrays of `introspection.views`; ``spreads`` by the name of the layer."""
+    def _views(
+        self, spreads: Mapping[str, Array], examples: Mapping[str, Array]
+    ) -> dict[str, NDArray[Any]]:
+        """The arrays of `introspection.views`; arguments as for `views.both`."""
         functions = views.Network(
             maps=self._map_batches,
             encode=self._latents,
@@ -441,7 +439,7 @@ class Probe:
             windows=self.autoencoder.windows(),
             sample=self.sample,
         )
-        arrays = views.both(functions, self.images, spreads, self._untrained)
+        arrays = views.both(functions, self.images, spreads, examples, self._untrained)
         return {f"view/{name}": array for name, array in arrays.items()}
 
     def _flat_latents(self, images: Array) -> Array:
@@ -483,14 +481,13 @@ class Probe:
         ICLR 2018. Of many filters only those whose maps vary most are ablated; the others are NaN.
 
         Args:
-            stds: (filters,) spread of the maps of each layer.
+            stds: (filters,) spread of the maps by layer.
             mean: (h, w, c) the mean training image.
         """
-        layers = [key.removeprefix("map_std/") for key in stds]
-        sizes = {name: len(std) for name, std in zip(layers, stds.values(), strict=True)}
+        sizes = {name: len(std) for name, std in stds.items()}
         if not self.sample.ablation:
             return {f"utility/{name}": np.full(size, np.nan, np.float32) for name, size in sizes.items()}
-        each = int(self.sample.ablation * max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(layers))))
+        each = int(self.sample.ablation * max(FEWEST_ABLATED, ABLATED_FILTERS // max(1, len(stds))))
         each = max(FEWEST_ABLATED, each)
         images, given = (
             as_float(part[: self._ablated_images])
@@ -510,7 +507,7 @@ class Probe:
         whole = error(keep)
         explained = variance - whole
         arrays = {}
-        for name, std in zip(layers, stds.values(), strict=True):
+        for name, std in stds.items():
             utilities = np.full(len(std), np.nan, np.float32)
             arrays[f"utility/{name}"] = utilities
             if not explained > 0.1 * variance:
@@ -569,10 +566,19 @@ class Probe:
         return self._traced(lambda x: network(x, training=False))
 
     def _spreads(
-        self, images: NDArray[np.generic], *, with_products: bool = True
+        self,
+        images: NDArray[np.generic],
+        *,
+        with_products: bool = True,
+        kept: list[dict[str, Array]] | None = None,
     ) -> dict[str, ChannelSpread]:
+        """The spread of the maps over images; the maps of the first, the examples, go to ``kept``."""
         spreads = {name: ChannelSpread(with_products=with_products) for name in self.autoencoder.maps}
+        left = EXAMPLES if kept is not None else 0
         for batch in self._map_batches(images):
+            if kept is not None and left > 0:
+                kept.append({name: maps[:left].copy() for name, maps in batch.items()})
+                left -= self.batch
             for name, maps in batch.items():
                 spreads[name].add(maps)
         return spreads
@@ -597,8 +603,9 @@ class Probe:
     def _maps(self) -> dict[str, NDArray[Any]]:
         """Feature maps of the examples, and their spread over more images."""
         arrays: dict[str, NDArray[Any]] = {}
-        spreads = self._spreads(self.images.held_out_given[: self.sample.mapped])
-        for name, maps in _joined(list(self._map_batches(self.examples))).items():
+        examples: list[dict[str, Array]] = []
+        spreads = self._spreads(self.images.held_out_given[: self.sample.mapped], kept=examples)
+        for name, maps in _joined(examples).items():
             std, image_std = spreads[name].std(), spreads[name].image_std()
             inactive = map_health(std, image_std).inactive
             arrays[f"map/{name}"] = maps
@@ -608,6 +615,11 @@ class Probe:
                 duplicates(spreads[name].correlation(), inactive)
             )
         return arrays
+
+
+def _of(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
 
 
 def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

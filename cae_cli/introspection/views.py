@@ -106,6 +106,7 @@ def of_network(
     network: Network,
     images: Images,
     spreads: Mapping[str, Array],
+    examples: Mapping[str, Array],
     shown: Mapping[str, Array] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The arrays at the top of this file, without those of the untrained network.
@@ -114,6 +115,7 @@ def of_network(
         network: with its present weights.
         images: the held-out ones are looked at.
         spreads: (filters,) standard deviation of each layer's maps.
+        examples: (8, h, w, filters) each layer's maps of the first held-out images.
         shown: filters by layer; None: those of the largest spread.
     """
     each = max(4, min(MOST_FILTERS, MOST_TILES // max(1, len(spreads))))
@@ -124,11 +126,7 @@ def of_network(
     if network.sample.filters:
         arrays |= patches(network, images.held_out_given, chosen)
         arrays |= tuning(network, images.shape, chosen)
-    examples = list(network.maps(images.held_out_given[:EXAMPLES]))
-    arrays |= {
-        f"map/{name}": reduced(np.concatenate([maps[name][..., own] for maps in examples]), 32)
-        for name, own in chosen.items()
-    }
+    arrays |= {f"map/{name}": reduced(examples[name][..., own], 32) for name, own in chosen.items()}
     return arrays | (latent(network, images) if network.sample.latent else {})
 
 
@@ -407,6 +405,7 @@ def both(
     network: Network,
     images: Images,
     spreads: Mapping[str, Array],
+    examples: Mapping[str, Array],
     untrained: Callable[[], AbstractContextManager[bool]],
 ) -> dict[str, NDArray[Any]]:
     """The arrays of the network, and of the untrained one.
@@ -415,14 +414,19 @@ def both(
         network: see `of_network`.
         images: see `of_network`.
         spreads: see `of_network`.
+        examples: see `of_network`.
         untrained: a context in which the network has the weights of the untrained one; it tells whether
             there are any.
     """
-    trained = of_network(network, images, spreads)
+    trained = of_network(network, images, spreads, examples)
     shown = {k.removeprefix("shown/"): v for k, v in trained.items() if k.startswith("shown/")}
     if not network.sample.untrained:
         return trained
     with untrained() as known:
-        before = of_network(network, images, spreads, shown) if known else {}
+        before: dict[str, NDArray[Any]] = {}
+        if known:
+            parts = list(network.maps(images.held_out_given[:EXAMPLES]))
+            maps = {name: np.concatenate([part[name] for part in parts]) for name in spreads}
+            before = of_network(network, images, spreads, maps, shown)
     same = ("shown/", "field/", "thumbnail", "code_label")
     return trained | {f"untrained_{k}": v for k, v in before.items() if not k.startswith(same)}

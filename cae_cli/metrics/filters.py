@@ -36,10 +36,11 @@ def morans_i(kernel: Array) -> float:
     rows, columns = kernel.shape[:2]
     kernel64 = kernel.astype(np.float64)
     with np.errstate(all="ignore"):  # a network that diverged
-        z = kernel64 - kernel64.mean(axis=(0, 1))
-        square = float(np.square(z).sum()) / (rows * columns)
-        product = float((z[1:] * z[:-1]).sum()) + float((z[:, 1:] * z[:, :-1]).sum())
-        flat = not square > ROUNDING * float(np.square(kernel64).sum()) / (rows * columns)
+        z = (kernel64 - kernel64.mean(axis=(0, 1))).reshape(rows, columns, -1)
+        square = float(np.vdot(z, z)) / (rows * columns)
+        product = float(np.vdot(z[1:], z[:-1]))
+        product += sum(float(np.vdot(row[1:], row[:-1])) for row in z)
+        flat = not square > ROUNDING * float(np.vdot(kernel64, kernel64)) / (rows * columns)
     pairs = (rows - 1) * columns + rows * (columns - 1)
     return float("nan") if flat or not pairs else product / pairs / square
 

@@ -34,17 +34,16 @@ class ChannelSpread:
     def add(self, maps: Array) -> None:
         """Adds maps of some images, (n, h, w, c)."""
         maps64 = maps.astype(np.float64)
+        if self.total is None or self.total_square is None:
+            self.total, self.total_square = (np.zeros(maps64.shape[1:]) for _ in range(2))
         with np.errstate(all="ignore"):
-            total, total_square = maps64.sum(axis=0), np.square(maps64).sum(axis=0)
-        self.total = total if self.total is None else self.total + total
-        self.total_square = (
-            total_square if self.total_square is None else self.total_square + total_square
-        )
-        if self.with_products:
-            flat = maps64.reshape(-1, maps64.shape[3])  # (n * h * w, c)
-            with np.errstate(all="ignore"):
+            if self.with_products:
+                flat = maps64.reshape(-1, maps64.shape[3])  # (n * h * w, c)
                 products = flat.T @ flat
-            self.products = products if self.products is None else self.products + products
+                self.products = products if self.products is None else self.products + products
+            for own in maps64:  # large maps: nothing of their size is made anew
+                self.total += own
+                self.total_square += np.square(own, out=own)
         self.count += len(maps)
 
     def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
