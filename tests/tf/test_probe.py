@@ -129,7 +129,8 @@ def test_views_of_the_untrained_network_are_the_views_before_training(reference)
     assert len(same) == 2 * len(network.maps)
     for name in same:
         own = name.replace("untrained_", "")
-        assert np.array_equal(again[name], again[own])
+        # The maps of both are of batches of another size.
+        assert np.allclose(again[name], again[own], atol=1e-5 * np.abs(again[own]).max())
         if np.array_equal(arrays["view/shown/encoder_1"], again["view/shown/encoder_1"]):
             assert np.array_equal(arrays[name], again[name]) or "encoder_1" not in name
 
