@@ -437,3 +437,15 @@ def test_the_page_of_a_comparison(tmp_path):
     assert "Filters in pairs" in parsed.text and "median correlation" in parsed.text
     assert len(parsed.all("i")) == 3 * 8 + 2 * (5 + 12)
     assert "Filters in pairs" not in Page(comparison.html("three", [], runs)).text
+
+
+def test_the_page_says_what_was_not_measured_and_compares_with_no_untrained_network_then(tmp_path):
+    run = make_page_run(tmp_path / "run", views=False)
+    assert "Not measured" not in Page(written(make_page_run(tmp_path / "whole"))).text
+    content = run.summary()
+    sample = {"scored": 64, "trained": 64, "perturbed": 32, "mapped": 32, "filters": 0, "ablation": 0}
+    run.write_summary(content | {"metrics": content["metrics"] | {"sample": sample}}, "text")
+    text = Page(written(run)).text
+    left_out = "patches and gratings of filters, prunable filters"
+    assert f"the network is large and its training was short: {left_out}." in text
+    assert "What looks alike in both rows" not in text

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cae_cli.errors import counted
 from cae_cli.metrics.collect import PRUNABLE
 from cae_cli.metrics.maps import map_health
+from cae_cli.metrics.sample import Sample
 from cae_cli.report.figures.tiles import Colours
 from cae_cli.report.page.content import Content, relative_change, section
 from cae_cli.report.page.sprites import Pixels, Sprite, coloured, enlarged, picture, strip
@@ -23,9 +24,10 @@ BROAD = 0.1  # selectivity below which no angle is preferred
 WORKING = 1e-3  # response below which a filter does not respond
 
 TEMPLATE = """\
-<p>Each card is a {{ parts.word("filter") }} of a convolution, first as trained, and below as it was
+<p>Each card is a {{ parts.word("filter") }} of a convolution{% if compared %}, first as trained, and below as it was
 <b>before training</b>{% if not known %} (with weights drawn anew){% endif %}. What looks alike in both rows was not learned: untrained
-filters show edges, too.</p>
+filters show edges, too{% endif %}.</p>
+{% if left_out %}<p>Not measured, because the network is large and its training was short: {{ left_out|join(", ") }}.</p>{% endif %}
 <ul class="cards">
 <li><b>weights</b>: red above 0, blue below, white 0; one scale for the layer{% if slices %}; those for the {{ slices }} strongest of the inputs, where there are more{% endif %}{% if content.epochs|length > 1 %}<span class="js">; the slider at the
 top of the page shows them after other epochs</span>{% endif %}</li>
@@ -90,6 +92,8 @@ def filters(content: Content) -> Mapping[str, Any] | None:
         "known": known,
         "slices": SLICES if any(layer["inputs"] > SLICES for layer in layers) else 0,
         "patches": any(layer["patches"] for layer in layers),
+        "compared": any(layer["untrained"] for layer in layers),
+        "left_out": Sample(**sample).left_out if (sample := content.metrics.get("sample")) else [],
         "maps": any(layer["maps"] for layer in layers),
         "tuned": any(key.startswith("tuning/") for key in content.views),
     }
