@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cae_cli.diagnosis import diagnose
-from cae_cli.metrics.batches import batches
+from cae_cli.metrics.batches import batches, unfiltered
 from cae_cli.metrics.pairs import FAR, shown
 from tests.test_diagnosis import CONFIG, changed
 from tests.test_noise import real, waves
@@ -72,12 +73,84 @@ def finding_of(statistics):
     found = diagnose(
         changed(
             "batches", pair=statistics.pair, difference_correlation=statistics.difference_correlation,
-            erased=statistics.erased, compared=statistics.compared, foreign=statistics.foreign,
-            unclear=statistics.unclear,
+            erased=statistics.erased, unfiltered=statistics.unfiltered, compared=statistics.compared,
+            foreign=statistics.foreign, unclear=statistics.unclear,
         ),
         CONFIG,
     )  # fmt: skip
     return next((finding for finding in found.findings if finding.code == "CAE103"), None)
+
+
+def each(change):
+    """A change of single images (h, w, c) that draws from a generator."""
+
+    def of_all(x):
+        rng = np.random.default_rng(8)
+        return np.stack([change(image, rng) for image in x])
+
+    return of_all
+
+
+def enlarged(factor):
+    def change(image, _):
+        small = image.reshape(-1, factor, image.shape[1] // factor, factor, 1).mean(axis=(1, 3))
+        return ndimage.zoom(small, (factor, factor, 1), order=1, mode="nearest", grid_mode=True)
+
+    return each(change)
+
+
+def mixed(x):
+    return 0.6 * x + 0.4 * np.roll(x, 9, axis=0)
+
+
+# One filter for all images, and what is none.
+BLURRED = {
+    "a small blur": each(lambda i, _: ndimage.gaussian_filter(i, (1.5, 1.5, 0))),
+    "a large blur": each(lambda i, _: ndimage.gaussian_filter(i, (3, 3, 0))),
+    "a blur along rows": each(lambda i, _: ndimage.uniform_filter(i, (1, 5, 1))),
+    "half the resolution": enlarged(2),
+    "a quarter of the resolution": enlarged(4),
+}
+MOVED = {
+    "shifted": each(lambda i, rng: ndimage.shift(i, (*rng.integers(-2, 3, 2), 0))),
+    "all shifted alike": each(lambda i, _: ndimage.shift(i, (0, 3, 0))),
+    "rotated": each(lambda i, rng: ndimage.rotate(i, rng.uniform(-20, 20), reshape=False)),
+    "mirrored": each(lambda i, rng: i[:, ::-1] if rng.random() < 0.5 else i),
+    "inverted": lambda x: 1 - x,
+    "shuffled": lambda x: np.roll(x, 9, axis=0),
+    "mixed": mixed,
+}
+
+
+OTHERS = [pytest.param(n, marks=pytest.mark.soak) for n in ("fashion_mnist", "omniglot", "grey_32_4")]
+
+
+@pytest.mark.parametrize("name", ["mnist", *OTHERS])
+def test_a_blur_that_all_images_share_is_a_task_and_a_transform_of_the_input_is_none(name, shared):
+    images = real(shared, name, 64)
+    for change in BLURRED.values():
+        blurred = np.asarray(change(images), np.float32)
+        for pair in ((blurred, images), (images, blurred)):
+            found = batches(*pair)
+            assert found.unfiltered < 0.07 and finding_of(found) is None
+    for change in MOVED.values():
+        found = batches(np.asarray(change(images), np.float32), images)
+        assert found.unfiltered > 0.2
+        assert found.pair <= 0.1 or finding_of(found) is not None
+
+
+def test_the_rest_beside_a_filter_is_what_was_added():
+    rng = np.random.default_rng(0)
+    sources = rng.random((64, 20, 24, 2)).astype(np.float32)
+    blurred = ndimage.uniform_filter(sources, (0, 3, 3, 0))
+    whole = np.square(blurred - sources)[:, 4:-4, 4:-4].mean()
+    for share in (0.0, 0.1, 0.5):
+        noise = rng.normal(0, np.sqrt(share / (1 - share) * whole), sources.shape)
+        found = unfiltered(np.asarray(blurred + noise, np.float32), sources)
+        assert found == pytest.approx(share, abs=0.03)
+    assert np.isnan(unfiltered(sources, sources)) and np.isnan(
+        unfiltered(sources[:, :8], blurred[:, :8])
+    )
 
 
 def slow_ranks(inputs, targets):

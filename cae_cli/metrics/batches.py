@@ -20,6 +20,8 @@ MATCHED = 0.5  # share of the pairs whose own target fits best: shuffled pairs h
 LEAST_COMMON = 0.5  # correlation of the pixels of inputs and targets; that of shuffled pairs is lower
 SAME_VALUE = 1e-6  # rounding of float32 values up to about 1
 SCALED_VALUE = 1e-4  # the same after the inputs were brought to the range of the targets
+FILTER = 4  # pixels that a filter reaches to each side
+FILTER_VALUES = 2**13  # values that it is fitted to, and as many that it is tested on
 AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
 
 
@@ -42,6 +44,8 @@ class BatchStatistics:
         difference: mean (x - t)², with x `in_one_range`.
         erased: share of the values of x other than those of t that are one and the same, 0 to 1: 1 for
             masks. NaN where x and t are equal.
+        unfiltered: share of (x - t)² that a filter leaves, see `unfiltered`: the least, of x itself and
+            `in_one_range`. About 0 where x or t is a blur of the other, NaN where they are equal.
         compared, foreign, unclear: `metrics.pairs.PairMatch` of x and t.
     """
 
@@ -58,6 +62,7 @@ class BatchStatistics:
     target_correlation: float = math.nan  # NaN for runs of older versions, as the next one
     difference: float = math.nan
     erased: float = math.nan
+    unfiltered: float = math.nan
     compared: int = 0
     foreign: float = math.nan
     unclear: float = math.nan
@@ -92,6 +97,11 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         target_correlation=neighbour_correlation(targets),
         difference=error,
         erased=erased(inputs, targets, scaled),
+        unfiltered=min(
+            unfiltered(*pair)
+            for x in ([inputs] if scaled is inputs else [inputs, scaled])
+            for pair in ((x, targets), (targets, x))
+        ),
         **asdict(match),
     )
 
@@ -109,6 +119,48 @@ def erased(inputs: Array, targets: Array, scaled: Array) -> float:
     same = SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
     changed = inputs[~np.isclose(scaled, targets, rtol=0, atol=same)]
     return float((changed == np.median(changed)).mean()) if changed.size else math.nan
+
+
+def unfiltered(images: Array, sources: Array) -> float:
+    """Share of the squared difference of images from their sources that the best filter leaves.
+
+    One filter for all of them: a blur of any form, or the sharpening of one, which is the same to the
+    left and right, and up and down, and leaves flat images alone. So it is no shift, no change of
+    brightness, and nothing that differs from image to image. Least squares on some of the values, tested
+    on others.
+
+    Args:
+        images: (n, h, w, c).
+        sources: of the same shape.
+
+    Returns:
+        0 to about 1; NaN where nothing differs, and for sides that are too short for the filter.
+    """
+    n, h, w, c = images.shape
+    inner = h - 2 * FILTER, w - 2 * FILTER
+    if min(inner) < 1 or np.array_equal(images, sources):
+        return math.nan
+    rng = np.random.default_rng(0)
+    i, y, x, k = (rng.integers(0, top, 2 * FILTER_VALUES) for top in (n, *inner, c))
+    y, x = y + FILTER, x + FILTER
+
+    def at(down: int, right: int) -> NDArray[np.float64]:
+        return np.asarray(sources[i, y + down, x + right, k], np.float64)
+
+    middle = at(0, 0)
+    reach = range(FILTER + 1)
+    neighbours = [
+        (at(a, b) + at(-a, b) + at(a, -b) + at(-a, -b)) / 4 - middle
+        for a in reach
+        for b in reach
+        if a or b
+    ]
+    terms, difference = np.stack(neighbours, axis=1), images[i, y, x, k] - middle
+    fitted, tested = slice(FILTER_VALUES), slice(FILTER_VALUES, None)
+    weights = np.linalg.lstsq(terms[fitted], difference[fitted], rcond=None)[0]
+    left = np.square(difference[tested] - terms[tested] @ weights).mean()
+    whole = np.square(difference[tested]).mean()
+    return float(left / whole) if whole else math.nan
 
 
 def in_one_range(

@@ -8,6 +8,7 @@ import tempfile
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cae_cli import Diagnosis
 from cae_cli.report import figures
@@ -205,6 +206,19 @@ def test_other_denoisers(network, name, noise, swapped):
     assert (first_cause(outcome) == "CAE110") == swapped
     assert ("CAE110" in outcome.diagnosis.passed) != swapped
     assert "CAE103" in outcome.diagnosis.passed
+
+
+def smoothed(images, rng):
+    """A blur that makes strokes of one pixel half as bright."""
+    return ndimage.gaussian_filter(images, (0, 1.5, 1.5, 0))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("swapped", [True, False])
+@pytest.mark.parametrize(("network", "name"), [(strided, "mnist"), (pooled, "omniglot")])
+def test_networks_that_sharpen_or_blur_are_given_what_they_are_meant_to(network, name, swapped):
+    outcome = denoising(network, name, 1600, smoothed, swapped=swapped, epochs=16)
+    assert "CAE103" in outcome.diagnosis.passed and first_cause(outcome) is None
 
 
 def squares(images, rng):
