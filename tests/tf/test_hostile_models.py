@@ -658,7 +658,7 @@ def test_a_model_for_which_memory_is_short_is_measured_in_smaller_batches(monkey
     autoencoder, _, fitting = prepare(model, IMAGES, None, (0.0, 1.0))
     assert fitting == 3
     few, all_ = Probe(autoencoder, IMAGES, fitting=fitting), Probe(autoencoder, IMAGES)
-    assert (few.batch, all_.batch) == (3, 256)
+    assert few.batch * few.threads <= fitting < all_.batch
     expected, arrays = all_.record(), few.record()
     assert arrays.keys() == expected.keys()
     assert np.isfinite(expected["utility/code"]).all()
