@@ -546,6 +546,13 @@ def test_no_rule_explains_itself_by_a_detour():
         assert start not in reached
 
 
+@pytest.mark.parametrize(("pull", "ruled_out"), [(0.0, True), (0.9, True), (2.0, False), (NAN, True)])
+def test_a_penalty_that_pulls_harder_than_the_images_is_not_ruled_out(pull, ruled_out):
+    dynamics = replace(BLACK.dynamics, penalty_share=0.03, penalty_pull=pull)
+    finding = diagnose(replace(BLACK, dynamics=dynamics), CONFIG).findings[0]
+    assert ("CAE206" in finding.ruled_out, "CAE206" in finding.unseen) == (ruled_out, not ruled_out)
+
+
 def test_a_cause_is_ruled_out_only_by_a_value_that_healthy_runs_have():
     def black(peak):
         dynamics = replace(BLACK.dynamics, early_peak=peak)

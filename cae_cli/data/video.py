@@ -19,6 +19,8 @@ _MARKS = {  # of a format of FFmpeg, by where it stands in a file
     "avi": (8, (b"AVI ",)),
     "matroska": (0, (b"\x1aE\xdf\xa3",)),
 }
+# Brands of images that are kept as films are: HEIC, AVIF.
+_IMAGES = b"avif avis heic heix heim heis hevc hevx mif1 msf1".split()
 
 
 def opened(content: IO[bytes]) -> Film | None:
@@ -26,7 +28,7 @@ def opened(content: IO[bytes]) -> Film | None:
     start = content.read(START)
     content.seek(0)
     for name, (at, marks) in _MARKS.items():
-        if start[at : at + 4] in marks:
+        if start[at : at + 4] in marks and start[8:12] not in _IMAGES:
             return Film(content, name)
     return None
 

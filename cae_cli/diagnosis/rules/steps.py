@@ -135,7 +135,7 @@ class PenaltyTooStrong(_FirstSteps):
         "times as hard as the images where they cost little, 50 times where nothing is learned; on a "
         "code of ReLU it is 3 and 31 times on MNIST, 49 and 160 times on Fashion-MNIST."
     )
-    strongest = 10.0  # pull
+    strongest, equal = 10.0, 1.0  # pull
     # What fixes aim at: shares of the loss, or a pull as strong as that of the images if that is weaker.
     # An inactive map costs nothing, so a penalty on maps kills them earlier.
     right, right_of_maps = 0.05, 0.01
@@ -164,6 +164,13 @@ class PenaltyTooStrong(_FirstSteps):
             Evidence("pull of the penalty", pull, self.strongest, (0, 7), "times that of the images"),
             case.explained_variance(LITTLE_EXPLAINED),
         )
+
+    def may_have_missed(self, case: Case) -> bool:
+        """Also where the penalty pulls harder at a kernel than the images do, however small its share.
+
+        An inactive map costs nothing, so a penalty on maps of 3 % of the loss may kill half of them.
+        """
+        return super().may_have_missed(case) or case.metrics.dynamics.penalty_pull > self.equal
 
     def _finding(self, case: Case, message: str, *evidence: Evidence) -> Finding:
         share, pull = case.metrics.dynamics.penalty_share, case.metrics.dynamics.penalty_pull
