@@ -148,6 +148,7 @@ def test_the_rest_beside_a_filter_is_what_was_added():
         noise = rng.normal(0, np.sqrt(share / (1 - share) * whole), sources.shape)
         found = unfiltered(np.asarray(blurred + noise, np.float32), sources)
         assert found == pytest.approx(share, abs=0.03)
+    assert np.isnan(unfiltered(np.where(sources > 0.9, np.nan, sources), sources))
     assert np.isnan(unfiltered(sources, sources)) and np.isnan(
         unfiltered(sources[:, :8], blurred[:, :8])
     )

@@ -134,7 +134,8 @@ def unfiltered(images: Array, sources: Array) -> float:
         sources: of the same shape.
 
     Returns:
-        0 to about 1; NaN where nothing differs, and for sides that are too short for the filter.
+        0 to about 1; NaN where nothing differs, for values that are not finite, and for sides that are
+        too short for the filter.
     """
     n, h, w, c = images.shape
     inner = h - 2 * FILTER, w - 2 * FILTER
@@ -156,6 +157,8 @@ def unfiltered(images: Array, sources: Array) -> float:
         if a or b
     ]
     terms, difference = np.stack(neighbours, axis=1), images[i, y, x, k] - middle
+    if not (np.isfinite(terms).all() and np.isfinite(difference).all()):
+        return math.nan
     fitted, tested = slice(FILTER_VALUES), slice(FILTER_VALUES, None)
     weights = np.linalg.lstsq(terms[fitted], difference[fitted], rcond=None)[0]
     left = np.square(difference[tested] - terms[tested] @ weights).mean()
