@@ -156,6 +156,8 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
         path: the node's dotted path, for messages ("loss").
         ignore: keys of the node that are not options of ``cls`` (``name``).
 
+    A key that may be null may be missing: files written before the option existed stay valid.
+
     Returns:
         An instance of ``cls``.
 
@@ -175,6 +177,8 @@ def build(cls: type[T], node: Any, path: str, *, ignore: tuple[str, ...] = ()) -
     values: dict[str, Any] = {}
     for name, f in known.items():
         key = f"{path}.{name}" if path else name
+        if name not in given and _may_be_null(hints[name]):
+            given[name] = None
         if name not in given or given[name] == "???":
             raise OptionError(key, "has no value", hint=f"set it: {key}=…")
         hint = f"{name}: {f.metadata['doc']}"
@@ -276,6 +280,10 @@ def _plain(node: Mapping[Any, Any] | DictConfig, path: str) -> dict[Any, Any]:
 _TYPES = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"
 }  # fmt: skip
+
+
+def _may_be_null(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

@@ -852,6 +852,16 @@ def test_copying_counts_beyond_what_a_linear_description_of_the_same_size_passes
     assert [f.code for f in diagnosis.causes] == [code for code in expected if code != "CAE005"]
 
 
+def test_the_fixes_of_a_dense_code_change_its_number_of_values():
+    tight, _ = CASES["CAE602"][:2]
+    dense = replace(tight.network, latent_shape=(4,))
+    (fix,) = diagnose(replace(tight, network=dense), CONFIG).findings[0].fixes
+    assert fix.overrides == ("model.latent_units=16",) and fix.keras == "latent_units = 16"
+    large = replace(healthy().network, latent_shape=(1600,))
+    found = forecast(healthy().dataset, large, CONFIG).findings[0]
+    assert (f"model.latent_units={28 * 28 // 2}",) in [fix.overrides for fix in found.fixes]
+
+
 def test_rules_that_find_nothing_say_what_they_measured():
     values = diagnose(healthy(), CONFIG).values
     assert values["CAE401"].value == max(x.maps.inactive_share for x in healthy().layers)

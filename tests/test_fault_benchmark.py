@@ -712,9 +712,9 @@ def test_controls_that_were_tried_later_say_so_on_the_page(controls_of, tmp_path
     report.write(tmp_path / "results.json", merged)
     assert record.read(tmp_path / "results.json") == merged
     assert list(merged.scores.fixes.controls) == list(CONTROLS)
-    text = page.page(merged, {})
+    text = page.page(merged, None, {})
     assert "one training; on 1 of 138 trainings; measured on 20" in text
-    assert "Not tried in this run" in page.page(own, {}) and "Not tried in this run" not in text
+    assert "Not tried in this run" in page.page(own, None, {}) and "Not tried in this run" not in text
 
 
 # -- the page -----------------------------------------------------------------------------------------
@@ -805,12 +805,12 @@ def test_an_alarm_where_a_criterion_fails_is_counted_separately():
 
 def test_the_page_has_figures_without_the_cases_that_rules_were_adjusted_for():
     own = recorded(well("h0"), faulty("a.1", named=("CAE206",), adjusted=True), faulty("b.1"))
-    text = section(page.page(own, {}), "Without the cases that rules were adjusted for")
+    text = section(page.page(own, None, {}), "Without the cases that rules were adjusted for")
     assert "| faulty: an accepted cause is named first | 0 of 1 |" in text
 
 
 def test_the_page_lists_every_wrong_verdict_and_no_path_of_this_machine(tmp_path):
-    page.write(recorded(), tmp_path / "docs" / "page.md")
+    page.write(recorded(), None, tmp_path / "docs" / "page.md")
     text = (tmp_path / "docs" / "page.md").read_text()
     wrong = section(text, "Wrong verdicts")
     for name in ("a.2", "a.3", "a.4", "b.2", "c.2", "h2", "e2"):
@@ -852,14 +852,15 @@ def test_the_page_generator_holds_no_result():
                                     for f in e["figures"]]} for e in entries]
             for key, entries in history.items()
         }  # fmt: skip
-        pages.append(page.page(record.restored(record.Record, scaled(own, offset)), other))
+        shown = record.restored(record.Record, scaled(own, offset))
+        pages.append(page.page(shown, replace(shown, part="large"), other))
     for pattern in (r"\b\d+ of \d+\b", r"[\d.]+ % \([\d.]+ to [\d.]+\)"):
         first, second = (set(re.findall(pattern, text)) for text in pages)
         assert first and second and not first & second, first & second
 
 
 def test_the_page_in_docs_shows_the_recorded_results():
-    shown = page.page(record.read(record.RECORDED), json.loads(record.HISTORY.read_text()))
+    shown = page.page(*page.recorded(), json.loads(record.HISTORY.read_text()))
     assert page.PAGE.read_text(encoding="utf-8") == shown, "run make docs"
 
 
@@ -901,17 +902,54 @@ def test_smoke_fails_because_of_a_wrong_verdict_and_nothing_else(monkeypatch, tm
     assert outcome(monkeypatch, tmp_path, good, "--part", "smoke") == 0
     assert (tmp_path / "runs" / "faults" / "results_smoke.json").is_file()
     capsys.readouterr()
-    monkeypatch.setattr(command, "RECORDED", tmp_path / "recorded.json")
-    monkeypatch.setattr(
-        command.page, "write", lambda shown: page_write(shown, tmp_path / "docs" / "page.md")
-    )
+    shown = published(monkeypatch, tmp_path)
     outcome(monkeypatch, tmp_path, good, "--json", "--record")
     assert json.loads(capsys.readouterr().out)["record"]["part"] == "test"
-    assert str(tmp_path) not in (tmp_path / "docs" / "page.md").read_text()
-    assert str(tmp_path) not in (tmp_path / "recorded.json").read_text()
+    assert str(tmp_path) not in shown.read_text()
+    assert str(tmp_path) not in (tmp_path / "test.json").read_text()
+    assert "## Larger images" not in shown.read_text()
 
 
-page_write = page.write
+def published(monkeypatch, tmp_path):
+    """The page that --record generates, which reads and writes its files in tmp_path."""
+    files = {part: tmp_path / f"{part}.json" for part in ("test", "large")}
+    shown, write = tmp_path / "docs" / "page.md", page.write
+    monkeypatch.setattr(command, "PUBLISHED", files)
+    monkeypatch.setattr(page, "RECORDED", files["test"])
+    monkeypatch.setattr(page, "LARGE", files["large"])
+    monkeypatch.setattr(page, "write", lambda test, large: write(test, large, shown))
+    return shown
+
+
+def test_diagnoses_that_are_recorded_alone_keep_the_fixes_with_their_date(monkeypatch, tmp_path):
+    shown = published(monkeypatch, tmp_path)
+    first = recorded()
+    report.write(tmp_path / "test.json", replace(first, date="2026-01-02"))
+    for _ in range(2):  # the date stays that of the fixes
+        outcome(monkeypatch, tmp_path, (faulty("a.1", named=("CAE206",)), well()), "--record")
+    after = record.read(tmp_path / "test.json")
+    assert after.trainings == 2 and after.scores.diagnosis.right.total == 1
+    measured = f"2026-01-02 with {first.code}"
+    assert after.scores.fixes == replace(first.scores.fixes, measured=measured)
+    assert after.not_fixed_first == first.not_fixed_first and after.not_treated == first.not_treated
+    (cause,) = after.scores.causes
+    assert cause.fixed == next(c.fixed for c in first.scores.causes if c.code == "CAE206")
+    assert f"tried on {measured}" in " ".join(section(shown.read_text(), "Fixes").split())
+
+
+def test_the_part_large_is_recorded_beside_the_others(monkeypatch, tmp_path, capsys):
+    shown = published(monkeypatch, tmp_path)
+    report.write(tmp_path / "test.json", recorded())
+    verdicts = (faulty("a.1", named=("CAE206",)), well("h2", named=("CAE208",)))
+    own = replace(results(verdicts, None), part="large")
+    monkeypatch.setattr(benchmark, "run", lambda request, command, notify: own)
+    monkeypatch.chdir(tmp_path)
+    assert command.main([str(tmp_path), "--part", "large", "--record"]) == 0
+    text = section(shown.read_text(), "Larger images")
+    assert "| healthy: alarms | 1 of 1 |" in text and "| h2 |" in text and "| a.1 |" not in text
+    assert record.read(tmp_path / "test.json") == recorded()
+    with pytest.raises(UserError, match="--record needs --part test or large"):
+        command.main([str(tmp_path), "--part", "tuning", "--record"])
 
 
 def test_the_help_lists_the_corruptions(capsys):

@@ -83,6 +83,10 @@ def test_a_missing_key_is_refused():
         build(Example, OmegaConf.create({**GOOD, "kind": "???"}), "x")
 
 
+def test_a_missing_key_that_may_be_null_is_null():
+    assert build(Example, {k: v for k, v in GOOD.items() if k != "limit"}, "x").limit is None
+
+
 def test_a_node_that_is_no_mapping_is_refused():
     with pytest.raises(OptionError, match="x must be a group of options, got 'ssim'"):
         build(Example, "ssim", "x")

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.faults import benchmark, controls, page, report
 from benchmarks.faults.case import PARTS
 from benchmarks.faults.corruption import CORRUPTIONS, names
-from benchmarks.faults.record import RECORDED, read, record
+from benchmarks.faults.record import LARGE, RECORDED, Record, read, record, with_fixes_of
 from cae_cli import cli
 from cae_cli.commands.arguments import count, duration, parse_plain
 from cae_cli.errors import UserError
@@ -26,6 +26,7 @@ from cae_cli.training import backend
 COMMAND = "python -m benchmarks.faults"
 OUTSIDE = ("outside", "outside-smoke")
 CASES = Path(__file__).parent / "cases"
+PUBLISHED = {"test": RECORDED, "large": LARGE}
 
 HELP = """\
 usage: python -m benchmarks.faults [CASES ...] [options]
@@ -40,8 +41,10 @@ checkout. Finished trainings are kept: run the same command to resume.
 
   --part PART             test (default; the published figures), tuning (rules
                           may have been set with it), smoke (generated images,
-                          a few minutes); outside (published fault operators on
-                          plain Keras scripts), outside-smoke
+                          a few minutes); large and large-tuning (the same on
+                          colour photographs of 32 to 128 pixels); outside
+                          (published fault operators on plain Keras scripts),
+                          outside-smoke
   --data DIR              folder of the image files (default: data)
   --out DIR               folder of the runs (default: runs/faults)
   --only NAME ...         only these cases, or the cases that expect these codes
@@ -50,8 +53,8 @@ checkout. Finished trainings are kept: run the same command to resume.
                           faulty trainings that the recorded run treated
   --budget TIME           with --controls-only: begin none after 2h, say
   --jobs N                number of trainings at once
-  --record                save the figures in benchmarks/faults and generate
-                          the page in docs
+  --record                save the figures of the part test or large in
+                          benchmarks/faults, and generate the page in docs
   --json                  print the figures as JSON
 
 With --part outside, out of these options --data, --out (default: runs/outside),
@@ -113,6 +116,8 @@ def main(arguments: list[str]) -> int:
         fix=not flags.no_fixes,
         n_jobs=flags.jobs,
     )
+    if flags.record and flags.part not in PUBLISHED:
+        raise UserError(f"--record needs --part {' or '.join(PUBLISHED)}", where="command line")
     make(request.out)
     if flags.controls_only:
         return _controls(flags, request, arguments)
@@ -121,13 +126,22 @@ def main(arguments: list[str]) -> int:
     figures = record(results, _portable(request, flags.record))
     report.write(request.out / f"results_{request.part}.json", figures, results)
     if flags.record:
-        report.write(RECORDED, figures)
-        page.write(figures)
+        _publish(figures)
     if flags.json:
         print(json.dumps(report.as_plain(figures), indent=2, ensure_ascii=False))
     else:
         terminal.show(report.summary(figures))
     return int(request.part == "smoke" and bool(figures.wrong))
+
+
+def _publish(figures: Record) -> None:
+    """Records the figures of a part and generates the page; fixes that were not tried again stay."""
+    file = PUBLISHED[figures.part]
+    earlier = read(file) if file.exists() else None
+    if earlier and earlier.scores.fixes and not figures.scores.fixes:
+        figures = with_fixes_of(figures, earlier)
+    report.write(file, figures)
+    page.write(*page.recorded())
 
 
 def _controls(flags: argparse.Namespace, request: benchmark.Request, arguments: list[str]) -> int:
@@ -139,9 +153,7 @@ def _controls(flags: argparse.Namespace, request: benchmark.Request, arguments: 
         say, budget = terminal.Screen().say, flags.budget or math.inf
         found = controls.run(request, recorded, [*COMMAND.split(), *arguments], say, budget)
     if flags.record and found:
-        figures = controls.merged(recorded, found)
-        report.write(RECORDED, figures)
-        page.write(figures)
+        _publish(controls.merged(recorded, found))
     if flags.json:
         print(json.dumps(plain(found), indent=2, ensure_ascii=False))
     else:

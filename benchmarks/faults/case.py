@@ -13,8 +13,8 @@ from cae_cli.options import key_of, option, quoted
 
 EXPECTED = ("faulty", "healthy", "borderline")
 # tuning: thresholds may be set with its results in view; test: gives the published figures; smoke: a
-# quick check on generated images.
-PARTS = ("tuning", "test", "smoke")
+# quick check on generated images; large-tuning and large: the same on colour images of up to 128 pixels.
+PARTS = ("tuning", "test", "smoke", "large-tuning", "large")
 FOLDER = "{data}"  # placeholder for the folder of the image files
 
 

@@ -1,6 +1,6 @@
 """Generates docs/fault_benchmark.md from recorded figures: ``python -m benchmarks.faults.page``.
 
-No figure is typed here: all come from `record.RECORDED` and `record.HISTORY`.
+No figure is typed here: all come from `record.RECORDED`, `record.LARGE` and `record.HISTORY`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.faults import ablation, record, tools
 from benchmarks.faults.benchmark import MAX_STEPS
 from benchmarks.faults.case import EXPECTED
 from benchmarks.faults.figure import draw
-from benchmarks.faults.record import HISTORY, RECORDED, Record
+from benchmarks.faults.record import HISTORY, LARGE, RECORDED, Record
 from benchmarks.faults.report import (
     ANY_FIX,
     BY_CHANCE,
@@ -37,7 +37,12 @@ PICTURE = "fault_confusion.png"
 Figures = Sequence[Mapping[str, Any]]
 
 
-def write(shown: Record, path: Path = PAGE) -> None:
+def recorded() -> tuple[Record, Record | None]:
+    """The published runs of the parts test and large; None before the latter was run."""
+    return record.read(RECORDED), record.read(LARGE) if LARGE.exists() else None
+
+
+def write(shown: Record, large: Record | None, path: Path = PAGE) -> None:
     """Writes the page, and its picture into ``images/`` in the same folder.
 
     Raises:
@@ -46,20 +51,23 @@ def write(shown: Record, path: Path = PAGE) -> None:
     make(path.parent / "images")
     draw(shown.scores.confusion, path.parent / "images" / PICTURE)
     with writing(path), GuardedPath.of(path).atomic() as temporary:
-        temporary.write_text(page(shown, read_json(GuardedPath.of(HISTORY))), encoding="utf-8")
+        text = page(shown, large, read_json(GuardedPath.of(HISTORY)))
+        temporary.write_text(text, encoding="utf-8")
 
 
-def page(shown: Record, history: Mapping[str, Figures]) -> str:
+def page(shown: Record, large: Record | None, history: Mapping[str, Figures]) -> str:
     """The page in Markdown.
 
     Args:
-        shown: figures of a benchmark run.
+        shown: figures of a run of the part test.
+        large: figures of a run of the part large.
         history: figures of earlier states of the rules, by section of the page; each entry has a
             ``text`` and ``figures`` (name, count, total).
     """
     sections = [
         _heading(shown, history.get("code", ())),
         _goals(shown, history.get("goals", ())),
+        _large(large, history.get("large", ())),
         _adjusted(shown, history.get("adjusted", ())),
         _trainings(shown),
         _causes(shown),
@@ -112,15 +120,8 @@ scripts."""
 
 
 def _goals(shown: Record, entries: Figures) -> str:
-    listed = goals(shown.scores)
+    listed, table = goals(shown.scores), _goal_table(shown)
     missed = "; ".join(f"{g.name} ({count(g.rate)})" for g in listed if g.met is False)
-    table = markdown(
-        ["figure", "count", "share (95 % interval)", "target", ""],
-        [
-            (g.name, count(g.rate), g.share, g.target, f"**{g.verdict}**" if g.verdict else "")
-            for g in listed
-        ],
-    )
     result = (
         f"Missed: {missed}. The trainings are listed under [Fixes](#fixes) or "
         "[Wrong verdicts](#wrong-verdicts)."
@@ -141,6 +142,35 @@ out not to be: where a criterion fails, an alarm is not a false one. Alarms are 
 for all such trainings and for those that meet every criterion; the second count has the target. For
 inactive filters the rule and the criterion use the same feature maps, so they are not independent.\
 {_recorded(entries)}"""
+
+
+def _goal_table(shown: Record) -> str:
+    return markdown(
+        ["figure", "count", "share (95 % interval)", "target", ""],
+        [
+            (g.name, count(g.rate), g.share, g.target, f"**{g.verdict}**" if g.verdict else "")
+            for g in goals(shown.scores)
+        ],
+    )
+
+
+def _large(shown: Record | None, entries: Figures) -> str:
+    if shown is None:
+        return ""
+    wrong = _wrong_table(shown) or "No verdict is wrong."
+    return f"""\
+## Larger images
+
+The part *{shown.part}* has colour photographs of 32, 64 and 128 pixels and networks of two to five
+stages with up to a million weights, run on {shown.date} with {shown.code}:
+
+    {shown.command}
+
+{_goal_table(shown)}{_recorded(entries)}
+
+{_sources(shown)}
+
+{wrong}"""
 
 
 def _adjusted(shown: Record, entries: Figures) -> str:
@@ -165,10 +195,6 @@ cases:
 
 
 def _trainings(shown: Record) -> str:
-    rows = [
-        (data, *(str(counts.get(expect, "")) for expect in EXPECTED))
-        for data, counts in shown.images.items()
-    ]
     left_out = "".join(
         f"\n\n{number} trainings are left out because `{file}` did not exist."
         for file, number in shown.left_out.items()
@@ -178,7 +204,15 @@ def _trainings(shown: Record) -> str:
 
 {shown.trainings} trainings of {len(shown.cases)} cases.
 
-{markdown(["images", *EXPECTED], rows)}{left_out}"""
+{_sources(shown)}{left_out}"""
+
+
+def _sources(shown: Record) -> str:
+    rows = [
+        (data, *(str(counts.get(expect, "")) for expect in EXPECTED))
+        for data, counts in shown.images.items()
+    ]
+    return markdown(["images", *EXPECTED], rows)
 
 
 def _causes(shown: Record) -> str:
@@ -277,6 +311,12 @@ def _fixes(shown: Record, entries: Figures) -> str:
         if shown.not_treated
         else ""
     )
+    then = (
+        f"\n\nThey were tried on {fixes.measured}, before the diagnoses above: faults and first-named "
+        "causes are those of that run, and a second fault may have been found after a fix there."
+        if fixes.measured
+        else ""
+    )
     mean = "–" if fixes.trainings is None else f"{fixes.trainings:.1f}"
     first, fixed = share(fixes.first, FIRST_FIX), share(fixes.fixed, ANY_FIX)
     controls = [
@@ -304,7 +344,8 @@ def _fixes(shown: Record, entries: Figures) -> str:
 Every faulty training that an option can fix and that has a finding was trained again with the first fix
 of the first-named cause. If it was not healthy then, the next fix was tried, {MAX_STEPS} at most.
 *Healthy* means: no finding above a note, enough metrics for a verdict, and every criterion met. A
-fixable training without findings counts as not fixed. With two faults, the first fix can mend only one.
+fixable training without findings counts as not fixed. With two faults, the first fix can mend only
+one.{then}
 
 The first fix was sufficient for {first} and one of the fixes for {fixed} of
 {fixes.fixed.total} fixable trainings. The mean number of fixes per training was
@@ -323,14 +364,16 @@ def _later(control: ControlScores, treated: int) -> str:
 
 
 def _wrong(shown: Record) -> str:
-    if not shown.wrong:
-        return "## Wrong verdicts\n\nNone."
+    return f"## Wrong verdicts\n\n{_wrong_table(shown) or 'None.'}"
+
+
+def _wrong_table(shown: Record) -> str:
     rows = [
         (w.name, w.data, w.expected, w.described, ", ".join(w.failing_criteria) or "none")
         for w in shown.wrong
     ]
     titles = ["training", "images", "expected", "verdict", "failing criteria"]
-    return f"## Wrong verdicts\n\n{markdown(titles, rows)}"
+    return markdown(titles, rows) if rows else ""
 
 
 def _cases(shown: Record) -> str:
@@ -341,5 +384,5 @@ def _cases(shown: Record) -> str:
 if __name__ == "__main__":
     from benchmarks.faults.outside import page as outside  # imports Keras
 
-    write(record.read(RECORDED))
+    write(*recorded())
     outside.write()

@@ -7,7 +7,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cae_cli.system.guarded import GuardedPath
 
 SCHEMA_VERSION = 2
 RECORDED = Path(__file__).with_name("results.json")  # the published run of the test part
+LARGE = Path(__file__).with_name("results_large.json")  # that of the part large
 HISTORY = Path(__file__).with_name("history.json")  # figures of earlier states of the rules
 
 
@@ -119,6 +120,24 @@ def record(results: Results, command: str) -> Record:
             CaseRow(name, of_case[name], v.expected, results.cases[name].reason)
             for name, v in sorted(first.items())
         ),
+    )
+
+
+def with_fixes_of(own: Record, earlier: Record) -> Record:
+    """A record of diagnoses alone, with what fixes did to the trainings of an earlier record."""
+    tried = earlier.scores.fixes
+    assert tried is not None and own.scores.fixes is None
+    fixed = {cause.code: cause.fixed for cause in earlier.scores.causes}
+    measured = tried.measured or f"{earlier.date} with {earlier.code}"
+    return replace(
+        own,
+        scores=replace(
+            own.scores,
+            fixes=replace(tried, measured=measured),
+            causes=tuple(replace(cause, fixed=fixed.get(cause.code)) for cause in own.scores.causes),
+        ),
+        not_fixed_first=earlier.not_fixed_first,
+        not_treated=earlier.not_treated,
     )
 
 

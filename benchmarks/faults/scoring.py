@@ -241,6 +241,7 @@ class FixScores:
         first_of_treated: of the treated runs, those that the first fix made healthy.
         controls: what others did, by a name of `CONTROLS`; those that were tried.
         trainings: mean number of trainings with fixes per treated run, None without any.
+        measured: when and with which code, if that was before the diagnoses.
     """
 
     first: Rate
@@ -250,6 +251,7 @@ class FixScores:
     first_of_treated: Rate
     controls: Mapping[str, ControlScores]
     trainings: float | None
+    measured: str = ""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def initializer(name: str, why: str) -> Fix:
 def layer_sizes(
     why: str, safety: Safety = SAFE, *, filters: Sequence[int] = (), channels: int | None = None
 ) -> Fix:
-    """Other filters in the stages, other channels of the latent code, or both."""
+    """Other filters in the stages, other channels of the last one of the encoder, or both."""
     overrides, keras = [], []
     if filters:
         listed = ",".join(map(str, filters))
@@ -157,6 +157,13 @@ def layer_sizes(
         keras.append(f"latent_channels = {channels}")
     edit = "wider code" if channels is not None and not filters else ""
     return Fix(tuple(overrides), why, safety, "; ".join(keras), edit)
+
+
+def code_of(case: Case, size: int, why: str, safety: Safety = SAFE) -> Fix:
+    """A latent code of so many channels, or so many values if it is dense."""
+    if not case.network.dense:
+        return layer_sizes(why, safety, channels=size)
+    return Fix((f"model.latent_units={size}",), why, safety, f"latent_units = {size}", "wider code")
 
 
 def deeper(case: Case) -> list[Fix]:
@@ -170,7 +177,7 @@ def tighter(case: Case) -> list[Fix]:
     channels = case.network.latent_shape[-1]
     positions = case.network.latent_values / max(1, channels)
     fitting = max(1, int(case.network.image_values / (2 * positions)))
-    fix = layer_sizes("a bottleneck", TRADE, channels=fitting)
+    fix = code_of(case, fitting, "a bottleneck", TRADE)
     return [replace(fix, edit="narrower code")] if fitting < channels else []
 
 

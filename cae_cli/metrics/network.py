@@ -54,6 +54,11 @@ class Network:
         return int(np.prod(self.image_shape))
 
     @property
+    def dense(self) -> bool:
+        """Whether the latent code has no positions."""
+        return len(self.latent_shape) == 1
+
+    @property
     def linear_copy(self) -> float:
         """Share of white noise that the best linear description of this size passes on, at most 1.
 
@@ -66,7 +71,7 @@ class Network:
     @property
     def latent_grid(self) -> tuple[int, int]:
         """Rows and columns of the latent code; of a flat one those of a square of its size."""
-        if len(self.latent_shape) == 3:
+        if not self.dense:
             return self.latent_shape[0], self.latent_shape[1]
         side = max(1, int((self.latent_values / self.image_shape[2]) ** 0.5))
         return side, side

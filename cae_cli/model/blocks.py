@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ class Stage:
 
     Args:
         options: of the network.
-        regularizers: of every hidden convolution.
+        regularizers: of every hidden layer.
     """
 
     def __init__(self, options: ModelOptions, regularizers: Sequence[Regularizer]) -> None:
@@ -61,6 +62,20 @@ class Stage:
             return x
         # Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015
         return keras.layers.Concatenate(name=f"{name}_skip")([x, self._skipped.pop()])
+
+    def flatten(self, x: Tensor, units: int, name: str) -> Tensor:
+        """A dense latent code, (n, units), of x, (n, h, w, c)."""
+        import keras
+
+        return self._dense(keras.layers.Flatten(name=f"{name}_flat")(x), units, name)
+
+    def unflatten(self, x: Tensor, shape: tuple[int, int, int], name: str) -> Tensor:
+        """A hidden map of a shape (h, w, c) from a dense latent code, (n, units)."""
+        import keras
+
+        x = self._dense(x, math.prod(shape), name)
+        x = keras.layers.Reshape(shape, name=f"{name}_grid")(x)
+        return self._hidden(x, name)
 
     def attend(self, x: Tensor, name: str) -> Tensor:
         """Self-attention between all positions of x, (n, h, w, c), added to x.
@@ -120,7 +135,6 @@ class Stage:
         """A hidden convolution, with its activation unless the caller adds something first."""
         import keras
 
-        l1, l2 = kernel_penalty(self.regularizers)
         layer = keras.layers.Conv2DTranspose if transposed else keras.layers.Conv2D
         x = layer(
             filters,
@@ -128,9 +142,30 @@ class Stage:
             strides=strides,
             padding="same",
             kernel_initializer=self.options.initializer,
-            kernel_regularizer=keras.regularizers.L1L2(l1, l2) if l1 or l2 else None,
+            kernel_regularizer=self._penalty(),
             name=name,
         )(x)
+        return self._hidden(x, name, activate=activate)
+
+    def _dense(self, x: Tensor, units: int, name: str) -> Tensor:
+        import keras
+
+        layer = keras.layers.Dense(
+            units,
+            kernel_initializer=self.options.initializer,
+            kernel_regularizer=self._penalty(),
+            name=name,
+        )
+        return layer(x)
+
+    def _penalty(self) -> Any:
+        import keras
+
+        l1, l2 = kernel_penalty(self.regularizers)
+        return keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
+
+    def _hidden(self, x: Tensor, name: str, *, activate: bool = True) -> Tensor:
+        """What stands behind the kernel of a hidden layer."""
         for regularizer in self.regularizers:
             x = regularizer.before_activation(x, name)
         return self._activate(x, name) if activate else x

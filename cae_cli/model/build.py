@@ -1,7 +1,8 @@
 """The convolutional autoencoder as one functional Keras model of built-in layers.
 
 Plain Keras opens the saved file. Layers are found by name: the convolutions ``encoder_1``, ``encoder_2``
-… ``decoder_1`` … ``output``, the feature maps behind them ``<convolution>_map``, and ``latent``.
+… ``decoder_1`` … ``output``, the feature maps behind them ``<convolution>_map``, and ``latent``. Around
+a dense latent code stand ``encoder_dense`` and ``decoder_dense``.
 """
 
 from __future__ import annotations
@@ -42,14 +43,18 @@ def build(
     if any(map(any, added)):
         x = keras.layers.ZeroPadding2D(added, name="pad")(x)
 
-    for number, filters in enumerate([*options.filters[:-1], options.latent_shape(shape)[-1]], start=1):
+    for number, filters in enumerate([*options.filters[:-1], options.encoded_shape(shape)[-1]], start=1):
         x = stage.down(x, filters, f"encoder_{number}")
     if options.attention_heads:
         x = stage.attend(x, "encoder_attention")
+    if options.latent_units is not None:
+        x = stage.flatten(x, options.latent_units, "encoder_dense")
     x = keras.layers.Activation("linear", name="latent")(x)
     for regularizer in regularizers:
         x = regularizer.on_latent(x)
 
+    if options.latent_units is not None:
+        x = stage.unflatten(x, options.encoded_shape(shape), "decoder_dense")
     if options.attention_heads:
         x = stage.attend(x, "decoder_attention")
     for number, filters in enumerate(reversed(options.filters), start=1):

@@ -17,6 +17,7 @@ LEAST: dict[str, Any] = {
     "convolutions": 1,
     "sampling_kernel": 2,
     "latent_channels": 1,
+    "latent_units": 1,
     "attention_heads": 0,
 }
 # Copies of the weights while a network trains: themselves, those before training, the last good ones;

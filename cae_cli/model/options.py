@@ -30,6 +30,11 @@ class ModelOptions:
     latent_channels: int | None = option(
         "channels of the latent code; null: as many as the last stage's filters", least=1
     )
+    latent_units: int | None = option(
+        "values of a dense latent code behind the last stage of the encoder; null: the latent code is "
+        "the map of that stage",
+        least=1,
+    )
     block: str = option("kind of block in each stage", choices=("plain", "residual"))
     activation: str = option("activation of the hidden layers", choices=ACTIVATIONS)
     output_activation: str = option(
@@ -60,10 +65,14 @@ class ModelOptions:
         ),
     )  # fmt: skip
 
-    def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(h', w', channels) of the latent code of an image of (h, w, c)."""
+    def encoded_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(h', w', channels) of the map of the encoder's last stage, for an image of (h, w, c)."""
         h, w = (-(-side // 2 ** len(self.filters)) for side in shape[:2])
         return h, w, self.latent_channels or self.filters[-1]
+
+    def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """(h', w', channels) or (values,) of the latent code of an image of (h, w, c)."""
+        return self.encoded_shape(shape) if self.latent_units is None else (self.latent_units,)
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Checks the options against (h, w, c), the shape of the images.
@@ -71,10 +80,10 @@ class ModelOptions:
         Raises:
             UserError: self-attention over more positions than fit into memory.
         """
-        h, w, _ = self.latent_shape(shape)
+        h, w, _ = self.encoded_shape(shape)
         if self.attention_heads and h * w > MOST_POSITIONS:
             raise UserError(
-                f"model.attention_heads={self.attention_heads} with a latent code of {h}x{w}: attention "
+                f"model.attention_heads={self.attention_heads} on maps of {h}x{w}: attention "
                 f"over {h * w:,} positions, at most {MOST_POSITIONS:,} are possible",
                 hint="Use more stages (a longer model.filters) or smaller images.",
             )

@@ -21,26 +21,26 @@ def plan(
         regularizers: their names.
     """
     stages = len(options.filters)
-    latent_shape = options.latent_shape(shape)
+    dense = options.latent_units is not None
     sampled = (options.downsampling == "strided", options.upsampling == "transposed")
     per_stage = sum(_plain_convolutions(options, by_itself) + by_itself for by_itself in sampled)
     field = max(_field(side, options) for side in shape[:2])
     return Network(
         image_shape=shape,
-        latent_shape=latent_shape,
+        latent_shape=options.latent_shape(shape),
         output_activation=options.output_activation,
         hidden_activation=options.activation,
         normalised="batchnorm" in regularizers,
         skips=options.skips,
-        receptive_field=float(max(shape[:2]) if options.attention_heads else field),
-        depth=stages * per_stage + 1,
-        narrowest=min(*options.filters, latent_shape[-1]),
+        receptive_field=float(max(shape[:2]) if options.attention_heads or dense else field),
+        depth=stages * per_stage + 2 * dense + 1,
+        narrowest=min(*options.filters, options.encoded_shape(shape)[-1]),
     )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A convolution or an attention, or several alike in a row.
+    """A convolution, a dense layer or an attention, or several alike in a row.
 
     Attributes:
         of: "encoder" or "decoder".
@@ -75,13 +75,17 @@ def parts(shape: tuple[int, int, int], options: ModelOptions) -> Iterator[Part]:
     # Training computes a convolution behind an upsampling to nearest neighbours at the low resolution.
     fused = options.upsampling == "nearest" and not options.skips
     encoder = (
-        [*options.filters[:-1], options.latent_shape(shape)[2]],
+        [*options.filters[:-1], options.encoded_shape(shape)[2]],
         options.downsampling == "strided",
     )
     decoder = (options.filters[::-1], options.upsampling == "transposed")
     for of, (stages, sampled) in (("encoder", encoder), ("decoder", decoder)):
         if of == "decoder" and options.attention_heads:
             yield from (_attention(name, pixels, channels, options) for name in ("encoder", "decoder"))
+        if of == "decoder" and options.latent_units is not None:
+            units, values = options.latent_units, pixels * channels
+            yield Part("encoder", values, 0, (values + 1) * units)  # its activation is linear
+            yield Part("decoder", units, values, (units + 1) * values)
         for filters in stages:
             count = _plain_convolutions(options, sampled)
             if count:

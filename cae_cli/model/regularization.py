@@ -1,4 +1,4 @@
-"""Regularizers: what each does to the input, to hidden convolutions and to the latent code.
+"""Regularizers: what each does to the input, to hidden layers and to the latent code.
 
 A model may have several. To add one, write its class here and its values in
 ``configs/regularization/<name>.yaml``, under a key of its name.
@@ -20,7 +20,7 @@ class Regularizer:
     """Hooks that `build` calls; each returns its argument unless a regularizer overrides it."""
 
     def penalty(self) -> tuple[float, float]:
-        """(L1, L2) strength on the kernels of hidden convolutions."""
+        """(L1, L2) strength on the kernels of hidden layers."""
         return 0.0, 0.0
 
     def on_input(self, x: Tensor) -> Tensor:
@@ -28,11 +28,11 @@ class Regularizer:
         return x
 
     def before_activation(self, x: Tensor, name: str) -> Tensor:
-        """Between the hidden convolution ``name`` and its activation."""
+        """Between the hidden layer ``name`` and its activation."""
         return x
 
     def after_activation(self, x: Tensor, name: str) -> Tensor:
-        """After the activation of the hidden convolution ``name``."""
+        """After the activation of the hidden layer ``name``."""
         return x
 
     def on_latent(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class ActivityL1(Regularizer):
 @REGULARIZERS.add("dropout")
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Regularizer):
-    """Dropout after the activation of every hidden convolution (Srivastava et al. 2014)."""
+    """Dropout after the activation of every hidden layer (Srivastava et al. 2014)."""
 
     rate: float = option("share of the activations set to zero", least=0, below=1)
     spatial: bool = option("drop whole feature maps (Tompson et al. 2015)")

@@ -133,6 +133,22 @@ def test_the_code_has_the_configured_channels():
     assert make("model=shallow").latent.shape == (None, 14, 14, 8)
 
 
+def test_a_dense_code_has_the_configured_values_and_every_value_sees_the_whole_image():
+    network = make("model=dense", "model.filters=[6,5]", "model.latent_units=9", shape=(30, 22, 3))
+    assert network.latent.shape == (None, 9) and network.receptive_field == (30, 22)
+    assert network.model.output.shape == (None, 30, 22, 3) and not network.skips
+    images = np.random.default_rng(0).random((3, 30, 22, 3), dtype=np.float32)
+    codes = np.array(network.encoder()(images))
+    assert np.allclose(network.decoder()([images, codes]), network.model(images), atol=1e-6)
+    grid = network.model.get_layer("decoder_dense_grid").output.shape
+    assert grid == (None, 8, 6, 5)
+    penalised = make("model=dense", "regularization=l2", "model.initializer=random_normal")
+    kernels = [np.array(w) for w in penalised.model.weights if w.name == "kernel"]
+    expected = 0.001 * sum((kernel**2).sum() for kernel in kernels[:-1])  # not the output's
+    assert len(kernels) == 7
+    assert float(sum(penalised.model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("option", [n for n in Sources().options("regularization") if n != "none"])
 def test_every_regularizer_does_something_in_training(option):
     network = make(f"regularization={option}", "seed=3")

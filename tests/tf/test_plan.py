@@ -19,23 +19,25 @@ def assert_planned(*overrides, shape):
     config = configured(*overrides)
     built = make(*overrides, shape=shape)
     assert plan(shape, config.model, tuple(config.regularization)) == network(built.facts())
-    assert_counted(list(parts(shape, config.model)), config.model, built)
+    assert_counted(list(parts(shape, config.model)), config.model, built, shape)
 
 
-def assert_counted(planned, options, built):
+def assert_counted(planned, options, built, shape):
     """What is planned to be kept in memory is in the network."""
     if not built.normalised:
         assert sum(part.times * part.weights for part in planned) == built.weight_count
     convs = [conv for conv in built.convolutions if not conv.name.endswith("shortcut")]
+    dense = [layer for layer in built.model.layers if isinstance(layer, keras.layers.Dense)]
     inputs, outputs = (sum(size_of(x.shape) for x in xs) for xs in (
-        [conv.input for conv in convs], [conv.output for conv in convs[:-1]]
+        [layer.input for layer in convs + dense], [layer.output for layer in convs[:-1] + dense[1:]]
     ))  # fmt: skip
     if options.upsampling == "nearest" and not options.skips:  # computed before the upsampling
         ups = [layer for layer in built.model.layers if isinstance(layer, keras.layers.UpSampling2D)]
         inputs -= sum(size_of(up.output.shape) - size_of(up.input.shape) for up in ups)
     if options.attention_heads:
-        inputs += 2 * size_of(built.latent.shape)
-        outputs += 2 * options.attention_heads * size_of(built.latent.shape[1:3]) ** 2
+        h, w, channels = options.encoded_shape(shape)
+        inputs += 2 * h * w * channels
+        outputs += 2 * options.attention_heads * (h * w) ** 2
     assert sum(part.times * part.inputs for part in planned) == inputs
     assert sum(part.times * part.outputs for part in planned) == outputs
 
@@ -75,6 +77,7 @@ def test_the_plan_of_every_combination_is_what_is_built(number):
 @pytest.mark.parametrize(
     "override",
     [
+        "model=dense regularization=[batchnorm,dropout,l2] model.attention_heads=2",
         "regularization=[batchnorm,dropout,noise,activity_l1]",
         "regularization=[l1,l2]",
         "model.activation=linear",
@@ -83,10 +86,11 @@ def test_the_plan_of_every_combination_is_what_is_built(number):
         "model.output_activation=linear",
         "model.filters=[5]",
         "model.filters=[2,3,5,7,11]",
+        "model.latent_units=7",
     ],
 )
 def test_the_plan_knows_what_else_the_diagnosis_asks_for(override):
-    assert_planned(override, shape=(19, 23, 1))
+    assert_planned(*override.split(), shape=(19, 23, 1))
 
 
 def test_what_a_frozen_part_and_a_linear_activation_keep_is_not_counted():

@@ -107,6 +107,9 @@ class TightLatent(_Capacity):
     @staticmethod
     def _fixes(case: Case) -> Iterator[Fix]:
         channels = max(8, 4 * case.network.latent_shape[-1])
+        if case.network.dense:
+            yield fixes.code_of(case, channels, "a larger latent code")
+            return
         filters = list(case.option("model.filters") or [])
         fewer = filters[:-1] if len(filters) > 2 else []
         if fewer:
