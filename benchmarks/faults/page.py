@@ -162,7 +162,7 @@ def _large(shown: Record | None, entries: Figures) -> str:
 ## Larger images
 
 The part *{shown.part}* has colour photographs of 32, 64 and 128 pixels and networks of two to five
-stages with up to a million weights, run on {shown.date} with {shown.code}:
+stages with up to two million weights, run on {shown.date} with {shown.code}:
 
     {shown.command}
 
