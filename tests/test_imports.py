@@ -35,3 +35,22 @@ def test_the_shapes_of_a_network_are_planned_without_keras():
 
 def test_an_experiment_imports_no_tensorflow_before_it_trains():
     assert not imported("import cae_cli.experiment") & {"keras", "tensorflow"}
+
+
+START = (
+    "from cae_cli.training import backend\n{}backend.start(deterministic=True, mixed_precision=False)\n"
+)
+USED = "import matplotlib.figure, sklearn.datasets; assert matplotlib.figure.Figure()"
+
+
+def test_keras_starts_without_what_only_its_unused_parts_import_and_cae_may_import_it_later():
+    assert not imported(START.format("")) & {"sklearn", "matplotlib", "pandas"}
+    assert imported(START.format("") + USED) >= {"sklearn", "matplotlib"}
+
+
+def test_in_a_process_of_somebody_else_keras_has_all_its_parts():
+    own = (
+        "with backend.guest(): backend.start(deterministic=False, mixed_precision=False)\n"
+        "import keras; keras.wrappers.SKLearnClassifier(keras.Sequential)"
+    )
+    assert "sklearn" in imported("from cae_cli.training import backend\n" + own)

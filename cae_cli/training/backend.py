@@ -47,6 +47,10 @@ LIBRARIES = (
 )
 
 
+# What Keras imports if it is installed, for parts of Keras that cae does not use: a third of its start.
+OPTIONAL = ("matplotlib", "pandas", "sklearn")
+
+
 @contextmanager
 def quiet(log: GuardedPath | None) -> Iterator[None]:
     """Redirects what libraries say to ``log``; Python's standard error stays as it is.
@@ -153,7 +157,8 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     Raises:
         RunFailed: TensorFlow cannot be imported, or Keras has another version.
     """
-    keras, tf = _libraries()
+    with _optional_left_out():
+        keras, tf = _libraries()
     keras.config.set_image_data_format("channels_last")
     gpus = tf.config.list_physical_devices("GPU")
     parts = 1 if gpus or cores() == 1 else 2
@@ -171,6 +176,21 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
     keras.mixed_precision.set_global_policy(policy)
     others = parts > 1 and tf.config.threading.get_inter_op_parallelism_threads() != parts
     return Device(tuple(_gpu_name(gpu) for gpu in gpus), parts, others)
+
+
+@contextmanager
+def _optional_left_out() -> Iterator[None]:
+    """In the block, Keras is imported as if `OPTIONAL` were not installed; cae imports them when it draws.
+
+    Not in a process of somebody else, who may use those parts: there, `guest` has imported Keras before.
+    """
+    left_out = [] if "keras" in sys.modules else [name for name in OPTIONAL if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: cannot be imported
+    try:
+        yield
+    finally:
+        for name in left_out:
+            sys.modules.pop(name, None)
 
 
 def _libraries() -> tuple[Any, Any]:
