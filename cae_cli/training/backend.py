@@ -180,9 +180,9 @@ def start(*, deterministic: bool, mixed_precision: bool) -> Device:
 
 @contextmanager
 def _optional_left_out() -> Iterator[None]:
-    """In the block, Keras is imported as if `OPTIONAL` were not installed; cae imports them when it draws.
+    """In the block, Keras is imported as if `OPTIONAL` were not installed; they can be afterwards.
 
-    Not in a process of somebody else, who may use those parts: there, `guest` has imported Keras before.
+    Not in a process of somebody else, who may use those parts: there, `guest` imports Keras before.
     """
     left_out = [] if "keras" in sys.modules else [name for name in OPTIONAL if name not in sys.modules]
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: cannot be imported
