@@ -220,6 +220,7 @@ def dataset_statistics(images: Images) -> DatasetStatistics:
         *first,
         counts=(len(images.train), len(images.held_out)),
         repeated=repeats(images.train, images.held_out[:count]),
+        groups=images.groups,
     )
 
 

@@ -373,6 +373,7 @@ def test_groups_stay_together() -> None:
     assert len(validation) == 2
     assert train | validation == set(range(10))
     assert not train & validation
+    assert images.groups == (8, 2) and split(numbered(100), common(), "x").groups == (0, 0)
     fewer = split(numbered(100, groups=groups), common(validation=0.15, train=20), "x")
     assert (len(fewer.train), len(fewer.validation)) == (20, 4)
     assert set(numbers(fewer.train)) <= set(numbers(images.train))
@@ -389,7 +390,7 @@ def test_one_group_is_split_by_images_and_noted() -> None:
     pool = numbered(40, groups=np.zeros(40, np.int64))
     images = split(pool, common(), "x")
     assert len(images.validation) == 4
-    assert "all images come from one file" in images.notes[0]
+    assert "all images come from one file" in images.notes[0] and images.groups == (0, 0)
 
 
 def test_too_few_images_are_refused() -> None:

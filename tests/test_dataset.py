@@ -89,7 +89,8 @@ def test_statistics_use_fewer_large_images():
 def test_the_survey_of_an_experiment_sees_floats_and_the_test_part():
     train, test = (np.uint8(255 * images(count)) for count in (12, 4))
     test[0] = train[3]
-    found = dataset_statistics(Images(train=train, validation=train, test=test))
+    found = dataset_statistics(Images(train=train, validation=train, test=test, groups=(3, 2)))
+    assert (found.train_groups, found.held_out_groups) == (3, 2)
     assert found.high == as_float(train).max() <= 1
     assert (found.train, found.held_out, found.repeated) == (12, 4, 1 / 4)
 

@@ -701,6 +701,14 @@ def test_a_gap_within_the_margin_of_few_images_or_without_learning_is_no_memory(
     assert "CAE501" not in codes(poor)
 
 
+def test_a_gap_between_patches_of_few_files_says_how_many():
+    alike = replace(healthy().dataset, train_groups=12, held_out_groups=2)
+    gap = replace(with_quality(train_explained_variance=0.9), dataset=alike)
+    (found,) = diagnose(gap, CONFIG).findings
+    assert "held-out images, which come from 2 other files" in found.message
+    assert found.advice == "images from more files than 12: those of one file are alike"
+
+
 def test_a_gap_that_a_linear_decoder_has_too_is_no_memory():
     # Held-out photographs may simply be harder than those of the training.
     harder = with_quality(train_explained_variance=0.9)

@@ -22,7 +22,7 @@ def squares(difference):
     return np.square(difference).mean(axis=(1, 2, 3))
 
 
-def measured(network, images, latent_swap_change=None, linear=None):
+def measured(network, images, latent_swap_change=None, linear=None, next_image_mse=None):
     """What `causal` says of a network given as a function of images."""
     mean = images.mean(axis=0)
     signs = noise_signs(images.shape)
@@ -46,10 +46,26 @@ def measured(network, images, latent_swap_change=None, linear=None):
         repeat_change=nothing + 0.02,
         training_mode_mse=nothing,
         projection_mse=nothing if linear is None else linear / 2,
+        next_image_mse=next_image_mse,
     )
 
 
 IMAGES = RNG.uniform(0.2, 0.8, (60, 12, 10, 1)).astype(np.float32)
+
+
+def test_a_code_is_used_if_the_output_is_the_next_image_however_alike_the_two_are():
+    """Patches of one photograph follow each other."""
+    alike = np.repeat(IMAGES[:6], 10, axis=0) + RNG.normal(0, 0.01, IMAGES.shape).astype(np.float32)
+    apart = squares(alike - np.roll(alike, -1, axis=0))
+    found = measured(lambda x: x, alike, apart, next_image_mse=apart)
+    assert found.latent_swap == pytest.approx(1)
+    assert measured(lambda x: x, alike, 0.5 * apart, next_image_mse=apart).latent_swap == pytest.approx(
+        0.5
+    )
+    assert measured(lambda x: x, alike, apart).latent_swap < 0.3  # of runs of older versions
+    same = np.repeat(IMAGES[:1], 60, axis=0)
+    nothing = np.zeros(60)
+    assert np.isnan(measured(lambda x: x, same, nothing, next_image_mse=nothing).latent_swap)
 
 
 def test_codes_of_zeros_and_means_and_other_anchors_are_relative_to_the_mean_image():

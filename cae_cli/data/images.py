@@ -93,6 +93,8 @@ class Images:
         names: of the files of the source, by position; None: they come from no files.
         label_names: what the labels 0, 1, … stand for, where the source has words for them.
         more: see `Pool`.
+        groups: number of files that the training images and the held-out ones are patches or frames of;
+            0 where each image stands for itself.
     """
 
     train: NDArray[np.generic]
@@ -113,6 +115,7 @@ class Images:
     names: Sequence[str] | None = None
     label_names: tuple[str, ...] | None = None
     more: str = ""
+    groups: tuple[int, int] = (0, 0)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -71,6 +71,13 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
     def of(inputs: NDArray[np.generic] | None, part: Indices | None) -> NDArray[np.generic] | None:
         return None if inputs is None or part is None else chosen(inputs, part)
 
+    groups = 0, 0
+    if pool.groups is not None and pool.test_images is None:
+        of_train, of_others = (
+            pool.groups[part] for part in (train, validation if test is None else test)
+        )
+        if np.ptp(pool.groups):  # else neighbours within one file
+            groups = len(np.unique(of_train)), len(np.unique(of_others))
     return Images(
         train=chosen(pool.images, train),
         validation=chosen(pool.images, validation),
@@ -88,6 +95,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         train_inputs=of(pool.inputs, train),
         validation_inputs=of(pool.inputs, validation),
         test_inputs=of(test_inputs, test),
+        groups=groups,
     )
 
 

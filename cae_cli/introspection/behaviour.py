@@ -173,6 +173,7 @@ class Behaviour:
             responses = {
                 "grey_mse": squares(image - image.mean(axis=(1, 2), keepdims=True)),
                 "latent_swap_change": squares(swapped(here) - output),
+                "next_image_mse": squares(image - images[_next(len(images))[here]]),
                 "zero_latent_mse": squares(zeroed(here) - image),
                 "mean_latent_mse": squares(meant(here) - image),
                 "repeat_change": squares(self.outputs[here] - output),
@@ -211,7 +212,7 @@ class Behaviour:
         flat = [np.zeros_like(latents[:1]), latents.mean(axis=0, keepdims=True)]
         if not self.network.skips:
             zeroed, meant = (self.decode(given[:1], one) for one in flat)
-            following = (np.arange(len(outputs)) + 1) % len(outputs)
+            following = _next(len(outputs))
             return lambda at: outputs[following[at]], lambda _: zeroed, lambda _: meant
 
         def same(one: Array) -> Callable[[slice], Array]:
@@ -266,6 +267,11 @@ def most(images: Images, network: Network) -> Sample:
         perturbed=min(held_out, int(np.clip(kept, EXAMPLES, MAP_IMAGES))),
         mapped=min(held_out, MAP_IMAGES),
     )
+
+
+def _next(count: int) -> NDArray[np.intp]:
+    """Index of the image behind each of ``count`` images, which is the first one behind the last."""
+    return (np.arange(count) + 1) % count
 
 
 def _permuted(images: Array, pixels: NDArray[np.intp]) -> Array:

@@ -44,6 +44,8 @@ class DatasetStatistics:
             for runs of older versions.
         mistake, smoothness, roughness: `metrics.reading.Reading` of the training images.
         noisy, examples: `metrics.noise.NoisyPart` of the training images.
+        train_groups, held_out_groups: number of files that these images are patches or frames of; 0
+            where each image stands for itself.
     """
 
     train: int
@@ -67,6 +69,8 @@ class DatasetStatistics:
     roughness: float = math.nan
     noisy: float = math.nan
     examples: str = ""
+    train_groups: int = 0
+    held_out_groups: int = 0
 
 
 def repeats(train: NDArray[np.generic], held_out: NDArray[np.generic]) -> float:
@@ -81,6 +85,7 @@ def dataset(
     *,
     counts: tuple[int, int] | None = None,
     repeated: float | None = None,
+    groups: tuple[int, int] = (0, 0),
 ) -> DatasetStatistics:
     """Measures images of each part.
 
@@ -89,6 +94,7 @@ def dataset(
         held_out: (m, h, w, c).
         counts: number of all training and held-out images; None: n and m.
         repeated: `repeats` of all images; None: of the given ones.
+        groups: of training and held-out images, see `DatasetStatistics`.
     """
     whole = counts or (len(train), len(held_out))
     as_batches = batches(train, train)
@@ -107,6 +113,8 @@ def dataset(
         distinct=len(seen) / len(train),
         repeated=repeats(train, held_out) if repeated is None else repeated,
         correlation=as_batches.correlation,
+        train_groups=groups[0],
+        held_out_groups=groups[1],
         **asdict(shift(train, held_out)),
         **asdict(reading(train)),
         **asdict(noisy_part(train)),

@@ -34,8 +34,9 @@ class Perturbation:
         linear: explained variance of the linear decoder, see `linear_mse`.
         linear_train: the same for the training images it was fitted on.
         skill_score: (EV - linear) / (1 - linear): 0 is the linear decoder, 1 perfect.
-        latent_swap: mean (dec(z of another image) - dec(z))² / 2V; 0 if the decoder ignores the latent
-            code, about 1 if its output is the other image.
+        latent_swap: mean (dec(z of the next image) - dec(z))² over the mean (x_next - x)² of the images;
+            0 if the decoder ignores the latent code, about 1 if its output is the other image. NaN
+            where all images are equal.
         pixel_copy: share of the contrast within images that is reproduced after a permutation of their
             pixels: 0 or below for networks that describe images, near 1 for those that copy anything.
             Not relative to V, because a permutation keeps differences in brightness.
@@ -88,24 +89,28 @@ def perturbation(
     repeat_change: Array,
     training_mode_mse: Array,
     projection_mse: Array,
+    next_image_mse: Array | None = None,
 ) -> Perturbation:
     """Summarises what `introspection.probe` recorded of n held-out images.
 
     All arguments are (n,), but those of training images are (m,), ``training_mode_mse`` may be of fewer
-    images, and ``mse``, ``mean_mse`` and ``train_mean_mse`` of more, of which the first are used.
+    images, and ``mse``, ``mean_mse`` and ``train_mean_mse`` of more, of which the first are used. Runs
+    of older versions lack ``next_image_mse``: then two images differ by 2V, as independent ones do.
     """
     n = len(linear_mse)
     mse, mean_mse = mse[:n], mean_mse[:n]
     explained, linear = (explained_variance(m, mean_mse) for m in (mse, linear_mse))
     pixels = float(noise_pixels.sum())
     variance = float(mean_mse.mean())
+    # Neighbours in a folder may be patches of one photograph, which differ less than any two images.
+    apart = 2 * variance if next_image_mse is None else float(next_image_mse.mean())
     return Perturbation(
         linear=linear,
         linear_train=explained_variance(linear_train_mse, train_mean_mse[: len(linear_train_mse)]),
         skill_score=(explained - linear) / (1 - linear) if linear < 1 else float("nan"),
         # One image has no other's code.
-        latent_swap=float(latent_swap_change.mean()) / (2 * variance)
-        if variance and n > 1
+        latent_swap=float(latent_swap_change.mean()) / apart
+        if variance and apart and n > 1
         else float("nan"),
         pixel_copy=explained_variance(pixel_shuffle_mse, grey_mse),
         grey=explained_variance(grey_mse, mean_mse),

@@ -304,6 +304,12 @@ def test_the_code_of_a_network_with_skips_is_judged_with_its_image_in_place():
     assert outputs[0] == pytest.approx(np.asarray(network.model(images)), abs=1e-6)
 
 
+def test_an_image_is_compared_with_the_next_one_and_the_last_with_the_first(reference):
+    images = as_float(HELD_OUT)
+    apart = np.square(images - np.roll(images, -1, axis=0)).mean(axis=(1, 2, 3))
+    assert reference[2]["perturbation/next_image_mse"] == pytest.approx(apart, rel=1e-4)
+
+
 def test_the_same_input_twice_gives_the_same_output(reference):
     assert reference[2]["perturbation/repeat_change"] == pytest.approx(0, abs=1e-10)
 

@@ -9,16 +9,21 @@ from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
+from cae_cli.errors import counted
 
 INF = math.inf
 
 
 @RULES.add
 class ValidationGap(Rule):
-    """Memorised images do not show what the filters do with other images."""
+    """The filters describe the training images, and others less well.
+
+    The training images were memorised, or they are of too few kinds: patches of a dozen photographs show
+    few colours and textures, however many patches there are.
+    """
 
     code = "CAE501"
-    problem = "training images are memorised"
+    problem = "new images are reconstructed worse than the training images"
     severity = Severity.WARNING
     measured = (
         "explained variance of training minus held-out images, beyond that of a linear decoder and the "
@@ -47,12 +52,16 @@ class ValidationGap(Rule):
         certain = gap - harder - q.mse.margin / q.mean_image_mse
         if certain <= self.threshold or q.train_explained_variance < self.least_explained:
             return None
+        others, advice = "", "more images"
+        if few := case.dataset.train_groups:
+            others = f", which come from {counted(case.dataset.held_out_groups, 'other file')}"
+            advice = f"images from more files than {few}: those of one file are alike"
         return self.finding(
             f"explained variance is {q.train_explained_variance:.3f} on training images and "
-            f"{q.explained_variance:.3f} on held-out images",
+            f"{q.explained_variance:.3f} on held-out images{others}",
             Evidence("gap", certain, self.threshold, (-0.01, 0.013), "of explained variance"),
             fixes=self._fixes(case),
-            advice="more images",
+            advice=advice,
         )
 
     @staticmethod
@@ -81,7 +90,8 @@ class LatentBypassed(Rule):
     problem = "the decoder bypasses the latent code"
     severity = Severity.ERROR
     measured = (
-        "latent swap: change of the output with another image's latent code, over 2V (EV above 0.5)"
+        "latent swap: change of the output with another image's latent code, over the difference of the "
+        "two images (EV above 0.5)"
     )
     threshold = 0.1
     source = "Healthy runs have 0.70 to 1.06; skip connections at full resolution give 0."

@@ -48,8 +48,8 @@ def _charts(content: Content) -> Iterator[Markup | None]:
             f"{_loss(content)} of each epoch",
             "epoch (0: before training)",
             losses,
-            note="Both should fall. A validation loss that rises while the training loss falls: training "
-            "images are memorised.",
+            note="Both should fall. A validation loss that rises while the training loss falls: what is "
+            "learned of the training images does not hold for others.",
             logarithmic=True,
         )
         yield lines(
