@@ -62,7 +62,7 @@ CONSEQUENCES = {
     "CAE301": f"{LIMITED} CAE202 CAE401 CAE402 CAE501 CAE502 CAE602 CAE604",  # constant
     "CAE302": "CAE303 CAE304",  # no better than the mean image
     # latent code
-    "CAE501": "CAE303",  # new images are reconstructed worse
+    "CAE501": "CAE302 CAE303",  # new images are reconstructed worse
     "CAE502": "CAE401 CAE503 CAE602",  # bypassed
     "CAE505": f"{NEVER_LEARNED} CAE206 CAE304",  # posterior collapse: the penalty is the divergence
     # capacity
