@@ -701,6 +701,22 @@ def test_a_gap_within_the_margin_of_few_images_or_without_learning_is_no_memory(
     assert "CAE501" not in codes(poor)
 
 
+def test_averages_that_fit_the_training_images_fit_whatever_other_images_gain():
+    normalised = replace(healthy().network, normalised=True)
+
+    def found(held_out, training):
+        own = with_perturbation(training_mode=held_out, training_mode_train=training)
+        return list(diagnose(replace(own, network=normalised), CONFIG).findings)
+
+    assert found(0.4, 0.02) == []
+    (lagging,) = found(0.4, 0.3)
+    assert lagging.code == "CAE210" and lagging.message.startswith(
+        "explained variance is 0.846, and 1.146"
+    )
+    (unknown,) = found(0.4, float("nan"))
+    assert unknown.code == "CAE210" and unknown.message.startswith("explained variance is 0.840")
+
+
 def test_a_gap_between_patches_of_few_files_says_how_many():
     alike = replace(healthy().dataset, train_groups=12, held_out_groups=2)
     gap = replace(with_quality(train_explained_variance=0.9), dataset=alike)

@@ -22,7 +22,7 @@ def squares(difference):
     return np.square(difference).mean(axis=(1, 2, 3))
 
 
-def measured(network, images, latent_swap_change=None, linear=None, next_image_mse=None):
+def measured(network, images, latent_swap_change=None, linear=None, **others):
     """What `causal` says of a network given as a function of images."""
     mean = images.mean(axis=0)
     signs = noise_signs(images.shape)
@@ -46,7 +46,7 @@ def measured(network, images, latent_swap_change=None, linear=None, next_image_m
         repeat_change=nothing + 0.02,
         training_mode_mse=nothing,
         projection_mse=nothing if linear is None else linear / 2,
-        next_image_mse=next_image_mse,
+        **others,
     )
 
 
@@ -77,6 +77,11 @@ def test_codes_of_zeros_and_means_and_other_anchors_are_relative_to_the_mean_ima
     # With batch normalisation as in training nothing would be wrong: all the error is its gain.
     assert found.training_mode == pytest.approx(np.square(0.5 * IMAGES).mean() / variance, rel=1e-4)
     assert found.projection == pytest.approx((1 + found.linear) / 2, rel=1e-4)
+    assert np.isnan(found.training_mode_train)
+    own = {"train_mse": np.full(60, 0.5), "train_training_mode_mse": np.full(20, 0.2)}
+    assert measured(lambda x: x, IMAGES, **own).training_mode_train == pytest.approx(0.3)
+    none = dict.fromkeys(own, np.zeros(0))
+    assert np.isnan(measured(lambda x: x, IMAGES, **none).training_mode_train)
 
 
 def test_the_identity_passes_everything():

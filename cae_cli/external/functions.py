@@ -82,7 +82,7 @@ def judge(
         encode=functions.encode,
         decode=functions.decode,
         informative=functions.informative,
-        training_mode=lambda x, _: np.full(len(x), np.nan, np.float32),
+        training_mode=lambda parts: [np.full(len(x), np.nan, np.float32) for _, x in parts],
     )
     run = Run(claim(Path(folder)))
     with run.running(), np.errstate(all="ignore"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,9 @@ MOST_LATENT_VALUES = 2**25  # values of latent codes in memory at once
 SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
 
 
+Parts = Sequence[tuple[Array, Array]]  # inputs and images
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """An autoencoder as functions of any number of images, each (n, h, w, c) in [0, 1].
@@ -45,7 +48,8 @@ class Behaviour:
         encode: from images to latent codes, (n, ...).
         decode: from images, which feed skip connections only, and latent codes to images.
         informative: from images to `metrics.latent.informative`.
-        training_mode: from inputs and images to the error of each image in training mode, or NaN.
+        training_mode: from inputs and images of several parts to the error of each image in training
+            mode, or NaN.
         sample: how many images are measured; None: as `most`.
     """
 
@@ -56,7 +60,7 @@ class Behaviour:
     encode: Callable[[Array], Array]
     decode: Callable[[Array, Array], Array]
     informative: Callable[[Array], float]
-    training_mode: Callable[[Array, Array], Array]
+    training_mode: Callable[[Parts], list[Array]]
     sample: Sample | None = None
 
     def record(self) -> dict[str, NDArray[Any]]:
@@ -184,9 +188,9 @@ class Behaviour:
             for name, values in responses.items():
                 parts.setdefault(name, []).append(values)
         whole = {name: np.concatenate(values) for name, values in parts.items()}
-        whole |= self._baselines(given, images)
+        whole |= self._baselines(given, images) | self._in_training_mode(given, images)
         measured = {
-            "perturbation": whole | {"training_mode_mse": self.training_mode(given, images)},
+            "perturbation": whole,
             "spectrum": asdict(spectrum(images, outputs)),
             "latent": asdict(replace(latent_use(latents), informative=self.informative(given))),
         }
@@ -200,6 +204,13 @@ class Behaviour:
             "noisy_images": noisy,
             "noisy_outputs": self.reconstruct(noisy),
         }
+
+    def _in_training_mode(self, given: Array, images: Array) -> dict[str, Array]:
+        """Errors in training mode of held-out and of training images."""
+        few = slice(0 if self.images.evaluated else min(len(images), self._sample.trained))
+        trained = as_float(self.images.given[few]), as_float(self.images.train[few])
+        held_out, training = self.training_mode([(given, images), trained])
+        return {"training_mode_mse": held_out, "train_training_mode_mse": training}
 
     def _replaced(
         self, given: Array, latents: Array, outputs: Array

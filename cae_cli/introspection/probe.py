@@ -72,6 +72,7 @@ from cae_cli.introspection.behaviour import (
     MOST_LATENT_VALUES,
     TRAIN_IMAGES,
     Behaviour,
+    Parts,
     most,
     squares,
 )
@@ -302,18 +303,23 @@ class Probe:
             first, second = (self._in_batches(encode, images) for _ in range(2))
         return informative(first, second)
 
-    def _in_training_mode(self, given: Array, images: Array) -> Array:
-        """Error of each image with batch normalisation as in training.
+    def _in_training_mode(self, parts: Parts) -> list[Array]:
+        """Error of each image of each part, by itself, with batch normalisation as in training.
 
-        NaN where there is none, and where no two images fit into memory together.
+        NaN where there is none, where no two images fit into memory together, and for parts without two
+        images.
         """
-        if not self.network.normalised or self.fitting < 2:
-            return np.full(len(images), np.nan, np.float32)
         model, few = self.autoencoder.model, slice(min(MODE_IMAGES, self.fitting))
-        # Dropout and noise are off in inference and would hide the effect of normalisation.
-        with unchanged(model), quiet(model):
-            forward = compiled(lambda x: model(x, training=True))
-            return squares(forward(given[few]) - images[few])
+        forward = compiled(lambda x: model(x, training=True))
+        errors = []
+        for given, images in parts:
+            if not self.network.normalised or min(self.fitting, len(images)) < 2:
+                errors.append(np.full(len(images), np.nan, np.float32))
+                continue
+            # Dropout and noise are off in inference and would hide the effect of normalisation.
+            with unchanged(model), quiet(model):
+                errors.append(squares(forward(given[few]) - images[few]))
+        return errors
 
     def _dropout_noise(self) -> dict[str, NDArray[Any]]:
         """Variance of the output over draws of dropout, over that and its variance over images.

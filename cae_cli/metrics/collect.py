@@ -158,6 +158,7 @@ def measure(
     tests = perturbation(
         mse=arrays["mse"],
         mean_mse=arrays["mean_mse"],
+        train_mse=arrays["train_mse"],
         train_mean_mse=arrays["train_mean_mse"],
         **_group("perturbation/", arrays),
     )

@@ -7,6 +7,7 @@ mean squared distance of the images from the mean training image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ class Perturbation:
         mean_latent: explained variance with the mean latent code for every image.
         repeat: mean (f(x) - f(x) again)² / 2V: above 0 for latent codes that are drawn at random.
         training_mode: explained variance with batch normalisation as in training, minus that of the
-            finished network: above 0 if its running averages do not fit.
+            finished network: above 0 if its running averages do not fit the images.
+        training_mode_train: the same for training images, which the running averages are those of.
         projection: explained variance of the best linear autoencoder of the same size (principal
             components).
     """
@@ -65,6 +67,7 @@ class Perturbation:
     training_mode: float
     projection: float
     pixel_copy_margin: float = 0.0
+    training_mode_train: float = math.nan  # NaN for runs of older versions as well
 
     @property
     def least_copied(self) -> float:
@@ -90,12 +93,14 @@ def perturbation(
     training_mode_mse: Array,
     projection_mse: Array,
     next_image_mse: Array | None = None,
+    train_mse: Array | None = None,
+    train_training_mode_mse: Array | None = None,
 ) -> Perturbation:
     """Summarises what `introspection.probe` recorded of n held-out images.
 
-    All arguments are (n,), but those of training images are (m,), ``training_mode_mse`` may be of fewer
+    All arguments are (n,), but those of training images are (m,), those in training mode may be of fewer
     images, and ``mse``, ``mean_mse`` and ``train_mean_mse`` of more, of which the first are used. Runs
-    of older versions lack ``next_image_mse``: then two images differ by 2V, as independent ones do.
+    of older versions lack those with a default: two images then differ by 2V, as independent ones do.
     """
     n = len(linear_mse)
     mse, mean_mse = mse[:n], mean_mse[:n]
@@ -123,6 +128,9 @@ def perturbation(
         training_mode=_gain(training_mode_mse, mse, mean_mse),
         projection=explained_variance(projection_mse, mean_mse),
         pixel_copy_margin=_margin(pixel_shuffle_mse, grey_mse),
+        training_mode_train=math.nan
+        if train_mse is None or train_training_mode_mse is None
+        else _gain(train_training_mode_mse, train_mse, train_mean_mse),
     )
 
 

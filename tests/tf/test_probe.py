@@ -237,6 +237,10 @@ def test_looking_in_training_mode_leaves_the_averages_as_they_were():
     slow = np.square(output - images).mean(axis=(1, 2, 3))
     assert arrays["perturbation/training_mode_mse"] == pytest.approx(slow, rel=1e-4)
     assert not np.allclose(slow, arrays["mse"], rtol=1e-2)
+    few = as_float(TRAIN)[: len(arrays["perturbation/train_training_mode_mse"])]
+    slow = np.square(np.asarray(network.model(few, training=True)) - few).mean(axis=(1, 2, 3))
+    assert len(few) > 1
+    assert arrays["perturbation/train_training_mode_mse"] == pytest.approx(slow, rel=1e-4)
 
 
 def identity(name):

@@ -386,7 +386,10 @@ class ModeMismatch(Rule):
     code = "CAE210"
     problem = "the running averages of batch normalisation do not fit"
     severity = Severity.ERROR
-    measured = "explained variance with the statistics of the batch minus that with the running averages"
+    measured = (
+        "explained variance of training images with the statistics of the batch minus that with the "
+        "running averages; of held-out images where no others are known"
+    )
     threshold = 0.1
     source = "Healthy networks with batch normalisation differ by less than 0.03, with batches of 2 too."
 
@@ -395,7 +398,11 @@ class ModeMismatch(Rule):
             return None
         if case.unusable:
             return self.skipped(case.unusable)
-        gain = case.metrics.perturbation.training_mode
+        # Held-out images of other kinds gain by their own statistics, however well the averages fit.
+        quality, perturbation = case.metrics.quality, case.metrics.perturbation
+        gain, explained = perturbation.training_mode_train, quality.train_explained_variance
+        if not math.isfinite(gain):
+            gain, explained = perturbation.training_mode, quality.explained_variance
         if not math.isfinite(gain):
             return self.skipped("the network was not measured in training mode")
         if gain <= self.threshold:
@@ -407,7 +414,6 @@ class ModeMismatch(Rule):
                 "BatchNormalization(momentum=0.9)",
             )
             proposed.insert(0, Fix(overrides, "averages that adapt faster", Safety.SAFE, keras))
-        explained = case.metrics.quality.explained_variance
         return self.finding(
             f"explained variance is {explained:.3f}, and {explained + gain:.3f} with the statistics of "
             "the batch",
