@@ -27,6 +27,7 @@ from cae_cli.metrics.reach import ReachStatistics
 from cae_cli.metrics.score import score
 from cae_cli.metrics.spectrum import Spectrum
 from cae_cli.metrics.spikes import LossSpike
+from cae_cli.model.plan import plan
 from cae_cli.training.facts import facts
 
 NAN, INF = float("nan"), float("inf")
@@ -928,6 +929,23 @@ def test_an_absurd_learning_rate_is_replaced_and_not_divided():
     config = known({**CONFIG, "optimizer": {"name": "sgd", "learning_rate": 1e12}})
     first = diagnose(with_dynamics(diverged_at=3), config).findings[0].fixes[0]
     assert first.overrides == ("optimizer.learning_rate=0.1",)
+
+
+@pytest.mark.parametrize("model", ["baseline", "strided", "shallow", "residual"])
+@pytest.mark.parametrize("shape", [(40, 60, 1), (128, 128, 3), (200, 300, 3), (512, 512, 1)])
+def test_the_stages_that_are_proposed_for_a_small_field_are_enough(model, shape):
+    def found(*words):
+        config = checked([f"model={model}", *words])[1]
+        network = plan(shape, config.model)
+        return network, [
+            f for f in forecast(healthy().dataset, network, known(plain(config))).findings
+            if f.code == "CAE006"
+        ]  # fmt: skip
+
+    before, few = found()
+    assert bool(few) == (before.receptive_field / min(shape[:2]) < 0.15)
+    if few:
+        assert found(*few[0].fixes[0].overrides)[1] == []
 
 
 def test_softmax_is_to_be_replaced():

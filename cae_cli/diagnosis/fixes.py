@@ -166,10 +166,21 @@ def code_of(case: Case, size: int, why: str, safety: Safety = SAFE) -> Fix:
     return Fix((f"model.latent_units={size}",), why, safety, f"latent_units = {size}", "wider code")
 
 
-def deeper(case: Case) -> list[Fix]:
-    """One more stage, where the stages are known."""
-    filters = list(case.option("model.filters") or [])
-    return [layer_sizes("one more stage", TRADE, filters=[*filters, filters[-1]])] if filters else []
+def deeper(case: Case, share: float = 0.0) -> list[Fix]:
+    """One more stage, where they are known, or as many as let a latent value see enough.
+
+    Args:
+        case: the run.
+        share: of the image's side, which a value is to see. A stage at least doubles what it sees.
+    """
+    filters, field = list(case.option("model.filters") or []), case.network.receptive_field
+    if not filters:
+        return []
+    more = 1
+    if field and share:
+        more = max(1, math.ceil(math.log2(share * min(case.network.image_shape[:2]) / field)))
+    name = "one more stage" if more == 1 else f"{more} more stages"
+    return [layer_sizes(name, TRADE, filters=[*filters, *more * filters[-1:]])]
 
 
 def tighter(case: Case) -> list[Fix]:

@@ -187,7 +187,7 @@ class Shallow(_Capacity):
             "copied",
             Evidence("receptive field", share, self.threshold, (0.36, 1), "of the image's side"),
             Evidence("pixel copy", copied, most, (-INF, 0.05), "of the contrast"),
-            fixes=fixes.deeper(case),
+            fixes=fixes.deeper(case, self.threshold),
             advice="another stage of convolution and pooling",
         )
 

@@ -202,7 +202,7 @@ class SmallField(_Risk):
         return self.finding(
             f"a latent value sees {field:g} of {side} pixels",
             Evidence("receptive field", field / side, self.threshold, (0.36, 1), "of the image's side"),
-            fixes=fixes.deeper(case),
+            fixes=fixes.deeper(case, self.threshold),
         )
 
 
