@@ -184,12 +184,13 @@ def deeper(case: Case, share: float = 0.0) -> list[Fix]:
 
 
 def tighter(case: Case) -> list[Fix]:
-    """A latent code of half the image's values, if that is fewer than it has."""
+    """A latent code of half the image's values, if it has more, and one of fewer positions."""
     channels = case.network.latent_shape[-1]
     positions = case.network.latent_values / max(1, channels)
     fitting = max(1, int(case.network.image_values / (2 * positions)))
     fix = code_of(case, fitting, "a bottleneck", TRADE)
-    return [replace(fix, edit="narrower code")] if fitting < channels else []
+    half = [replace(fix, edit="narrower code")] if fitting < channels else []
+    return half if case.network.dense else [*half, *deeper(case)]
 
 
 def even_overlap(case: Case) -> list[Fix]:

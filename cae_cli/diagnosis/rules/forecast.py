@@ -177,7 +177,7 @@ class Overcomplete(_Risk):
         found = self.finding(
             f"the latent code has {values:,} values, an image {image:,}: nothing has to be left out",
             Evidence("latent code over image", ratio, self.threshold, (0, 0.5), "times"),
-            fixes=[fixes.input_noise(case), *fixes.tighter(case), *fixes.deeper(case)],
+            fixes=[fixes.input_noise(case), *fixes.tighter(case)],
         )
         return found if case.trained is None else replace(found, severity=Severity.NOTE)
 

@@ -170,7 +170,7 @@ class PassThrough(Rule):
         return self.finding(
             f"{copied:.0%} of scrambled pixels are copied{because}",
             *evidence,
-            fixes=[*fixes.tighter(case), *fixes.deeper(case), fixes.input_noise(case)],
+            fixes=[*fixes.tighter(case), fixes.input_noise(case)],
         )
 
 
