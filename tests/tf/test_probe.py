@@ -75,7 +75,7 @@ def listed(network, table=probe.__doc__):
         for other in others:  # "example_images, _outputs", "labels/trained, /initial", "mse, ssim"
             stem = first.rpartition(other[0])[0] if other[0] in "_/" else ""
             names.append(stem + other)
-    given = ("mse", "mean_mse", "train_mean_mse")  # to causal(), from names of their own
+    given = ("mse", "mean_mse", "train_mse", "train_mean_mse")  # from names of their own
     fills = {
         "<layer>": network.maps,
         "perturbation/<argument>": [
