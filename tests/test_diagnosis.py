@@ -718,6 +718,27 @@ def test_averages_that_fit_the_training_images_fit_whatever_other_images_gain():
     assert unknown.code == "CAE210" and unknown.message.startswith("explained variance is 0.840")
 
 
+def test_a_code_that_holds_little_beyond_brightness_is_too_small_and_the_cause_of_a_gap_too():
+    """Patches of photographs: flat images of the right mean grey explain most."""
+
+    def found(explained, possible, training):
+        tests = replace(healthy().perturbation, grey=0.85, projection=possible, skill_score=-0.5)
+        quality = replace(
+            healthy().quality, explained_variance=explained, train_explained_variance=training
+        )
+        findings = diagnose(replace(healthy(), quality=quality, perturbation=tests), CONFIG).findings
+        return {f.code: f.consequence_of for f in findings if f.severity is not Severity.NOTE}
+
+    assert found(0.9, 0.97, 0.9) == {}
+    assert found(0.86, 0.97, 0.86) == {"CAE302": None}
+    assert found(0.87, 0.88, 0.87) == {"CAE602": None}
+    assert found(0.72, 0.97, 0.91) == {"CAE501": None, "CAE302": "CAE501"}
+    small = found(0.72, 0.88, 0.91)
+    assert (
+        small == {"CAE602": None, "CAE302": "CAE602", "CAE501": None} and next(iter(small)) == "CAE602"
+    )
+
+
 def test_a_gap_between_patches_of_few_files_says_how_many():
     alike = replace(healthy().dataset, train_groups=12, held_out_groups=2)
     gap = replace(with_quality(train_explained_variance=0.9), dataset=alike)

@@ -10,7 +10,7 @@ from typing import Any
 from cae_cli.diagnosis import fixes, rules  # noqa: F401  (rules fill the catalogue)
 from cae_cli.diagnosis.case import Case
 from cae_cli.diagnosis.catalogue import RULES, Rule, RuleOptions, When
-from cae_cli.diagnosis.causes import order
+from cae_cli.diagnosis.causes import order, place
 from cae_cli.diagnosis.finding import (
     Diagnosis,
     Evidence,
@@ -92,7 +92,7 @@ def _check(case: Case, when: tuple[When, ...]) -> Diagnosis:
     alike = {code for rule in enabled if rule.code in fired for code in rule.alternatives}
     findings = order(
         findings,
-        {rule.code: rule.consequences for rule in applicable},
+        {rule.code: rule.consequences for rule in sorted(applicable, key=lambda r: place(r.code))},
         {rule.code: rule.alternatives for rule in applicable},
         passed,
         {r.code for r in enabled if r.code in passed and r.code in alike and r.may_have_missed(case)},

@@ -143,7 +143,11 @@ class Case:
     @property
     def learned(self) -> float:
         """Share that the network explains of what the best answer without learning leaves; at most 1."""
-        explained, flat = self.metrics.quality.explained_variance, self.metrics.flat
+        return self.beyond_flat(self.metrics.quality.explained_variance)
+
+    def beyond_flat(self, explained: float) -> float:
+        """An explained variance as a share of what the best answer without learning leaves."""
+        flat = self.metrics.flat
         return (explained - flat) / (1 - flat) if flat < 1 else math.nan
 
     @property

@@ -62,7 +62,6 @@ CONSEQUENCES = {
     "CAE301": f"{LIMITED} CAE202 CAE401 CAE402 CAE501 CAE502 CAE602 CAE604",  # constant
     "CAE302": "CAE303 CAE304",  # no better than the mean image
     # latent code
-    "CAE501": "CAE302 CAE303",  # new images are reconstructed worse
     "CAE502": "CAE401 CAE503 CAE602",  # bypassed
     "CAE505": f"{NEVER_LEARNED} CAE206 CAE304",  # posterior collapse: the penalty is the divergence
     # capacity
@@ -72,6 +71,8 @@ CONSEQUENCES = {
     "CAE604": "CAE503",  # too shallow
     "CAE605": f"{UNREACHED} CAE202 CAE208 CAE602",  # too deep
     "CAE606": f"{LIMITED} CAE305",  # pixels unread
+    # new images are reconstructed worse: last, because of several causes of a problem the first counts
+    "CAE501": "CAE302 CAE303",
 }
 
 # Causes that make a network poor whatever its size.
@@ -106,6 +107,12 @@ ALTERNATIVES = {
 def codes(table: Mapping[str, str], code: str) -> tuple[str, ...]:
     """The entry of a rule in one of the tables; () if it has none."""
     return tuple(table.get(code, "").split())
+
+
+def place(code: str) -> tuple[int, str]:
+    """Where a rule stands among the causes; those without an entry come last, by their code."""
+    known = list(CONSEQUENCES)
+    return (known.index(code) if code in known else len(known)), code
 
 
 def order(
