@@ -718,6 +718,12 @@ def test_averages_that_fit_the_training_images_fit_whatever_other_images_gain():
     assert unknown.code == "CAE210" and unknown.message.startswith("explained variance is 0.840")
 
 
+def test_noise_on_the_input_is_the_first_thing_to_leave_out_where_nothing_is_learned():
+    config = known(plain(checked(["regularization=[noise,l2]"])[1]))
+    found = {f.code: f for f in diagnose(with_quality(explained_variance=0.05), config).findings}
+    assert found["CAE302"].fixes[0].overrides == ("regularization=l2",)
+
+
 def test_a_code_that_holds_little_beyond_brightness_is_too_small_and_the_cause_of_a_gap_too():
     """Patches of photographs: flat images of the right mean grey explain most."""
 

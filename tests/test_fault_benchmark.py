@@ -864,6 +864,16 @@ def test_the_page_in_docs_shows_the_recorded_results():
     assert page.PAGE.read_text(encoding="utf-8") == shown, "run make docs"
 
 
+def test_the_readme_has_the_recorded_figures():
+    scores = record.read(record.RECORDED).scores
+    text = " ".join((page.PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    right, alarms = scores.diagnosis.right, scores.diagnosis.healthy_alarms
+    assert f"a right cause was named first in {right.count} of {right.total}," in text
+    assert f"{alarms.count} of {alarms.total} healthy trainings raised an alarm" in text
+    first, fixed = scores.fixes.first, scores.fixes.fixed
+    assert f"repaired {fixed.count} of {fixed.total} faulty trainings, {first.count} of them" in text
+
+
 def test_results_are_written_as_json_and_read_again(tmp_path):
     own = recorded(trials=None)
     report.write(tmp_path / "results.json", own, results(trials=None))

@@ -92,6 +92,9 @@ class NoBetterThanMean(Rule):
         proposed = [fixes.slower(case), fixes.longer(case)]
         if case.fewer_steps_than(STEPS_FOR_SKILL):
             proposed.reverse()
+        if "noise" in (case.option("regularization") or {}):
+            # Against noise as strong as the contrast of a patch, the mean grey is the best answer.
+            proposed.insert(0, fixes.without(case, ["noise"], "images whose contrast can be seen"))
         return self.finding(
             message,
             evidence,
