@@ -30,6 +30,7 @@ TRAIN_IMAGES = 2000  # training images that linear decoders are fitted on
 FEWEST_TRAIN_IMAGES = 512
 BATCHES = 8  # that are passed on at once, as several may be computed side by side
 MOST_LATENT_VALUES = 2**25  # values of latent codes in memory at once
+MODE_IMAGES = 64  # one batch, for batch normalisation and dropout in training mode
 SEEN_NOISE = 0.1  # of the pictures; the noise of the metric is invisible
 
 
@@ -207,7 +208,7 @@ class Behaviour:
 
     def _in_training_mode(self, given: Array, images: Array) -> dict[str, Array]:
         """Errors in training mode of held-out and of training images."""
-        few = slice(0 if self.images.evaluated else min(len(images), self._sample.trained))
+        few = slice(0 if self.images.evaluated else min(MODE_IMAGES, self._sample.trained))
         trained = as_float(self.images.given[few]), as_float(self.images.train[few])
         held_out, training = self.training_mode([(given, images), trained])
         return {"training_mode_mse": held_out, "train_training_mode_mse": training}

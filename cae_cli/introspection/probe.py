@@ -69,6 +69,7 @@ from cae_cli.data import Images, as_float, images_at_a_time, images_that_fit
 from cae_cli.introspection import Autoencoder, budget, views
 from cae_cli.introspection.behaviour import (
     EXAMPLES,
+    MODE_IMAGES,
     MOST_LATENT_VALUES,
     TRAIN_IMAGES,
     Behaviour,
@@ -101,7 +102,6 @@ FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each
 # values of these maps
 LABELLED = 1000  # held-out images that the linear probe is tested on
 LOSS_IMAGES, LOSS_VALUES = 32, 2**20  # images at most whose loss is measured, and their values
-MODE_IMAGES = 64  # one batch, for batch normalisation and dropout in training mode
 SEEN_VARIANCE = 0.002  # of that of the images: what dropout draws below it is nothing, as in a network
 # whose output is constant for another reason
 REINITIALIZATIONS = 99  # of the filters of each layer: p-values down to 0.02
