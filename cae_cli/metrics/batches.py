@@ -23,6 +23,9 @@ SCALED_VALUE = 1e-4  # the same after the inputs were brought to the range of th
 FILTER = 4  # pixels that a filter reaches to each side
 FILTER_VALUES = 2**13  # values that it is fitted to, and as many that it is tested on
 AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
+COMMON = 0.02  # share of all values: a background, or black and white
+KEPT_VALUES = 2**18  # of the targets, evenly spread
+MOST_BY_PAIR = 0.9  # share of the pairs that keep as much, or more
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class BatchStatistics:
         difference: mean (x - t)², with x `in_one_range`.
         erased: share of the values of x other than those of t that are one and the same, 0 to 1: 1 for
             masks. NaN where x and t are equal.
+        kept: share of the values of t that are those of x too, of nine pairs in ten at least, 0 to 1:
+            high where something was put on a part of x. NaN where t has common values only.
         unfiltered: share of (x - t)² that a filter leaves, see `unfiltered`: the least, of x itself and
             `in_one_range`. About 0 where x or t is a blur of the other, NaN where they are equal.
         compared, foreign, unclear: `metrics.pairs.PairMatch` of x and t.
@@ -62,6 +67,7 @@ class BatchStatistics:
     target_correlation: float = math.nan  # NaN for runs of older versions, as the next one
     difference: float = math.nan
     erased: float = math.nan
+    kept: float = math.nan
     unfiltered: float = math.nan
     compared: int = 0
     foreign: float = math.nan
@@ -97,6 +103,7 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         target_correlation=neighbour_correlation(targets),
         difference=error,
         erased=erased(inputs, targets, scaled),
+        kept=kept(targets, scaled, tolerance(inputs, targets, scaled)),
         unfiltered=min(
             unfiltered(*pair)
             for x in ([inputs] if scaled is inputs else [inputs, scaled])
@@ -116,9 +123,44 @@ def erased(inputs: Array, targets: Array, scaled: Array) -> float:
         targets: of the same shape.
         scaled: the inputs `in_one_range`.
     """
-    same = SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
+    same = tolerance(inputs, targets, scaled)
     changed = inputs[~np.isclose(scaled, targets, rtol=0, atol=same)]
     return float((changed == np.median(changed)).mean()) if changed.size else math.nan
+
+
+def tolerance(inputs: Array, targets: Array, scaled: Array) -> float:
+    """How far values may differ that are the same; arguments as for `erased`."""
+    return SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
+
+
+def kept(targets: Array, scaled: Array, same: float) -> float:
+    """Share of the values of a target that its input has at the same place.
+
+    Values that are common among all targets do not count: of two images on a black background, most
+    pixels are equal. The share that nine pairs in ten have at least.
+
+    Args:
+        targets: (n, h, w, c).
+        scaled: the inputs `in_one_range`.
+        same: how far values may differ that are the same.
+
+    Returns:
+        0 to 1; NaN where all values are common.
+    """
+    n, size = len(targets), targets[0].size
+    every = -(-n * size // KEPT_VALUES)
+    of_x, of_t = (a.reshape(n, size)[:, ::every] for a in (scaled, targets))
+    step = (
+        max(same, SCALED_VALUE * float(np.ptp(of_t))) or 1.0
+    )  # a background may be zero but for rounding
+    steps = np.round(of_t / step)
+    _, inverse, counts = np.unique(steps, return_inverse=True, return_counts=True)
+    counted = (counts < COMMON * of_t.size)[inverse].reshape(of_t.shape)
+    equal = (counted & np.isclose(of_x, of_t, rtol=0, atol=same)).sum(axis=1)
+    told = counted.any(axis=1)
+    if not told.any():
+        return math.nan
+    return float(np.quantile(equal[told] / counted[told].sum(axis=1), 1 - MOST_BY_PAIR))
 
 
 def unfiltered(images: Array, sources: Array) -> float:
@@ -126,8 +168,9 @@ def unfiltered(images: Array, sources: Array) -> float:
 
     One filter for all of them: a blur of any form, or the sharpening of one, which is the same to the
     left and right, and up and down, and leaves flat images alone. So it is no shift, no change of
-    brightness, and nothing that differs from image to image. Least squares on some of the values, tested
-    on others.
+    brightness, and nothing that differs from image to image. Of images that consist of squares of one
+    value, as those enlarged by repeating pixels, each square is an average of what the source has there
+    and around it. Least squares on some of the values, tested on others.
 
     Args:
         images: (n, h, w, c).
@@ -138,32 +181,46 @@ def unfiltered(images: Array, sources: Array) -> float:
         too short for the filter.
     """
     n, h, w, c = images.shape
-    inner = h - 2 * FILTER, w - 2 * FILTER
+    side = square_side(images)
+    reach = FILTER if side == 1 else min(FILTER, side // 2)
+    edge = -(-reach // side)  # squares that are too near to the border
+    inner = h // side - 2 * edge, w // side - 2 * edge
     if min(inner) < 1 or np.array_equal(images, sources):
         return math.nan
     rng = np.random.default_rng(0)
     i, y, x, k = (rng.integers(0, top, 2 * FILTER_VALUES) for top in (n, *inner, c))
-    y, x = y + FILTER, x + FILTER
-
-    def at(down: int, right: int) -> NDArray[np.float64]:
-        return np.asarray(sources[i, y + down, x + right, k], np.float64)
-
-    middle = at(0, 0)
-    reach = range(FILTER + 1)
-    neighbours = [
-        (at(a, b) + at(-a, b) + at(a, -b) + at(-a, -b)) / 4 - middle
-        for a in reach
-        for b in reach
-        if a or b
-    ]
-    terms, difference = np.stack(neighbours, axis=1), images[i, y, x, k] - middle
+    y, x = side * (y + edge), side * (x + edge)
+    around = np.arange(-reach, side + reach)
+    near = np.asarray(
+        sources[
+            i[:, None, None],
+            y[:, None, None] + around[:, None],
+            x[:, None, None] + around,
+            k[:, None, None],
+        ],
+        np.float64,
+    )
+    own = near[:, reach : reach + side, reach : reach + side]
+    if side == 1:  # the same at both sides
+        near = (near + near[:, ::-1] + near[:, :, ::-1] + near[:, ::-1, ::-1])[:, reach:, reach:] / 4
+    values, middle = images[i, y, x, k], own.mean(axis=(1, 2))
+    terms, difference = near.reshape(len(i), -1) - middle[:, None], values - middle
     if not (np.isfinite(terms).all() and np.isfinite(difference).all()):
         return math.nan
     fitted, tested = slice(FILTER_VALUES), slice(FILTER_VALUES, None)
     weights = np.linalg.lstsq(terms[fitted], difference[fitted], rcond=None)[0]
     left = np.square(difference[tested] - terms[tested] @ weights).mean()
-    whole = np.square(difference[tested]).mean()
+    whole = np.square(values[tested, None, None] - own[tested]).mean()
     return float(left / whole) if whole else math.nan
+
+
+def square_side(images: Array) -> int:
+    """Pixels along a side of the squares of one value that images (n, h, w, c) consist of; 1: none."""
+    h, w = images.shape[1:3]
+    down = (images[:, 1:] != images[:, :-1]).any(axis=(0, 2, 3))
+    right = (images[:, :, 1:] != images[:, :, :-1]).any(axis=(0, 1, 3))
+    changes = [int(at) + 1 for axis in (down, right) for at in np.flatnonzero(axis)]
+    return math.gcd(h, w, *changes)
 
 
 def in_one_range(

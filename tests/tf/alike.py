@@ -18,7 +18,8 @@ APART = {"status.json", "run.json", "train.log", "job.log", "fingerprint.json"}
 def contents(folder: Path) -> dict[str, str]:
     """Hashes of all that a run's folder holds, by file and by what is in it.
 
-    Files of Keras hold the time of day; of them the weights are compared, bit by bit.
+    Files of Keras hold the time of day; of them the weights are compared, bit by bit. The page names its
+    run, which does not count.
     """
     found: dict[str, str] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -39,6 +40,8 @@ def contents(folder: Path) -> dict[str, str]:
                         found[f"{name}:{key}"] = _hash(item[()].tobytes(), item.dtype.str)
 
                 file.visititems(visit)
+        elif path.suffix == ".html":
+            found[name] = _hash(path.read_bytes().replace(folder.name.encode(), b""))
         elif path.suffix == ".json":
             found[name] = _hash(json.dumps(json.loads(path.read_text()), sort_keys=True).encode())
         else:

@@ -40,11 +40,14 @@ def main() -> None:
         alone = [run for run in runs if run.parent.name == "train"]
         assert len({pids[runs.index(run)] for run in alone}) == arguments.runs
         seeds: dict[int, Path] = {}
-        for run in runs:
+        for run in sorted(runs, key=lambda run: run not in alone):
             check_files(run)
             assert Run(run).status()["status"] == "ok"
             seed = Run(run).setup()["config"]["seed"]
-            assert not differences(seeds.setdefault(seed, run), run), run
+            # Jobs are called like seed=0, which their pages say in other places too.
+            named = set() if run in alone else {"report.html"}
+            unlike = set(differences(seeds.setdefault(seed, run), run)) - named
+            assert not unlike, (run, unlike)
     print(json.dumps({"runs": arguments.runs, "sweeps": arguments.sweeps, "folders": len(runs)}))
 
 

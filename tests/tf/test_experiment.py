@@ -145,6 +145,7 @@ def test_equal_seeds_give_equal_bits_in_any_process(cae, cae_process, tmp_path):
     assert digest(tmp_path / first.folder) == digest(tmp_path / again.folder)
 
 
+@pytest.mark.pictures
 @pytest.mark.soak  # the job of a sweep in `test_sweeps` is compared with a run, too
 def test_equal_seeds_give_equal_bits_as_any_job(cae, tmp_path):
     alone, sweep = cae("train", *RANDOM, "seed=1"), cae("train", "-m", *RANDOM, "seed=0,1")

@@ -213,6 +213,20 @@ def smoothed(images, rng):
     return ndimage.gaussian_filter(images, (0, 1.5, 1.5, 0))
 
 
+def squared(images, rng):
+    """Half the resolution, enlarged by repeating pixels."""
+    n, h, w, c = images.shape
+    small = images.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+    return small.repeat(2, axis=1).repeat(2, axis=2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["fashion_mnist", "photos"])
+def test_networks_that_enlarge_are_given_what_they_are_meant_to(name):
+    outcome = denoising(strided, name, 1600, squared, swapped=False, epochs=12)
+    assert "CAE103" in outcome.diagnosis.passed and first_cause(outcome) is None
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("swapped", [True, False])
 @pytest.mark.parametrize(("network", "name"), [(strided, "mnist"), (pooled, "fashion_mnist")])
@@ -229,6 +243,12 @@ def squares(images, rng):
     return images
 
 
+def noisy_squares(images, rng):
+    """A square of 9x9 is noise."""
+    holes = squares(np.ones_like(images), rng) == 0
+    return np.where(holes, rng.random(images.shape), images).astype(np.float32)
+
+
 def pixels(images, rng):
     """Three of ten pixels are black: the rest of their correlation is that of a sparse image."""
     return images * (rng.random(images.shape) > 0.3)
@@ -239,8 +259,9 @@ def pixels(images, rng):
     ("network", "name", "mask"),
     [
         (strided, "mnist", pixels),
-        pytest.param(dense, "mnist", squares, marks=pytest.mark.soak),
-        pytest.param(pooled, "omniglot", squares, marks=pytest.mark.soak),
+        (dense, "mnist", squares),
+        (pooled, "omniglot", squares),
+        (strided, "fashion_mnist", noisy_squares),
     ],
 )
 def test_masks_on_the_input_are_no_other_images(network, name, mask):

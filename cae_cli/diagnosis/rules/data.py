@@ -118,8 +118,8 @@ class TargetMismatch(Rule):
     severity = Severity.ERROR
     measured = (
         "squared difference of input and target in the first batches, over that of two images; white "
-        "noise, as denoising adds it, masks, which set values to one and the same, and a blur that is "
-        "the same for all images do not count. "
+        "noise, as denoising adds it, masks, which set values to one and the same, whatever leaves a "
+        "part of each image as it is, and a blur or a resolution that all images share do not count. "
         "Also the share of the pairs whose input fits more than a tenth of the other targets better "
         "than its own, where most inputs fit their own best"
     )
@@ -129,13 +129,15 @@ class TargetMismatch(Rule):
         "pair is certainly wrong among pairs with noise, masks, blur, a quarter of the resolution, "
         "another contrast or range, on Fashion-MNIST, MNIST, Omniglot and photographs. Of 5 % wrong "
         "pairs, 2 to 5 % are seen among them. A filter leaves 0.06 at most of the difference of images "
-        "from blurred and from smoothly enlarged ones, 0.2 or more where the input is shifted, rotated, "
-        "mirrored, mixed or another image."
+        "from blurred and from enlarged ones, 0.2 or more where the input is shifted, rotated, "
+        "mirrored, mixed or another image. Of the values of a target, 0.3 to 0.75 are those of an input "
+        "with holes of noise, less than 0.1 those of a moved, mirrored or mixed one."
     )
     most_noise = 0.2  # correlation of neighbours in the difference; 0.6 to 0.9 for pairs of images
     # Of the values that differ, those that a mask set to one value. Of another image, also on a black
     # background, most values that differ are not that of the background.
     most_erased = 0.95
+    least_kept = 0.25  # of a target's values that are the input's too, see `BatchStatistics.kept`
     most_unfiltered = 0.1  # see `BatchStatistics.unfiltered`
     # Of single pairs: certainly more than this share shows another image, not fewer than those that are
     # unclear (a third of them at most, where inputs are merely hard to tell), and most pairs are right.
@@ -152,7 +154,7 @@ class TargetMismatch(Rule):
         # Pairs that the user gave as such are wrong only if nothing of the target can be predicted.
         explained = case.metrics.quality.explained_variance
         meant = case.metrics.paired and explained >= LITTLE_EXPLAINED
-        masked = batches.erased > self.most_erased
+        masked = batches.erased > self.most_erased or batches.kept >= self.least_kept
         blurred = batches.unfiltered < self.most_unfiltered
         some = self._foreign(batches)
         if batches.pair <= self.threshold or denoising or masked or blurred or meant:
