@@ -151,6 +151,17 @@ class Case:
         return (explained - flat) / (1 - flat) if flat < 1 else math.nan
 
     @property
+    def gap(self) -> float:
+        """Explained variance of training minus held-out images, beyond that of a linear decoder.
+
+        Held-out images may be harder for any network: what a linear decoder, which cannot memorise,
+        loses on them too does not count.
+        """
+        quality, linear = self.metrics.quality, self.metrics.perturbation
+        harder = max(0.0, linear.linear_train - linear.linear)  # 0 where either is not known
+        return quality.train_explained_variance - quality.explained_variance - harder
+
+    @property
     def nearly_all_explained(self) -> bool:
         """Whether little is left to learn, and at least half of what there was is learned."""
         return self.metrics.quality.explained_variance >= NEARLY_ALL and self.learned >= 0.5

@@ -65,9 +65,6 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
     tests = perturbation_ranges(metrics.network)
     case = Case(metrics.dataset, metrics.network, config, metrics)
     is_finite = metrics.dynamics.diverged_at is None and math.isfinite(quality.explained_variance)
-    # Held-out images may be harder for any network: what a linear decoder loses on them does not count.
-    harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
-    gap = quality.train_explained_variance - quality.explained_variance - harder
     of_linear = math.nan
     if perturbation.linear > LITTLE_EXPLAINED:
         of_linear = quality.explained_variance / perturbation.linear
@@ -109,7 +106,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
         ),
         Criterion(
             "train-test gap",
-            gap if math.isfinite(gap) else math.nan,
+            case.gap if math.isfinite(case.gap) else math.nan,
             -inf,
             0.05,
             "healthy runs have 0.002 to 0.013 beyond a linear decoder, 16 training images 0.06 to 0.08",

@@ -43,13 +43,9 @@ class ValidationGap(Rule):
             return self.skipped("there are no images that were not trained on")
         if case.unscored:
             return self.skipped(case.unscored)
-        # What a linear decoder, which cannot memorise, loses on held-out images too does not count: they
-        # may be harder (other photographs). Nor does a gap within the margin of error, nor that of a
-        # network that explains almost nothing of the training images.
-        gap = q.train_explained_variance - q.explained_variance
-        perturbation = case.metrics.perturbation
-        harder = max(0.0, perturbation.linear_train - perturbation.linear)  # 0 where either is not known
-        certain = gap - harder - q.mse.margin / q.mean_image_mse
+        # A gap within the margin of error does not count, nor that of a network that explains almost
+        # nothing of the training images.
+        certain = case.gap - q.mse.margin / q.mean_image_mse
         if certain <= self.threshold or q.train_explained_variance < self.least_explained:
             return None
         others, advice = "", "more images"
