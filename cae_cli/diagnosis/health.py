@@ -46,11 +46,11 @@ class Criterion:
 
 def perturbation_ranges(network: Network) -> dict[str, tuple[float, float]]:
     """The ranges of healthy runs in the perturbation tests, by name; infinite where they have no end."""
-    linear, inf = network.linear_copy, math.inf
+    passed, inf = network.most_copied, math.inf
     return {
         "latent swap": (0.5, inf),
-        "pixel copy": (-inf, max(0.25, linear) if linear < 1 else 0.5),
-        "noise gain": (-inf, max(PassThrough.most_noise, linear)),
+        "pixel copy": (-inf, max(0.25, passed) if passed < 1 else 0.5),
+        "noise gain": (-inf, max(PassThrough.most_noise, passed)),
     }
 
 

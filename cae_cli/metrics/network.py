@@ -69,6 +69,15 @@ class Network:
         return min(1.0, self.latent_values / self.image_values)
 
     @property
+    def most_copied(self) -> float:
+        """Share of scrambled contrast and of noise that a network of this size may pass on, at most 1.
+
+        A fifth more than `linear_copy`: of sparse images a network describes more with as many values
+        than any projection. Omniglot networks pass 0.87 to 1.01 of it.
+        """
+        return min(1.2 * self.linear_copy, (1 + self.linear_copy) / 2)
+
+    @property
     def latent_grid(self) -> tuple[int, int]:
         """Rows and columns of the latent code; of a flat one those of a square of its size."""
         if not self.dense:

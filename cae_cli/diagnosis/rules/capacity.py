@@ -192,8 +192,8 @@ class Shallow(_Capacity):
             return self.skipped("the receptive field of this network is unknown")
         share = field / side
         large = case.network.latent_values > self.largest_latent * case.network.image_values
-        linear = case.network.linear_copy
-        most = self.most_copied if linear == 1 else max(self.most_copied, linear)
+        passed = case.network.most_copied
+        most = self.most_copied if passed == 1 else max(self.most_copied, passed)
         if share >= self.threshold or case.metrics.perturbation.least_copied <= most or large:
             return None
         return self.finding(
