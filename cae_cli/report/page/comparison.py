@@ -24,7 +24,7 @@ PICTURES = """\
 {% import "parts.html" as parts with context %}
 <div class="scroll"><table class="rows"><tbody>
 {% for name in names %}{% set row = loop.index0 %}
-<tr><th scope="row">{{ name[:60] }}</th>{% for i in range(count) %}<td>{{ parts.tile("made", i, row, name ~ ", image " ~ (i + 1)) }}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ name }}</th>{% for i in range(count) %}<td>{{ parts.tile("made", i, row, name ~ ", image " ~ (i + 1)) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 """
@@ -34,7 +34,7 @@ PAIRS = """\
 order of filters is that of chance. A correlation near 1 is the same filter; near 0, one of them has no counterpart.</p>
 {% for layer in layers %}
 <h3>{{ layer.name }} <span class="dim small">median correlation {{ number(layer.median) }} of {{ layer.count }} pairs</span></h3>
-<div class="scroll"><table class="data"><thead><tr><th scope="col">{{ first[:40] }}</th><th scope="col">excited by</th><th scope="col">{{ second[:40] }}</th><th scope="col">excited by</th><th scope="col" class="n">correlation</th></tr></thead><tbody>
+<div class="scroll"><table class="data"><thead><tr><th scope="col" class="run">{{ first }}</th><th scope="col">excited by</th><th scope="col" class="run">{{ second }}</th><th scope="col">excited by</th><th scope="col" class="n">correlation</th></tr></thead><tbody>
 {% for a, b, r in layer.pairs %}<tr><td>filter {{ a }}</td><td>{% if layer.sprite %}{{ parts.tile(layer.sprite, 0, loop.index0, "patches that excite it") }}{% endif %}</td>
 <td>filter {{ b }}</td><td>{% if layer.sprite %}{{ parts.tile(layer.sprite, 1, loop.index0, "patches that excite it") }}{% endif %}</td><td class="n">{{ number(r) }}</td></tr>{% endfor %}
 </tbody></table></div>
