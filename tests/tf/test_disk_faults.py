@@ -79,7 +79,7 @@ PARTS = 10
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_fails_at_every_call(tmp_path, undisturbed, operation, lasting, part):
     """Of the calls some, evenly spread: `make soak SEED=1` and so on try the others."""
-    total, step = undisturbed[1][operation], (6 if lasting else 2) * (4 if operation == "write" else 1)
+    total, step = undisturbed[1][operation], (12 if lasting else 4) * (4 if operation == "write" else 1)
     numbers = range(1 + int(os.environ.get("CAE_SEED", "0")) % step, total + 1, step)[part::PARTS]
     problems = []
     for number in numbers:

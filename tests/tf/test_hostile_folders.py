@@ -141,14 +141,14 @@ def test_a_control_is_not_trained_in_a_linked_folder(here):
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_anything_at_any_name(tmp_path, smoke, kind):
-    """Of the commands a third in turn; `make soak SEED=1` and 2 try the others."""
+    """Of the commands a sixth in turn; `make soak SEED=1` to 5 try the others."""
     for number, name in enumerate(names(), list(KINDS).index(kind)):
         here = fresh(tmp_path / "here", smoke)
         plant(kind, here / RUN / name, here / "outside")
         writing = [DRAWING, TRAINING, FROZEN][number // 3 % 3]
         every = [*READING, USING[number // 3 % 3], writing]
-        turn = (number + int(os.environ.get("CAE_SEED", "0"))) % 3
-        check(here, [*every[turn::3], REMOVING], here / "outside")
+        turn = (number + int(os.environ.get("CAE_SEED", "0"))) % 6
+        check(here, [*every[turn::6], REMOVING], here / "outside")
 
 
 @pytest.mark.parametrize("number", range(CASES or 40))
