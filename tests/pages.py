@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cae_cli.diagnosis import diagnose
+from cae_cli.diagnosis.trials import Trial, Trials
 from cae_cli.report import figures, page
 from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import plain
 from tests.test_diagnosis import CONFIG, healthy
 from tests.test_figures import make_run, rewrite
 
@@ -71,6 +73,23 @@ def make_page_run(
     summary = {"verdict": diagnosis.verdict, "held_out": "validation", "metrics": metrics}
     run.write_summary({**summary, "diagnosis": diagnosis}, "text")
     return run
+
+
+def try_fixes(run: Run) -> None:
+    """Short trainings with one change each, and what they made of eight images."""
+    own = {"before": 'Conv2D(1, 3, activation="sigmoid")', "after": 'Conv2D(1, 3, activation="linear")'}
+    trials = Trials(
+        Trial("unchanged", "", (), (-0.4, -0.5)),
+        (
+            Trial("linear output", "an output that cannot saturate", ("CAE301",), (0.7, 0.72), **own),
+            Trial("cross-entropy", "the usual loss", ("CAE301",), (-0.4,)),
+        ),
+        (Trial("random: kernels", "", (), (-0.3,)),),
+        steps=200,
+    )
+    images = RNG.random((8, 12, 12, 1)).astype(np.float32)
+    pictures = dict.fromkeys(("images", "targets", "unchanged", "edit", "control"), images)
+    run.write_trials(plain(trials.content()), pictures)
 
 
 def views_of(channels, side, filters, labels):

@@ -19,7 +19,7 @@ from cae_cli.report.page.sprites import Sprite, picture, strip
 from cae_cli.report.sections import Column, Command, Section, Table, line
 from cae_cli.statistics.interval import Interval
 from cae_cli.system.guarded import guard
-from tests.pages import make_page_run, written
+from tests.pages import make_page_run, try_fixes, written
 from tests.test_figures import rewrite
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -57,6 +57,7 @@ class Page(HTMLParser):
 
 def test_the_page_has_every_section_and_is_the_same_when_written_again(tmp_path):
     run = make_page_run(tmp_path / "run")
+    try_fixes(run)
     text = written(run)
     parsed = Page(text)
     ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
@@ -254,6 +255,20 @@ def test_a_rule_that_found_nothing_shows_its_value_on_a_bar(tmp_path):
     assert "0.123" in row() and 'class="meter"' in row() and "0 to 0.25" in row()
     del summary["diagnosis"]["values"]  # of an older version
     assert "✓ fine" in row() and "meter" not in row()
+
+
+def test_fixes_that_were_tried_are_shown_with_their_code_and_pictures(tmp_path):
+    run = make_page_run(tmp_path / "run", black=True)
+    assert not [a for a in Page(written(run)).all("section") if a["id"] == "trials"]
+    try_fixes(run)
+    parsed = Page(written(run))
+    shown = parsed.text
+    assert "Fixes tried" in shown and "trained for 200 steps" in shown
+    assert "0.70 0.72" in shown and "mends it" in shown and "random: kernels" in shown
+    copied = [a["data-copy"] for a in parsed.all("button")]
+    assert any('activation="linear")' in text for text in copied)
+    labels = [a["aria-label"] for a in parsed.all("i")]
+    assert "with the best fix, image 8" in labels and "target, image 1" not in labels
 
 
 def test_healthy_ranges_of_the_tests_are_those_of_the_terminal(tmp_path):

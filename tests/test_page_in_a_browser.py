@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.pages import make_page_run, written
+from tests.pages import make_page_run, try_fixes, written
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
@@ -21,6 +21,7 @@ def browser():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     run = make_page_run(tmp_path_factory.mktemp("page") / "run", black=True, filters=(5, 12))
+    try_fixes(run)
     written(run)
     return run.page.shown.as_uri()
 

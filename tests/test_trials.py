@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
+from cae_cli.diagnosis.finding import Diagnosis, Finding, Fix, Safety, Severity
 from cae_cli.diagnosis.trials import Trial, Trials, after_trials
 from cae_cli.report.sections import Section
 from cae_cli.report.terminal import as_text
@@ -116,6 +116,28 @@ def test_confirmed_findings_lead_and_those_tried_in_vain_come_last(diagnosis):
     in_vain = trials(FAILED, trial("b", -0.4, codes=("CAE3",)))
     assert in_vain.verdict(diagnosis).startswith("none of 1 change that were tried mends it")
     assert trials(FAILED).verdict() == "no change was tried: none applies to this training"
+
+
+def test_fixes_come_in_the_order_of_what_they_brought_and_say_it():
+    names = ("in vain", "untried", "good", "better")
+    fixes = tuple(Fix((), f"why {name}", Safety.SAFE, edit=name) for name in names)
+    told = Diagnosis("", (finding("CAE1", fixes=fixes),), (), (), (), False, {})
+    found = trials(
+        FAILED,
+        *(trial(n, *e, codes=("CAE1",)) for n, e in [("in vain", (-0.4,)), ("good", (0.5, 0.52))]),
+        trial("better", 0.7, 0.72, codes=("CAE1",)),
+    )
+    (after,) = after_trials(told, found).findings
+    assert [fix.edit for fix in after.fixes] == ["better", "good", "untried", "in vain"]
+    assert after.fixes[0].why == "why better; tried: it explains 0.71 instead of -0.48"
+    assert after.fixes[2].why == "why untried"
+
+
+def test_a_change_that_mends_far_more_than_the_fix_of_a_finding_does_not_confirm_it(diagnosis):
+    fix, best = trial("b", 0.4, 0.42, codes=("CAE3",)), trial("a", 0.85, 0.86)
+    found = trials(FAILED, fix, best, trial("c", -0.4), trial("d", -0.4), given=-0.4)
+    assert found.confirms(diagnosis.findings[2])
+    assert found.verdict(diagnosis).startswith("a fault that no rule knows; a mends it, 0.85")
 
 
 def test_trials_are_what_their_json_says():

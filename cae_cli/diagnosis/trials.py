@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
-from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding
+from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Fix
 from cae_cli.diagnosis.health import SHARE_OF_LINEAR
 from cae_cli.errors import counted
 
@@ -255,7 +255,8 @@ class Trials:
             tried = f"none of {counted(len(self.edits), 'change')} that were tried mends it"
             return f"{tried}{left}: {beyond}"
         names = " or ".join(trial.name for trial in self.alike)
-        named = [] if diagnosis is None else [f for f in diagnosis.causes if self.confirms(f)]
+        causes = () if diagnosis is None else diagnosis.causes
+        named = [f for f in causes if any(f.code in trial.codes for trial in self.alike)]
         cause = f"confirmed: {named[0].problem}" if named else "a fault that no rule knows"
         return f"{cause}; {names} mends it, {_shares(self, self.proven[0])}"
 
@@ -288,8 +289,10 @@ def after_trials(diagnosis: Diagnosis, trials: Trials) -> Diagnosis:
     """The findings in the order that the trials give them.
 
     Confirmed causes come first, with high confidence. Causes whose fixes were tried in vain come last,
-    with low confidence. What follows from a cause stays behind it.
+    with low confidence. What follows from a cause stays behind it. Of the fixes of a finding those that
+    help come first, those that were tried in vain last, and each says what it brought.
     """
+    tried = {trial.name: trial for trial in trials.edits}
     confirmed = [f.code for f in diagnosis.causes if trials.confirms(f)]
     in_vain = [f.code for f in diagnosis.causes if trials.refutes(f)]
 
@@ -297,7 +300,21 @@ def after_trials(diagnosis: Diagnosis, trials: Trials) -> Diagnosis:
         code = finding.consequence_of or finding.code
         return 0 if code in confirmed else 2 if code in in_vain else 1
 
+    def told(fix: Fix) -> Fix:
+        trial = tried.get(fix.edit)
+        if trial is None:
+            return fix
+        said = f"tried: it explains {trial.mean:.2f} instead of {trials.unchanged.mean:.2f}"
+        return replace(fix, why=f"{fix.why}; {said}")
+
+    def place(fix: Fix) -> tuple[int, float]:
+        trial = tried.get(fix.edit)
+        if trial is None:
+            return 1, 0.0
+        return (0, -trial.mean) if trials.helps(trial) else (2, 0.0)
+
     def judged(finding: Finding) -> Finding:
+        finding = replace(finding, fixes=tuple(map(told, sorted(finding.fixes, key=place))))
         if finding.code in confirmed:
             return replace(finding, confidence=Confidence.HIGH)
         return replace(finding, confidence=Confidence.LOW) if finding.code in in_vain else finding

@@ -122,22 +122,28 @@ def reconstructions(run: RunData) -> Image.Image:
 )
 def trials(run: RunData) -> Image.Image:
     """Inputs, targets where they differ, and the reconstructions of each training."""
-    names = {
+    rows = after_trials(run)
+    return grid(
+        "Held-out images after short trainings",
+        [[photo(image) for image in images] for images in rows.values()],
+        [title.replace("best random", "best\nrandom") for title in rows],
+        cell=0.8,
+    )
+
+
+def after_trials(run: RunData) -> dict[str, Array]:
+    """The images of `trials` by the title of their row, each (n, h, w, c)."""
+    titles = {
         "images": "input",
         "targets": "target",
         "unchanged": "unchanged",
         "edit": "with the best fix",
-        "control": "with the best\nrandom change",
+        "control": "with the best random change",
     }
-    found = {key: run.arrays[f"trial/{key}"] for key in names if run.has(f"trial/{key}")}
-    if "targets" in found and np.array_equal(found["targets"], found["images"]):
-        del found["targets"]
-    return grid(
-        "Held-out images after short trainings",
-        [[photo(image) for image in images] for images in found.values()],
-        [names[key] for key in found],
-        cell=0.8,
-    )
+    rows = {title: run.arrays[f"trial/{k}"] for k, title in titles.items() if run.has(f"trial/{k}")}
+    if "target" in rows and np.array_equal(rows["target"], rows["input"]):
+        del rows["target"]
+    return rows
 
 
 @figure(

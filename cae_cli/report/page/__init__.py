@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from cae_cli.diagnosis.trials import Trials
 from cae_cli.report.figures.catalogue import RunData
 from cae_cli.report.page.content import SECTIONS, Content, environment
 from cae_cli.report.page.sprites import Sprite
@@ -27,7 +28,8 @@ from cae_cli.system.guarded import GuardedPath
 HERE = Path(__file__).parent
 # In the order in which a reader needs them.
 MODULES = (
-    "verdict", "filters", "reconstructions", "latent", "tests", "training", "rules", "words", "again",
+    "verdict", "trials", "filters", "reconstructions", "latent", "tests", "training", "rules", "words",
+    "again",
 )  # fmt: skip
 for _name in MODULES:
     import_module(f"cae_cli.report.page.sections.{_name}")
@@ -75,6 +77,7 @@ def content_of(run: Run, data: RunData) -> Content:
         summary=run.summary(),
         setup=run.setup(),
         training=run.training(),
+        trials=None if (trials := run.trials()) is None else Trials.of(trials),
     )
 
 

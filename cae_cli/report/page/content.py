@@ -15,6 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cae_cli.diagnosis import RULES
+from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import visible
 from cae_cli.report.figures.catalogue import Arrays, RunData
 from cae_cli.report.numbers import NOTHING, number, share
@@ -35,6 +36,7 @@ class Content:
         summary: summary.json.
         setup: run.json.
         training: training.json.
+        trials: short trainings with fixes; None if there were none.
         sprites: pictures by name; sections add to them.
     """
 
@@ -44,6 +46,7 @@ class Content:
     summary: Mapping[str, Any]
     setup: Mapping[str, Any]
     training: Mapping[str, Any]
+    trials: Trials | None = None
     sprites: dict[str, Sprite] = field(default_factory=dict)
 
     @property
