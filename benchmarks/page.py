@@ -1,7 +1,7 @@
 """What the page costs: CPU seconds of its parts as shares of a run, and sizes of its files.
 
     python -m benchmarks.page experiment=reference_1_baseline data=fashion_mnist data.train=2048
-    python -m benchmarks.page --others data=fashion_mnist data.train=2048 training.epochs=4
+    python -m benchmarks.page --others data=fashion_mnist data.train=2048 data.test=500 training.epochs=4
 
 All arguments are overrides of ``cae train``. CPU time, unlike that of the clock, hardly depends on what
 else the machine does. The second form writes the page of a sweep, of a comparison, of a treatment and of

@@ -101,7 +101,7 @@ def criteria(metrics: Metrics, config: Mapping[str, Any]) -> tuple[Criterion, ..
             "pixel copy",
             perturbation.least_copied,
             *tests["pixel copy"],
-            "healthy runs have 0 or less, or up to what a linear description of this size passes; a "
+            "healthy runs have 0 or less, or about what a linear description of this size passes; a "
             "U-Net has 0.75",
         ),
         Criterion(

@@ -225,8 +225,8 @@ class Trials:
         return max(self.controls, key=lambda trial: (not trial.cut, trial.mean), default=None)
 
     def confirms(self, finding: Finding) -> bool:
-        """Whether a proven edit is a fix of this finding."""
-        return any(finding.code in trial.codes for trial in self.proven)
+        """Whether a proven edit that is as good as the best one is a fix of this finding."""
+        return any(finding.code in trial.codes for trial in self.alike)
 
     def refutes(self, finding: Finding) -> bool:
         """Whether fixes of this finding were tried, and none of them helps."""
@@ -255,8 +255,7 @@ class Trials:
             tried = f"none of {counted(len(self.edits), 'change')} that were tried mends it"
             return f"{tried}{left}: {beyond}"
         names = " or ".join(trial.name for trial in self.alike)
-        causes = () if diagnosis is None else diagnosis.causes
-        named = [f for f in causes if any(f.code in trial.codes for trial in self.alike)]
+        named = [] if diagnosis is None else [f for f in diagnosis.causes if self.confirms(f)]
         cause = f"confirmed: {named[0].problem}" if named else "a fault that no rule knows"
         return f"{cause}; {names} mends it, {_shares(self, self.proven[0])}"
 
@@ -304,8 +303,9 @@ def after_trials(diagnosis: Diagnosis, trials: Trials) -> Diagnosis:
         trial = tried.get(fix.edit)
         if trial is None:
             return fix
-        said = f"tried: it explains {trial.mean:.2f} instead of {trials.unchanged.mean:.2f}"
-        return replace(fix, why=f"{fix.why}; {said}")
+        unchanged = trial.mean - trials.gain(trial)  # with the same seeds
+        said = f"tried: it explains {trial.mean:.2f} instead of {unchanged:.2f}"
+        return replace(fix, why=f"{fix.why}; {said}{', and was ended early' if trial.cut else ''}")
 
     def place(fix: Fix) -> tuple[int, float]:
         trial = tried.get(fix.edit)

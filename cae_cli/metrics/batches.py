@@ -21,6 +21,8 @@ LEAST_COMMON = 0.5  # correlation of the pixels of inputs and targets; that of s
 SAME_VALUE = 1e-6  # rounding of float32 values up to about 1
 SCALED_VALUE = 1e-4  # the same after the inputs were brought to the range of the targets
 FILTER = 4  # pixels that a filter reaches to each side
+MOST_SIDE = 8  # pixels of the squares of an image that was enlarged by repeating pixels
+SQUARES_FOR_EACH = 10  # pixels of the filter, at least
 FILTER_VALUES = 2**13  # values that it is fitted to, and as many that it is tested on
 AS_WHITE = 0.05  # correlation of neighbours: a rest that is as white as another one
 COMMON = 0.02  # share of all values: a background, or black and white
@@ -48,7 +50,7 @@ class BatchStatistics:
         erased: share of the values of x other than those of t that are one and the same, 0 to 1: 1 for
             masks. NaN where x and t are equal.
         kept: share of the values of t that are those of x too, of nine pairs in ten at least, 0 to 1:
-            high where something was put on a part of x. NaN where t has common values only.
+            high where something was put on a part of x, see `kept`.
         unfiltered: share of (x - t)² that a filter leaves, see `unfiltered`: the least, of x itself and
             `in_one_range`. About 0 where x or t is a blur of the other, NaN where they are equal.
         compared, foreign, unclear: `metrics.pairs.PairMatch` of x and t.
@@ -105,9 +107,13 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         erased=erased(inputs, targets, scaled),
         kept=kept(targets, scaled, tolerance(inputs, targets, scaled)),
         unfiltered=min(
-            unfiltered(*pair)
-            for x in ([inputs] if scaled is inputs else [inputs, scaled])
-            for pair in ((x, targets), (targets, x))
+            (
+                left
+                for x in ([inputs] if scaled is inputs else [inputs, scaled])
+                for pair in ((x, targets), (targets, x))
+                if not math.isnan(left := unfiltered(*pair))
+            ),
+            default=math.nan,
         ),
         **asdict(match),
     )
@@ -136,8 +142,9 @@ def tolerance(inputs: Array, targets: Array, scaled: Array) -> float:
 def kept(targets: Array, scaled: Array, same: float) -> float:
     """Share of the values of a target that its input has at the same place.
 
-    Values that are common among all targets do not count: of two images on a black background, most
-    pixels are equal. The share that nine pairs in ten have at least.
+    Values that are common among all targets do not count, nor places where the next target has the same
+    value: of two images on one background, most pixels are equal. The share that nine pairs in ten have
+    at least, in the channel with the smallest one.
 
     Args:
         targets: (n, h, w, c).
@@ -145,22 +152,22 @@ def kept(targets: Array, scaled: Array, same: float) -> float:
         same: how far values may differ that are the same.
 
     Returns:
-        0 to 1; NaN where all values are common.
+        0 to 1; NaN where nothing is left to compare.
     """
-    n, size = len(targets), targets[0].size
-    every = -(-n * size // KEPT_VALUES)
-    of_x, of_t = (a.reshape(n, size)[:, ::every] for a in (scaled, targets))
-    step = (
-        max(same, SCALED_VALUE * float(np.ptp(of_t))) or 1.0
-    )  # a background may be zero but for rounding
-    steps = np.round(of_t / step)
+    n, h, w, c = targets.shape
+    every = -(-targets.size // KEPT_VALUES)
+    while math.gcd(every, w) > 1:  # all columns
+        every += 1
+    x, t = (a.reshape(n, h * w, c)[:, ::every] for a in (scaled, targets))
+    # Values of a background may differ by rounding.
+    steps = np.round(t / (max(same, SCALED_VALUE * float(np.ptp(t))) or 1.0))
     _, inverse, counts = np.unique(steps, return_inverse=True, return_counts=True)
-    counted = (counts < COMMON * of_t.size)[inverse].reshape(of_t.shape)
-    equal = (counted & np.isclose(of_x, of_t, rtol=0, atol=same)).sum(axis=1)
-    told = counted.any(axis=1)
-    if not told.any():
-        return math.nan
-    return float(np.quantile(equal[told] / counted[told].sum(axis=1), 1 - MOST_BY_PAIR))
+    counted = (counts < COMMON * t.size)[inverse].reshape(t.shape)
+    counted &= ~np.isclose(t, np.roll(t, 1, axis=0), rtol=0, atol=same)
+    equal = (counted & np.isclose(x, t, rtol=0, atol=same)).sum(axis=1)
+    told = counted.sum(axis=1)  # (n, c)
+    shares = [(e[n > 0] / n[n > 0]) for e, n in zip(equal.T, told.T, strict=True) if n.any()]
+    return min((float(np.quantile(own, 1 - MOST_BY_PAIR)) for own in shares), default=math.nan)
 
 
 def unfiltered(images: Array, sources: Array) -> float:
@@ -168,38 +175,37 @@ def unfiltered(images: Array, sources: Array) -> float:
 
     One filter for all of them: a blur of any form, or the sharpening of one, which is the same to the
     left and right, and up and down, and leaves flat images alone. So it is no shift, no change of
-    brightness, and nothing that differs from image to image. Of images that consist of squares of one
-    value, as those enlarged by repeating pixels, each square is an average of what the source has there
-    and around it. Least squares on some of the values, tested on others.
+    brightness, and nothing that differs from image to image. Where images consist of squares of one
+    value, as those enlarged by repeating pixels, and their sources do not, each square is an average of
+    what the source has there and around it. Least squares on every second image, tested on the others.
 
     Args:
         images: (n, h, w, c).
         sources: of the same shape.
 
     Returns:
-        0 to about 1; NaN where nothing differs, for values that are not finite, and for sides that are
-        too short for the filter.
+        0 to about 1; NaN where nothing differs, for a single image, for values that are not finite, for
+        sides that are too short for the filter, and for squares that are too few or too large.
     """
     n, h, w, c = images.shape
     side = square_side(images)
+    if side > 1 and square_side(sources) % side == 0:
+        side = 1
     reach = FILTER if side == 1 else min(FILTER, side // 2)
     edge = -(-reach // side)  # squares that are too near to the border
     inner = h // side - 2 * edge, w // side - 2 * edge
-    if min(inner) < 1 or np.array_equal(images, sources):
+    cells = (side + 2 * reach) ** 2
+    if n < 2 or min(inner) < 1 or side > MOST_SIDE or np.array_equal(images, sources):
+        return math.nan
+    if side > 1 and n * inner[0] * inner[1] * c < SQUARES_FOR_EACH * cells:
         return math.nan
     rng = np.random.default_rng(0)
-    i, y, x, k = (rng.integers(0, top, 2 * FILTER_VALUES) for top in (n, *inner, c))
+    i = np.concatenate([2 * rng.integers(0, (n + 1 - odd) // 2, FILTER_VALUES) + odd for odd in (0, 1)])
+    y, x, k = (rng.integers(0, top, len(i)) for top in (*inner, c))
     y, x = side * (y + edge), side * (x + edge)
     around = np.arange(-reach, side + reach)
-    near = np.asarray(
-        sources[
-            i[:, None, None],
-            y[:, None, None] + around[:, None],
-            x[:, None, None] + around,
-            k[:, None, None],
-        ],
-        np.float64,
-    )
+    at = [axis[:, None, None] for axis in (i, y, x, k)]
+    near = sources[at[0], at[1] + around[:, None], at[2] + around, at[3]].astype(np.float64)
     own = near[:, reach : reach + side, reach : reach + side]
     if side == 1:  # the same at both sides
         near = (near + near[:, ::-1] + near[:, :, ::-1] + near[:, ::-1, ::-1])[:, reach:, reach:] / 4
@@ -211,6 +217,8 @@ def unfiltered(images: Array, sources: Array) -> float:
     weights = np.linalg.lstsq(terms[fitted], difference[fitted], rcond=None)[0]
     left = np.square(difference[tested] - terms[tested] @ weights).mean()
     whole = np.square(values[tested, None, None] - own[tested]).mean()
+    if side > 1:  # what varies within a square tells nothing of the squares
+        whole = min(whole, 2 * values[tested].var(dtype=np.float64))
     return float(left / whole) if whole else math.nan
 
 

@@ -44,7 +44,7 @@ def fails(home, undisturbed, operation, number, error, *, lasting):
     assert "Traceback" not in done.err and done.code in (0, 2), words
     assert [line.startswith("error: ") for line in done.err.splitlines()].count(True) == done.code // 2
     if done.code == 0:  # a file that is not needed, such as the log
-        # What cannot be removed at the very end is by whoever resumes the run.
+        # What cannot be removed at the very end is removed by whoever resumes the run.
         unlike = {n for n in differences(run, home / "run") if not n.startswith(UNFINISHED)}
         assert unlike == set(), words
         return

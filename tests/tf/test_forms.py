@@ -491,9 +491,11 @@ KINDS = ["own step", "two outputs", "several steps at once", "XLA"]
 @pytest.fixture
 def as_in_a_script():
     """Operations need not be deterministic, as other tests want them: Keras uses no XLA then."""
+    before = config.is_op_determinism_enabled()
     config.disable_op_determinism()
     yield
-    config.enable_op_determinism()
+    if before:
+        config.enable_op_determinism()
 
 
 @pytest.mark.soak

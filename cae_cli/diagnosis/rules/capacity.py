@@ -176,7 +176,7 @@ class Shallow(_Capacity):
     problem = "the network is too shallow"
     measured = (
         "receptive field over the side of the image, where more than 0.1 of scrambled pixels is copied, "
-        "and more than a linear description of the same size passes"
+        "and a fifth more than a linear description of the same size passes"
     )
     threshold = 0.2
     source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."

@@ -132,10 +132,11 @@ class PassThrough(Rule):
     threshold = 0.25
     source = (
         "Healthy runs with a small latent code have -0.26 to 0.15, the identity 1. A linear description "
-        "with d values for D pixels passes d/D, so a larger latent code may copy a fifth more than that "
-        "(measured: 0.1 to 1.01 of d/D; 1.3 and more with a way around the code). With as many values "
-        "as the image, healthy runs have 0.1 to 0.31, and 0.5 counts. More than three times as many are "
-        "no bottleneck: such networks have 0.2 to 0.44, and 0.1 counts."
+        "with d values for D pixels passes d/D, so a larger latent code may copy a fifth more than "
+        "that, or half of what is left to 1 if that is less (measured: 0.1 to 1.01 of d/D; 1.3 and more "
+        "with a way around the code). With as many values as the image, healthy runs have 0.1 to 0.31, "
+        "and 0.5 counts. More than three times as many are no bottleneck: such networks have 0.2 to "
+        "0.44, and 0.1 counts."
     )
     equal = 2.0  # times the threshold, from as many latent values as the image has
     no_bottleneck = 3.0  # values of the latent code over those of an image
@@ -151,7 +152,7 @@ class PassThrough(Rule):
             return self.skipped("the images have no contrast")
         ratio = case.network.latent_values / case.network.image_values
         linear, passed = case.network.linear_copy, case.network.most_copied
-        limit, healthy = max(self.threshold, passed), (-INF, max(0.75 * self.threshold, linear))
+        limit, healthy = max(self.threshold, passed), (-INF, max(0.75 * self.threshold, passed))
         because = f"; a linear description with as few values passes {linear:.0%}"
         if linear >= 1:
             limit, healthy = self.equal * self.threshold, (-INF, 0.31)

@@ -41,7 +41,7 @@ def trials(content: Content) -> Mapping[str, Any] | None:
     found = content.trials
     if found is None:
         return None
-    told = [part for part in tried.section(found).parts if not isinstance(part, Line)]
+    told = [part for part in tried.section(found, verbose=True).parts if not isinstance(part, Line)]
     rows = after_trials(content.data)
     pictures = [[picture(image, SIDE) for image in images] for images in rows.values()]
     return {

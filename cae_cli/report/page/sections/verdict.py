@@ -26,7 +26,7 @@ TEMPLATE = """\
 <p class="dim" style="max-width:none">{{ facts|join(" · ") }}; measured on {{ "{:,}".format(content.metrics.quality.images) }}
 {{ parts.word("held-out images") }}</p>
 <p class="sentence {{ kind }}">{{ mark }} {{ content.diagnosis.verdict }}</p>
-{% if content.trials %}<p>Changes were tried in short trainings: <a href="#trials">what each of them brought</a>.</p>{% endif %}
+{% if content.trials and content.trials.edits %}<p>Changes were tried in short trainings: <a href="#trials">what each of them brought</a>.</p>{% endif %}
 {% for f in findings %}
 <div class="card {{ f.severity }}" id="{{ f.code }}">
 <h3 style="margin-top:0"><span class="{{ f.severity }}">{{ marks[f.severity] }} {{ f.severity }}</span> {{ f.problem }}
@@ -34,7 +34,7 @@ TEMPLATE = """\
 <p>{{ f.message }}</p>
 {% for e in f.bars %}{{ parts.evidence(e) }}{% endfor %}
 {% if f.ways %}
-<h4>{{ "Its fixes" if content.trials else "What mends it" }}</h4>
+<h4>{{ "Fixes for it" if content.trials else "What mends it" }}</h4>
 {% for way in f.ways %}
 <p>{{ "Try" if loop.first else "Or, in the same way," if way.command else "Or" }} <b>{{ way.change }}</b>{% if way.why != way.change %}: {{ way.why }}{% endif %} ({{ way.cost }}).</p>
 {% if way.command and loop.first %}{{ parts.copy(way.command) }}{% endif %}
