@@ -130,7 +130,7 @@ class TargetMismatch(Rule):
         "another contrast or range, on Fashion-MNIST, MNIST, Omniglot and photographs. Of 5 % wrong "
         "pairs, 2 to 5 % are seen among them. A filter leaves 0.06 at most of the difference of images "
         "from blurred and from enlarged ones, 0.2 or more where the input is shifted, rotated, "
-        "mirrored, mixed or another image. Of the values of a target, 0.3 to 0.75 are those of an input "
+        "mirrored, mixed or another image. Of the values of a target, 0.3 to 0.6 are those of an input "
         "with holes of noise, less than 0.1 those of a moved, mirrored or mixed one."
     )
     most_noise = 0.2  # correlation of neighbours in the difference; 0.6 to 0.9 for pairs of images
