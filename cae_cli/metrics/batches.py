@@ -91,6 +91,7 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         visible = shown(inputs, targets)
         match = pair_match(in_one_range(inputs, targets, visible, matched=True), targets, visible)
         scaled = in_one_range(inputs, targets, visible, matched=match.matched > MATCHED)
+    same = SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
     error, other_error = (float(np.square(scaled - t).mean(dtype=np.float64)) for t in (targets, others))
     return BatchStatistics(
         input_low=float(inputs.min()),
@@ -105,8 +106,8 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
         difference_correlation=neighbour_correlation(scaled - targets),
         target_correlation=neighbour_correlation(targets),
         difference=error,
-        erased=erased(inputs, targets, scaled),
-        kept=kept(targets, scaled, tolerance(inputs, targets, scaled)),
+        erased=erased(inputs, targets, scaled, same),
+        kept=kept(targets, scaled, same),
         unfiltered=min(
             (
                 left
@@ -120,7 +121,7 @@ def batches(inputs: Array, targets: Array) -> BatchStatistics:
     )
 
 
-def erased(inputs: Array, targets: Array, scaled: Array) -> float:
+def erased(inputs: Array, targets: Array, scaled: Array, same: float) -> float:
     """Share of the inputs' values other than the targets' that are their median, as those of a mask are.
 
     0 to 1; NaN where nothing differs.
@@ -129,15 +130,10 @@ def erased(inputs: Array, targets: Array, scaled: Array) -> float:
         inputs: (n, h, w, c).
         targets: of the same shape.
         scaled: the inputs `in_one_range`.
+        same: how far values may differ that are the same.
     """
-    same = tolerance(inputs, targets, scaled)
     changed = inputs[~np.isclose(scaled, targets, rtol=0, atol=same)]
     return float((changed == np.median(changed)).mean()) if changed.size else math.nan
-
-
-def tolerance(inputs: Array, targets: Array, scaled: Array) -> float:
-    """How far values may differ that are the same; arguments as for `erased`."""
-    return SAME_VALUE if scaled is inputs else SCALED_VALUE * float(np.ptp(targets))
 
 
 def kept(targets: Array, scaled: Array, same: float) -> float:
@@ -196,6 +192,8 @@ def unfiltered(images: Array, sources: Array) -> float:
         sides that are too short for the filter, and for squares that are too few or too large.
     """
     n, h, w, c = images.shape
+    if n < 2 or np.array_equal(images, sources):
+        return math.nan
     side = square_side(images)
     if side > 1 and square_side(sources) % side == 0:
         side = 1
@@ -203,7 +201,7 @@ def unfiltered(images: Array, sources: Array) -> float:
     edge = -(-reach // side)  # squares that are too near to the border
     inner = h // side - 2 * edge, w // side - 2 * edge
     cells = (side + 2 * reach) ** 2
-    if n < 2 or min(inner) < 1 or side > MOST_SIDE or np.array_equal(images, sources):
+    if min(inner) < 1 or side > MOST_SIDE:
         return math.nan
     if side > 1 and n * inner[0] * inner[1] * c < SQUARES_FOR_EACH * cells:
         return math.nan
