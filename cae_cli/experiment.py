@@ -38,11 +38,11 @@ from cae_cli.model.build import build
 from cae_cli.model.plan import plan
 from cae_cli.options import OptionError
 from cae_cli.report import figures, page, summary, terminal
+from cae_cli.report import trials as tried
 from cae_cli.report.sections import Part
 from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
-from cae_cli.runs.json_files import foreign
 from cae_cli.system import signals, streams
 from cae_cli.trackers import Tracker, following
 from cae_cli.training import backend
@@ -500,7 +500,7 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         metrics = measure(arrays, epochs, trained, frozen=folder.frozen_encoder())
     if rules:
         settings = {**settings, "rules": {**settings.get("rules", {}), **rules}}
-    trials = _trials(folder)
+    trials = tried.read(folder)
     return Outcome(
         folder=folder.folder,
         metrics=metrics,
@@ -510,14 +510,6 @@ def diagnose(folder: Run, rules: Mapping[str, Any] | None = None) -> Outcome:
         failed=trained["diverged_at"] is not None,
         trials=trials,
     )
-
-
-def _trials(folder: Run) -> Trials | None:
-    content = folder.trials()
-    try:
-        return None if content is None else Trials.of(content)
-    except ValueError as error:
-        raise foreign(folder.trials_file) from error
 
 
 def report(

@@ -114,7 +114,7 @@ def test_confirmed_findings_lead_and_those_tried_in_vain_come_last(diagnosis):
     assert [f.code for f in after_trials(diagnosis, unnamed).findings] == ["CAE1", "CAE2", "CAE3"]
     assert unnamed.verdict(diagnosis).startswith("a fault that no rule knows; b mends it")
     in_vain = trials(FAILED, trial("b", -0.4, codes=("CAE3",)))
-    assert in_vain.verdict(diagnosis).startswith("none of 1 change that were tried mends it")
+    assert in_vain.verdict(diagnosis).startswith("b, the only change tried, does not mend it: it")
     assert trials(FAILED).verdict() == "no change was tried: none applies to this training"
 
 

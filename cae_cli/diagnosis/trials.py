@@ -17,7 +17,6 @@ from typing import Any
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED
 from cae_cli.diagnosis.finding import Confidence, Diagnosis, Finding, Fix
 from cae_cli.diagnosis.health import SHARE_OF_LINEAR
-from cae_cli.errors import counted
 
 HALF = 0.5  # of what the training lacks
 LEAST_GAIN = 0.05  # of explained variance; kept fixes gain as much
@@ -252,8 +251,12 @@ class Trials:
             if any(len(t.explained) < FEWEST_SEEDS and self.mends(t) for t in self.edits):
                 return f"{best.name} seems to help, but there was no time for a second seed: {beyond}"
             left = f", {len(self.untried)} were not tried" if self.untried else ""
-            tried = f"none of {counted(len(self.edits), 'change')} that were tried mends it"
-            return f"{tried}{left}: {beyond}"
+            if len(self.edits) == 1:
+                shares = _shares(self, best)
+                return (
+                    f"{best.name}, the only change tried, does not mend it{left}: it explains {shares}"
+                )
+            return f"none of the {len(self.edits)} changes tried mends it{left}: {beyond}"
         names = " or ".join(trial.name for trial in self.alike)
         named = [] if diagnosis is None else [f for f in diagnosis.causes if self.confirms(f)]
         cause = f"confirmed: {named[0].problem}" if named else "a fault that no rule knows"

@@ -6,9 +6,24 @@ from cae_cli.diagnosis.trials import Trial, Trials, bounded
 from cae_cli.errors import counted
 from cae_cli.report.numbers import duration, number
 from cae_cli.report.sections import Column, Line, Part, Section, Table, line
+from cae_cli.runs.folder import Run
+from cae_cli.runs.json_files import foreign
 
 MOST_ROWS = 8  # edits in the short form; random changes a quarter of them
 INDENT = 4
+
+
+def read(run: Run) -> Trials | None:
+    """The trials of a run, None if there were none.
+
+    Raises:
+        UserError: trials.json is damaged or foreign.
+    """
+    content = run.trials()
+    try:
+        return None if content is None else Trials.of(content)
+    except ValueError as error:
+        raise foreign(run.trials_file) from error
 
 
 def section(trials: Trials, *, verbose: bool = False) -> Section:
@@ -20,14 +35,20 @@ def section(trials: Trials, *, verbose: bool = False) -> Section:
     """
     seeds = counted(max(len(t.explained) for t in (trials.unchanged, *trials.edits)), "seed")
     title = f"Fixes tried ({trials.steps:,} steps each, up to {seeds}, {duration(trials.seconds)})"
+    parts = measured(trials, verbose=verbose)
+    for trial in trials.helping if verbose else (trials.alike or trials.helping)[:1]:
+        parts += _code(trial)
+    return Section(title, parts)
+
+
+def measured(trials: Trials, *, verbose: bool = False) -> list[Part]:
+    """The table, and what was not tried; arguments as for `section`."""
     parts: list[Part] = [_table(trials, verbose=verbose)]
     if trials.untried:
         some = ", ".join(trials.untried[: None if verbose else MOST_ROWS])
         more = "" if verbose or len(trials.untried) <= MOST_ROWS else ", …"
         parts.append(f"not tried ({trials.ended or 'no time'}): {some}{more}")
-    for trial in trials.helping if verbose else (trials.alike or trials.helping)[:1]:
-        parts += _code(trial)
-    return Section(title, parts)
+    return parts
 
 
 def _table(trials: Trials, *, verbose: bool) -> Table:

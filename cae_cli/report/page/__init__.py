@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from cae_cli.diagnosis.trials import Trials
+from cae_cli.report import trials
 from cae_cli.report.figures.catalogue import RunData
 from cae_cli.report.page.content import SECTIONS, Content, environment
 from cae_cli.report.page.sprites import Sprite
@@ -77,7 +77,7 @@ def content_of(run: Run, data: RunData) -> Content:
         summary=run.summary(),
         setup=run.setup(),
         training=run.training(),
-        trials=None if (trials := run.trials()) is None else Trials.of(trials),
+        trials=trials.read(run),
     )
 
 

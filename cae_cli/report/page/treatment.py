@@ -24,12 +24,12 @@ PICTURES = """\
 <div class="scroll"><table class="rows"><tbody>
 <tr><th scope="row">image</th>{% for i in range(count) %}<td>{{ parts.tile("made", i, 0, "image " ~ (i + 1)) }}</td>{% endfor %}</tr>
 {% for title, verdict, healthy in rows %}{% set row = loop.index %}
-<tr><th scope="row"><b>{{ title[:60] }}</b><br><span class="{{ "fine" if healthy else "error" }}">{{ "✓ healthy" if healthy else "✗ " ~ verdict[:60] }}</span></th>
+<tr><th scope="row"><b>{{ title }}</b><br><span class="{{ "fine" if healthy else "error" }}">{{ "✓ healthy" if healthy else "✗ " ~ verdict }}</span></th>
 {% for i in range(count) %}<td>{{ parts.tile("made", i, row, title ~ ", image " ~ (i + 1)) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% if rows|length > 1 %}
-<p class="small"><label class="js">Left of the cut: before; right of it: {{ rows[1][0][:60] }} <input type="range" min="0" max="100" value="50" data-wipe="wipes"></label></p>
+<p class="small"><label class="js">Left of the cut: before; right of it: {{ rows[1][0] }} <input type="range" min="0" max="100" value="50" data-wipe="wipes"></label></p>
 <div class="pictures" id="wipes">{% for i in range(count) %}<div class="wipe">{{ parts.tile("made", i, 1, "before, image " ~ (i + 1)) }}{{ parts.tile("made", i, 2, "after, image " ~ (i + 1), more="over") }}</div>{% endfor %}</div>
 {% endif %}
 """

@@ -10,7 +10,6 @@ from cae_cli.report.figures.pictures import after_trials
 from cae_cli.report.page.content import Content, section
 from cae_cli.report.page.parts import as_html
 from cae_cli.report.page.sprites import Sprite, picture
-from cae_cli.report.sections import Line
 
 SIDE = 88
 
@@ -41,12 +40,11 @@ def trials(content: Content) -> Mapping[str, Any] | None:
     found = content.trials
     if found is None:
         return None
-    told = [part for part in tried.section(found, verbose=True).parts if not isinstance(part, Line)]
     rows = after_trials(content.data)
     pictures = [[picture(image, SIDE) for image in images] for images in rows.values()]
     return {
         "steps": found.steps,
-        "table": as_html(told),
+        "table": as_html(tried.measured(found, verbose=True)),
         "shown": (found.alike or found.helping)[:1],
         "rows": list(rows),
         "count": min(map(len, pictures), default=0),
