@@ -280,7 +280,7 @@ def too_few(options: data.DataOptions, images: Images) -> str | None:
         return None
     (h, w, _), way = images.shape, "add images"
     sides = [s for s in PATCHES if count * (h // s) * (w // s) >= FEWEST_IMAGES]
-    files = isinstance(options, FileOptions)
+    files = isinstance(options, FileOptions) and options.are_files
     resized = isinstance(options, FileOptions) and options.image_size and options.patches is None
     whole = "data.image_size=null " if resized else ""
     if images.more:

@@ -83,6 +83,81 @@ def test_0_may_be_white_in_16_bit_tiff(tmp_path):
     assert np.array_equal(one(tmp_path), 65535 - DEEP[..., 0])
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_bands_one_after_the_other_and_white_at_0(order, compression, tmp_path):
+    how = {"byteorder": order, "compression": compression}
+    planes = np.moveaxis(DEEP[..., :3], -1, 0)
+    (tmp_path / "rgb").mkdir()
+    tifffile.imwrite(tmp_path / "rgb/a.tif", planes, photometric="rgb", planarconfig="separate", **how)
+    assert np.array_equal(one(tmp_path / "rgb"), DEEP[..., :3])
+    (tmp_path / "grey").mkdir()
+    tifffile.imwrite(tmp_path / "grey/a.tif", DEEP[..., 0], photometric="miniswhite", **how)
+    assert np.array_equal(one(tmp_path / "grey"), 65535 - DEEP[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fourth_band_is_transparency_only_if_the_file_says_so(dtype, tmp_path):
+    white = np.iinfo(dtype).max
+    values = (DEEP // (1 if dtype == np.uint16 else 16)).astype(dtype)
+    tifffile.imwrite(tmp_path / "infrared.tif", values, photometric="rgb", extrasamples=["unspecified"])
+    pool = configured("image_folder", path=str(tmp_path)).read()
+    assert pool.images.dtype == dtype
+    assert np.array_equal(pool.images[0], values[..., :3])
+    assert "bands beyond colour left out of 1 file: infrared.tif" in pool.notes[-1]
+    values[..., 3] = white // 2
+    values[..., :3] = values[..., :3] // 2
+    (tmp_path / "alpha").mkdir()
+    kinds = {"assocalpha": values[..., :3] + white / 2, "unassalpha": values[..., :3] / 2 + white / 2}
+    for kind, expected in kinds.items():
+        tifffile.imwrite(tmp_path / "alpha/a.tif", values, photometric="rgb", extrasamples=[kind])
+        assert np.abs(one(tmp_path / "alpha") - expected).max() < 3, kind
+
+
+def test_grey_tiff_of_16_bits_with_transparency(tmp_path):
+    values = DEEP[..., :2].copy()
+    values[..., 1] = 32768
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, photometric="minisblack", extrasamples=["unassalpha"],
+        planarconfig="contig",
+    )  # fmt: skip
+    assert np.abs(one(tmp_path) - (values[..., 0] * 0.5 + 65535 * 0.5)).max() < 2
+
+
+def test_the_transparent_grey_of_a_16_bit_png_is_white(tmp_path):
+    values = DEEP[..., 0] + np.uint16(1)
+    values[3, 4] = 0
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = b"\0\0\0\x0c\0\0\0\x0c\x10\0\0\0\0"
+    parts = (b"IHDR", header), (b"tRNS", b"\0\0"), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    values[3, 4] = 65535
+    assert np.array_equal(one(tmp_path), values)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i4", "u2"])
+def test_resized_images_stay_in_the_range_of_their_values(dtype, tmp_path):
+    top = 0.8 if dtype == "f4" else 3000
+    for i in range(12):
+        values = np.zeros((90, 90), dtype)
+        values[20:60, 10 + 3 * i : 40 + 3 * i] = top
+        tifffile.imwrite(tmp_path / f"{i:02}.tif", values)
+    read = read_folder(tmp_path, image_size=32)
+    assert read.dtype == np.dtype(dtype)
+    assert (read.min(), read.max()) == (0, np.dtype(dtype).type(top))
+    if dtype == "f4":
+        images = load(configured("image_folder", path=str(tmp_path), image_size=32))
+        assert any("in [0, 1] already" in note for note in images.notes)
+
+
+def test_a_file_that_is_too_large_is_not_called_damaged(tmp_path):
+    with (tmp_path / "a.tif").open("wb") as file:
+        file.truncate(2**31)
+    told = refused("image_folder", path=str(tmp_path))
+    assert "too large: 2.1 GB" in told.what
+    assert "files of up to 1.1 GB are read" in str(told.hint)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 @pytest.mark.parametrize("shape", [(12, 12), (12, 12, 3), (3, 12, 12)])
 def test_floating_point_tiff_keeps_its_values(dtype, shape, tmp_path):

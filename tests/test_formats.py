@@ -279,3 +279,4 @@ def test_a_pointer_of_git_lfs_is_recognised(source, tmp_path):
 def test_grey_stays_grey(tmp_path):
     np.save(tmp_path / "a.npy", np.stack([grey(seed=i) for i in range(9)]))
     assert read("npy", tmp_path / "a.npy", bands=[0]).images.shape == (9, 12, 12)
+    assert read("npy", tmp_path / "a.npy", bands=[0, 0, 0]).images.shape == (9, 12, 12, 3)

@@ -56,6 +56,14 @@ def test_images_in_memory_are_those_of_a_file(tmp_path, plain, given):
     assert np.array_equal(images.test_labels, plain.test_labels)
 
 
+def test_a_data_set_of_two_images_each_is_pairs_unless_both_are_the_same(tmp_path):
+    noisy = X // 2
+    images = loaded(tmp_path, Dataset(*zip(noisy, X, strict=True)))
+    assert images.are_pairs and len(images.train) + len(images.validation) == 40
+    assert {bytes(x) for x in images.train} <= {bytes(x) for x in X}
+    assert not loaded(tmp_path, Dataset(*zip(X, X, strict=True))).are_pairs
+
+
 def test_equal_images_are_one_file_and_others_another(tmp_path):
     first = overrides_of(X, tmp_path)
     assert overrides_of([*X], tmp_path) == first == overrides_of(X[::-1][::-1], tmp_path)

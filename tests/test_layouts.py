@@ -113,12 +113,30 @@ def test_what_folders_mean(files, parts, labels):
     (["x/img/a.jpg", "x/img/b.jpg", "x/GT/a_mask.png"], "GT/ seems to hold masks of the images in img/, "
      "and both are read; are they meant? data.path=root/x/img reads"),
     (["train/images/a.png", "train/masks/a.png", "test/images/b.png", "test/masks/b.png"],
-     "masks/ seems to hold masks of the images in images/"),
+     "and both are read; are they meant? move masks/ elsewhere to read the images alone"),
     (["a.png", "a_mask.png", "b.png", "b-mask.png"],
      "2 files seem to be masks of the files next to them, such as a_mask.png: move them"),
 ])  # fmt: skip
 def test_masks_beside_images_are_said(files, said):
     assert said in "\n".join(layout(files, Path("root"), split=True).notes)
+
+
+def test_files_outside_of_all_parts_are_said_where_they_are_few():
+    parts = [f"train/{i}.png" for i in range(8)] + ["test/a.png"]
+    (note,) = layout([*parts, "overview.png"], Path("root"), split=True).notes
+    assert "all are mixed: 1 file in none of them: overview.png; move such files into a part" in note
+    assert layout([*parts, "overview.png"], Path("root"), split=False).notes == ()
+    assert layout([*parts, *(f"more/{i}.png" for i in range(9))], Path("root"), split=True).notes == ()
+
+
+def test_the_scale_is_that_of_the_training_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, top, count in (("train", 100, 20), ("test", 250, 5)):
+        for i in range(count):
+            save(tmp_path / part / f"{i}.png", rng.integers(0, top, (12, 12), np.uint8))
+    images = read(tmp_path, scale="minmax")
+    assert max(images.train.max(), images.validation.max()) == images.test.max() == 1
+    assert "held-out images have values beyond those of the training images: clipped" in images.notes
 
 
 @pytest.mark.parametrize("files", [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,39 @@ def test_dicom_in_colour_inverted_signed_and_without_an_extension(tmp_path):
     assert np.array_equal(read(tmp_path / "b").images[0], 4095 - X[0])
     dicom(tmp_path / "c" / "1.dicom", X[0].astype(np.int16) - 2000)
     assert np.array_equal(read(tmp_path / "c").images[0], X[0].astype(np.int32) - 2000)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_dicom_without_an_extension_in_an_archive(kind, tmp_path):
+    for i, image in enumerate(X):
+        dicom(tmp_path / f"study/ST1/IM{i:05}", image)
+    (tmp_path / "study/DICOMDIR.txt").write_text("no image")
+    (tmp_path / "study/README").write_text("neither")
+    form = {"zip": "zip", "tar.gz": "gztar"}[kind]
+    path = Path(shutil.make_archive(str(tmp_path / "study"), form, tmp_path / "study"))
+    pool = read(path)
+    assert sorted(map(bytes, pool.images)) == sorted(map(bytes, X))
+    assert "files that are not images, ignored: 2" in pool.notes
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_frames_of_one_file_have_the_values_of_their_own_unit(tmp_path, shared):
+    pydicom = pytest.importorskip("pydicom")
+
+    def group(slope: int) -> Any:
+        unit, whole = pydicom.Dataset(), pydicom.Dataset()
+        unit.RescaleSlope, unit.RescaleIntercept = slope, -1024
+        whole.PixelValueTransformationSequence = [unit]
+        return whole
+
+    slopes = [2] * 6 if shared else range(1, 7)
+    groups = {"SharedFunctionalGroupsSequence": [group(2)]} if shared else {}
+    frames = [pydicom.Dataset() if shared else group(slope) for slope in slopes]
+    dicom(tmp_path / "a.dcm", X, NumberOfFrames=6, PerFrameFunctionalGroupsSequence=frames, **groups)
+    images = read(tmp_path, frames="all").images
+    assert images.dtype == np.float32
+    expected = [x * np.float32(slope) - 1024 for x, slope in zip(X, slopes, strict=True)]
+    assert np.array_equal(images, expected)
 
 
 @pytest.mark.parametrize(("frames", "count"), [("first", 1), ("4", 4), ("all", 6)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,69 @@ def test_small_inputs_are_enlarged_where_a_size_is_given(tmp_path):
     )
 
 
+def test_patches_show_the_same_place_where_one_image_has_a_column_more(tmp_path):
+    for i in range(2):  # a bright column of patches for each position
+        large = np.zeros((1003, 1503), np.uint8)
+        large[:] = np.arange(1503) // 6
+        large[:500] //= 1 + i
+        with Image.fromarray(large) as image:
+            (tmp_path / "hr").mkdir(exist_ok=True)
+            image.save(tmp_path / f"hr/{i}.png")
+            save(tmp_path / f"lr/{i}.png", np.asarray(image.resize((1503 // 4, 1003 // 4))))
+    pool = configured(
+        "pairs", path=str(tmp_path / "lr"), target=str(tmp_path / "hr"), image_size=512, patches=64
+    ).read()
+    assert len(pool.images) == len(pool.inputs) == 2 * 8 * 11  # 768 and 767 columns of pixels
+    differences = np.abs(pool.images.astype(int) - pool.inputs).mean(axis=(1, 2))
+    assert differences.max() < 8
+    assert "patches left out of 2 pairs, where one image has a row or a column more" in pool.notes[0]
+
+
+def test_stacks_of_different_lengths_are_no_pairs(tmp_path):
+    for folder, count in (("noisy", 5), ("clean", 4)):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            first, *others = (Image.fromarray(grey(seed=10 * i + k)) for k in range(count))
+            first.save(tmp_path / folder / f"{i}.tif", save_all=True, append_images=others)
+    with pytest.raises(UserError, match=r"the two files of 0\.tif have 5 and 4 frames"):
+        read(tmp_path / "noisy", tmp_path / "clean", frames="all")
+    assert len(read(tmp_path / "noisy", tmp_path / "clean", frames="4").train) == 8
+    assert len(read(tmp_path / "noisy", tmp_path / "clean").train) == 2
+
+
+def test_the_size_of_a_photograph_is_that_of_the_file(tmp_path):
+    sides = {"noisy": (1085, 465), "clean": (3256, 1397)}  # decoded at a quarter: 814x350
+    for folder, size in sides.items():
+        (tmp_path / folder).mkdir()
+        for i in range(12):
+            image = Image.fromarray(grey(14, 33, seed=i)).resize(size if i == 5 else (256, 128))
+            turned = Image.Exif()
+            turned[274] = 6
+            image.save(tmp_path / folder / f"{i}.jpg", exif=turned if i % 2 else Image.Exif())
+    assert len(read(tmp_path / "noisy", tmp_path / "clean", image_size=64).train) > 9
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_archives_of_folders_are_paired_whatever_their_order(tmp_path, kind):
+    noisy, clean = inverted(tmp_path)
+    inverted(tmp_path / "more/x", "kl")
+    paths = []
+    for k, side in enumerate((noisy, clean)):
+        root = tmp_path / f"archive {k}"
+        shutil.copytree(side, root / side.name / "a")
+        shutil.copytree(tmp_path / "more/x" / side.name, root / side.name / "b")
+        paths.append(Path(shutil.make_archive(str(tmp_path / side.name), kind, root)))
+    if kind == "gztar":  # as the file system lists them, which differs
+        with tarfile.open(paths[0]) as archive:
+            members = [(m, archive.extractfile(m).read()) for m in archive if m.isfile()]
+        with tarfile.open(paths[0], "w:gz") as archive:
+            for member, content in reversed(members):
+                archive.addfile(member, io.BytesIO(content))
+    images = read(*paths)
+    assert len(images.train) + len(images.validation) == 12
+    assert are_negatives(images)
+
+
 def test_folders_without_common_names_are_refused(tmp_path):
     noisy, _ = inverted(tmp_path, "abc")
     _, clean = inverted(tmp_path / "other", "xyz")
@@ -205,6 +271,17 @@ def test_wrong_arrays_are_refused_with_the_way_out(tmp_path):
         read(tmp_path / "x.npy")
     with pytest.raises(UserError, match=r"data\.noise"):
         read(tmp_path / "x.npy", tmp_path / "x.npy", noise=0.1)
+
+
+@pytest.mark.parametrize("option", ["patches", "image_size", "channels"])
+def test_options_of_image_files_do_not_pass_silently_with_arrays(tmp_path, option):
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=1 - X)
+    with pytest.raises(UserError, match=f"data.{option} does nothing with pairs of arrays"):
+        read(tmp_path / "a.npz", **{option: 8 if option != "channels" else 3})
+    options = configured("pairs", path=str(tmp_path / "a.npz"))
+    assert experiment.too_few(options, load(options)).endswith("is not checked; add images")
+    with pytest.raises(UserError, match=r"data\.bands does nothing with pairs of image files"):
+        read(*inverted(tmp_path), bands=[0])
 
 
 def test_augmentation_that_moves_the_input_alone_is_refused(tmp_path):

@@ -72,6 +72,7 @@ def test_every_option_there_is_comes_back(number):
         ("debug=overfit", "model=unet"),
         ("regularization=[l2,dropout,batchnorm]", "regularization.dropout.rate=.25"),
         ("rules.CAE401.threshold=.5", "rules.CAE303.enabled=false"),
+        ("rules.CAE401.threshold=1", "rules.CAE303.threshold=0"),
         ("training.early_stopping=4", "model.filters=[8,16,32]", "optimizer.learning_rate=1e-5"),
         ("data=npz", "data.path='a b/c=d,e [f] {g}: h.npz'"),
         ("data=npz", r"data.path='it\'s \\ a \\\' path\\'"),

@@ -46,6 +46,15 @@ def test_grey_images_become_colour_where_one_is(in_memory, colours):
     assert isinstance(array, np.memmap) == (in_memory < 2**20)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float32])
+def test_images_of_one_type_keep_their_values(dtype):
+    collected = spool.Spool()
+    for value in (-1, 1):
+        collected.append(np.full((8, 8), value, dtype))
+    images = collected.array()
+    assert images.dtype == dtype and images[:, 0, 0].tolist() == [-1, 1]
+
+
 def test_the_file_has_no_name_and_chosen_images_are_copied_in_order(cache, monkeypatch):
     monkeypatch.setattr(spool, "BLOCK", 70)  # two images at a time
     images = grey(9)

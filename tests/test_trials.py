@@ -84,6 +84,8 @@ def test_a_gain_counts_beside_the_error_that_is_left():
 def test_one_seed_a_trial_that_was_ended_and_a_majority_prove_nothing():
     alone = trials(FAILED, trial("a", 0.74))
     assert not alone.proven and "no time for a second seed" in alone.verdict()
+    uneven = trials(FAILED, trial("b", 0.95, 0.0), trial("a", 0.65))  # b helps with one seed only
+    assert uneven.verdict().startswith("a seems to mend it, but there was no time for a second seed")
     assert proven(FAILED, trial("a", 0.74, 0.74, cut=True)) == []
     three = [trial(name, 0.74, 0.74) for name in "abc"]
     every = trials(FAILED, *three, trial("d", -0.4))

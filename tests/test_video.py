@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,26 @@ def test_a_single_film_is_a_data_set(tmp_path):
 def test_frames_end_before_the_memory_does(tmp_path, monkeypatch):
     film(tmp_path / "a.mp4")
     film(tmp_path / "b.mp4")
-    monkeypatch.setattr(decoding, "FRAMES_UNCHECKED", 2)
+    monkeypatch.setattr(decoding, "UNCHECKED", 2 * 64 * 48 * 3)
     monkeypatch.setattr(decoding.memory, "free", lambda: 10**8)
     with pytest.raises(Exception, match="more frames than fit into memory"):
         read(tmp_path, frames="all")
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [
+    ((0, 1, 0, -1, 0, 0, 48, 0), -1),  # as telephones write that are held upright
+    ((0, -1, 0, 1, 0, 0, 0, 64), 1),
+    ((-1, 0, 0, 0, -1, 0, 64, 48), 2),
+])  # fmt: skip
+def test_films_of_telephones_are_upright(matrix, turns, tmp_path):
+    path = film(tmp_path / "a.mp4")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 4 + 20 + 16  # version, times and numbers, reserved and layer
+    content[at : at + 36] = struct.pack(">9i", *(65536 * x for x in matrix), 1 << 30)
+    path.write_bytes(content)
+    (image,) = read(tmp_path).images
+    difference = np.abs(image.astype(int) - np.rot90(frames()[0], turns))
+    assert difference.mean() < 4
 
 
 HARMFUL = {

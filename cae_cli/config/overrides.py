@@ -192,7 +192,7 @@ def _of_rules(given: Any, set_by_user: set[str]) -> tuple[list[str], list[str]]:
         code, _, name = key.partition(".")
         if code not in codes or name not in ("threshold", "enabled"):
             unknown.append(f"rules.{key}")
-        elif value not in (None, True) and f"rules.{key}" not in set_by_user:
+        elif value is not None and value is not True and f"rules.{key}" not in set_by_user:
             overrides.append(f"rules.{key}={_value(f'rules.{key}', value)}")
     return overrides, unknown
 

@@ -68,6 +68,8 @@ class ArrayOptions(DataOptions):
                 f"must be less than {channels}, the number of channels, got {max(self.bands)}",
                 hint="count channels from 0",
             )
+        if images.ndim == 3 and len(self.bands) > 1:
+            images = images[..., np.newaxis]
         return images[..., self.bands] if images.ndim == 4 else images
 
 

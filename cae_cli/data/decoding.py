@@ -33,8 +33,8 @@ Pixels = NDArray[Any]
 # (palette, RGBA, background, result), for photographs 8: less than two gigabytes for all other files.
 MOST_PIXELS_AT_ONCE = 10**8
 BYTES_PER_PIXEL = 16
-FRAMES_UNCHECKED = 64  # of one file, after which the memory that is left is looked at
-LEAST_LEFT = 2**28  # bytes
+UNCHECKED = 2**25  # bytes of the frames of a file, after which the memory that is left is looked at
+LEAST_LEFT = 2**28  # bytes: as much as eight threads add between two looks
 
 EXTENSIONS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm"),
@@ -46,15 +46,18 @@ EXTENSIONS = (
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
-# How Pillow finds the high bytes of 16-bit colour -> how it finds the low ones: in the other byte order.
-_LOW_BYTES = {
-    f"{mode};16{order}": f"{mode};16{low}"
-    for mode in ("RGB", "RGBA")
+# How the pixels of 16-bit colour are stored -> how Pillow finds their high bytes, and their low ones: in
+# the other byte order. Of RGBa, which are multiplied by their alpha, it would undo that for each byte.
+_BYTES = {
+    f"{mode};16{order}": (f"{taken};16{order}", f"{taken};16{low}")
+    for mode, taken in {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGBX", "RGBa": "RGBA"}.items()
     for order, low in (("B", "L"), ("L", "B"), ("N", _SWAPPED))
 }
 POINTER = "a Git LFS pointer"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SUBFILE_TYPE, _PHOTOMETRIC = 254, 262  # tags of TIFF
+_SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _PLANAR = 254, 258, 262, 284  # tags of TIFF
+_ORIENTATION, _TURNED = 274, 5  # tag of EXIF: from this value on, rows and columns change places
+_NO_ALPHA, _MULTIPLIED = 0, 1  # what a further band of TIFF is: nothing known, or alpha of such colours
 _UNPACKED, _ZLIB, _PACKBITS = 1, (8, 32946), 32773  # compressions of TIFF
 _LUMINANCE = (0.299, 0.587, 0.114)  # as in Pillow's conversion from RGB to L
 
@@ -68,11 +71,37 @@ class Frame(NamedTuple):
 
     Attributes:
         pixels: in the configured size and channels.
-        size: (h, w) before it was resized; a large JPEG is decoded at a half, quarter or eighth of it.
+        size: (h, w) before it was resized.
+        bands: how many are left out: those beyond colour that are no transparency.
     """
 
     pixels: Pixels
     size: tuple[int, int]
+    bands: int = 0
+
+
+class _Frames(list[Frame]):
+    """The frames of a file, as long as there is memory for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unchecked = 0
+
+    def append(self, frame: Frame) -> None:
+        """Adds a frame.
+
+        Raises:
+            Unreadable: too little memory is left.
+        """
+        super().append(frame)
+        self._unchecked += frame.pixels.nbytes
+        if self._unchecked > UNCHECKED:
+            self._unchecked = 0
+            free = memory.free()
+            if free is not None and free < LEAST_LEFT:
+                raise Unreadable(
+                    "more frames than fit into memory: data.frames=100, or a data.image_size"
+                )
 
 
 @dataclass(frozen=True)
@@ -107,7 +136,8 @@ class Decoder:
         try:
             # Given a path, Pillow maps the file and swaps the sides of a rotated TIFF.
             with Image.open(content, formats=FORMATS) as opened:
-                return self._pillow(opened, content)
+                if not _is_planar(opened):
+                    return self._pillow(opened, content)
         except UnidentifiedImageError:
             content.seek(0)
             start = content.read(32)
@@ -122,7 +152,7 @@ class Decoder:
 
         _check_memory(found.pixels)
         count = found.frames if self.frames is None else min(self.frames, found.frames)
-        frames: list[Frame] = []
+        frames = _Frames()
         with self.room.taken(found.pixels):
             for values in found.read(count):
                 if values.ndim != 2 and values.shape[2:] != (3,):
@@ -131,33 +161,35 @@ class Decoder:
                     frames.append(self._shaped(Image.fromarray(values)))
                 else:
                     frames.append(self._shaped_values(values))
-                if len(frames) % FRAMES_UNCHECKED == 0:
-                    _check_left()
         return frames, max(0, found.frames - len(frames))
 
     def _pillow(self, opened: Image.Image, content: IO[bytes]) -> tuple[list[Frame], int]:
         from PIL import ImageOps
 
+        whole = opened.height, opened.width
         if self.side:
             # JPEG decodes at a half, quarter, eighth for a fraction of the time.
             opened.draft(None, (2 * self.side, 2 * self.side))
+        drafted = (opened.height, opened.width) != whole
         numbers = _frame_numbers(opened)
         chosen = numbers[: self.frames]
-        frames = []
+        frames = _Frames()
         for i in chosen:
             opened.seek(i)
             pixels = opened.width * opened.height
             _check_memory(pixels)
             with self.room.taken(pixels):
+                bands = _raw_mode(opened).count("X")  # RGBX, RGBXX
                 if (values := _sixteen_bits(opened, content)) is not None:
-                    frames.append(self._shaped_values(values))
+                    frames.append(self._shaped_values(values)._replace(bands=bands))
                     continue
+                if drafted and opened.getexif().get(_ORIENTATION, 1) >= _TURNED:
+                    whole = whole[::-1]
                 frame: Image.Image = opened if len(chosen) == 1 else opened.copy()
                 ImageOps.exif_transpose(frame, in_place=True)
                 wide = _wide(frame, opened)
-                frames.append(
-                    self._shaped(_eight_bits(frame)) if wide is None else self._shaped_values(wide)
-                )
+                shaped = self._shaped(_eight_bits(frame)) if wide is None else self._shaped_values(wide)
+                frames.append(shaped._replace(bands=bands, size=whole if drafted else shaped.size))
         return frames, len(numbers) - len(chosen)
 
     def _tiff(self, content: IO[bytes]) -> tuple[list[Frame], int]:
@@ -169,12 +201,13 @@ class Decoder:
         with tifffile.TiffFile(content) as file:
             pages = [page for page in file.pages if not getattr(page, "is_reduced", False)]
             chosen = pages[: self.frames]
-            frames: list[Frame] = []
+            frames = _Frames()
             for page in cast("list[Any]", chosen):
                 _check_memory(page.size)
                 with self.room.taken(page.size):
                     _check_strips(page, content)
-                    frames.append(self._shaped_values(_bands_last(page.asarray(), page)))
+                    values, bands = _bands_last(page.asarray(), page)
+                    frames.append(self._shaped_values(values)._replace(bands=bands))
         if not frames:
             raise Unreadable("no image")
         return frames, len(pages) - len(chosen)
@@ -193,11 +226,14 @@ class Decoder:
             values = _rounded(values @ np.array(_LUMINANCE), values.dtype)
         if self.side:
             bands = np.atleast_3d(values).astype(np.float32)
+            low, high = (end.reduce(bands, axis=None) for end in (np.fmin, np.fmax))  # NaN aside
             resized = [
                 np.asarray(self._resized(Image.fromarray(np.ascontiguousarray(bands[..., i]))))
                 for i in range(bands.shape[2])
             ]
-            values = _rounded(np.stack(resized, axis=2).squeeze(), values.dtype)
+            # Next to edges, bicubic interpolation leaves the range of the image.
+            inside = np.clip(np.stack(resized, axis=2).squeeze(), low, high)
+            values = _rounded(inside, values.dtype)
         return Frame(self._with_channels(values), size)
 
     def _with_channels(self, pixels: Pixels) -> Pixels:
@@ -272,17 +308,6 @@ def _check_memory(pixels: int) -> None:
         raise MemoryError
 
 
-def _check_left() -> None:
-    """Raises an error before the frames of a file, however many, fill the memory.
-
-    Raises:
-        Unreadable: too little of it is left.
-    """
-    free = memory.free()
-    if free is not None and free < LEAST_LEFT:
-        raise Unreadable("more frames than fit into memory: data.frames=100, or a data.image_size")
-
-
 def _frame_numbers(opened: Image.Image) -> list[int]:
     """The numbers of the frames; a TIFF may hold smaller copies of its images, which are none."""
     numbers = list(range(getattr(opened, "n_frames", 1)))
@@ -300,6 +325,14 @@ def _tag(opened: Image.Image, number: int) -> int:
     return int(opened.tag_v2.get(number, 0))  # type: ignore[attr-defined]
 
 
+def _is_planar(opened: Image.Image) -> bool:
+    """Whether the bands of a TIFF of more than 8 bits follow each other, of which Pillow takes bytes."""
+    if opened.format != "TIFF" or _tag(opened, _PLANAR) != 2:
+        return False
+    bits = opened.tag_v2.get(_BITS, (1,))  # type: ignore[attr-defined]
+    return len(bits) > 1 and max(bits) > 8
+
+
 def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16] | None:
     """The pixels of 16-bit colour on white, (h, w, 3) or (h, w); None for any other image."""
     from PIL import Image
@@ -308,14 +341,20 @@ def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16]
     if raw == "LA;16B":  # grey and alpha, of which each byte is taken as a channel of its own
         _set_raw_mode(opened, "RGBA")
         wide = np.ascontiguousarray(_upright(opened)).view(">u2").astype(np.uint16)  # (h, w, 2)
-    elif raw in _LOW_BYTES:
+    elif raw in _BYTES:
         number = opened.tell()
+        of_high, of_low = _BYTES[raw]
+        _set_raw_mode(opened, of_high)
         high = _upright(opened)
         with Image.open(content, formats=FORMATS) as again:
             again.seek(number)
-            _set_raw_mode(again, _LOW_BYTES[raw])
+            _set_raw_mode(again, of_low)
             low = _upright(again)
         wide = high * np.uint16(256) + low
+        if raw.startswith("RGBX"):
+            return wide[..., :3]
+        if raw.startswith("RGBa"):
+            return _on_white(wide, multiplied=True)
         key = opened.info.get("transparency")
         if key is not None:
             wide[(wide == key).all(axis=2)] = 65535
@@ -324,11 +363,12 @@ def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16]
     return _on_white(wide) if wide.shape[2] in (2, 4) else wide
 
 
-def _on_white(wide: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Integers of full range with alpha last, on white."""
+def _on_white(wide: NDArray[np.uint16], *, multiplied: bool = False) -> NDArray[np.uint16]:
+    """Integers of full range with alpha last, by which they are multiplied already or not, on white."""
     white = np.iinfo(wide.dtype).max
     alpha = wide[..., -1:] / white
-    mixed = np.rint(wide[..., :-1] * alpha + white * (1 - alpha)).astype(wide.dtype)
+    own = wide[..., :-1] if multiplied else wide[..., :-1] * alpha
+    mixed = _rounded(own + white * (1 - alpha), wide.dtype)
     return mixed[..., 0] if mixed.shape[2] == 1 else mixed
 
 
@@ -372,7 +412,8 @@ def _wide(image: Image.Image, opened: Image.Image) -> Pixels | None:
     wide = values.astype(np.uint16)
     if opened.format == "TIFF" and _tag(opened, _PHOTOMETRIC) == 0:
         return 65535 - wide  # 0 is white
-    return wide
+    key = opened.info.get("transparency")
+    return np.where(wide == key, np.uint16(65535), wide) if isinstance(key, int) else wide
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -407,8 +448,8 @@ def _check_strips(page: Any, content: IO[bytes]) -> None:
                 raise Unreadable("too large inside")
 
 
-def _bands_last(values: Pixels, page: Any) -> Pixels:
-    """The values of a TIFF page as (h, w) or (h, w, 3), on white.
+def _bands_last(values: Pixels, page: Any) -> tuple[Pixels, int]:
+    """The values of a TIFF page as (h, w) or (h, w, 3), on white, and how many bands are left out.
 
     Raises:
         Unreadable: another number of bands, or complex numbers.
@@ -417,15 +458,22 @@ def _bands_last(values: Pixels, page: Any) -> Pixels:
         raise Unreadable(f"pixels of the type {values.dtype}")
     if page.axes.startswith("S"):
         values = np.moveaxis(values, 0, -1)
+    left = 0
+    if values.ndim == 3 and values.shape[2] in (2, 4) and page.extrasamples:
+        kind = int(page.extrasamples[0])
+        if kind == _NO_ALPHA:
+            values, left = values[..., :-1], 1
+        elif values.dtype.kind == "u":
+            values = _on_white(values, multiplied=kind == _MULTIPLIED)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    if values.ndim == 3 and values.shape[2] == 4 and page.extrasamples and values.dtype.kind == "u":
-        values = _on_white(values)
     if values.ndim != 2 and (values.ndim != 3 or values.shape[2] != 3):
         raise Unreadable(f"{values.shape[-1]} bands")
     if values.dtype.kind == "b":
-        return values * np.uint8(255)
-    return values.astype(np.float32) if values.dtype.kind == "f" else values
+        values = values * np.uint8(255)
+    if page.photometric == 0 and values.dtype.kind == "u":  # 0 is white
+        values = np.iinfo(values.dtype).max - values
+    return values.astype(np.float32) if values.dtype.kind == "f" else values, left
 
 
 def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> Pixels:

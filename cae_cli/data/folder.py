@@ -26,11 +26,12 @@ from cae_cli.data.decoding import (
 )  # fmt: skip
 from cae_cli.data.images import Pool
 from cae_cli.data.layout import layout
-from cae_cli.data.listing import Place, place_of
+from cae_cli.data.listing import LARGEST_FILE, Place, place_of
 from cae_cli.data.source import LFS, SOURCES, DataOptions, existing
 from cae_cli.data.spool import Spool
 from cae_cli.errors import UserError, counted, printable
 from cae_cli.options import OptionError, option
+from cae_cli.system import memory
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +45,17 @@ MOST_LOGGED = 1000  # unreadable files
 class Reading:
     """The result of reading the files, in order."""
 
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # (h, w) of the frame of each image
+    sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # file, frame: (h, w)
     images: Spool = field(default_factory=Spool)
     files: list[int] = field(default_factory=list)  # which file each image came from
+    places: list[tuple[int, int, int]] = field(default_factory=list)  # in it: frame, row, column
     types: dict[np.dtype[Any], int] = field(default_factory=dict)  # of pixels: the first such file
     colour: set[int] = field(default_factory=set)  # files
+    bands: set[int] = field(default_factory=set)  # files of which a band is left out
     more: int = 0  # files with frames that are left out
     left: int = 0  # those frames
     size: tuple[int, ...] = ()  # (h, w) of the first image, or of all that are wanted
+    centred: bool = True  # patches, what is left over is shared between both borders
     other: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # of another size: file, size
     unreadable: list[str] = field(default_factory=list)  # each with the reason
     small: list[str] = field(default_factory=list)
@@ -81,6 +85,11 @@ class FileOptions(DataOptions):
     )
     unreadable: float = option("maximum share of unreadable files", least=0, most=1)
     follow_links: bool = option("follow links to files and folders, each file once; false: ignore links")
+
+    @property
+    def are_files(self) -> bool:
+        """Whether the images are read from image files, which can be resized and cut."""
+        return True
 
     def least_shape(self) -> tuple[int, int, int] | None:
         """Square, and grey unless the option says otherwise."""
@@ -129,7 +138,9 @@ class ImageFolder(FileOptions):
         with place_of(root, self.follow_links) as place:
             return self.read_place(place, root, size)[0]
 
-    def read_place(self, place: Place, root: Path, size: tuple[int, int] | None) -> tuple[Pool, Reading]:
+    def read_place(
+        self, place: Place, root: Path, size: tuple[int, int] | None, *, centred: bool = True
+    ) -> tuple[Pool, Reading]:
         """The images of a place, and from which of its files each was read.
 
         Args:
@@ -137,6 +148,8 @@ class ImageFolder(FileOptions):
             root: the folder or file, for messages.
             size: (h, w) of the images that are wanted, others are left out and named; None: all must
                 have one size.
+            centred: what patches leave over is shared between both borders; false: they begin in the
+                upper left corner.
 
         Raises:
             UserError: as for `read`.
@@ -149,7 +162,8 @@ class ImageFolder(FileOptions):
             )
         decoder = self._decoder()
         files, notes = place.files, [*place.notes]
-        reading = self._read_all(place, decoder, size or ())
+        reading = Reading(size=size or (), centred=centred)
+        self._read_all(reading, place, decoder)
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
@@ -198,6 +212,12 @@ class ImageFolder(FileOptions):
                 f"with more than {decoder.frames}; data.frames=all reads them"
             )
         notes += _colour(reading, len(files) - len(reading.unreadable), files, self.channels)
+        if reading.bands:
+            names = [printable(files[i]) for i in sorted(reading.bands)]
+            notes.append(
+                f"! bands beyond colour left out of {counted(len(names), 'file')}: {_first(names)}; "
+                "data=npy with data.bands reads any bands"
+            )
         read, of_image = np.unique(reading.files, return_inverse=True)
         folder = root if root.is_dir() else None
         found = layout([files[i] for i in read], folder, split=self.split == "folders")
@@ -226,11 +246,10 @@ class ImageFolder(FileOptions):
         )
         return pool, reading
 
-    def _read_all(self, place: Place, decoder: Decoder, size: tuple[int, ...]) -> Reading:
+    def _read_all(self, reading: Reading, place: Place, decoder: Decoder) -> None:
         from PIL import Image
 
         files = place.files
-        reading = Reading(size=size)
         Image.init()  # not in several threads at once
         core = Image.core  # type: ignore[attr-defined]
         core.set_block_size(max(BLOCK, core.get_block_size()))
@@ -255,7 +274,6 @@ class ImageFolder(FileOptions):
                 some = files[start : start + at_once]
                 for i, frames in enumerate(pool.map(decoded, some), start):
                     self._take(reading, i, frames, printable(files[i]))
-        return reading
 
     def _take(self, reading: Reading, i: int, decoded: tuple[list[Frame], int] | str, name: str) -> None:
         if isinstance(decoded, str):
@@ -264,14 +282,18 @@ class ImageFolder(FileOptions):
         frames, left = decoded
         reading.more += left > 0
         reading.left += left
-        found = [
-            (image, size)
-            for pixels, size in frames
-            for image in (_patches(pixels, self.patches) if self.patches else [pixels])
-        ]
+        found = []
+        for k, frame in enumerate(frames):
+            reading.sizes[i, k] = frame.size
+            cut = [(0, 0, frame.pixels)]
+            if self.patches:
+                cut = _patches(frame.pixels, self.patches, centred=reading.centred)
+            found += [((k, row, column), image) for row, column, image in cut]
+            if frame.bands:
+                reading.bands.add(i)
         if not found:
             reading.small.append(name)
-        for image, size in found:
+        for place, image in found:
             reading.size = reading.size or image.shape[:2]
             if image.shape[:2] != reading.size:
                 reading.other.append((i, image.shape))
@@ -281,7 +303,7 @@ class ImageFolder(FileOptions):
                 reading.colour.add(i)
             reading.images.append(image)
             reading.files.append(i)
-            reading.sizes.append(size)
+            reading.places.append(place)
 
     def _decoder(self) -> Decoder:
         frames = {"first": 1, "all": None}.get(self.frames, 0)
@@ -302,7 +324,7 @@ class ImageFolder(FileOptions):
             raise UserError(
                 f"none of {total} files can be read: {_first(files)}",
                 where=root,
-                hint=LFS if POINTER in files[0] else "check whether they are damaged, or not images",
+                hint=LFS if POINTER in files[0] else _what_to_do(files[0]),
             )
         if len(files) > self.unreadable * total:
             raise UserError(
@@ -315,6 +337,13 @@ class ImageFolder(FileOptions):
             logger.warning("unreadable, left out: %s", file)
         if len(files) > MOST_LOGGED:
             logger.warning("unreadable, left out: %d more", len(files) - MOST_LOGGED)
+
+
+def _what_to_do(unreadable: str) -> str:
+    """How files can be read, by the reason why the first of them cannot."""
+    if "too large" in unreadable:
+        return f"files of up to {memory.amount(LARGEST_FILE)} are read, and films of any length"
+    return "check whether they are damaged, or not images"
 
 
 def _check_types(
@@ -347,13 +376,17 @@ def _names(files: list[str], of_image: list[int]) -> list[str]:
     return names
 
 
-def _patches(pixels: Pixels, side: int) -> Iterator[Pixels]:
-    """Patches side by side, the rest shared between both borders."""
+def _patches(pixels: Pixels, side: int, *, centred: bool) -> list[tuple[int, int, Pixels]]:
+    """Patches side by side with their row and column."""
     rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
     top, left = (pixels.shape[0] - rows * side) // 2, (pixels.shape[1] - columns * side) // 2
-    for y in range(top, top + rows * side, side):
-        for x in range(left, left + columns * side, side):
-            yield pixels[y : y + side, x : x + side]
+    if not centred:
+        top = left = 0
+    return [
+        (row, column, pixels[y : y + side, x : x + side])
+        for row, y in enumerate(range(top, top + rows * side, side))
+        for column, x in enumerate(range(left, left + columns * side, side))
+    ]
 
 
 def _colour(reading: Reading, total: int, files: list[str], channels: int | None) -> Iterator[str]:

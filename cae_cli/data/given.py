@@ -147,7 +147,10 @@ def _array(given: Any) -> Array:
 
 
 def _of_dataset(given: Any) -> tuple[Array, Array | None]:
-    """Images of a `tf.data.Dataset`, and labels where its elements are pairs with whole numbers."""
+    """Images of a `tf.data.Dataset`, and the second of each pair: labels, or images to be made of them.
+
+    Images that are to be made of themselves, as autoencoders are fed, are no pairs.
+    """
     if int(given.cardinality()) == -1:
         raise UserError("the data set repeats for ever", where="data=…", hint="use data=dataset.take(n)")
     parts: list[tuple[Array, ...]] = []
@@ -164,8 +167,11 @@ def _of_dataset(given: Any) -> tuple[Array, Array | None]:
         raise UserError(
             f"the images of the data set have different sizes: {error}", where="data=…"
         ) from error
-    labels = columns[1] if len(columns) > 1 and columns[1].dtype.kind in "iu" else None
-    return columns[0], labels if labels is not None and labels.ndim == 1 else None
+    images, *others = columns
+    if others and others[0].ndim >= 3 and not np.array_equal(images, others[0]):
+        return images, others[0]
+    are_labels = bool(others) and others[0].ndim == 1 and others[0].dtype.kind in "iu"
+    return images, others[0] if are_labels else None
 
 
 def _digest(arrays: Mapping[str, Array]) -> str:

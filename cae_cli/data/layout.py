@@ -60,11 +60,12 @@ def layout(files: list[str], root: Path | None, *, split: bool) -> Layout:
     paths = [PurePosixPath(file).parts for file in files]
     shared = _shared(paths)
     inside = [path[shared:] for path in paths]
-    parts = _parts(inside) if split else None
+    parts, outside = _parts(inside) if split else (None, [])
     if parts is not None:
         inside = [path[1:] for path in inside]
         inside = [path[_shared(inside) :] for path in inside]
-    notes = _side_by_side(files, inside, root)
+    notes = _side_by_side(files, inside, root, of_parts=parts is not None)
+    notes += _outside([files[i] for i in outside])
     named = all(len(path) > 1 for path in inside) and len({path[0] for path in inside}) > 1
     return Layout([path[0] for path in inside] if named else None, parts, tuple(notes))
 
@@ -77,13 +78,34 @@ def _shared(paths: list[tuple[str, ...]]) -> int:
     return shared
 
 
-def _parts(inside: list[tuple[str, ...]]) -> list[int] | None:
-    """The parts, if every file is in one, and one of several is for training."""
+def _parts(inside: list[tuple[str, ...]]) -> tuple[list[int] | None, list[int]]:
+    """The parts, if every file is in one, and one of several is for training.
+
+    Where that fails for fewer than half of the files: which these are.
+    """
     found = [PARTS.get(path[0].lower(), -1) if len(path) > 1 else -1 for path in inside]
-    return found if {TRAIN} < set(found) and -1 not in found else None
+    if not {TRAIN} < set(found) - {-1}:
+        return None, []
+    outside = [i for i, part in enumerate(found) if part == -1]
+    if outside:
+        return None, outside if 2 * len(outside) < len(found) else []
+    return found, []
 
 
-def _side_by_side(files: list[str], inside: list[tuple[str, ...]], root: Path | None) -> list[str]:
+def _outside(files: list[str]) -> list[str]:
+    """A note on the few files that keep folders from being the parts."""
+    if not files:
+        return []
+    named = ", ".join(map(printable, files[:5])) + (", …" if len(files) > 5 else "")
+    return [
+        f"! folders are named as parts, and all are mixed: {counted(len(files), 'file')} in none of "
+        f"them: {named}; move such files into a part, or elsewhere"
+    ]
+
+
+def _side_by_side(
+    files: list[str], inside: list[tuple[str, ...]], root: Path | None, *, of_parts: bool
+) -> list[str]:
     """Notes on files that look like pairs, or masks of other files, by their names or their folders'."""
     stems: dict[str, set[str]] = {}  # by folder
     for path in inside:
@@ -91,8 +113,8 @@ def _side_by_side(files: list[str], inside: list[tuple[str, ...]], root: Path | 
     notes, paired = [], set()
     for given, target in _pairs(stems):
         paired |= {given, target}
-        how = "unpack the archive for that"
-        if root is not None:
+        how = "put them into two folders for data=pairs"
+        if root is not None and not of_parts:
             i, k = (
                 next(i for i, p in enumerate(inside) if "/".join(p[:-1]) == f) for f in (given, target)
             )
@@ -109,8 +131,8 @@ def _side_by_side(files: list[str], inside: list[tuple[str, ...]], root: Path | 
         for other, of_images in stems.items():
             if other != folder and 2 * len(of_masks & of_images) >= len(of_masks):
                 i = next(i for i, path in enumerate(inside) if "/".join(path[:-1]) == other)
-                only = "unpack the archive to read the images alone"
-                if root is not None:
+                only = f"move {printable(folder)}/ elsewhere to read the images alone"
+                if root is not None and not of_parts:  # else their path would be that of one part
                     chosen = override_to_paste("data.path", (root / files[i]).parent)
                     only = f"{chosen} reads the images alone"
                 of = printable(other)

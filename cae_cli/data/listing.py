@@ -8,6 +8,7 @@ import stat
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from cae_cli.data import video
 from cae_cli.data.decoding import EXTENSIONS, Unreadable
-from cae_cli.data.medical import is_dicom
+from cae_cli.data.medical import has_dicom, is_dicom
 from cae_cli.data.source import folder_at
 from cae_cli.errors import UserError, printable
 from cae_cli.system import memory
 
-LARGEST_FILE = 2**30  # bytes; some formats are read whole, and a sparse file may claim any size
+LARGEST_FILE = 2**30  # bytes; formats are read whole, but films, and a sparse file may claim any size
 
 
 class Place(Protocol):
@@ -72,7 +74,9 @@ class _Folder:
 
     def open(self, name: str) -> IO[bytes]:
         file = self.root / name
-        check_size(file.stat().st_size)
+        size = file.stat().st_size
+        # A film is read piece by piece, whatever its length.
+        check_size(min(size, LARGEST_FILE) if name.lower().endswith(video.EXTENSIONS) else size)
         return file.open("rb")
 
 
@@ -106,7 +110,11 @@ class _Archive:
 
     def __init__(self, names: list[str], path: Path) -> None:
         visible = [n for n in names if not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))]
-        self.files = [name for name in visible if name.lower().endswith(EXTENSIONS)]
+        self.files = [
+            name
+            for name in visible
+            if name.lower().endswith(EXTENSIONS) or (_is_bare(name) and self._is_dicom(name))
+        ]
         others = len(visible) - len(self.files)
         self.notes = [f"files that are not images, ignored: {others}"] * (others > 0)
         if not self.files:
@@ -114,6 +122,21 @@ class _Archive:
             if any(name.endswith(".npy") for name in visible):
                 hint = "use data=npz for arrays"
             raise UserError(f"data.path has no images, other files: {others}", where=path, hint=hint)
+
+    def _is_dicom(self, name: str) -> bool:
+        try:
+            with self._packed(name) as content:
+                return has_dicom(content)
+        except (Unreadable, OSError, zlib.error, zipfile.BadZipFile, tarfile.TarError):
+            return False
+
+    def _packed(self, name: str) -> IO[bytes]:
+        """A file of the archive, unpacked while it is read.
+
+        Raises:
+            Unreadable: encrypted, or packed in an unusual way.
+        """
+        raise NotImplementedError
 
 
 class _Zip(_Archive):
@@ -125,13 +148,17 @@ class _Zip(_Archive):
     def open(self, name: str) -> IO[bytes]:
         member = self._archive.getinfo(name)
         check_size(member.file_size)
+        with self._packed(name) as packed:  # gives no more than the stated size
+            return io.BytesIO(packed.read())
+
+    def _packed(self, name: str) -> IO[bytes]:
+        member = self._archive.getinfo(name)
         # Python bounds what these two unpack to at once.
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise Unreadable("unusual compression")
         if member.flag_bits & 1:
             raise Unreadable("encrypted")
-        with self._archive.open(member) as packed:  # gives no more than the stated size
-            return io.BytesIO(packed.read())
+        return self._archive.open(member)
 
 
 class _Tar(_Archive):
@@ -143,10 +170,13 @@ class _Tar(_Archive):
     def open(self, name: str) -> IO[bytes]:
         member = self._members[name]
         check_size(member.size)
-        with self._one_at_a_time:
-            inside = self._archive.extractfile(member)
-            assert inside is not None
+        with self._one_at_a_time, self._packed(name) as inside:
             return io.BytesIO(inside.read())
+
+    def _packed(self, name: str) -> IO[bytes]:
+        inside = self._archive.extractfile(self._members[name])
+        assert inside is not None
+        return inside
 
 
 class _Parquet:
@@ -223,6 +253,11 @@ def check_size(size: int) -> None:
         raise Unreadable(f"too large: {memory.amount(size)}")
 
 
+def _is_bare(file: str) -> bool:
+    """Whether a name has no extension."""
+    return "." not in file.rpartition("/")[2]
+
+
 class _Search:
     """Lists images below a folder, by names relative to it. Names that begin with a dot are ignored.
 
@@ -280,8 +315,8 @@ class _Search:
         return links
 
     def _take(self, file: str) -> None:
-        is_bare = "." not in file.rpartition("/")[2]
-        if not file.lower().endswith(EXTENSIONS) and not (is_bare and is_dicom(self._root / file)):
+        is_other = not file.lower().endswith(EXTENSIONS)
+        if is_other and not (_is_bare(file) and is_dicom(self._root / file)):
             self.others += 1
         elif self._is_new(file):
             self.images.append(file)

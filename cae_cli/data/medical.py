@@ -35,9 +35,14 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is of DICOM by its content: such files often have no extension."""
     try:
         with path.open("rb") as file:
-            return file.read(START)[128:] == b"DICM"
+            return has_dicom(file)
     except OSError:
         return False
+
+
+def has_dicom(content: IO[bytes]) -> bool:
+    """The same for a file that is open at its begin."""
+    return content.read(START)[128:] == b"DICM"
 
 
 def opened(content: IO[bytes]) -> Dicom | Nifti | None:
@@ -106,9 +111,23 @@ class Dicom:
             if kind == "MONOCHROME1":  # the smallest value is white
                 stored = int(data.BitsStored)
                 values = (-1 if data.PixelRepresentation else 2**stored - 1) - values
-            if "RescaleSlope" in data:
-                values = apply_rescale(values, data).astype(np.float32)
+            scaled = _scaled(data, i)
+            if "RescaleSlope" in scaled:
+                values = apply_rescale(values, scaled).astype(np.float32)
             yield values
+
+
+def _scaled(data: Any, frame: int) -> Any:
+    """Where the slope and intercept of a frame stand: in the file, for the frame, or for all frames."""
+    if "PerFrameFunctionalGroupsSequence" not in data:
+        return data
+    groups = (
+        data.PerFrameFunctionalGroupsSequence[frame],
+        *data.get("SharedFunctionalGroupsSequence", ()),
+    )
+    found = (group.PixelValueTransformationSequence[0] for group in groups
+             if "PixelValueTransformationSequence" in group)  # fmt: skip
+    return next(found, data)
 
 
 class Nifti:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from cae_cli.data.archives import kind_of, read_npy, read_npz
 from cae_cli.data.arrays import ArrayOptions
-from cae_cli.data.folder import FileOptions, ImageFolder, Reading
+from cae_cli.data.folder import FileOptions, ImageFolder
 from cae_cli.data.images import Pool
 from cae_cli.data.layout import without_role
 from cae_cli.data.listing import place_of
@@ -21,6 +22,10 @@ from cae_cli.errors import UserError, counted, printable
 from cae_cli.options import OptionError, option, override_to_paste
 
 ARRAYS = ("npz", "npy")
+Place = tuple[int, int, int, int]  # pair, frame, row, column
+Sizes = Mapping[tuple[int, int], tuple[int, int]]  # pair, frame: (h, w)
+OF_FILES = ("image_size", "patches", "channels")  # options that arrays do not have
+OF_ARRAYS = ("shape", "bands")  # options that image files do not have
 
 
 @SOURCES.add("pairs")
@@ -64,6 +69,7 @@ class Pairs(FileOptions, ArrayOptions):
     def _read(self, size: tuple[int, int] | None) -> Pool:
         path = existing(self.path, "noisy")
         kind = self._kind(path)
+        self._check_options(OF_ARRAYS if kind is None else OF_FILES)
         if kind is None:
             return self._of_files(path, existing(self.target, "clean", "data.target"), size)
         if self.target is not None:
@@ -91,6 +97,20 @@ class Pairs(FileOptions, ArrayOptions):
             test_labels=given.test_labels if both else None,
         )
 
+    def _check_options(self, others: Sequence[str]) -> None:
+        """Raises OptionError for a value of an option that files of this kind do not have."""
+        what = "arrays" if others is OF_FILES else "image files"
+        for name in others:
+            if getattr(self, name) is not None:
+                raise OptionError(
+                    f"data.{name}", f"does nothing with pairs of {what}", hint=f"leave out data.{name}"
+                )
+
+    @property
+    def are_files(self) -> bool:
+        """Whether the images are read from image files."""
+        return self.path is None or self._kind(existing(self.path, "noisy")) is None
+
     @staticmethod
     def _kind(path: Path) -> str | None:
         """Npy or npz, or None for image files."""
@@ -117,7 +137,7 @@ class Pairs(FileOptions, ArrayOptions):
             place_of(path, self.follow_links) as one,
             place_of(target, self.follow_links) as other,
         ):
-            pairs = partners(one.files, other.files)
+            pairs = partners(one.files, other.files) or _inside_partners(one.files, other.files)
             notes = [*_alone(one.files, {a for a, _ in pairs}, "input", "target")]
             notes += _alone(other.files, {b for _, b in pairs}, "target", "input")
             if not pairs:
@@ -128,24 +148,41 @@ class Pairs(FileOptions, ArrayOptions):
                     hint="give the two files of a pair the same name, in folders of their own",
                 )
             notes += [*one.notes, *(f"target: {note}" for note in other.notes)]
-            one.files, other.files = map(list, zip(*pairs, strict=True))
             one.notes, other.notes = [], []
-            given, read = files.read_place(one, path, size)
-            made, made_read = files.read_place(other, target, size)
+            # Each in its own order, in which a packed archive is read forwards.
+            one.files = [a for a, _ in pairs]
+            number = {b: i for i, (_, b) in enumerate(pairs)}
+            other.files = [b for b in other.files if b in number]
+            # Of two sizes, resized sides may differ by a pixel: the patches begin in the same corner.
+            centred = self.image_size is None
+            given, read = files.read_place(one, path, size, centred=centred)
+            made, made_read = files.read_place(other, target, size, centred=centred)
             shown = [printable(name) for name in one.files]
-        _check_sizes(read, made_read, shown, path, resized=self.image_size is not None)
-        at, made_at = _same_places(read.files, made_read.files)
-        if missing := sorted({*read.files, *made_read.files} - {read.files[i] for i in at}):
-            named = ", ".join(shown[i] for i in missing[:5])
+            of_pair = [number[b] for b in other.files]
+        sizes = {(of_pair[i], k): of_frame for (i, k), of_frame in made_read.sizes.items()}
+        _check_sizes(read.sizes, sizes, shown, path, resized=self.image_size is not None)
+        places = [(i, *place) for i, place in zip(read.files, read.places, strict=True)]
+        others = [
+            (of_pair[i], *place) for i, place in zip(made_read.files, made_read.places, strict=True)
+        ]
+        at, made_at = _same_places(places, others)
+        used = {read.files[i] for i in at}
+        if missing := sorted({i for i, *_ in (*places, *others)} - used):
             notes.append(
-                f"{counted(len(missing), 'pair')} left out: one of both cannot be used: {named}"
+                f"{counted(len(missing), 'pair')} left out: one of both cannot be used: "
+                f"{_named(shown, missing)}"
             )
         if not len(at):
             raise UserError("of no pair both images can be used", where=path)
+        if short := sorted({i for i, *_ in {*places} ^ {*others}} & used):
+            notes.append(
+                f"patches left out of {counted(len(short), 'pair')}, where one image has a row or a "
+                f"column more than the other: {_named(shown, short)}"
+            )
         notes += [note for note in given.notes if note not in made.notes]
         notes += [f"target: {note}" for note in made.notes if note not in given.notes]
         notes += [note for note in given.notes if note in made.notes]
-        whole = len(at) == len(given.images) == len(made.images)
+        whole = places == others
         return replace(
             given,
             images=made.images if whole else chosen(made.images, made_at),
@@ -186,6 +223,23 @@ def partners(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
     return [(file, found[file]) for file in one if file in found]
 
 
+def _inside_partners(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
+    """The same, below the folder that all files of a side share, as of an archive of a folder."""
+    inside = [{str(PurePosixPath(file).relative_to(_shared(side))): file for file in side}
+              for side in (one, other)]  # fmt: skip
+    return [(inside[0][a], inside[1][b]) for a, b in partners(list(inside[0]), list(inside[1]))]
+
+
+def _shared(files: Sequence[str]) -> str:
+    """The folder that all files are in."""
+    return posixpath.commonpath([posixpath.dirname(file) for file in files])
+
+
+def _named(shown: Sequence[str], which: Sequence[int]) -> str:
+    """The first files of some."""
+    return ", ".join(shown[i] for i in which[:5]) + (", …" if len(which) > 5 else "")
+
+
 def _without_extension(file: str) -> str:
     return str(PurePosixPath(file).with_suffix(""))
 
@@ -195,36 +249,31 @@ def _alone(files: Sequence[str], paired: set[str], what: str, missing: str) -> l
     alone = [printable(file) for file in files if file not in paired]
     if not alone:
         return []
-    more = ", …" if len(alone) > 5 else ""
     return [f"! {counted(len(alone), what)} left out, as no {missing} has the same name: "
-            f"{', '.join(alone[:5])}{more}"]  # fmt: skip
+            f"{_named(alone, range(len(alone)))}"]  # fmt: skip
 
 
-def _same_places(one: Sequence[int], other: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images that both have: of the same file, and the same patch or frame of it."""
-    places, others = _numbered(one), _numbered(other)
-    both = [(i, others[place]) for place, i in places.items() if place in others]
+def _same_places(one: Sequence[Place], other: Sequence[Place]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the images that both have: of the same pair, and the same patch of the same frame."""
+    others = {place: i for i, place in enumerate(other)}
+    both = [(i, others[place]) for i, place in enumerate(one) if place in others]
     at = np.array(both, np.intp).reshape(-1, 2)
     return at[:, 0], at[:, 1]
 
 
-def _numbered(files: Sequence[int]) -> Mapping[tuple[int, int], int]:
-    """Position of each image by its file and its number in it."""
-    seen: dict[int, int] = {}
-    places = {}
-    for i, file in enumerate(files):
-        seen[file] = seen.get(file, -1) + 1
-        places[file, seen[file]] = i
-    return places
-
-
-def _check_sizes(
-    one: Reading, other: Reading, names: Sequence[str], where: Path, *, resized: bool
-) -> None:
+def _check_sizes(one: Sizes, other: Sizes, names: Sequence[str], where: Path, *, resized: bool) -> None:
     """Raises UserError where the two images of a pair do not show the same places."""
-    of_other = dict(zip(other.files, other.sizes, strict=True))
-    for i, (h, w) in zip(one.files, one.sizes, strict=True):
-        oh, ow = of_other.get(i, (h, w))
+    frames, of_other = Counter(i for i, _ in one), Counter(i for i, _ in other)
+    for i in frames.keys() & of_other.keys():
+        if frames[i] != of_other[i]:
+            raise UserError(
+                f"the two files of {names[i]} have {frames[i]} and {of_other[i]} frames",
+                where=where,
+                hint="save those that belong together in the same order; data.frames=first reads the "
+                "first frame of each",
+            )
+    for (i, k), (h, w) in one.items():
+        oh, ow = other.get((i, k), (h, w))
         if resized and abs(h * ow - w * oh) > max(h, w, oh, ow):
             raise UserError(
                 f"the two images of {names[i]} have different proportions: {w}x{h} and {ow}x{oh}",

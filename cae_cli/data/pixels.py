@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cae_cli.data import spool
-from cae_cli.data.images import Pool, Scale
+from cae_cli.data.images import TRAIN, Pool, Scale
 from cae_cli.errors import UserError, counted, printable
 
 Array = NDArray[Any]
@@ -92,7 +92,7 @@ def _checked_inputs(inputs: Array | None, images: Array, part: str, where: objec
 def scale(pool: Pool, how: str, where: object = None) -> Pool:
     """The pool with uint8 images, or float32 images in [0, 1].
 
-    The training part determines the rule for both parts.
+    The training images determine the rule for all, as far as the source says which they are.
 
     Args:
         pool: checked by `check`.
@@ -108,6 +108,8 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
     low, high = _extremes(pool.images, "the images", where)
     if pool.test_images is not None:
         _extremes(pool.test_images, "the test images", where)
+    if pool.parts is not None:
+        low, high = _of_training(pool.images, pool.parts)
     rule = _rule(pool, how, low, high, where)
     pool = _scaled_inputs(pool, rule, how, where)
     known = Scale(rule.black, rule.white, pool.images.dtype.name, how != "none")
@@ -120,12 +122,12 @@ def scale(pool: Pool, how: str, where: object = None) -> Pool:
         images, test = (_unscaled(x) for x in (pool.images, pool.test_images))
         assert images is not None
         return replace(pool, images=images, test_images=test, notes=tuple(notes))
-    images, _ = _apply(rule, pool.images)
-    if pool.test_images is None:
-        return replace(pool, images=images, notes=tuple(notes))
-    test_images, beyond = _apply(rule, pool.test_images)
+    images, beyond = _apply(rule, pool.images)
+    test_images = None
+    if pool.test_images is not None:
+        test_images, beyond = _apply(rule, pool.test_images)
     if beyond:
-        notes.append("the test part has values beyond those of the training part: clipped")
+        notes.append("held-out images have values beyond those of the training images: clipped")
     return replace(pool, images=images, test_images=test_images, notes=tuple(notes))
 
 
@@ -305,6 +307,12 @@ def _extremes(images: Array, what: str, where: object) -> tuple[float, float]:
         where=where,
         hint="remove these images, or replace the values with np.nan_to_num",
     )
+
+
+def _of_training(images: Array, parts: NDArray[np.int64]) -> tuple[float, float]:
+    """Smallest and largest value of the training images."""
+    chosen = np.flatnonzero(parts == TRAIN)
+    return min(float(images[i].min()) for i in chosen), max(float(images[i].max()) for i in chosen)
 
 
 def _rule(pool: Pool, how: str, low: float, high: float, where: object) -> _Rule:

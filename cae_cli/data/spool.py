@@ -35,10 +35,10 @@ class Spool:
         self._most = in_memory
         self._waiting: list[Image] = []  # not yet in the file
         self._colour = False
-        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._dtype: Any = None  # of all images so far
         self._file: Any = None
         self._shape: tuple[int, ...] = ()  # of an image in the file
-        self._filed = self._dtype  # of the images in the file
+        self._filed: Any = None  # dtype of the images in the file
         self._written = 0
 
     def append(self, image: Image) -> None:
@@ -50,7 +50,8 @@ class Spool:
         # A view of a patch or a channel would keep the whole image in memory.
         self._waiting.append(image if image.base is None else image.copy())
         self._colour |= image.ndim == 3
-        self._dtype = np.promote_types(self._dtype, image.dtype)
+        before = image.dtype if self._dtype is None else self._dtype
+        self._dtype = np.promote_types(before, image.dtype)
         h, w = image.shape[:2]
         values = len(self._waiting) * h * w * (3 if self._colour else 1)
         # All that is not 8-bit becomes float32 when it is scaled.
@@ -76,7 +77,8 @@ class Spool:
 
     def _shaped(self, image: Image) -> Image:
         if image.dtype != self._dtype:
-            image = image.astype(self._dtype) * self._dtype.type(257)  # white is 255 and 65535
+            known = image.dtype == np.uint8 and self._dtype == np.uint16  # white is 255 and 65535
+            image = image.astype(self._dtype) * self._dtype.type(257 if known else 1)
         return np.repeat(image[..., None], 3, axis=2) if self._colour and image.ndim == 2 else image
 
     def _write(self) -> None:

@@ -71,8 +71,9 @@ class Film:
         return count
 
     def read(self, count: int) -> Iterator[NDArray[np.uint8]]:
-        """The first frames, (h, w, 3); fewer if there are fewer."""
+        """The first frames, upright, (h, w, 3); fewer if there are fewer."""
         for i, frame in enumerate(self._container.decode(self._stream)):
-            yield frame.to_ndarray(format="rgb24")
+            # A telephone held upright writes lying frames, and by what angle they are to be turned.
+            yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
             if i + 1 == count:
                 return

@@ -248,8 +248,13 @@ class Trials:
                 return f"{needed}{best.name} helps: it explains {_shares(self, best)}, {left} is left"
             if not self.fails:
                 return f"no change is needed: {beyond}"
-            if any(len(t.explained) < FEWEST_SEEDS and self.mends(t) for t in self.edits):
-                return f"{best.name} seems to help, but there was no time for a second seed: {beyond}"
+            once = [t for t in self.edits if len(t.explained) < FEWEST_SEEDS and self.mends(t)]
+            if once:
+                seems = max(once, key=lambda trial: trial.mean)
+                shares = f"it explains {_shares(self, seems)}"
+                return (
+                    f"{seems.name} seems to mend it, but there was no time for a second seed: {shares}"
+                )
             left = f", {len(self.untried)} were not tried" if self.untried else ""
             if len(self.edits) == 1:
                 shares = _shares(self, best)
