@@ -35,8 +35,8 @@ test: $(VENV)/.done ## Run the tests, those without TensorFlow first
 	@$(BIN)/python -m pytest -q -n 2 tests --ignore tests/tf
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/tf
 
-soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs (two hours or more); SEED=1 for others
-	@CAE_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 -m soak tests
+soak: $(VENV)/.done ## Long tests that kill, crowd and resume runs, a third of their cases (an hour or two); SEED=1: others
+	@CAE_SEED=$(SEED) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m soak tests
 
 fuzz: $(VENV)/.done ## Long tests with random command lines, configs, files and run folders (40 minutes)
 	@CAE_FUZZ=500 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py

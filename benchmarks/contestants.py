@@ -2,9 +2,10 @@
 
     python benchmarks/contestants.py <contestant> <reference> <batch> <folder>
 
-``folder`` has start.npz with images (n, 28, 28, 1) uint8 and the initial weights. Each line on
-standard input is a command, and the answer is a line of JSON: ``check`` returns the losses of the first
-steps, ``epoch`` the seconds of a pass over all images, ``memory`` the peak resident size in bytes.
+``folder`` has start.npz with images (n, h, w, c) uint8 and the initial weights, which say how many
+stages and filters the network has. Each line on standard input is a command, and the answer is a line
+of JSON: ``check`` returns the losses of the first steps, ``epoch`` the seconds of a pass over all
+images, ``memory`` the peak resident size in bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 
 CHECKED = 8  # steps with compared losses
-FILTERS = (16, 8, 8, 16, 1)
+
+
+def filters_of(weights) -> list[int]:
+    """Filters of each convolution: those of the encoder, as many of the decoder, and the output's."""
+    return [kernel.shape[-1] for kernel in weights[::2]]
 
 
 class Contestant:
@@ -53,20 +58,13 @@ class PlainKeras(Contestant):
                 filters, 3, activation="relu", padding="same", kernel_regularizer=penalty
             )
 
-        self.model = keras.Sequential(
-            [
-                keras.Input((28, 28, 1)),
-                conv(16),
-                layers.MaxPooling2D(2),
-                conv(8),
-                layers.MaxPooling2D(2),
-                conv(8),
-                layers.UpSampling2D(2),
-                conv(16),
-                layers.UpSampling2D(2),
-                layers.Conv2D(1, 3, activation="sigmoid", padding="same"),
-            ]
-        )
+        *hidden, channels = filters_of(weights)
+        stages = len(hidden) // 2
+        self.model = keras.Sequential([keras.Input(images.shape[1:])])
+        for i, filters in enumerate(hidden):
+            self.model.add(conv(filters))
+            self.model.add(layers.MaxPooling2D(2) if i < stages else layers.UpSampling2D(2))
+        self.model.add(layers.Conv2D(channels, 3, activation="sigmoid", padding="same"))
         self.model.set_weights(weights)
         loss = "mse"
         if reference == "3":
@@ -120,7 +118,9 @@ class Cae(Contestant):
 
         names = {"1": "1_baseline", "2": "2_l2_augmented", "3": "3_ssim"}
         plain = ["augmentation=none"] if reference.endswith("plain") else []
-        options = checked([f"experiment=reference_{names[reference[0]]}", *plain])[1]
+        filters = filters_of(weights)
+        network = f"model.filters={filters[: len(filters) // 2]}".replace(" ", "")
+        options = checked([f"experiment=reference_{names[reference[0]]}", network, *plain])[1]
         device = backend.start(deterministic=options.training.deterministic, mixed_precision=False)
         backend.seed(0)
         all_images = Images(images, images[:256])
@@ -162,13 +162,14 @@ class PyTorch(Contestant):
         self.torch, self.batch = torch, batch
         x = torch.tensor(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
         self.x = x.contiguous(memory_format=torch.channels_last)
+        *hidden, channels = filters_of(weights)
+        before, stages = images.shape[-1], len(hidden) // 2
         stack: list[nn.Module] = []
-        before = 1
-        for i, filters in enumerate(FILTERS):
-            stack += [nn.Conv2d(before, filters, 3, padding="same")]
-            stack += [nn.Sigmoid() if i == 4 else nn.ReLU()]
-            stack += [nn.MaxPool2d(2)] if i < 2 else [nn.Upsample(scale_factor=2)] if 2 <= i < 4 else []
+        for i, filters in enumerate(hidden):
+            stack += [nn.Conv2d(before, filters, 3, padding="same"), nn.ReLU()]
+            stack += [nn.MaxPool2d(2) if i < stages else nn.Upsample(scale_factor=2)]
             before = filters
+        stack += [nn.Conv2d(before, channels, 3, padding="same"), nn.Sigmoid()]
         self.model = nn.Sequential(*stack).to(memory_format=torch.channels_last)
         with torch.no_grad():
             for parameter, value in zip(self.model.parameters(), weights, strict=True):
@@ -208,17 +209,19 @@ class Jax(Contestant):
         self.count = 0
         self.rng = np.random.default_rng(0)
 
+        last = len(filters_of(weights)) - 1
+
         def forward(weights, x):
-            for i in range(5):
+            for i in range(last + 1):
                 x = jax.lax.conv_general_dilated(
                     x, weights[2 * i], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
                 )
                 x = x + weights[2 * i + 1]
-                x = jax.nn.sigmoid(x) if i == 4 else jax.nn.relu(x)
-                if i < 2:
+                x = jax.nn.sigmoid(x) if i == last else jax.nn.relu(x)
+                if i < last // 2:
                     window = (1, 2, 2, 1)
                     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
-                elif i < 4:
+                elif i < last:
                     x = x.repeat(2, axis=1).repeat(2, axis=2)
             return x
 
@@ -265,7 +268,7 @@ def main() -> None:
     os.dup2(2, 1)  # libraries may print to stdout
     with np.load(Path(folder) / "start.npz") as file:
         images = file["images"]
-        weights = [file[f"weight_{i}"] for i in range(10)]
+        weights = [file[f"weight_{i}"] for i in range(len(file.files) - 1)]
     contestant = CONTESTANTS[name](images, weights, reference, int(batch))
     for line in sys.stdin:
         match line.strip():

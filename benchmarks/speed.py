@@ -5,7 +5,7 @@
 The contestants take turns, so that other load on the machine affects all of them. The results are ratios
 of times measured one after the other: their median with the 10th and 90th percentiles. PyTorch and JAX
 may be installed in another Python (``--other``); a missing one is noted in the results. ``--write`` puts
-the tables into docs/performance.md.
+the tables into docs/performance.md; ``--only sizes``, real sizes, has a place of its own there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,10 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 PARTS = ("training", "start", "commands", "run", "sweep", "memory", "folder", "growth")
+SIZED = "sizes"  # a part with a place of its own in the docs
 IMAGES = 4096  # per timed epoch
+# Real sizes: side of images in colour, filters, images per timed epoch, cae over Keras and over PyTorch
+SIZES = ((64, (32, 64), 1024, 1.6, 1.4), (128, (32, 64, 128), 512, 1.6, 1.4))
 TOLERANCE = 1e-4  # between the first losses
 LIBRARIES = {"torch": "torch", "torch_compile": "torch", "jax": "jax"}
 NAMES = {
@@ -107,23 +110,35 @@ class Bench:
 
     # -- training --------------------------------------------------------------------------------
 
-    def start_file(self) -> None:
+    def start_file(self, folder: Path, count: int, *words: str) -> None:
+        """The images and weights that all contestants start with.
+
+        Args:
+            folder: gets start.npz.
+            count: images; if there are fewer, they are repeated.
+            words: overrides that choose the images and the network.
+        """
+        from cae_cli import data
         from cae_cli.config.compose import checked
         from cae_cli.model.build import build
         from cae_cli.training import backend
 
-        if self.arguments.data:
-            with np.load(self.arguments.data, allow_pickle=False) as file:
-                images = file["x_train"][:IMAGES].reshape(-1, 28, 28, 1)
-        else:
-            from cae_cli import data
-
-            images = data.load(checked([f"data.train={IMAGES}"])[1].data).train
+        options = checked(words)[1]
+        images = data.load(options.data).train
+        images = np.resize(images, (count, *images.shape[1:]))
         backend.start(deterministic=True, mixed_precision=False)
         backend.seed(0)
-        network = build((28, 28, 1), checked([])[1].model).model
+        network = build(images.shape[1:], options.model).model
         weights = {f"weight_{i}": w for i, w in enumerate(network.get_weights())}
-        np.savez(self.scratch / "start.npz", images=images, **weights)
+        folder.mkdir(exist_ok=True)
+        np.savez(folder / "start.npz", images=images, **weights)
+
+    def start_of_references(self) -> None:
+        """That of references 1 to 3."""
+        source = []
+        if self.arguments.data:
+            source = ["data=npz", f"data.path={Path(self.arguments.data).absolute()}"]
+        self.start_file(self.scratch, IMAGES, *source, f"data.train={IMAGES}")
 
     def python(self, contestant: str) -> str | None:
         """The Python that has the library of a contestant, or None."""
@@ -138,9 +153,17 @@ class Bench:
         return None
 
     def race(
-        self, reference: str, batch: int, contestants: Sequence[tuple[str, str]]
+        self, reference: str, batch: int, contestants: Sequence[tuple[str, str]], folder: Path
     ) -> dict[str, np.ndarray]:
-        """Seconds of epochs measured in turns, by name, of pairs of a contestant and its reference."""
+        """Seconds of epochs measured in turns, by name, of pairs of a contestant and its reference.
+
+        Args:
+            reference: the training.
+            batch: images of a step.
+            contestants: pairs of a contestant and the reference that it trains.
+            folder: of their start.
+        """
+        what = f"reference {reference}" if folder == self.scratch else f"images of {folder.name}"
         workers = {}
         for contestant, its_reference in contestants:
             python = self.python(contestant)
@@ -148,8 +171,8 @@ class Bench:
             if python is None:
                 self.notes.append(f"{NAMES[contestant]} is not installed and was left out")
             else:
-                workers[name] = Worker(python, contestant, its_reference, batch, self.scratch)
-        progress(f"training: reference {reference}, batch {batch}: {', '.join(workers)}")
+                workers[name] = Worker(python, contestant, its_reference, batch, folder)
+        progress(f"training: {what}, batch {batch}: {', '.join(workers)}")
         same = {name: w for name, w in workers.items() if " " not in name and reference != "2"}
         losses = {name: np.array(w.send("check")) for name, w in same.items()}
         for name, own in losses.items():
@@ -157,7 +180,7 @@ class Bench:
             if name != "cae":
                 verdict = "agree" if difference <= TOLERANCE else "DO NOT AGREE"
                 self.notes.append(
-                    f"reference {reference}, batch {batch}: the losses of the first {len(own)} steps "
+                    f"{what}, batch {batch}: the losses of the first {len(own)} steps "
                     f"of {NAMES[name]} and cae {verdict} (largest difference {difference:.1e})"
                 )
                 if difference > TOLERANCE:
@@ -173,7 +196,7 @@ class Bench:
         return {name: np.array(values) for name, values in seconds.items()}
 
     def training(self) -> None:
-        self.start_file()
+        self.start_of_references()
         rows = []
         measured: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         for reference, batch, names in [
@@ -185,7 +208,8 @@ class Bench:
         ]:
             contestants = [(name, reference) for name in names]
             contestants += {"2": [("cae", "2plain")], "3": [("cae", "1")]}.get(reference, [])
-            seconds = measured[reference, batch] = self.race(reference, batch, contestants)
+            seconds = self.race(reference, batch, contestants, self.scratch)
+            measured[reference, batch] = seconds
             self.bars[f"reference {reference}, batch {batch}"] = {
                 name: float(IMAGES / np.median(values)) for name, values in seconds.items()
             }
@@ -221,6 +245,23 @@ class Bench:
         ratio(("3", 32), "keras", "reference 3 (SSIM), batch 32: cae over Keras `fit`", 6)
         ratio(("3", 32), "cae 1", "reference 3 (SSIM), batch 32: SSIM over MSE", 0.9)
         ratio(("2", 32), "cae 2plain", "reference 2, batch 32: augmented over not augmented", 0.8)
+
+    def sizes(self) -> None:
+        rows = []
+        for side, filters, count, over_keras, over_torch in SIZES:
+            name, goals = f"{side}x{side}x3", {"keras": over_keras, "torch": over_torch}
+            folder = self.scratch / name
+            words = ["data=patches", f"data.side={side}", "data.channels=3"]
+            self.start_file(folder, count, *words, f"model.filters={list(filters)}".replace(" ", ""))
+            seconds = self.race("1", 32, [(one, "1") for one in ("cae", *goals)], folder)
+            for one, values in seconds.items():
+                ratios = values / seconds["cae"]
+                cells = name, str(list(filters)), _label(one), f"{count / np.median(values):,.0f}"
+                rows.append([*cells, "" if one == "cae" else spread(ratios)])
+                if one in goals:
+                    self.at_least(f"{name}, batch 32: cae over {_label(one)}", ratios, goals[one])
+        head = ["images", "filters", "implementation", "images/s, median", "speed-up of cae"]
+        self.tables.append(("Photographs in colour, batch 32", head, rows))
 
     # -- from the command line -------------------------------------------------------------------
 
@@ -338,7 +379,7 @@ class Bench:
     def memory(self) -> None:
         progress("memory")
         if not (self.scratch / "start.npz").exists():
-            self.start_file()
+            self.start_of_references()
         rows, ratios = [], {}
         for reference, batch in (("1", 32), ("1", 128), ("3", 32)):
             peaks = {}
@@ -464,6 +505,8 @@ class Bench:
         met = {True: "met", False: "**not met**", None: "not measured"}
         lines = [f"Measured on {machine()}, {datetime.date.today()}, with", ""]
         flags = [f"--repeats {self.arguments.repeats}"]
+        if self.arguments.only != PARTS:
+            flags.insert(0, f"--only {' '.join(self.arguments.only)}")
         flags += [f"--data {Path(self.arguments.data).name}"] if self.arguments.data else []
         flags += ["--other <a Python with PyTorch and JAX>"] if self.arguments.other else []
         lines += [f"    python -m benchmarks.speed {' '.join(flags)}", ""]
@@ -562,21 +605,21 @@ def main() -> None:
     parser.add_argument("--data", help=".npz file with x_train (n, 28, 28) (default: generated glyphs)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--other", help="another Python with PyTorch and JAX")
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="*", choices=(*PARTS, SIZED), default=PARTS)
     parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plot")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(arguments, Path(folder))
-        parts: dict[str, Callable[[], None]] = {part: getattr(bench, part) for part in PARTS}
         for part in arguments.only:
-            parts[part]()
+            getattr(bench, part)()
     text = bench.markdown()
     print(text)
     if arguments.write:
         page = DOCS / "performance.md"
-        before, begin, rest = page.read_text().partition("<!-- measured -->\n")
-        _, end, after = rest.partition("<!-- end -->\n")
+        what = f" {SIZED}" if arguments.only == [SIZED] else ""
+        before, begin, rest = page.read_text().partition(f"<!-- measured{what} -->\n")
+        _, end, after = rest.partition(f"<!-- end{what} -->\n")
         page.write_text(before + begin + text + end + after)
         if bench.bars:
             bench.plot(DOCS / "images" / "performance.png")

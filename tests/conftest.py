@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,25 @@ from cae_cli.errors import Interrupted
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+DRAWN = 3  # of so many cases of a long test one is drawn
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draws a third of the cases of long tests with several, others for each seed of `make soak`."""
+    seed = os.environ.get("CAE_SEED")
+    if seed is None:  # pytest -m soak runs all
+        return
+    cases = Counter(item.nodeid.partition("[")[0] for item in items)
+    left = [
+        item
+        for item in items
+        if cases[item.nodeid.partition("[")[0]] >= DRAWN
+        and zlib.crc32(f"{seed} {item.nodeid}".encode()) % DRAWN
+    ]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
 
 
 def pytest_configure() -> None:
