@@ -65,7 +65,7 @@ def measured(run: Run, photos: Path) -> dict[str, float]:
         "ssim": metrics.quality.ssim.value,
         "skill_score": metrics.perturbation.skill_score,
         "sharpening_gain": metrics.spectrum.sharpening_gain,
-        "duplicates": max(x.duplicates / x.filters for x in metrics.layers),
+        "duplicates": max((x.duplicates or 0) / x.filters for x in metrics.layers),
         "probe": metrics.labels.trained,
         "probe_initial": metrics.labels.initial,
         "foreign": on_photographs(run, photos),

@@ -304,7 +304,10 @@ CASES = {
         ),
         changed("network", receptive_field=4.0),
     ),
-    "CAE605": (poor(changed("network", depth=20)), changed("network", depth=20)),
+    "CAE605": (
+        poor(changed("network", depth=20, normalised=False)),
+        changed("network", depth=20, normalised=False),
+    ),
     "CAE606": (changed("reach", unread=0.4), changed("reach", unread=0.07)),
 }
 
@@ -1032,6 +1035,119 @@ def test_every_fix_composes_and_changes_the_run(whole):
                 words = fix.applied(["cae", "train", *base])
                 assert words[:2] == ["cae", "train"]
                 assert checked(words[2:])[1] != before, (base, code, fix)
+
+
+# What is known of a script, for which there are fixes that no override makes.
+ADAM = {"name": "adam", "learning_rate": 0.001, "usual_rate": 0.001}
+SCRIPT = known({"loss": {"name": "mse"}, "optimizer": ADAM})
+
+
+@pytest.mark.parametrize(
+    ("output", "loss", "first"),
+    [
+        ("sigmoid", "mse", "loss=bce"),
+        ("linear", "mse", "regularization=batchnorm"),
+        ("tanh", "mse", "model.output_activation=linear"),
+        ("sigmoid", "bce", "regularization=batchnorm"),
+    ],
+)
+def test_a_script_gets_fixes_for_the_output_that_it_has(output, loss, first):
+    network = replace(healthy().network, output_activation=output, normalised=False)
+    script = known({**SCRIPT, "loss": {"name": loss}})
+    fixes = diagnose(replace(BLACK, network=network), script).findings[0].fixes
+    assert fixes[0].overrides == (first,)
+    assert output != "linear" or ("model.output_activation=linear",) not in [f.overrides for f in fixes]
+
+
+def test_what_the_network_of_a_script_has_is_no_fix():
+    def proposed(code, **network):
+        faulty = CASES[code][0]
+        faulty = replace(faulty, network=replace(faulty.network, **network))
+        return [fix.overrides for fix in diagnose(faulty, SCRIPT).findings[0].fixes]
+
+    assert ("regularization=batchnorm",) in proposed("CAE401", normalised=False)
+    assert ("regularization=batchnorm",) not in proposed("CAE401", normalised=True)
+    assert ("model.skips=false",) in proposed("CAE502", skips=True)
+    assert proposed("CAE502", skips=False) == []
+
+
+def test_a_script_is_told_of_the_momentum_whose_default_is_too_near_to_1():
+    first = diagnose(CASES["CAE210"][0], SCRIPT).findings[0].fixes[0]
+    assert first.keras.startswith("BatchNormalization(momentum=0.9)")
+    config = {**CONFIG, "regularization": {"batchnorm": {"momentum": 0.9}}}
+    assert diagnose(CASES["CAE210"][0], config).findings[0].fixes[0].overrides[0].startswith("training")
+
+
+@pytest.mark.parametrize(
+    ("rate", "usual", "keras", "why"),
+    [
+        (1e12, 0.1, "learning_rate=0.1", "the usual learning rate"),
+        (1e12, None, "learning_rate=0.001", "the usual learning rate of Adam"),
+        (None, 0.1, "learning_rate *= 0.1", "a tenth of the learning rate"),
+    ],
+)
+def test_no_rate_is_called_usual_of_an_optimizer_that_is_not_known(rate, usual, keras, why):
+    optimizer = {"name": "its name", "learning_rate": rate, "usual_rate": usual}
+    script = known({**SCRIPT, "optimizer": optimizer})
+    first = diagnose(with_dynamics(diverged_at=3), script).findings[0].fixes[0]
+    assert (first.keras, first.why) == (keras, why)
+
+
+@pytest.mark.parametrize("code", ["CAE109", "CAE112", "CAE113"])
+def test_of_images_that_tell_nothing_of_the_filters_the_verdict_cannot_tell(code):
+    diagnosis = diagnose(CASES[code][0], CONFIG)
+    assert diagnosis.verdict == f"cannot tell: {diagnosis.findings[0].problem}"
+
+
+def test_a_way_around_the_latent_code_is_usual_for_restoration():
+    restoring = replace(CASES["CAE502"][0], paired=True)
+    [finding] = diagnose(restoring, CONFIG).findings
+    assert (finding.code, finding.severity) == ("CAE502", Severity.NOTE)
+    assert not finding.fixes and "for restoration this is usual" in finding.advice
+
+
+@pytest.mark.parametrize("network", [{"normalised": True}, {"normalised": False, "shortcuts": True}])
+def test_many_layers_do_no_harm_where_signals_do_not_fade(network):
+    assert "CAE605" not in codes(poor(changed("network", depth=20, **network)))
+
+
+def test_the_number_of_steps_counts_whatever_the_epochs_say():
+    training = {"epochs": 10, "batch_size": 32}
+    assert not forecast(*seen(group("training", **training, steps=2000), train=320)).findings
+    few = forecast(*seen(group("training", **training, steps=50), train=320)).findings[0]
+    assert few.evidence[0].value == 50 and few.fixes[0].overrides == ("training.steps=768",)
+    epochs = forecast(*seen(group("training", **training), train=320)).findings[0]
+    assert epochs.evidence[0].value == 100 and epochs.fixes[0].overrides == ("training.epochs=77",)
+
+
+def test_ssim_of_images_that_fill_little_of_0_to_1_needs_other_images_and_not_other_constants():
+    paper = {"loss": {"name": "ssim", "k1": 0.01, "k2": 0.03}}
+    [dark] = forecast(*seen(paper, high=0.19)).findings
+    assert dark.code == "CAE008"
+    assert [fix.overrides for fix in dark.fixes] == [("data.scale=minmax",)]
+    # One constant that is far too small is not hidden by the other.
+    [small] = forecast(*seen({"loss": {"name": "ssim", "k1": 0.01, "k2": 0.003}})).findings
+    assert small.evidence[0].value == pytest.approx(-1)
+    assert [fix.overrides for fix in small.fixes] == [("loss.k1=0.01", "loss.k2=0.03")]
+
+
+def test_a_variational_autoencoder_without_its_divergence_is_none():
+    weaker, none = diagnose(CASES["CAE505"][0], SCRIPT).findings[0].fixes
+    assert (weaker.safety, none.safety) == (Safety.SAFE, Safety.TRADE)
+
+
+def test_what_has_one_healthy_value_by_definition_is_shown_without_a_threshold():
+    [evidence] = diagnose(with_dynamics(diverged_at=312), CONFIG).findings[0].evidence
+    assert str(evidence) == "first step that is not finite: 312 (step)"
+
+
+def test_duplicates_are_counted_where_they_tell_something():
+    def found(*layers):
+        return diagnose(replace(healthy(), layers=layers), CONFIG)
+
+    uncounted = layer("shortcut", duplicates=None)
+    assert [f.code for f in found(layer(duplicates=6), uncounted).findings] == ["CAE402"]
+    assert "CAE402" in [s.code for s in found(uncounted, uncounted).skipped]
 
 
 def test_denoising_is_no_mismatch():

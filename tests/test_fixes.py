@@ -5,10 +5,7 @@ import ast
 import pytest
 
 from cae_cli.diagnosis import diagnose, forecast
-from tests.test_diagnosis import CASES, CONFIG, FORECAST
-
-# What the callback knows of a script, for which there are fixes that no override makes.
-SCRIPT = {part: CONFIG[part] for part in ("loss", "optimizer", "facts")}
+from tests.test_diagnosis import CASES, CONFIG, FORECAST, SCRIPT
 
 
 def read_as_code(findings):

@@ -134,6 +134,8 @@ def _verdict(case: Case, diagnosis: Diagnosis) -> str:
         if case.metrics.flat > 0:
             explained += f", flat grey images {case.metrics.flat:.0%}"
     causes = diagnosis.causes
+    if causes and causes[0].code in {rule.code for rule in RULES if rule.of_images}:
+        return f"cannot tell: {causes[0].problem}"
     if causes and causes[0].severity is Severity.ERROR:
         what = "these filters are" if case.metrics.layers else "this latent code is"
         return f"{what} not meaningful: {causes[0].problem}"

@@ -235,13 +235,17 @@ class Case:
         return any(map(self.changes, fix.overrides)) if fix.overrides else self.script
 
     def changes(self, override: str) -> bool:
-        """Whether an override differs from what the run had."""
-        if not self.config:
-            return True
+        """Whether an override differs from what the run had, as far as that is known."""
         key, _, text = override.partition("=")
         had = self.option(key)
-        if key == "regularization" and key not in self.config:
-            return True
+        if had is None and self.script:  # whose network shows some options
+            had = {
+                "model.output_activation": self.network.output_activation,
+                "model.activation": self.network.hidden_activation,
+                "regularization": ["batchnorm"] if self.network.normalised else None,
+            }.get(key)
+            if had is None:
+                return True
         if key == "regularization":
             return set(re.findall(r"\w+", text)) - {"none"} != set(had or {})
         if isinstance(had, Mapping):  # of a group without names, any option is a change

@@ -51,6 +51,7 @@ class Rule:
     source: ClassVar[str]  # the measurements that the threshold comes from
     of_filters: ClassVar[bool] = False  # it needs the filters, which plain functions do not show
     exact: ClassVar[bool] = False  # the problem has one value; others are healthy
+    of_images: ClassVar[bool] = False  # such images tell nothing about the filters
     picture: ClassVar[str | None] = None  # a file in the run folder
     references: ClassVar[tuple[str, ...]] = ()
     consequences: tuple[str, ...] = ()  # codes of the findings that follow from this one

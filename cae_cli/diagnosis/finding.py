@@ -84,7 +84,14 @@ class Evidence:
             return f"below {short(high)}"
         return f"{short(low)} to {short(high)}" if low != high else short(low)
 
+    @property
+    def by_definition(self) -> bool:
+        """Whether the threshold is the one healthy value, so that neither tells more than the value."""
+        return self.healthy == (self.threshold, self.threshold)
+
     def __str__(self) -> str:
+        if self.by_definition:
+            return f"{self.name}: {short(self.value)} {self.unit}".rstrip()
         unit = f" {self.unit} (" if self.unit else " ("
         if self.unit.startswith("("):  # a remark on the scale
             unit = f" {self.unit[:-1]}; "

@@ -21,12 +21,6 @@ CROSS_ENTROPY = Fix(
 SQUARED_ERROR = Fix(
     ("loss=mse",), "smallest where output and image are equal", SAFE, 'loss="mse"', edit="squared error"
 )
-SIMILARITY = Fix(
-    ("loss=ssim",),
-    "detail counts as much as brightness",
-    TRADE,
-    "loss = lambda y_true, y_pred: 1 - tf.image.ssim(y_true, y_pred, max_val=1.0)",
-)
 SSIM_CONSTANTS = Fix(
     ("loss.k1=0.01", "loss.k2=0.03"),
     "the constants of the paper",
@@ -39,6 +33,12 @@ SCALED_IMAGES = Fix(
     SAFE,
     "x = (x - x.min()) / (x.max() - x.min())",
     edit="images in reach",
+)
+STRETCHED_IMAGES = Fix(
+    ("data.scale=minmax",),
+    "images that fill 0 to 1",
+    SAFE,
+    "x = (x - x.min()) / (x.max() - x.min())",
 )
 SAME_TARGET = Fix(
     ("augmentation.target=same",),
@@ -195,7 +195,7 @@ def tighter(case: Case) -> list[Fix]:
 
 def even_overlap(case: Case) -> list[Fix]:
     """Upsampling whose contributions do not overlap unevenly."""
-    kernel = int(case.option("model.sampling_kernel") or 3)
+    kernel = int(case.option("model.sampling_kernel") or 0)
     keras = "UpSampling2D(2), Conv2D(...)  # instead of Conv2DTranspose"
     fixes = [Fix(("model.upsampling=nearest",), "no overlap", SAFE, keras)]
     if kernel % 2:
@@ -273,15 +273,21 @@ CLIPPED_GRADIENTS = Fix(
 )
 
 
-def usual_rate(case: Case) -> float:
-    """The learning rate at which the optimizer usually works; that of Adam where it is unknown."""
-    return float(case.fact("optimizer.usual_rate") or 1e-3)
+USUAL_OF_ADAM = 1e-3
+
+
+def _usual_rate(case: Case) -> float | None:
+    """The learning rate at which the optimizer usually works; None where it is unknown."""
+    # A script may have any optimizer, also one for which there are no facts but defaults.
+    rate = case.option("optimizer.usual_rate") if case.script else case.fact("optimizer.usual_rate")
+    return None if rate is None else float(rate)
 
 
 def usual_learning_rate(case: Case) -> Fix:
-    """The usual learning rate of the optimizer."""
-    rate = f"{usual_rate(case):g}"
-    why = "the usual learning rate"
+    """The usual learning rate of the optimizer; that of Adam where it is unknown."""
+    known = _usual_rate(case)
+    rate = f"{known or USUAL_OF_ADAM:g}"
+    why = "the usual learning rate" if known else "the usual learning rate of Adam"
     keras = f"learning_rate={rate}"
     return Fix((f"optimizer.learning_rate={rate}",), why, SAFE, keras, edit="Adam at 0.001")
 
@@ -289,10 +295,9 @@ def usual_learning_rate(case: Case) -> Fix:
 def _scaled_rate(case: Case, factor: float, why: str) -> Fix:
     """The learning rate times ``factor``, or the usual one where the result is still far from it."""
     edit, mends = ("rate / 10", "CAE207") if factor < 1 else ("rate x 10", "CAE208")
-    rate, usual = case.option("optimizer.learning_rate"), usual_rate(case)
+    rate, usual = case.option("optimizer.learning_rate"), _usual_rate(case) or USUAL_OF_ADAM
     if rate is None:  # of a training that was not recorded
-        keras = f"learning_rate *= {factor:g}"
-        return replace(usual_learning_rate(case), keras=keras, edit=edit, mends=mends)
+        return Fix((), why, SAFE, f"learning_rate *= {factor:g}", edit, mends)
     if not rate or (rate > 10 * usual if factor < 1 else rate < usual / 10):
         return replace(usual_learning_rate(case), mends=mends)
     new = f"{rate * factor:g}"

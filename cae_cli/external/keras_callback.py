@@ -422,7 +422,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._rows[measured] |= {"val/mse": arrays["mse"].mean(), "val/ssim": arrays["ssim"].mean()}
         self.run.write_metrics(self._rows)
         optimizer = getattr(self._of_training, "inner_optimizer", self._of_training)
-        options = options_of(getattr(self.model, "loss", None), type(optimizer).__name__, self._rate)
+        name = "" if optimizer is None else type(optimizer).__name__
+        options = options_of(getattr(self.model, "loss", None), name, self._rate)
         write_run(
             self.run,
             self.images,

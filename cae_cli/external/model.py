@@ -27,6 +27,7 @@ from cae_cli.system import memory
 from cae_cli.system.files import writing
 from cae_cli.training import backend
 from cae_cli.training.losses import name_of_keras_loss
+from cae_cli.training.optimizers import OPTIMIZERS
 
 Array = NDArray[np.float32]
 
@@ -112,8 +113,13 @@ def diagnose_model(
         UserError: it is no autoencoder of such images.
     """
     screen = terminal.Screen(silent=silent)
-    loss = getattr(model, "loss", None)
-    known = {**(options_of(loss, "", None) if loss else {}), "rules": dict(rules)}
+    from cae_cli.external.training import Optimizer
+
+    loss, optimizer = getattr(model, "loss", None), getattr(model, "optimizer", None)
+    found = {"loss": loss} if loss else {}
+    if optimizer is not None:
+        found["optimizer"] = Optimizer.of(optimizer)
+    known = {**_in_words(found), "rules": dict(rules)}
     with folder.running(), writing(folder.folder):
         with backend.guest(folder.log):
             parts = prepare(model, images, options.latent, options.span, options.given)
@@ -284,15 +290,17 @@ def options_of(loss: Any, optimizer: str, rate: float | None) -> dict[str, Any]:
 
     Args:
         loss: as ``model.compile`` got it.
-        optimizer: the name of its class.
-        rate: its learning rate; None: unknown.
+        optimizer: the name of its class; "": unknown.
+        rate: its learning rate; None: unknown, or a schedule.
     """
     options: dict[str, Any] = {"loss": {"name": name_of_keras_loss(loss)}}
     if not isinstance(loss, str):
         known = str(getattr(loss, "__module__", "")).startswith("keras.")
         options["loss"]["from_logits"] = bool(getattr(loss, "from_logits", False)) if known else None
-    if rate is not None:
-        options["optimizer"] = {"name": optimizer.lower(), "learning_rate": rate}
+    if optimizer:
+        name = optimizer.lower()
+        usual = OPTIMIZERS[name].usual_rate if name in OPTIMIZERS else None
+        options["optimizer"] = {"name": name, "learning_rate": rate, "usual_rate": usual}
     return options
 
 
@@ -315,7 +323,11 @@ def compiled_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     from cae_cli.external.training import compiled_as
 
-    found = compiled_as(config)
+    return _in_words(compiled_as(config))
+
+
+def _in_words(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss and the optimizer of a training, as far as they are known, in the words of a config."""
     optimizer = found.get("optimizer")
     name, rate = ("", None) if optimizer is None else (optimizer.kind.__name__, optimizer.rate)
     options = options_of(found.get("loss"), name, rate)

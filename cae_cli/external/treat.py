@@ -35,6 +35,7 @@ from cae_cli.runs.folder import Run
 from cae_cli.system import streams
 from cae_cli.system.files import claim, writing
 from cae_cli.training import backend
+from cae_cli.training.facts import facts
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,10 @@ def treat_file(
 
 
 def write_options(run: Run, training: Training, rules: Mapping[str, Any]) -> None:
-    """Adds to the files of a run what is known of its training."""
+    """Adds to the files of a run what is known of its training, and what follows from it."""
     known = options_of(training.loss, training.optimizer.kind.__name__, training.optimizer.rate)
     run.write_setup({**run.setup(), "config": {**known, "rules": dict(rules)}})
+    run.write_training({**run.training(), "facts": facts(known)})
 
 
 def diagnosed(run: Run, model: Any, training: Training, latent: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -276,12 +277,22 @@ class Autoencoder:
     @property
     def depth(self) -> int:
         """Convolutions and dense layers on the longest path from the image to the output."""
-        depth = {id(self._image): 0}
+        return self._layers_passed(max)
+
+    @property
+    def shortcuts(self) -> bool:
+        """Whether sums lead around convolutions of the longest path, as in residual blocks."""
+        return self._layers_passed(min) < self.depth
+
+    def _layers_passed(self, at_sums: Callable[..., int]) -> int:
+        """Layers with kernels up to the output: on the longest path, at sums on the one chosen."""
+        passed = {id(self._image): 0}
         for step in self._graph.steps:
-            longest = max((depth.get(id(x), 0) for x in step.inputs), default=0)
+            choose = at_sums if is_a(step.operation, {"Add"}) else max
+            before = choose((passed.get(id(x), 0) for x in step.inputs), default=0)
             for x in step.outputs:
-                depth[id(x)] = longest + is_kernel_layer(step.operation)
-        return depth[id(self._output)]
+                passed[id(x)] = before + is_kernel_layer(step.operation)
+        return passed[id(self._output)]
 
     @property
     def narrowest(self) -> int | None:
@@ -311,6 +322,7 @@ class Autoencoder:
             "skips": self.skips,
             "receptive_field": None if field is None else list(field),
             "depth": self.depth,
+            "shortcuts": self.shortcuts,
             "narrowest": self.narrowest,
             "skipping": list(self.reach.skipping),
             "closed": self.closed,

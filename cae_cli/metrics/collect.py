@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -46,7 +46,8 @@ class Layer:
         kernel: (k, k, inputs) of one filter.
         maps: which of its maps are inactive.
         inactive_at: share of inactive maps after some steps of the training, by step.
-        duplicates: number of maps that duplicate another one.
+        duplicates: number of maps that duplicate another one; None where that tells nothing: in the
+            last layer, whose maps are the channels of the image, and with kernels of 1x1.
         activation: name of its activation; None if it is unknown.
         slope_at: `metrics.maps.mean_slope` of its activation after some steps, by step; {} where it has
             none that saturates.
@@ -62,7 +63,7 @@ class Layer:
     kernel: tuple[int, int, int]
     maps: MapHealth
     inactive_at: Mapping[int, float]
-    duplicates: int
+    duplicates: int | None
     weight_change: float
     structure: float
     p_value: float
@@ -164,11 +165,13 @@ def measure(
     )
     reconstruction = quality(**{name: arrays[name] for name in signature(quality).parameters})
     activations = training["network"].get("activations", {})
-    layers = tuple(_layer(name, arrays, activations.get(name)) for name in names)
+    layers = [_layer(name, arrays, activations.get(name)) for name in names]
+    if len(layers) > 1:
+        layers[-1] = replace(layers[-1], duplicates=None)
     return Metrics(
         quality=reconstruction,
         perturbation=tests,
-        layers=layers,
+        layers=tuple(layers),
         dynamics=_dynamics(arrays, epochs, training),
         loss_spike=loss_spike(arrays.get("dynamics/losses", np.zeros(0))),
         network=network(training["network"]),
@@ -244,7 +247,8 @@ def _layer(name: str, arrays: Arrays, activation: str | None) -> Layer:
         kernel=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),
         maps=map_health(arrays[f"map_std/{name}"], arrays[f"map_image_std/{name}"]),
         inactive_at=inactive_at,
-        duplicates=int(arrays[f"map_duplicates/{name}"]),
+        # Filters of 1x1 on one channel are always multiples of one another.
+        duplicates=int(arrays[f"map_duplicates/{name}"]) if max(kernel.shape[:2]) > 1 else None,
         weight_change=math.nan if initial is None else weight_change(kernel, initial),
         structure=statistic,
         p_value=p_value(statistic, arrays.get(f"null/{name}", np.zeros(0, np.float32))),

@@ -22,6 +22,7 @@ class Network:
         skips: the image reaches the output around the latent code.
         receptive_field: side in pixels of what a latent value sees; None if unknown.
         depth: layers with kernels on the longest path.
+        shortcuts: sums lead around layers with kernels, as in residual blocks.
         narrowest: fewest filters of a hidden convolution, None if there is none.
         half_precision: type of the trained weights that have 16 bits, None if there are none.
         drops_output: there is dropout behind the last layer with a kernel.
@@ -42,6 +43,7 @@ class Network:
     drops_output: bool = False
     skipping: tuple[str, ...] = ()
     span: tuple[float, float] = (0.0, 1.0)
+    shortcuts: bool = False
 
     @property
     def latent_values(self) -> int:

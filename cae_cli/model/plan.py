@@ -35,6 +35,7 @@ def plan(
         receptive_field=float(max(shape[:2]) if options.attention_heads or dense else field),
         depth=stages * per_stage + 2 * dense + 1,
         narrowest=min(*options.filters, options.encoded_shape(shape)[-1]),
+        shortcuts=options.block == "residual",
     )
 
 

@@ -252,11 +252,13 @@ class Entry:
 
         ``inactive``, ``duplicates`` and ``prunable`` are shares from 0 to 1 of all filters: those whose
         map is the same for every image, those whose map repeats another, and those whose removal changes
-        next to nothing. ``seconds`` is how long the run took.
+        next to nothing. Layers whose duplicates are not counted do not count there, see
+        `metrics.collect.Layer`. ``seconds`` is how long the run took.
         """
         inactive = [f for layer in self.layers for f in _list(at(layer, "maps", "inactive"))]
-        filters = sum(finite(layer.get("filters")) or 0 for layer in self.layers)
-        duplicates = sum(finite(layer.get("duplicates")) or 0 for layer in self.layers)
+        counted = [layer for layer in self.layers if finite(layer.get("duplicates")) is not None]
+        filters = sum(finite(layer.get("filters")) or 0 for layer in counted)
+        duplicates = sum(finite(layer.get("duplicates")) or 0 for layer in counted)
         prunable = [p for layer in self.layers if (p := finite(layer.get("prunable"))) is not None]
         figures = {name: self.metric(*keys) for name, keys in IN_SUMMARY.items()} | {
             "inactive": sum(map(bool, inactive)) / len(inactive) if inactive else None,
@@ -289,9 +291,8 @@ class Entry:
 
     @cached_property
     def id(self) -> str:
-        """The short name: the four letters of its folder, after those of its sweep for a job."""
-        own = short_name(self.folder)
-        return f"{short_name(self.folder.parent)}/{own}" if is_sweep(self.folder.parent) else own
+        """The short name that it is found by."""
+        return id_of(self.folder)
 
     @cached_property
     def names(self) -> set[str]:
@@ -322,6 +323,12 @@ def short_name(folder: Path) -> str:
     """The four letters of a folder that `system.files.claim` made, else the whole name."""
     stamp = STAMP.fullmatch(folder.name)
     return stamp[5] if stamp else folder.name
+
+
+def id_of(folder: Path) -> str:
+    """The short name of a run: the four letters of its folder, after those of its sweep for a job."""
+    own, above = short_name(folder), folder.parent
+    return f"{short_name(above)}/{own}" if is_sweep(above) else own
 
 
 def at(tree: Any, *keys: str) -> Any:

@@ -253,6 +253,9 @@ def test_loss_optimizer_and_rate_are_read_from_the_file(suffix, tmp_path):
     found = compiled_options(config)
     assert found["loss"]["name"] == "bce" and found["optimizer"]["name"] == "sgd"
     assert found["optimizer"]["learning_rate"] == pytest.approx(0.05)
+    assert found["optimizer"]["usual_rate"] == 0.1
+    config = compiled(tmp_path, suffix, "mse", "linear", keras.optimizers.Lion(0.05))
+    assert compiled_options(config)["optimizer"]["usual_rate"] is None
 
 
 def test_what_tensorflow_2_4_wrote_of_the_training_is_read(tmp_path):
@@ -278,7 +281,7 @@ def test_what_tensorflow_2_4_wrote_of_the_training_is_read(tmp_path):
         file.attrs["training_config"] = json.dumps(described)
     found = compiled_options(compile_config(tmp_path / "model.h5"))
     assert found["loss"] == {"name": "bce", "from_logits": True}
-    assert found["optimizer"] == {"name": "adam", "learning_rate": 0.5}
+    assert found["optimizer"] == {"name": "adam", "learning_rate": 0.5, "usual_rate": 0.001}
 
 
 def test_of_a_file_that_names_no_training_nothing_is_known():

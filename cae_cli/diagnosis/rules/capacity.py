@@ -188,8 +188,10 @@ class Shallow(_Capacity):
             return self.skipped(case.unusable)
         field, side = case.network.receptive_field, min(case.network.image_shape[:2])
         copied = case.metrics.perturbation.pixel_copy
-        if field is None or not math.isfinite(copied):
+        if field is None:
             return self.skipped("the receptive field of this network is unknown")
+        if not math.isfinite(copied):
+            return self.skipped("the images have no contrast")
         share = field / side
         large = case.network.latent_values > self.largest_latent * case.network.image_values
         passed = case.network.most_copied
@@ -208,20 +210,27 @@ class Shallow(_Capacity):
 
 @RULES.add
 class TooDeep(_Capacity):
-    """Signals and gradients fade over many plain layers: the first filters learn last, or never."""
+    """Signals and gradients fade over many plain layers: the first filters learn last, or never.
+
+    Networks with batch normalisation, or with sums that lead around layers as in residual blocks, are
+    left out: there they do not fade.
+    """
 
     code = "CAE605"
     of_filters = True
     problem = "the network is too deep for this training"
-    measured = "layers with kernels on the longest path, where the result is poor"
+    measured = (
+        "layers with kernels on the longest path of a network without batch normalisation and "
+        "shortcuts, where the result is poor"
+    )
     threshold = 14
     source = "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
 
     def check(self, case: Case) -> Finding | Skipped | None:
         if soon := self._too_soon(case):
             return self.skipped(soon)
-        depth = case.network.depth
-        if depth <= self.threshold or not case.poor:
+        depth, is_plain = case.network.depth, not (case.network.normalised or case.network.shortcuts)
+        if depth <= self.threshold or not is_plain or not case.poor:
             return None
         return self.finding(
             f"the longest path has {depth} layers; {self._result(case)}",
@@ -233,16 +242,12 @@ class TooDeep(_Capacity):
 
     @staticmethod
     def _fixes(case: Case) -> Iterator[Fix]:
-        safe = Safety.SAFE
-        if not case.network.normalised:
-            yield fixes.batchnorm(case, "signals that do not fade")
-        if case.option("model.block") == "plain":
-            yield Fix(
-                ("model.block=residual",), "a path around each block", safe, "x = Add()([x, block(x)])"
-            )
+        keras = "x = Add()([x, block(x)])"
+        yield fixes.batchnorm(case, "signals that do not fade")
+        yield Fix(("model.block=residual",), "a path around each block", Safety.SAFE, keras)
         if (case.option("model.convolutions") or 1) > 1:
             keras = "# one convolution per stage"
-            yield Fix(("model.convolutions=1",), "fewer layers", safe, keras)
+            yield Fix(("model.convolutions=1",), "fewer layers", Safety.SAFE, keras)
 
 
 @RULES.add

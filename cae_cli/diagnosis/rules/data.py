@@ -382,6 +382,7 @@ class OtherHeldOutImages(Rule):
     """
 
     code = "CAE109"
+    of_images = True
     problem = "the held-out images are unlike the training images"
     severity = Severity.ERROR
     when = When.ALWAYS
@@ -549,6 +550,7 @@ class OtherPreparation(Rule):
     """
 
     code = "CAE112"
+    of_images = True
     problem = "the images are prepared otherwise than those of the training"
     severity = Severity.WARNING
     measured = (
@@ -559,8 +561,8 @@ class OtherPreparation(Rule):
     source = (
         "17 healthy networks of MNIST, Fashion-MNIST, Omniglot and patches of photographs, with "
         "sigmoid, linear and tanh outputs in four ranges, have 0.72 and more in the way of their "
-        "training, and 0.01 to 0.43 in others where they explain less than 0.85. Untrained and "
-        "collapsed networks know no way."
+        "training, and 0.01 to 0.43 in others where they explain less than 0.85. For untrained "
+        "and collapsed networks no preparation is better."
     )
     # Divergence of what the first normalisation layer holds: 0.025 at most where images are prepared as
     # in the training, also while running averages lag behind, which another contrast seems to mend.
@@ -609,6 +611,7 @@ class OtherImages(Rule):
     """
 
     code = "CAE113"
+    of_images = True
     problem = "the network was trained on images of another kind"
     severity = Severity.WARNING
     measured = (

@@ -102,17 +102,15 @@ class TooLittleToTell(_Risk):
         if not batch or not epochs:
             return self.skipped("the length of the training is unknown")
         held_out, per_epoch = case.dataset.held_out, math.ceil(case.dataset.train / batch)
-        most = case.option("training.steps") or INF
-        steps = min(per_epoch * epochs, most)
+        fixed = case.option("training.steps")  # whatever the epochs say
+        steps = fixed or per_epoch * epochs
         if steps >= self.threshold and held_out >= FEWEST_IMAGES:
             return None
         overrides: tuple[str, ...] = ()
         enough = max(STEPS_FOR_SKILL, math.ceil(self.threshold))
-        needed = f"training.epochs={max(epochs, math.ceil(enough / per_epoch))}"
-        if most < self.threshold:
-            overrides = (f"training.steps={enough}",)
-        elif steps < self.threshold:
-            overrides = (needed,)
+        if steps < self.threshold:
+            epochs = math.ceil(enough / per_epoch)
+            overrides = (f"training.steps={enough}" if fixed else f"training.epochs={epochs}",)
         fix = Fix(overrides, "enough steps", Safety.SLOW, f"# at least {enough} steps")
         return self.finding(
             f"{steps} steps and {held_out} held-out images are planned; {self.threshold:g} steps and "
@@ -153,7 +151,7 @@ class InputOnlyAugmentation(_Risk):
 class Overcomplete(_Risk):
     """Such a network can copy pixels without describing anything.
 
-    Whether it does is seen after training, CAE503. So this is a note then.
+    After training this is a note; CAE503 tells whether it copies.
     """
 
     code = "CAE005"
@@ -241,7 +239,10 @@ class SimilarityConstants(_Risk):
 
     code = "CAE008"
     problem = "SSIM is set for another range of values"
-    measured = "log10 of loss.k1, loss.k2 over the paper's constants times the range of the images"
+    measured = (
+        "log10 of loss.k1 and of loss.k2 over the paper's constant times the range of the images, the "
+        "one that is further from 0"
+    )
     threshold = 0.7
     source = (
         "A factor of five. The paper has k1 = 0.01 and k2 = 0.03; for a range of 255 they become 2.55 "
@@ -254,12 +255,16 @@ class SimilarityConstants(_Risk):
         if k1 is None or k2 is None:
             return None
         low, high = case.dataset.low, case.dataset.high
-        far = math.log10(max(k1 / 0.01, k2 / 0.03) / max(high - min(low, 0.0), 1e-6))
+        width = max(high - min(low, 0.0), 1e-6)
+        far = max((math.log10(k / (paper * width)) for k, paper in ((k1, 0.01), (k2, 0.03))), key=abs)
         if abs(far) <= self.threshold:
             return None
         limit = math.copysign(self.threshold, far)
+        proposed = [fixes.SSIM_CONSTANTS]
+        if abs(math.log10(width)) > self.threshold:  # those of the paper are for images in [0, 1]
+            proposed.append(fixes.SCALED_IMAGES if width > 1 else fixes.STRETCHED_IMAGES)
         return self.finding(
             f"loss.k1={k1:g} and loss.k2={k2:g} for values from {low:g} to {high:g}",
             Evidence("distance from the paper's constants", far, limit, (0, 0), "powers of ten"),
-            fixes=(fixes.SSIM_CONSTANTS, fixes.SCALED_IMAGES),
+            fixes=proposed,
         )

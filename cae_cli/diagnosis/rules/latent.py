@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cae_cli.diagnosis import fixes
 from cae_cli.diagnosis.case import LITTLE_EXPLAINED, Case
@@ -79,7 +80,8 @@ class ValidationGap(Rule):
 class LatentBypassed(Rule):
     """Skip connections lead the image around the latent code, which then represents nothing.
 
-    The reconstruction is excellent all the same.
+    The reconstruction is excellent all the same. Where inputs and targets were given as pairs, as for
+    denoising, that is usual and a note: the network is judged by what it restores.
     """
 
     code = "CAE502"
@@ -87,7 +89,7 @@ class LatentBypassed(Rule):
     severity = Severity.ERROR
     measured = (
         "latent swap: change of the output with another image's latent code, over the difference of the "
-        "two images (EV above 0.5)"
+        "two images, where the network explains more than half of the variance"
     )
     threshold = 0.1
     source = "Healthy runs have 0.70 to 1.06; skip connections at full resolution give 0."
@@ -103,16 +105,23 @@ class LatentBypassed(Rule):
         if explained <= self.least_explained or swap >= self.threshold:
             return None
         whole = Fix(
-            ("model.skips=false",), "all information passes the latent code", Safety.SAFE, "# no skips"
+            ("model.skips=false",),
+            "all information passes the latent code",
+            Safety.SAFE,
+            "# no layer of the decoder gets maps of the encoder",
         )
-        return self.finding(
+        restores = case.metrics.paired
+        found = self.finding(
             f"the output changes by {swap:.3f} with another image's latent code, and explains "
             f"{explained:.0%}",
             Evidence("latent swap", swap, self.threshold, (0.7, 1.06), "of two images' difference"),
             case.explained_variance(self.least_explained),
-            fixes=(whole,) if case.option("model.skips") else (),
-            advice="remove the skip connections, or at least those at full resolution",
+            fixes=(whole,) if case.network.skips and not restores else (),
+            advice="for restoration this is usual; the latent code alone cannot be used"
+            if restores
+            else "remove the skip connections, or at least those at full resolution",
         )
+        return replace(found, severity=Severity.NOTE) if restores else found
 
 
 @RULES.add
@@ -201,7 +210,12 @@ class PosteriorIsPrior(Rule):
         if case.crawls:
             return self.skipped("the steps were too small to learn a latent code")
         pixels = case.network.image_values
-        none = fixes.without(case, (), "nothing pulls the latent code to the prior")
+        none = fixes.without(
+            case,
+            (),
+            "no longer a variational autoencoder: nothing can be drawn from the prior",
+            Safety.TRADE,
+        )
         weaker = Fix(
             none.overrides,
             "a mean over pixels and a sum over the latent code are of different size",

@@ -43,10 +43,7 @@ class InactiveMaps(Rule):
 
 @RULES.add
 class DuplicateMaps(Rule):
-    """Duplicates cost as much as other filters and add nothing.
-
-    An L2 penalty makes more of them.
-    """
+    """Duplicates cost as much as other filters and add nothing."""
 
     code = "CAE402"
     of_filters = True
@@ -61,12 +58,11 @@ class DuplicateMaps(Rule):
     def check(self, case: Case) -> Finding | Skipped | None:
         if case.too_early:
             return self.skipped(case.too_early)
-        # Filters of 1x1 on one channel are always multiples of one another.
-        layers = [layer for layer in case.hidden if max(layer.kernel[:2]) > 1]
-        if not layers:
+        shares = [(layer.duplicates or 0) / layer.filters for layer in case.metrics.layers]
+        if all(layer.duplicates is None for layer in case.metrics.layers):
             return self.skipped("no hidden kernel is larger than 1x1")
-        worst = max(layers, key=lambda layer: layer.duplicates / layer.filters)
-        share = worst.duplicates / worst.filters
+        share = max(shares)
+        worst = case.metrics.layers[shares.index(share)]
         if share <= self.threshold:
             return None
         penalties = [name for name in case.penalties if name != "activity_l1"]

@@ -54,7 +54,7 @@ class OutputCollapsed(Rule):
         batchnorm = fixes.batchnorm(case, "keeps the hidden maps alive")
         if case.fact("loss.survives_saturation"):
             return batchnorm, fixes.ELU, fixes.slower(case)
-        if case.option("model.output_activation") in ("sigmoid", "hard_sigmoid"):
+        if case.network.output_activation in ("sigmoid", "hard_sigmoid"):
             return fixes.CROSS_ENTROPY, fixes.LINEAR_OUTPUT, batchnorm
         return fixes.LINEAR_OUTPUT, batchnorm, fixes.slower(case)
 
@@ -98,7 +98,7 @@ class NoBetterThanMean(Rule):
         return self.finding(
             message,
             evidence,
-            fixes=proposed if case.option("optimizer") else (),
+            fixes=proposed if case.option("optimizer.learning_rate") is not None else (),
             advice="another learning rate, or more steps",
         )
 
@@ -177,8 +177,6 @@ class Blur(Rule):
         proposed = [fixes.longer(case)]
         if smoothing:
             proposed.insert(0, fixes.without(case, smoothing, "nothing that smooths", Safety.TRADE))
-        if not case.fact("loss.gives_up_squared_error"):
-            proposed.append(fixes.SIMILARITY)
         return self.finding(
             f"the fine detail of the output has {spectrum.power:.0%} of the power of that of the "
             f"images; {gain:.2f} times as much detail would minimise the error",
@@ -210,9 +208,11 @@ class Checkerboard(Rule):
             return None
         keras = 'UpSampling2D(interpolation="bilinear")'
         smooth = Fix(("model.upsampling=bilinear",), "smooth upsampling", Safety.SAFE, keras)
-        transposed = case.option("model.upsampling") == "transposed"
+        proposed = [smooth]
+        if case.script or case.option("model.upsampling") == "transposed":
+            proposed = fixes.even_overlap(case)
         return self.finding(
             f"the error has {ratio:.1f} times as much power at a period of 2 or 4 pixels as nearby",
             Evidence("power of the pattern", ratio, self.threshold, (1, 4), "times"),
-            fixes=fixes.even_overlap(case) if transposed else (smooth,),
+            fixes=[*proposed, smooth] if case.script else proposed,
         )

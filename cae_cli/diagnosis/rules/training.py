@@ -47,7 +47,10 @@ class Diverged(Rule):
 
 @RULES.add
 class NotLearning(Rule):
-    """The filters are those of the initializer."""
+    """The training did not make the validation loss smaller.
+
+    What the filters are, changed or not, is not learned from the images.
+    """
 
     code = "CAE202"
     problem = "nothing was learned"
@@ -408,11 +411,9 @@ class ModeMismatch(Rule):
         if gain <= self.threshold:
             return None
         proposed = [fixes.longer(case)]
-        if (case.option("regularization.batchnorm.momentum") or 0) > 0.9:
-            overrides, keras = (
-                ("regularization.batchnorm.momentum=0.9",),
-                "BatchNormalization(momentum=0.9)",
-            )
+        if case.script or (case.option("regularization.batchnorm.momentum") or 0) > 0.9:
+            overrides = ("regularization.batchnorm.momentum=0.9",)
+            keras = "BatchNormalization(momentum=0.9)  # the default of Keras is 0.99"
             proposed.insert(0, Fix(overrides, "averages that adapt faster", Safety.SAFE, keras))
         return self.finding(
             f"explained variance is {explained:.3f}, and {explained + gain:.3f} with the statistics of "
