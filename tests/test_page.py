@@ -15,6 +15,7 @@ from cae_cli.report import figures, page
 from cae_cli.report.figures.treatment import Panel
 from cae_cli.report.page import charts, comparison, sweep, treatment
 from cae_cli.report.page.content import SECTIONS
+from cae_cli.report.page.parts import as_html
 from cae_cli.report.page.sprites import Sprite, picture, strip
 from cae_cli.report.sections import Column, Command, Section, Table, line
 from cae_cli.statistics.interval import Interval
@@ -87,6 +88,34 @@ def test_a_faulty_run_says_what_is_wrong_and_what_mends_it(tmp_path):
     copied = [attrs["data-copy"] for attrs in parsed.all("button") if "data-copy" in attrs]
     assert "cae train data=mnist 'model.filters=[16,8]' loss=bce" in copied
     assert "What follows from it" in parsed.text
+    assert "cae treat run --short" in copied
+
+
+def test_fixes_are_to_be_compared_by_the_id_of_the_run_and_where_there_is_a_problem_only(tmp_path):
+    def copied(run):
+        buttons = Page(written(run)).all("button")
+        return [attrs["data-copy"] for attrs in buttons if "treat" in attrs.get("data-copy", "")]
+
+    sweep_folder = tmp_path / "2024-05-01_10-00-00_k3fa"
+    run = make_page_run(sweep_folder / "loss=mse,seed=0", black=True)
+    assert copied(run) == ["cae treat k3fa/loss=mse,seed=0 --short"]
+    summary = run.summary()
+    for finding in summary["diagnosis"]["findings"]:
+        finding["severity"] = "note"
+    run.write_summary({k: v for k, v in summary.items() if k != "schema"}, "text")
+    assert copied(run) == []
+
+
+def test_tables_tell_a_page_what_they_are_sorted_by():
+    table = Table(
+        [
+            Column("key", ["loss", "loss"], repeated=frozenset([1])),
+            Column("duration", ["1:00:30", "12 s"], right=True),
+        ]
+    )
+    parsed = Page(as_html([table]))
+    assert parsed.text.count("loss") == 2
+    assert [a["data-value"] for a in parsed.all("td") if "data-value" in a] == ["3630", "12.0"]
 
 
 def test_alternatives_that_were_not_seen_are_not_called_ruled_out(tmp_path):

@@ -4,6 +4,9 @@ import shutil
 
 import pytest
 
+from cae_cli.report.page import shell
+from cae_cli.report.page.parts import as_html
+from cae_cli.report.sections import Column, Table
 from tests.pages import make_page_run, try_fixes, written
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -112,6 +115,22 @@ def test_everything_is_there_without_javascript(browser, file):
     assert page.locator("#reconstructions .tile").first.is_visible()
     assert page.locator("#filters .tile").first.is_visible()
     assert not page.locator("[data-epochs]").is_visible()
+
+
+def test_a_table_is_sorted_by_its_numbers_and_what_is_empty_comes_last(browser, tmp_path):
+    cells = ["3:07", "–", "12 s", "unknown", "1:00:30"]
+    table = Table([Column("duration", cells, right=True)])
+    path = tmp_path / "table.html"
+    path.write_text(shell("table", [("table", "Table", as_html([table]))]))
+    page, _ = opened(browser, path.as_uri())
+    button = page.locator("th button")
+
+    def sorted_cells():
+        button.click()
+        return page.locator("tbody td").all_inner_texts()
+
+    assert sorted_cells() == ["12 s", "3:07", "1:00:30", "unknown", "–"]
+    assert sorted_cells() == ["unknown", "1:00:30", "3:07", "12 s", "–"]
 
 
 def test_it_is_printed(browser, file):

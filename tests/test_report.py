@@ -11,9 +11,10 @@ import pytest
 
 from cae_cli.diagnosis import RULES, Severity, Skipped, diagnose, health
 from cae_cli.metrics.sample import Sample
-from cae_cli.report import terminal
+from cae_cli.report import numbers, terminal, treatment
 from cae_cli.report.sections import Column, Command, Section, Table, as_csv, line, markdown, table_lines
 from cae_cli.report.summary import findings, summary
+from cae_cli.statistics.interval import Interval
 from tests.test_diagnosis import CASES, CONFIG, healthy
 
 ROWS = [("a long name of a row", "1.00", "12"), ("b", "-10.50", "3")]
@@ -62,12 +63,12 @@ def test_of_spare_columns_the_largest_goes_first_and_of_equal_ones_the_last():
     ]
 
 
-def test_a_row_of_healthy_ranges_is_below_the_table():
-    columns = [Column("layer"), Column("inactive", right=True, healthy="< 40%"), Column("p", right=True)]
+def test_a_row_of_limits_is_below_the_table():
+    columns = [Column("layer"), Column("inactive", right=True, limit="< 40%"), Column("p", right=True)]
     assert text_of(Table.of(columns, [("one", "3", "0.02")])) == [
-        "layer    inactive     p",
-        "one             3  0.02",
-        "healthy     < 40%",
+        "layer  inactive     p",
+        "one           3  0.02",
+        "limit     < 40%",
     ]
 
 
@@ -79,6 +80,35 @@ def test_starred_cells_keep_numbers_aligned_and_empty_columns_are_not_shown():
 def test_wide_letters_count_twice():
     table = Table([Column("name", ["日本語", "abcdef"]), Column("n", ["1", "2"])])
     assert [text.index(n) for text, n in zip(text_of(table)[1:], "12", strict=True)] == [5, 8]
+
+
+def test_a_repeated_text_stands_once_in_plain_text():
+    table = Table(
+        [Column("key", ["a", "a", "b"], repeated=frozenset([1])), Column("x", ["1", "2", "3"])]
+    )
+    assert text_of(table) == ["key  x", "a    1", "     2", "b    3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [
+        ("12 s", 12), ("3:07", 187), ("1:00:30", 3630), ("-0.02 ± 0.01", -0.02), ("84.3%", 84.3),
+        ("1,024", 1024), ("1.5e+06", 1.5e6), ("3 (19%)", 3), ("–", None), ("", None), ("[16,8]", None),
+    ],
+)  # fmt: skip
+def test_cells_are_sorted_by_the_number_that_they_begin_with_and_durations_by_their_seconds(
+    cell, number
+):
+    assert numbers.first_number(cell) == number
+
+
+def test_the_best_score_of_a_treatment_has_a_star_also_where_a_training_diverged():
+    def row(score):
+        figures = {name: Interval(score, math.nan, math.nan, 1) for name in treatment.DIGITS}
+        return treatment.Row("before", "", "", "", False, figures, (), (), ())
+
+    scores = treatment.treatment([row(math.nan), row(0.4), row(0.6)]).columns[4]
+    assert scores.title == "score" and scores.starred == {2}
 
 
 def test_control_characters_are_shown_and_not_sent():
@@ -210,7 +240,7 @@ def test_healthy_ranges_of_layers_are_the_thresholds_of_the_run():
     for threshold in (0.4, 0.6):
         _, parts = summary_of(healthy(), rules={"CAE401": {"threshold": threshold}})
         text = terminal.as_text(parts)
-        assert f"< {threshold:.0%}" in text
+        assert f"< {threshold:.0%}" in text and " 0 (0%) " in text
     _, parts = summary_of(healthy(), rules={"CAE401": {"enabled": False}})
     assert "< 40%" not in terminal.as_text(parts)
 

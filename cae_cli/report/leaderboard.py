@@ -186,14 +186,9 @@ def effects(
         best = sorted(range(len(gains)), key=lambda i: -gains[i])
         rows += [(key, i) for i in best[:MOST_VALUES]]
         left_out += max(0, len(best) - MOST_VALUES)
-    heads = [i == 0 or rows[i - 1][0] != key for i, (key, _) in enumerate(rows)]
+    same = frozenset(i for i, (key, _) in enumerate(rows) if i and rows[i - 1][0] == key)
     columns = [
-        Column(
-            "key",
-            [key if head else "" for (key, _), head in zip(rows, heads, strict=True)],
-            cut=True,
-            middle=True,
-        ),
+        Column("key", [key for key, _ in rows], cut=True, middle=True, repeated=same),
         Column("value", [values[key][i + 1] for key, i in rows], cut=True, middle=True),
         Column("instead of", [values[key][0] for key, _ in rows], cut=True, middle=True),
     ]
@@ -205,11 +200,8 @@ def effects(
         spare = int(name != metric.name)
         columns.append(Column(title, cells, unit, right=True, spare=spare, starred=starred))
     if main.freedom > 0:
-        shares = [
-            share(main.keys[key].share, 0) if head else ""
-            for (key, _), head in zip(rows, heads, strict=True)
-        ]
-        columns.append(Column("share", shares, right=True))
+        shares = [share(main.keys[key].share, 0) for key, _ in rows]
+        columns.append(Column("share", shares, right=True, repeated=same))
     parts: list[Part] = ["", Section(f"effects on {metric.title}", [Table(columns)])]
     if left_out:
         parts.append(f"{left_out} more values in effects.json")

@@ -44,6 +44,14 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
 
 
+def first_number(cell: str) -> float | None:
+    """The number that a cell begins with, of a duration its seconds; None where there is none."""
+    if match := re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d)", cell):
+        return 3600 * int(match[1] or 0) + 60 * int(match[2]) + int(match[3])
+    match = re.match(r"[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?", cell)
+    return float(match[0].replace(",", "")) if match else None
+
+
 def seconds_of(text: str) -> float:
     """The seconds of a time like 30s, 10m or 2h.
 

@@ -18,7 +18,7 @@ from cae_cli.errors import printable
 MOST_LETTERS = 60  # of a cell that may be shortened; CSV and JSON have the whole
 NARROWEST = 10  # columns of the terminal that a shortened column keeps
 SPACE = "  "  # between columns
-HEALTHY = "healthy"  # the name of the row of healthy ranges
+LIMITS = "limit"  # the name of the row of limits, which healthy values keep
 STATUS_STYLES = {"ok": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 Span = tuple[str, str]  # a text and its style in Rich's words
@@ -55,23 +55,25 @@ class Column:
         title: above it.
         cells: one text for each row.
         unit: of its numbers, or "".
-        healthy: range of its numbers in healthy runs, or "".
+        limit: that healthy numbers keep, as "< 40%", or "".
         right: numbers, aligned to the right.
         cut: may be shortened at its end where there is no room.
         middle: rather in its middle.
         spare: above 0 it may be left out where there is no room, the largest first.
         starred: rows that have a star.
+        repeated: rows that have the text of the row above, which stands there once in plain text.
     """
 
     title: str
     cells: Sequence[str] = ()
     unit: str = ""
-    healthy: str = ""
+    limit: str = ""
     right: bool = False
     cut: bool = False
     middle: bool = False
     spare: int = 0
     starred: frozenset[int] = frozenset()
+    repeated: frozenset[int] = frozenset()
 
     @property
     def heading(self) -> str:
@@ -99,12 +101,12 @@ class Table:
         return cls(filled, frozenset([bold]))
 
     def shown(self) -> list[Column]:
-        """The columns with content; with a last row of healthy ranges where there are any."""
+        """The columns with content; with a last row of limits where there are any."""
         columns = [column for column in self.columns if any(column.cells)]
-        if not any(column.healthy for column in columns):
+        if not any(column.limit for column in columns):
             return columns
-        ranges = [HEALTHY, *(column.healthy for column in columns[1:])]
-        return [replace(c, cells=[*c.cells, r]) for c, r in zip(columns, ranges, strict=True)]
+        limits = [LIMITS, *(column.limit for column in columns[1:])]
+        return [replace(c, cells=[*c.cells, own]) for c, own in zip(columns, limits, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def table_lines(table: Table, room: int | None = None) -> list[list[Span]]:
     def styles(column: Column, row: int) -> str:
         if row < 0 or row in table.bold or row in column.starred:
             return "bold"
-        if shown[0].cells[row] == HEALTHY:
+        if shown[0].cells[row] == LIMITS:
             return "dim"
         return STATUS_STYLES.get(column.cells[row], "") if column.title == "status" else ""
 
@@ -187,7 +189,7 @@ def _texts(column: Column) -> list[str]:
     star = " " if column.starred else ""
     texts = [printable(column.heading) + star]
     for row, cell in enumerate(column.cells):
-        text = cell if cell.isprintable() else printable(cell)
+        text = "" if row in column.repeated else cell if cell.isprintable() else printable(cell)
         text = shortened(text, MOST_LETTERS, middle=column.middle) if column.cut else text
         texts.append(text + ("*" if row in column.starred else star))
     return texts

@@ -10,7 +10,7 @@ from cae_cli.diagnosis.case import LITTLE_EXPLAINED, UNCHANGED
 from cae_cli.diagnosis.finding import Diagnosis, Finding, Severity
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import counted, short, to_paste
-from cae_cli.metrics.collect import Metrics
+from cae_cli.metrics.collect import Layer, Metrics
 from cae_cli.report.numbers import number, share, with_margin
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table, line
 from cae_cli.report.trials import section as of_trials
@@ -111,7 +111,7 @@ def _baselines(metrics: Metrics, *, verbose: bool) -> Table:
         Column("PSNR", unit="dB", right=True),
         Column("SSIM", right=True, spare=1),
         Column("MSE", right=True, spare=2),
-        Column("explained", right=True, healthy=f"> {share(LITTLE_EXPLAINED, 0)}"),
+        Column("explained", right=True, limit=f"> {share(LITTLE_EXPLAINED, 0)}"),
     ]
     return Table.of(columns, rows, bold=network)
 
@@ -122,14 +122,17 @@ def _layers(metrics: Metrics, thresholds: Mapping[str, float]) -> Table:
     def below(code: str) -> str:
         return f"< {share(thresholds[code], 0)}" if code in thresholds else ""
 
+    def part(maps: int | None, layer: Layer) -> str:
+        return "" if maps is None else f"{maps} ({share(maps / layer.filters, 0)})"
+
     rows = [
         (
             layer.name,
             str(layer.filters),
             "x".join(map(str, layer.kernel)),
-            str(layer.maps.dead + layer.maps.constant),
+            part(layer.maps.dead + layer.maps.constant, layer),
             str(layer.maps.constant),
-            str(layer.duplicates),
+            part(layer.duplicates, layer),
             share(layer.prunable, 0),
             "> 1000" if layer.weight_change >= 1000 else number(layer.weight_change, 2),
             number(layer.p_value, 2),
@@ -140,11 +143,11 @@ def _layers(metrics: Metrics, thresholds: Mapping[str, float]) -> Table:
         Column("layer", cut=True),
         Column("filters", right=True),
         Column("size", right=True, spare=2),
-        Column("inactive", right=True, healthy=below("CAE401")),
+        Column("inactive", right=True, limit=below("CAE401")),
         Column("constant", right=True, spare=3),
-        Column("duplicate", right=True, healthy=below("CAE402")),
+        Column("duplicate", right=True, limit=below("CAE402")),
         Column("prunable", right=True, spare=1),
-        Column("weight change", right=True, healthy=f"> {UNCHANGED:g}"),
+        Column("weight change", right=True, limit=f"> {UNCHANGED:g}"),
         Column("p", right=True),
     ]
     return Table.of(columns, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,9 +41,10 @@ class Row:
 
 
 def treatment(rows: Sequence[Row]) -> Table:
-    """The rows as a table."""
-    known = [row.figures["score"].value for row in rows]
-    best = frozenset(i for i, value in enumerate(known) if value == max(known) and len(rows) > 1)
+    """The rows as a table; the best score has a star."""
+    scores = [row.figures["score"].value for row in rows]
+    highest = max((value for value in scores if math.isfinite(value)), default=math.nan)
+    best = frozenset(i for i, value in enumerate(scores) if value == highest and len(rows) > 1)
     return Table(
         [
             Column("", [row.name for row in rows]),

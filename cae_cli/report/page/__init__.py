@@ -23,6 +23,7 @@ from cae_cli.report.figures.catalogue import RunData
 from cae_cli.report.page.content import SECTIONS, Content, environment
 from cae_cli.report.page.sprites import Sprite
 from cae_cli.runs.folder import Run
+from cae_cli.runs.reader import id_of
 from cae_cli.system.guarded import GuardedPath
 
 HERE = Path(__file__).parent
@@ -72,6 +73,7 @@ def content_of(run: Run, data: RunData) -> Content:
     """Reads what the page shows; arguments and errors as for `write`."""
     return Content(
         name=run.folder.name,
+        id=id_of(run.folder),
         data=data,
         views=run.read_arrays(run.views) if run.views.exists() else {},
         summary=run.summary(),

@@ -31,6 +31,7 @@ class Content:
 
     Attributes:
         name: of the folder.
+        id: the short name that commands find the run by.
         data: arrays, epochs, snapshots and thresholds.
         views: arrays of views.npz; {} where there are none.
         summary: summary.json.
@@ -41,6 +42,7 @@ class Content:
     """
 
     name: str
+    id: str
     data: RunData
     views: Arrays
     summary: Mapping[str, Any]

@@ -68,11 +68,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const rising = head.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const text = (row) => row.cells[column].textContent.trim();
+      // Numbers come before texts, and what is empty comes last in either direction.
+      const key = (row) => {
+        const cell = row.cells[column];
+        const text = cell.textContent.trim();
+        return { text, value: Number(cell.dataset.value ?? NaN), empty: ["", "–"].includes(text) };
+      };
       const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [text(a), text(b)];
-        const [p, q] = [parseFloat(x), parseFloat(y)];
-        const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+        const [x, y] = [key(a), key(b)];
+        const [p, q] = [Number.isNaN(x.value), Number.isNaN(y.value)];
+        if (x.empty || y.empty) return x.empty - y.empty;
+        const order = p || q ? p - q || x.text.localeCompare(y.text) : x.value - y.value;
         return rising ? order : -order;
       });
       body.append(...rows);

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from cae_cli.report.numbers import first_number
 from cae_cli.report.page.content import environment
 from cae_cli.report.sections import Column, Command, Line, Part, Section, Table
 
@@ -19,7 +20,7 @@ TEMPLATE = """\
 {% else %}<div class="scroll"><table class="data sortable"><thead><tr>
 {% for column in one[0] %}<th scope="col"{% if column.right %} class="n"{% endif %}>{{ column.heading }}</th>{% endfor %}
 </tr></thead><tbody>
-{% for row in one[1] %}<tr{% if row[0] %} class="changed"{% endif %}>{% for cell, right in row[1] %}<td{% if right %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% for row in one[1] %}<tr{% if row[0] %} class="changed"{% endif %}>{% for cell, right, value in row[1] %}<td{% if right %} class="n"{% endif %}{% if value is not none %} data-value="{{ value }}"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endif %}
 {% endfor %}
@@ -45,14 +46,27 @@ def _item(part: Part) -> tuple[str, object]:
     return "text", part
 
 
-def _table(table: Table) -> tuple[list[Column], list[tuple[bool, list[tuple[str, bool]]]]]:
-    """The columns, and the rows: whether it is emphasised, and each cell with its alignment."""
+Cell = tuple[str, bool, float | None]
+
+
+def _table(table: Table) -> tuple[list[Column], list[tuple[bool, list[Cell]]]]:
+    """The columns, and the rows: whether it is emphasised, and its cells.
+
+    A cell is its text, whether it is aligned to the right, and the number that it is sorted by.
+    """
     columns = table.shown()
     count = max((len(column.cells) for column in columns), default=0)
     rows = [
         (
             row in table.bold,
-            [(f"{c.cells[row]}{'*' if row in c.starred else ''}", c.right) for c in columns],
+            [
+                (
+                    f"{c.cells[row]}{'*' if row in c.starred else ''}",
+                    c.right,
+                    first_number(c.cells[row]),
+                )
+                for c in columns
+            ],
         )
         for row in range(count)
     ]

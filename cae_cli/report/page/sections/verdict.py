@@ -47,7 +47,8 @@ TEMPLATE = """\
 {% if f.open %}<p class="small dim">Looks alike, and is not ruled out: {{ parts.rules(f.open) }}.</p>{% endif %}
 </div>
 {% endfor %}
-{% if treat %}<p>Test these fixes in short trainings, each beside a random change of the same kind:</p>{{ parts.copy(treat) }}
+{% if treat %}<p>Compare these fixes and common changes in trainings of a few hundred steps; without --short, each is
+also tested beside a random change:</p>{{ parts.copy(treat) }}
 {% elif kind == "fine" %}<p>No {{ parts.word("rule") }} found a problem, which is no proof. Look for yourself: do
 <a href="#filters">filters</a> respond to something else than before training; which images are
 <a href="#reconstructions">reconstructed</a> worst; do <a href="#latent">neighbours</a> in the latent space look alike?</p>{% endif %}
@@ -78,7 +79,8 @@ def verdict(content: Content) -> Mapping[str, Any]:
     for skipped in diagnosis["skipped"]:
         reasons.setdefault(skipped["reason"], []).append(skipped["code"])
     score = content.metrics["score"]
-    tested = any(way["command"] for f in findings for way in f["ways"])
+    causes = [f for f in findings if f["severity"] != "note"]
+    tested = any(way["command"] for f in causes for way in f["ways"])
     return {
         "kind": kind,
         "mark": mark,
@@ -87,7 +89,7 @@ def verdict(content: Content) -> Mapping[str, Any]:
         "score": score["value"],
         "factors": [] if score["value"] is None else _factors(content),
         "findings": findings,
-        "treat": to_paste("cae", "treat", content.name, "--short") if tested else "",
+        "treat": to_paste("cae", "treat", content.id, "--short") if tested else "",
         "reasons": reasons,
     }
 
@@ -161,6 +163,8 @@ def _finding(finding: Mapping[str, Any], content: Content) -> dict[str, Any]:
 
 def as_bar(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
     """Evidence with the ends of its bar: all that is to be seen on it, and some room; None without one."""
+    if evidence["healthy"] == [evidence["threshold"]] * 2:  # see `Evidence.by_definition`
+        return None
     known = [evidence["value"], evidence["threshold"], *evidence["healthy"]]
     known = [float(v) for v in known if v is not None and abs(float(v)) < 1e12]
     if not known:
