@@ -86,7 +86,7 @@ GROUPS = {
     "loss": "what the training minimises",
     "regularization": "penalties, dropout, batch normalisation, noise; several: '[l2,dropout]'",
     "augmentation": "random transforms of the training images",
-    "data": "the images",
+    "data": "the images; data=python data.path=mine.py:load: those of your own function",
     "optimizer": "the optimizer and its learning rate",
     "schedule": "how the learning rate changes during training",
     "training": "epochs, batch size, early stopping",
