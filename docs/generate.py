@@ -10,8 +10,8 @@ from cae_cli.options import OptionInfo, describe
 from cae_cli.report.figures import FIGURES
 from cae_cli.report.sections import markdown
 
-CAUSES = """`cae rules CODE` shows one rule. Codes below CAE100 are risks that show before training; all but
-CAE005, which is checked after it too, are checked then only.
+CAUSES = """`cae rules CODE` shows one rule. Codes below CAE100 are risks that show before training;
+CAE005 is checked after it too.
 
 ![Matrix of causes, consequences and alternatives](images/causes.svg)
 

@@ -7,7 +7,7 @@ import pytest
 from cae_cli.config.compose import checked
 from cae_cli.config.schema import plain
 from cae_cli.diagnosis import RULES, Case, Finding, Severity, diagnose, forecast
-from cae_cli.diagnosis.catalogue import Rule, Rules, When
+from cae_cli.diagnosis.catalogue import FIRES, Rule, Rules, When
 from cae_cli.diagnosis.causes import order
 from cae_cli.diagnosis.finding import Confidence, Fix, Safety
 from cae_cli.diagnosis.fixes import batchnorm, longer, without
@@ -534,9 +534,31 @@ def test_every_rule_says_what_it_is(rule):
     for text in (rule.problem, rule.measured, rule.why, rule.source):
         assert text and len(text) > 10
     assert not rule.problem[:2].istitle() and not rule.problem.endswith(".")
+    assert rule.unit and rule.fires in FIRES
     assert isinstance(rule.severity, Severity)
     assert isinstance(rule.threshold, int | float)
     assert set(rule.consequences) <= known
+
+
+@pytest.mark.parametrize("code", sorted({**CASES, **FORECAST}))
+def test_a_rule_fires_on_the_side_of_its_threshold_that_it_names(code):
+    def found(threshold=None):
+        rules = {"rules": {code: {"threshold": threshold}}}
+        if code in CASES:
+            findings = diagnose(CASES[code][0], {**CONFIG, **rules}).findings
+        else:
+            dataset, network, config = FORECAST[code][0]
+            findings = forecast(dataset, network, {**config, **rules}).findings
+        return next((finding.evidence[0] for finding in findings if finding.code == code), None)
+
+    rule, decisive = next(rule for rule in RULES if rule.code == code), found()
+    assert decisive.unit == rule.unit
+    if rule.fires == "by definition":
+        return
+    value = abs(decisive.value) if rule.fires == "apart" else decisive.value
+    assert (value > decisive.threshold) == (rule.fires in ("above", "from", "apart"))
+    if code not in ("CAE004", "CAE007", "CAE213"):  # whose value is what it is, at any threshold
+        assert (found(value) is not None) == (rule.fires in ("from", "up to"))
 
 
 def test_no_rule_explains_itself_by_a_detour():

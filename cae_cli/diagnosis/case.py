@@ -33,6 +33,8 @@ CRAWLING = -3.5  # log10 of the change of a step: smaller ones leave weights whe
 STANDING = 1.0  # powers of ten by which collapsed networks make smaller steps than at first, and more
 MANY_INACTIVE = 0.4  # from this share of inactive maps on a layer does not work; healthy: 0 to 0.25
 
+EXPLAINED_UNIT, SKILL_UNIT = "(0 mean image, 1 perfect)", "(0 linear decoder, 1 perfect)"
+
 # What healthy runs show. Update ratios (log10) are from those of attention to those of Adam at 0.01.
 USUAL_UPDATES = (-2.5, -1.03)
 USUAL_UPDATE = -2.1  # the first steps of Adam at 0.001
@@ -218,12 +220,12 @@ class Case:
     def explained_variance(self, threshold: float) -> Evidence:
         """The explained variance as evidence."""
         value, least = self.metrics.quality.explained_variance, threshold if 0.7 < threshold < 1 else 0.7
-        return Evidence("explained variance", value, threshold, (least, 1), "(0 mean image, 1 perfect)")
+        return Evidence("explained variance", value, threshold, (least, 1), EXPLAINED_UNIT)
 
     def skill_score(self, threshold: float = POOR_SKILL) -> Evidence:
         """The skill score as evidence."""
-        value, unit = self.metrics.perturbation.skill_score, "(0 linear decoder, 1 perfect)"
-        return Evidence("skill score", value, threshold, USUAL_SKILL, unit)
+        value = self.metrics.perturbation.skill_score
+        return Evidence("skill score", value, threshold, USUAL_SKILL, SKILL_UNIT)
 
     @property
     def script(self) -> bool:

@@ -27,6 +27,17 @@ class When(Enum):
     AFTER = "a trained network"
 
 
+# Where a rule fires, see `Rule.fires`, and the words for it.
+FIRES = {
+    "above": "found above it",
+    "from": "found from there on",
+    "below": "found below it",
+    "up to": "found up to there",
+    "apart": "found where it is further from 0",
+    "by definition": "",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RuleOptions:
     """The options of a rule: ``rules.CAE401.threshold=0.5``, ``rules.CAE303.enabled=false``."""
@@ -48,6 +59,8 @@ class Rule:
     when: ClassVar[When] = When.AFTER
     measured: ClassVar[str]  # the quantity that is compared with the threshold
     threshold: float  # its default; rules.CODE.threshold changes it
+    unit: ClassVar[str] = ""  # of the threshold and the decisive evidence, see `Evidence`
+    fires: ClassVar[str] = ""  # on which side of the threshold, one of `FIRES`; "": not said
     source: ClassVar[str]  # the measurements that the threshold comes from
     of_filters: ClassVar[bool] = False  # it needs the filters, which plain functions do not show
     exact: ClassVar[bool] = False  # the problem has one value; others are healthy
@@ -118,7 +131,7 @@ class Rule:
             ("severity", self.severity.value),
             ("needs", self.when.value),
             ("measures", self.measured),
-            ("threshold", f"{self.threshold:g}"),
+            ("threshold", self._limit()),
             ("source", self.source),
             ("why it matters", self.why),
         ]
@@ -129,6 +142,13 @@ class Rule:
         if self.picture:
             facts.append(("picture", self.picture))
         return facts + [("reference", reference) for reference in self.references]
+
+    def _limit(self) -> str:
+        """The threshold with its unit, and on which side of it the problem lies."""
+        if self.fires == "by definition":
+            return "none, the problem is there or not"
+        text = f"{self.threshold:g} {self.unit}".rstrip()
+        return f"{text}, {FIRES[self.fires]}" if self.fires else text
 
     def finding(
         self, message: str, *evidence: Evidence, fixes: Iterable[Fix] = (), advice: str = ""

@@ -49,6 +49,8 @@ class PointKernels(_Capacity):
     problem = "the filters see single pixels"
     measured = "largest side of a hidden kernel, where the result is poor"
     threshold = 1
+    unit = "pixels"
+    fires = "up to"
     source = "On Fashion-MNIST kernels of 1 reach a skill score of -0.87, kernels of 3 one of 0.25."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -59,7 +61,7 @@ class PointKernels(_Capacity):
             return None
         return self.finding(
             f"all hidden kernels are {side}x{side}; {self._result(case)}",
-            Evidence("largest side of a kernel", side, self.threshold + 0.5, (3, INF), "pixels"),
+            Evidence("largest side of a kernel", side, self.threshold + 0.5, (3, INF), self.unit),
             case.skill_score(),
             fixes=(
                 fixes.kernel_size(3, "filters that see neighbouring pixels"),
@@ -83,6 +85,8 @@ class TightLatent(_Capacity):
         "flat images explain something, also the share of what they leave (below 0.5)"
     )
     threshold = 0.75
+    unit = "of the variance"
+    fires = "below"
     source = (
         "The 392 values of the reference network give 0.99 on Fashion-MNIST; 8 values give 0.7. On "
         "colour photographs of 64 pixels flat images explain 0.85, 4 values 0.2 of the rest, 128 values "
@@ -101,7 +105,7 @@ class TightLatent(_Capacity):
         explained = case.metrics.quality.explained_variance
         if not math.isfinite(possible):
             return self.skipped("the images are too large or too few for principal components")
-        unit, threshold, healthy = "of the variance", self.threshold, (0.85, 1)
+        unit, threshold, healthy = self.unit, self.threshold, (0.85, 1)
         evidence = case.explained_variance(threshold)
         if possible >= threshold and case.metrics.flat > 0:
             unit, threshold, healthy = "of what flat images leave", self.least_beyond_flat, (0.75, 1)
@@ -142,6 +146,8 @@ class Narrow(_Capacity):
     problem = "the network is too narrow"
     measured = "fewest filters of a hidden layer, where the result is poor"
     threshold = 3
+    unit = "filters"
+    fires = "up to"
     source = "On Fashion-MNIST one filter gives -0.48 after 200 steps, a wider layer 0.80."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -158,7 +164,7 @@ class Narrow(_Capacity):
         wider = fixes.layer_sizes("wider layers", filters=filters, channels=narrow)
         return self.finding(
             f"a hidden layer has {counted(narrowest, 'filter')}; {self._result(case)}",
-            Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF), "filters"),
+            Evidence("fewest filters", narrowest, self.threshold + 0.5, (8, INF), self.unit),
             case.skill_score(),
             fixes=(wider,) if filters else (),
             advice="more filters in the narrowest layer",
@@ -179,6 +185,8 @@ class Shallow(_Capacity):
         "and a fifth more than a linear description of the same size passes"
     )
     threshold = 0.2
+    unit = "of the image's side"
+    fires = "below"
     source = "The reference network has 0.36 on 28x28 images, a network of one stage 0.14."
     most_copied = 0.1
     largest_latent = 3.0  # times the image: beyond that, the missing bottleneck is what copies
@@ -201,7 +209,7 @@ class Shallow(_Capacity):
         return self.finding(
             f"a latent value sees {field:g} of {side} pixels, and {copied:.0%} of scrambled pixels are "
             "copied",
-            Evidence("receptive field", share, self.threshold, (0.36, 1), "of the image's side"),
+            Evidence("receptive field", share, self.threshold, (0.36, 1), self.unit),
             Evidence("pixel copy", copied, most, (-INF, 0.05), "of the contrast"),
             fixes=fixes.deeper(case, self.threshold),
             advice="another stage of convolution and pooling",
@@ -224,6 +232,8 @@ class TooDeep(_Capacity):
         "shortcuts, where the result is poor"
     )
     threshold = 14
+    unit = "layers"
+    fires = "above"
     source = "24 plain layers of 8 filters are dead before the first step; 12 layers of 16 are healthy."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -234,7 +244,7 @@ class TooDeep(_Capacity):
             return None
         return self.finding(
             f"the longest path has {depth} layers; {self._result(case)}",
-            Evidence("longest path", depth, self.threshold, (2, 12), "layers"),
+            Evidence("longest path", depth, self.threshold, (2, 12), self.unit),
             case.skill_score(),
             fixes=self._fixes(case),
             advice="fewer layers, residual blocks or batch normalisation",
@@ -266,6 +276,8 @@ class PixelsUnread(Rule):
         "pixels of the output that the image cannot change"
     )
     threshold = 0.15
+    unit = "of the images' variance"
+    fires = "above"
     source = (
         "Networks of this tool and the unchanged scripts of the fault benchmark have 0; a kernel of 3 "
         "with a stride of 2 and valid padding leaves one row and one column, at most 0.07 of 28x28; a "
@@ -294,7 +306,7 @@ class PixelsUnread(Rule):
             what += f"; the stride is larger than the kernel in {', '.join(network.skipping)}"
         found = self.finding(
             f"{what}; {share:.0%} of the variance of the images is there",
-            Evidence("in such pixels", share, self.threshold, (0, 0.07), "of the images' variance"),
+            Evidence("in such pixels", share, self.threshold, (0, 0.07), self.unit),
             fixes=(fixes.KERNEL_AS_STRIDE,),
             advice="" if case.script else "kernels at least as large as their strides",
         )

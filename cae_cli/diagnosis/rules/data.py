@@ -46,6 +46,8 @@ class Repeats(Rule):
         "within"
     )
     threshold = 0.5
+    unit = "of the images"
+    fires = "below"
     source = "It is 1 on Fashion-MNIST, MNIST, Omniglot, digits, glyphs and photographs."
     least_variance = 0.05  # of the contrast within images; 0.5 to 19 on the same data
 
@@ -58,7 +60,7 @@ class Repeats(Rule):
         if distinct < self.threshold:
             return self.finding(
                 f"{distinct:.1%} of the images differ from every earlier one",
-                Evidence("distinct images", distinct, self.threshold, (0.99, 1.0), "of the images"),
+                Evidence("distinct images", distinct, self.threshold, (0.99, 1.0), self.unit),
                 advice=advice,
             )
         if ratio >= self.least_variance:
@@ -83,6 +85,8 @@ class RangeMismatch(Rule):
     when = When.ALWAYS
     measured = "how far the values of the images exceed the range of the output activation"
     threshold = 0.05
+    unit = "pixel values"
+    fires = "above"
     source = "It is 0 where images and outputs have the same range, and 254 for images from 0 to 255."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -99,7 +103,7 @@ class RangeMismatch(Rule):
             return None
         return self.finding(
             f"the images have values from {least:g} to {most:g}, {activation} from {low:g} to {high:g}",
-            Evidence("values beyond the output", beyond, self.threshold, (0, 0), "pixel values"),
+            Evidence("values beyond the output", beyond, self.threshold, (0, 0), self.unit),
             fixes=(fixes.SCALED_IMAGES, replace(fixes.LINEAR_OUTPUT, safety=Safety.TRADE)),
         )
 
@@ -124,6 +128,8 @@ class TargetMismatch(Rule):
         "than its own, where most inputs fit their own best"
     )
     threshold = 0.1
+    unit = "of that of two images"
+    fires = "above"
     source = (
         "0 for reconstruction, 1 for shuffled pairs, 0.3 to 0.7 for transforms of the input alone. No "
         "pair is certainly wrong among pairs with noise, masks, blur, a quarter of the resolution, "
@@ -167,7 +173,7 @@ class TargetMismatch(Rule):
             message += ": the augmentation changes the input only"
         return self.finding(
             message,
-            Evidence("squared difference", batches.pair, self.threshold, (0, 0), "of two images'"),
+            Evidence("squared difference", batches.pair, self.threshold, (0, 0), self.unit),
             fixes=(fixes.SAME_TARGET,) if one_sided or case.script else (),
             advice="use the image as its own target, shuffled and transformed together with it"
             + ("; if they are meant to differ, give both: Diagnosis((x, y))" if case.script else ""),
@@ -200,6 +206,8 @@ class _Noise(Rule):
 
     when = When.ALWAYS
     measured = "correlation of neighbouring pixels within an image"
+    unit = "(-1 to 1)"
+    fires = "below"
     smallest = 12  # pixels of a side: in smaller images neighbours are a stroke apart
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -216,7 +224,7 @@ class _Noise(Rule):
         clean = Fix(("data.noise=0",), "images without added noise", Safety.SAFE, "# no added noise")
         return self.finding(
             f"neighbouring pixels have a correlation of {correlation:.2f}",
-            Evidence("pixel correlation", correlation, self.threshold, (0.65, 1), "(-1 to 1)"),
+            Evidence("pixel correlation", correlation, self.threshold, (0.65, 1), self.unit),
             fixes=(clean,) if case.option("data.noise") else (),
             advice=(
                 "average or filter the images first, or use cleaner ones: no option of the network helps"
@@ -289,6 +297,8 @@ class HeldOutRepeats(Rule):
     when = When.ALWAYS
     measured = "share of held-out images that are identical to a training image"
     threshold = 0.1
+    unit = "of the held-out images"
+    fires = "above"
     source = CLEAN
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -299,7 +309,7 @@ class HeldOutRepeats(Rule):
             return None
         return self.finding(
             f"{share:.0%} of the held-out images are among the training images",
-            Evidence("repeated held-out images", share, self.threshold, (0, 0.001), "of these images"),
+            Evidence("repeated held-out images", share, self.threshold, (0, 0.001), self.unit),
             advice="remove duplicates before the images are split",
         )
 
@@ -317,6 +327,8 @@ class FlatImages(Rule):
     when = When.ALWAYS
     measured = "share of training images without any contrast"
     threshold = 0.1
+    unit = "of the images"
+    fires = "above"
     source = CLEAN
 
     def check(self, case: Case) -> Finding | None:
@@ -325,7 +337,7 @@ class FlatImages(Rule):
             return None
         return self.finding(
             f"{share:.0%} of the images have one colour",
-            Evidence("flat images", share, self.threshold, (0, 0.01), "of the images"),
+            Evidence("flat images", share, self.threshold, (0, 0.01), self.unit),
             advice="inspect these images, and leave them out if they are damaged",
         )
 
@@ -346,6 +358,8 @@ class UnmixedBatches(Rule):
         "drawn at random; the threshold is raised by five standard deviations of what mixed images have"
     )
     threshold = 2.5
+    unit = "times that of mixed"
+    fires = "above"
     source = (
         "Mixed batches have 1, with augmentation up to 2.3; batches of 32 images sorted by class have 3 "
         "to 18 on Fashion-MNIST and MNIST."
@@ -362,9 +376,7 @@ class UnmixedBatches(Rule):
             return self.finding(
                 f"the mean of {order.images} consecutive images varies {order.inflation:.1f} times as "
                 "much as that of images drawn at random",
-                Evidence(
-                    "variance of the mean", order.inflation, limit, (0, 1.5), "times that of mixed"
-                ),
+                Evidence("variance of the mean", order.inflation, limit, (0, 1.5), self.unit),
                 fixes=(fixes.MIXED_BATCHES,),
                 advice="mix the images before they are divided into batches",
             )
@@ -392,6 +404,8 @@ class OtherHeldOutImages(Rule):
         "are brighter, darker, or of more or less contrast or detail"
     )
     threshold = 0.5
+    unit = "of the held-out images"
+    fires = "above"
     source = (
         "It is 0 on Fashion-MNIST, MNIST, Omniglot and for each of 14 photographs among the others. "
         "These fill 0.60 of the range or more, and at most 0.76 of the pairs are certainly ordered."
@@ -413,7 +427,7 @@ class OtherHeldOutImages(Rule):
                 f"{dataset.beyond:.0%} of the held-out images have values outside the range of the "
                 "training images",
                 Evidence(
-                    "images of another range", dataset.beyond, self.threshold, (0, 0.01), "of them"
+                    "images of another range", dataset.beyond, self.threshold, (0, 0.01), self.unit
                 ),
                 advice=advice,
             )
@@ -468,6 +482,8 @@ class NoisyTargets(Rule):
         "neighbouring pixels of the target correlate less than those of the input"
     )
     threshold = 0.1
+    unit = "of the variance"
+    fires = "above"
     source = (
         "By definition a share of the variance that cannot be explained. The difference is white (0 to "
         "0.12) for added, clipped, and salt-and-pepper noise; that of sharp targets of blurred or small "
@@ -489,7 +505,7 @@ class NoisyTargets(Rule):
             return None
         return self.finding(
             f"{min(share, 1):.0%} of the variance of the targets is noise that the inputs do not have",
-            Evidence("noise in the target", share, self.threshold, (0, 0), "of the variance"),
+            Evidence("noise in the target", share, self.threshold, (0, 0), self.unit),
             fixes=(fixes.CLEAN_TARGET,),
             advice="give the noisy images as the input and the clean ones as the target",
         )
@@ -512,6 +528,8 @@ class WrongOrder(Rule):
         "the same of the images as they are"
     )
     threshold = 0.6
+    unit = "of that as it is"
+    fires = "below"
     source = (
         "A wrong order tears the images in one direction at least, so undoing it halves what is rough: "
         "0.09 to 0.4 on photographs, Fashion-MNIST and MNIST, 0.57 on Omniglot. For right images the "
@@ -535,7 +553,7 @@ class WrongOrder(Rule):
                 dataset.roughness,
                 self.threshold,
                 (1, INF),
-                "of that as it is",
+                self.unit,
             ),
             advice="show some images, and check the shape and the order in which they are reshaped",
         )
@@ -558,6 +576,8 @@ class OtherPreparation(Rule):
         "they are, where that way explains a tenth of what flat images leave"
     )
     threshold = 0.5
+    unit = "of that as they are"
+    fires = "below"
     source = (
         "17 healthy networks of MNIST, Fashion-MNIST, Omniglot and patches of photographs, with "
         "sigmoid, linear and tanh outputs in four ranges, have 0.72 and more in the way of their "
@@ -581,9 +601,7 @@ class OtherPreparation(Rule):
         return self.finding(
             f"the network explains {max(tried.explained, 0):.0%} of the variance of the images as "
             f"they are, and {tried.otherwise:.0%} {self._words(tried)}",
-            Evidence(
-                "error in another way", tried.error, self.threshold, (0.75, INF), "of that as they are"
-            ),
+            Evidence("error in another way", tried.error, self.threshold, (0.75, INF), self.unit),
             fixes=(fixes.prepared(tried),),
             advice="prepare the images by the code of the training: range, inversion, order of channels",
         )
@@ -619,6 +637,8 @@ class OtherImages(Rule):
         "gets, where the result is poor; initial values that running averages still hold are allowed for"
     )
     threshold = 0.1
+    unit = "nats"
+    fires = "above"
     source = (
         "20 networks, healthy ones and those with running averages that lag, shuffled targets or a "
         "small code, have 0.01 at most on images like those of the training, on other photographs "
@@ -638,6 +658,6 @@ class OtherImages(Rule):
         return self.finding(
             f"what the first normalisation layer holds of the training differs by {distance:.2f} from "
             f"what it gets; it explains {case.metrics.quality.explained_variance:.0%} of the variance",
-            Evidence("divergence", distance, self.threshold, (0, 0.03), "nats"),
+            Evidence("divergence", distance, self.threshold, (0, 0.03), self.unit),
             advice="use images like those of the training, prepared by the same code; or train on these",
         )

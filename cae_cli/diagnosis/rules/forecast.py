@@ -34,6 +34,8 @@ class DarkImages(_Risk):
         "explained variance of a black image, for ReLU, a sigmoid output and a loss that it saturates"
     )
     threshold = -1.0
+    unit = "of the variance"
+    fires = "above"
     source = (
         "The reference network collapsed at -0.66 (MNIST) and -0.32 (Omniglot) with 4 of 4 seeds each, "
         "never at -1.38 (Fashion-MNIST)."
@@ -51,7 +53,7 @@ class DarkImages(_Risk):
             return None
         return self.finding(
             f"a black image explains {black:.2f} of the variance, the mean image 0",
-            Evidence("black image explains", black, self.threshold, (-INF, -1.38), "of the variance"),
+            Evidence("black image explains", black, self.threshold, (-INF, -1.38), self.unit),
             fixes=(fixes.CROSS_ENTROPY, fixes.LINEAR_OUTPUT, fixes.batchnorm(case)),
         )
 
@@ -67,6 +69,8 @@ class UnusualRate(_Risk):
     problem = "the learning rate is unusual for this optimizer"
     measured = "log10 of the learning rate over the usual learning rate of the optimizer"
     threshold = 1.5
+    unit = "powers of ten"
+    fires = "apart"
     source = (
         "On Fashion-MNIST, Adam is healthy at 0.01 (1), kills filters at 0.1 (2) and stays poor at "
         "0.00001 (-2)."
@@ -82,7 +86,7 @@ class UnusualRate(_Risk):
         limit = math.copysign(self.threshold, far)
         return self.finding(
             f"the learning rate is {rate:g}; {case.option('optimizer.name')} usually works at {usual:g}",
-            Evidence("distance from the usual learning rate", far, limit, (-1, 1), "powers of ten"),
+            Evidence("distance from the usual learning rate", far, limit, (-1, 1), self.unit),
             fixes=(fixes.usual_learning_rate(case),),
         )
 
@@ -95,6 +99,8 @@ class TooLittleToTell(_Risk):
     problem = "there are too few steps or images for a verdict"
     measured = f"planned steps; at least {FEWEST_IMAGES} held-out images are needed too"
     threshold = FEWEST_STEPS
+    unit = "steps"
+    fires = "below"
     source = "Collapsed outputs and dead maps show by step 128; shares need 16 images."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -115,7 +121,7 @@ class TooLittleToTell(_Risk):
         return self.finding(
             f"{steps} steps and {held_out} held-out images are planned; {self.threshold:g} steps and "
             f"{FEWEST_IMAGES} images are needed, {enough} steps for all rules",
-            Evidence("planned steps", steps, self.threshold, (STEPS_FOR_SKILL, INF), "steps"),
+            Evidence("planned steps", steps, self.threshold, (STEPS_FOR_SKILL, INF), self.unit),
             Evidence("held-out images", held_out, FEWEST_IMAGES, (100, INF), "images"),
             fixes=(fix,) if overrides else (),
             advice="" if held_out >= FEWEST_IMAGES else "hold out more images: data.validation",
@@ -134,6 +140,8 @@ class InputOnlyAugmentation(_Risk):
     problem = "augmentation changes the input and not the target"
     measured = "number of transforms that change the input only"
     threshold = 0
+    unit = "transforms"
+    fires = "above"
     source = "This holds by definition."
 
     def check(self, case: Case) -> Finding | None:
@@ -142,7 +150,7 @@ class InputOnlyAugmentation(_Risk):
             return None
         return self.finding(
             f"{', '.join(kinds)} of the input only",
-            Evidence("transforms of the input only", len(kinds), self.threshold, (0, 0), "transforms"),
+            Evidence("transforms of the input only", len(kinds), self.threshold, (0, 0), self.unit),
             fixes=(fixes.SAME_TARGET,),
         )
 
@@ -159,6 +167,8 @@ class Overcomplete(_Risk):
     when = When.ALWAYS
     measured = "latent values over image values, without noise, dropout or an activity penalty"
     threshold = 1.0
+    unit = "times the image"
+    fires = "from"
     source = (
         "16 times the image copies 0.44 of scrambled pixels; the reference network, with 0.5 times, "
         "copies none."
@@ -174,7 +184,7 @@ class Overcomplete(_Risk):
             return None
         found = self.finding(
             f"the latent code has {values:,} values, an image {image:,}: nothing has to be left out",
-            Evidence("latent code over image", ratio, self.threshold, (0, 0.5), "times"),
+            Evidence("latent code over image", ratio, self.threshold, (0, 0.5), self.unit),
             fixes=[fixes.input_noise(case), *fixes.tighter(case)],
         )
         return found if case.trained is None else replace(found, severity=Severity.NOTE)
@@ -189,6 +199,8 @@ class SmallField(_Risk):
     severity = Severity.NOTE
     measured = "side of the receptive field of a latent value over the shorter side of the image"
     threshold = 0.15
+    unit = "of the image's side"
+    fires = "below"
     source = "The reference network has 0.36 on 28x28 images, a single stage 0.14."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -199,7 +211,7 @@ class SmallField(_Risk):
             return None
         return self.finding(
             f"a latent value sees {field:g} of {side} pixels",
-            Evidence("receptive field", field / side, self.threshold, (0.36, 1), "of the image's side"),
+            Evidence("receptive field", field / side, self.threshold, (0.36, 1), self.unit),
             fixes=fixes.deeper(case, self.threshold),
         )
 
@@ -213,6 +225,8 @@ class UnevenKernel(_Risk):
     severity = Severity.NOTE
     measured = "model.sampling_kernel modulo the stride of 2, for model.upsampling=transposed"
     threshold = 0
+    unit = "pixels"
+    fires = "above"
     source = (
         "By definition. A note, because a kernel of 3 with a stride of 2 left no checkerboard on "
         "Fashion-MNIST."
@@ -225,7 +239,7 @@ class UnevenKernel(_Risk):
             return None
         return self.finding(
             f"transposed convolutions have kernels of {kernel}x{kernel} and a stride of 2",
-            Evidence("kernel modulo stride", kernel % 2, self.threshold, (0, 0), "pixels"),
+            Evidence("kernel modulo stride", kernel % 2, self.threshold, (0, 0), self.unit),
             fixes=fixes.even_overlap(case),
         )
 
@@ -244,6 +258,8 @@ class SimilarityConstants(_Risk):
         "one that is further from 0"
     )
     threshold = 0.7
+    unit = "powers of ten"
+    fires = "apart"
     source = (
         "A factor of five. The paper has k1 = 0.01 and k2 = 0.03; for a range of 255 they become 2.55 "
         "and 7.65."
@@ -265,6 +281,6 @@ class SimilarityConstants(_Risk):
             proposed.append(fixes.SCALED_IMAGES if width > 1 else fixes.STRETCHED_IMAGES)
         return self.finding(
             f"loss.k1={k1:g} and loss.k2={k2:g} for values from {low:g} to {high:g}",
-            Evidence("distance from the paper's constants", far, limit, (0, 0), "powers of ten"),
+            Evidence("distance from the paper's constants", far, limit, (0, 0), self.unit),
             fixes=proposed,
         )

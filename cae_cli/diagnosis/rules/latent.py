@@ -31,6 +31,8 @@ class ValidationGap(Rule):
         "margin of error"
     )
     threshold = 0.04
+    unit = "of explained variance"
+    fires = "above"
     least_explained = LITTLE_EXPLAINED
     source = "Healthy runs have 0.002 to 0.013; 16 training images give 0.06 to 0.08."
 
@@ -56,7 +58,7 @@ class ValidationGap(Rule):
         return self.finding(
             f"explained variance is {q.train_explained_variance:.3f} on training images and "
             f"{q.explained_variance:.3f} on held-out images{others}",
-            Evidence("gap", certain, self.threshold, (-0.01, 0.013), "of explained variance"),
+            Evidence("gap", certain, self.threshold, (-0.01, 0.013), self.unit),
             fixes=self._fixes(case),
             advice=advice,
         )
@@ -92,6 +94,8 @@ class LatentBypassed(Rule):
         "two images, where the network explains more than half of the variance"
     )
     threshold = 0.1
+    unit = "of two images' difference"
+    fires = "below"
     source = "Healthy runs have 0.70 to 1.06; skip connections at full resolution give 0."
     picture = "perturbation_tests.png"
     least_explained = 0.5  # below that, there is nothing to bypass with
@@ -114,7 +118,7 @@ class LatentBypassed(Rule):
         found = self.finding(
             f"the output changes by {swap:.3f} with another image's latent code, and explains "
             f"{explained:.0%}",
-            Evidence("latent swap", swap, self.threshold, (0.7, 1.06), "of two images' difference"),
+            Evidence("latent swap", swap, self.threshold, (0.7, 1.06), self.unit),
             case.explained_variance(self.least_explained),
             fixes=(whole,) if case.network.skips and not restores else (),
             advice="for restoration this is usual; the latent code alone cannot be used"
@@ -139,6 +143,8 @@ class PassThrough(Rule):
         "pixels, less its margin of error"
     )
     threshold = 0.25
+    unit = "of the contrast"
+    fires = "above"
     source = (
         "Healthy runs with a small latent code have -0.26 to 0.15, the identity 1. A linear description "
         "with d values for D pixels passes d/D, so a larger latent code may copy a fifth more than "
@@ -170,7 +176,7 @@ class PassThrough(Rule):
             limit, healthy = self.lower * self.threshold, (-INF, 0.05)
         if case.metrics.perturbation.least_copied <= limit:
             return None
-        evidence = [Evidence("pixel copy", copied, limit, healthy, "of the contrast")]
+        evidence = [Evidence("pixel copy", copied, limit, healthy, self.unit)]
         if math.isfinite(noise):
             most = max(self.most_noise, passed)
             evidence.append(Evidence("noise gain", noise, most, (0.045, 0.129), "of the noise"))
@@ -195,6 +201,8 @@ class PosteriorIsPrior(Rule):
     severity = Severity.ERROR
     measured = "share of latent values with a correlation above 0.3 when the same image is drawn twice"
     threshold = 0.02
+    unit = "of the latent values"
+    fires = "below"
     source = (
         "Variational autoencoders on MNIST have 0.6 to 1 where the divergence is divided by the pixels "
         "or weighs less, and 0 where it is not."
@@ -225,7 +233,7 @@ class PosteriorIsPrior(Rule):
         )
         return self.finding(
             f"{share:.0%} of the {case.network.latent_values} latent values depend on the image",
-            Evidence("informative values", share, self.threshold, (0.3, 1), "of the latent values"),
+            Evidence("informative values", share, self.threshold, (0.3, 1), self.unit),
             fixes=(weaker, none),
             advice="a smaller weight of the divergence from the prior, which grows during the training",
         )

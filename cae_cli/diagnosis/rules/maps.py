@@ -18,6 +18,8 @@ class InactiveMaps(Rule):
     severity = Severity.WARNING
     measured = "share of maps in the worst layer that are flat, or the same for every image"
     threshold = MANY_INACTIVE
+    unit = "of its maps"
+    fires = "from"
     source = "Healthy runs have 0 to 0.25 in their worst layer (Fashion-MNIST, 23 runs)."
     picture = "training_dynamics.png"
 
@@ -36,7 +38,7 @@ class InactiveMaps(Rule):
         return self.finding(
             f"{maps.dead + maps.constant} of {worst.filters} filters of {worst.name} are inactive "
             f"({maps.dead} dead, {maps.constant} constant){since}",
-            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"),
+            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, self.unit),
             fixes=proposed,
         )
 
@@ -53,6 +55,8 @@ class DuplicateMaps(Rule):
         "share of maps of the worst hidden layer that correlate with an earlier one by more than 0.98"
     )
     threshold = 0.3
+    unit = "of its maps"
+    fires = "above"
     source = "Healthy runs have 0 to 0.2 in their worst layer; a dense latent code of 32 left 0.44."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -69,6 +73,6 @@ class DuplicateMaps(Rule):
         without = [fixes.without(case, penalties, "nothing pulls filters to zero")] if penalties else []
         return self.finding(
             f"{worst.duplicates} of {worst.filters} maps of {worst.name} are duplicates",
-            Evidence(f"duplicate maps of {worst.name}", share, self.threshold, (0, 0.2), "of its maps"),
+            Evidence(f"duplicate maps of {worst.name}", share, self.threshold, (0, 0.2), self.unit),
             fixes=[*without, fixes.initializer("orthogonal", "filters that begin different")],
         )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 
 from cae_cli.diagnosis import fixes
-from cae_cli.diagnosis.case import LITTLE_EXPLAINED, POOR_SKILL, SAME_OUTPUT, STEPS_FOR_SKILL, Case
+from cae_cli.diagnosis.case import (
+    EXPLAINED_UNIT,
+    LITTLE_EXPLAINED,
+    POOR_SKILL,
+    SAME_OUTPUT,
+    SKILL_UNIT,
+    STEPS_FOR_SKILL,
+    Case,
+)
 from cae_cli.diagnosis.catalogue import RULES, Rule
 from cae_cli.diagnosis.finding import Evidence, Finding, Fix, Safety, Severity, Skipped
 
@@ -25,6 +33,8 @@ class OutputCollapsed(Rule):
     severity = Severity.ERROR
     measured = "variance of the output over held-out images, relative to that of the images"
     threshold = SAME_OUTPUT
+    unit = "of the images' variance"
+    fires = "below"
     source = "Collapsed runs on MNIST and Omniglot have 0 (8 of 8), healthy runs more than 0.7."
     picture = "reconstructions.png"
 
@@ -45,7 +55,7 @@ class OutputCollapsed(Rule):
         return self.finding(
             f"{what}: its MSE is {q.mse.value:.4f}, that of a black image {q.black_mse:.4f}, that of "
             f"the mean image {q.mean_image_mse:.4f}",
-            Evidence("output variance", share, self.threshold, (0.7, INF), "of the images' variance"),
+            Evidence("output variance", share, self.threshold, (0.7, INF), self.unit),
             fixes=self._fixes(case),
         )
 
@@ -71,6 +81,8 @@ class NoBetterThanMean(Rule):
         "images of the right mean grey explain more than 0, the share of what they leave"
     )
     threshold = LITTLE_EXPLAINED
+    unit = EXPLAINED_UNIT
+    fires = "below"
     source = (
         "Healthy runs explain 0.79 to 0.87 on Fashion-MNIST; the mean image explains 0. On patches of "
         "photographs flat images explain 0.6 to 0.85, and healthy runs 0.25 to 0.7 of the rest."
@@ -115,6 +127,8 @@ class WorseThanLinear(Rule):
     severity = Severity.NOTE
     measured = "skill score: explained variance on a scale from 0, the linear decoder, to 1, perfect"
     threshold = POOR_SKILL
+    unit = SKILL_UNIT
+    fires = "below"
     picture = "baselines.png"
     source = (
         "Healthy runs have -0.01 to 0.38 on Fashion-MNIST (23 runs). A note, because healthy runs on "
@@ -158,6 +172,8 @@ class Blur(Rule):
         "error"
     )
     threshold = 1.5
+    unit = "times"
+    fires = "above"
     source = (
         "By the orthogonality principle a least-squares optimum has 1; docs/evidence.md has "
         "measurements."
@@ -180,7 +196,7 @@ class Blur(Rule):
         return self.finding(
             f"the fine detail of the output has {spectrum.power:.0%} of the power of that of the "
             f"images; {gain:.2f} times as much detail would minimise the error",
-            Evidence("sharpening gain of fine detail", gain, self.threshold, (0.8, 1.3), "times"),
+            Evidence("sharpening gain of fine detail", gain, self.threshold, (0.8, 1.3), self.unit),
             fixes=proposed,
         )
 
@@ -194,6 +210,8 @@ class Checkerboard(Rule):
     severity = Severity.NOTE
     measured = "power of the error at periods of 2 and 4 pixels, over that of neighbouring frequencies"
     threshold = 8.0
+    unit = "times that nearby"
+    fires = "above"
     source = "Healthy networks have 1 to 4, with transposed convolutions of any kernel too."
     picture = "reconstructions.png"
     references = ("Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016",)
@@ -213,6 +231,6 @@ class Checkerboard(Rule):
             proposed = fixes.even_overlap(case)
         return self.finding(
             f"the error has {ratio:.1f} times as much power at a period of 2 or 4 pixels as nearby",
-            Evidence("power of the pattern", ratio, self.threshold, (1, 4), "times"),
+            Evidence("power of the pattern", ratio, self.threshold, (1, 4), self.unit),
             fixes=[*proposed, smooth] if case.script else proposed,
         )

@@ -35,6 +35,8 @@ class DeadAtBirth(_FirstSteps):
     problem = "filters were dead before the first step"
     measured = "inactive maps of the worst hidden layer: the smaller share of before and after training"
     threshold = MANY_INACTIVE
+    unit = "of its maps"
+    fires = "from"
     source = "Healthy runs have 0 to 0.25 in their worst layer at any time."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -51,7 +53,7 @@ class DeadAtBirth(_FirstSteps):
         return self.finding(
             f"{before:.0%} of the maps of {worst.name} were inactive before training, {after:.0%} "
             "after it",
-            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, "of its maps"),
+            Evidence(f"inactive in {worst.name}", share, self.threshold, USUAL_INACTIVE, self.unit),
             fixes=(
                 fixes.initializer("he_normal", "initial weights made for ReLU"),
                 *fixes.revive(case),
@@ -75,6 +77,8 @@ class Saturated(_FirstSteps):
         "layer, as a share of the most that its activation has"
     )
     threshold = 0.02
+    unit = "of the gradient"
+    fires = "below"
     source = (
         "Three sigmoids at their best pass 1/64 = 0.016, four 0.004; a tanh that is not saturated "
         "passes 0.7 to 1."
@@ -109,7 +113,7 @@ class Saturated(_FirstSteps):
         return self.finding(
             f"{len(layers)} hidden layers of sigmoid or tanh passed {math.prod(before):.2g} of the "
             f"gradient before training and {math.prod(after):.2g} after it",
-            Evidence("slope of all layers", passed, self.threshold, (0.1, 1), "of the gradient"),
+            Evidence("slope of all layers", passed, self.threshold, (0.1, 1), self.unit),
             case.skill_score(),
             fixes=other,
         )
@@ -130,6 +134,8 @@ class PenaltyTooStrong(_FirstSteps):
         "kernels, median of the first eight steps"
     )
     threshold = 0.5
+    unit = "of the loss"
+    fires = "above"
     source = (
         "Healthy runs have 0 to 0.16, with an L2 penalty of 0.001 too. Penalties on weights pull 7 "
         "times as hard as the images where they cost little, 50 times where nothing is learned; on a "
@@ -153,7 +159,7 @@ class PenaltyTooStrong(_FirstSteps):
             return self._finding(
                 case,
                 f"{share:.0%} of the loss of the first steps is penalty",
-                Evidence("penalty", share, self.threshold, (0, 0.163), "of the loss"),
+                Evidence("penalty", share, self.threshold, (0, 0.163), self.unit),
             )
         learned = case.too_early or case.metrics.quality.explained_variance >= LITTLE_EXPLAINED
         if learned or not pull > self.strongest:
@@ -222,6 +228,8 @@ class RateTooHigh(_FirstSteps):
         "a loss that rose by all its fall"
     )
     threshold = -0.7
+    unit = "(log10)"
+    fires = "above"
     source = (
         "Healthy runs have -2.5 to -1.8 with Adam at 0.001 and -1.03 at 0.01; at 0.1, where filters "
         "die, it is -0.03. SGD with momentum may lose its filters at its 15th or its 500th step. Maps "
@@ -244,7 +252,7 @@ class RateTooHigh(_FirstSteps):
             return self.finding(
                 f"one of the first steps changed the weights by {10**update:.0%}; {case.inactive:.0%} "
                 "of the maps of a layer are inactive",
-                Evidence("largest early update ratio", update, self.threshold, USUAL_UPDATES, "(log10)"),
+                Evidence("largest early update ratio", update, self.threshold, USUAL_UPDATES, self.unit),
                 inactive,
                 fixes=proposed,
             )
@@ -310,6 +318,8 @@ class RateTooLow(_FirstSteps):
         "random and moves those behind it"
     )
     threshold = CRAWLING
+    unit = "(log10)"
+    fires = "below"
     source = (
         "Healthy runs have -2.1 to -1.8, and move maps by 0.04 and more; Adam at 0.00001 has -4, and "
         "moves them by 0.0003 to 0.002. With momentum the first steps of healthy runs may be small."
@@ -331,6 +341,6 @@ class RateTooLow(_FirstSteps):
             return None
         return self.finding(
             f"each of the first steps changed the weights by {10**update:.2g} of their size",
-            Evidence("early update ratio", update, self.threshold, USUAL_UPDATES, "(log10)"),
+            Evidence("early update ratio", update, self.threshold, USUAL_UPDATES, self.unit),
             fixes=(fixes.faster(case), fixes.longer(case)),
         )

@@ -31,6 +31,8 @@ class Diverged(Rule):
     severity = Severity.ERROR
     measured = "the first step whose loss or gradient norm is not a finite number"
     threshold = 0
+    unit = "(step)"
+    fires = "by definition"
     source = "This holds by definition."
     picture = "curves.png"
 
@@ -40,7 +42,7 @@ class Diverged(Rule):
             return None
         return self.finding(
             f"the loss or the gradient was NaN or infinite at step {step}",
-            Evidence("first step that is not finite", step, self.threshold, (0, 0), "(step)"),
+            Evidence("first step that is not finite", step, self.threshold, (0, 0), self.unit),
             fixes=(fixes.slower(case), fixes.CLIPPED_GRADIENTS),
         )
 
@@ -59,6 +61,8 @@ class NotLearning(Rule):
         "fall of the validation loss over its start, where less than 0.1 of the variance is explained"
     )
     threshold = 0.01
+    unit = "of its start"
+    fires = "below"
     source = "Healthy runs of the reference network lose more than half in their first epoch."
     picture = "curves.png"
     # A loss with a floor (cross-entropy of grey images) hardly falls in healthy runs either.
@@ -81,7 +85,7 @@ class NotLearning(Rule):
             proposed = [fixes.faster(case)]
         return self.finding(
             message,
-            Evidence("fall of the validation loss", fall, self.threshold, (0.5, INF), "of its start"),
+            Evidence("fall of the validation loss", fall, self.threshold, (0.5, INF), self.unit),
             case.explained_variance(self.most_explained),
             Evidence("largest weight change", change, UNCHANGED, (0.5, 1.1), "of the initial weights"),
             fixes=proposed,
@@ -102,6 +106,8 @@ class OutputActivation(Rule):
     when = When.ALWAYS
     measured = "whether the last activation is a softmax over the channels of each pixel"
     threshold = 0
+    unit = "(1 yes, 0 no)"
+    fires = "by definition"
     source = "This holds by definition."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -114,7 +120,7 @@ class OutputActivation(Rule):
         what = "a channel that is always 1" if channels == 1 else f"{channels} channels that sum to 1"
         return self.finding(
             f"the last layer has a softmax over {what}",
-            Evidence("softmax over channels", 1, self.threshold, (0, 0), "(1 yes, 0 no)"),
+            Evidence("softmax over channels", 1, self.threshold, (0, 0), self.unit),
             fixes=(fixes.SIGMOID_OUTPUT,),
         )
 
@@ -136,6 +142,8 @@ class LossElsewhere(Rule):
         "the loss has no gradient"
     )
     threshold = 0.25
+    unit = "(std)"
+    fires = "above"
     source = (
         "On seven sets of images, losses that compare images have nothing as good from 0.25 on: mse, "
         "mae, huber, msle, cross-entropy, SSIM and its mixtures; the nearest needs 4 % of the loss of "
@@ -154,7 +162,7 @@ class LossElsewhere(Rule):
             finding = self.finding(
                 f"an output that is {loss.elsewhere:.2g} standard deviations from the images, which are "
                 f"from {low:g} to {high:g}, has no larger loss than they have",
-                Evidence("as good as the images", loss.elsewhere, self.threshold, (0, 0), "(std)"),
+                Evidence("as good as the images", loss.elsewhere, self.threshold, (0, 0), self.unit),
                 fixes=(fixes.SQUARED_ERROR,),
                 advice="a loss that is smallest where output and image are equal",
             )
@@ -188,6 +196,8 @@ class ReportedLoss(Rule):
         " of the images"
     )
     threshold = 0.15
+    unit = "(loss)"
+    fires = "above"
     source = (
         "They agree within 0.06 in healthy runs with any window; the constants of 255 give 0.3 to 0.9."
     )
@@ -209,7 +219,7 @@ class ReportedLoss(Rule):
         return self._finding(
             case,
             f"the reported loss is {reported:.3g}, the loss by its definition {computed:.3g}",
-            Evidence("difference of the losses", apart, self.threshold, (0, 0.06), "(loss)"),
+            Evidence("difference of the losses", apart, self.threshold, (0, 0.06), self.unit),
         )
 
     def _constants(self, case: Case) -> Finding | None:
@@ -252,6 +262,8 @@ class EncoderFrozen(Rule):
     severity = Severity.WARNING
     measured = "smallest weight change of a convolution, where another one changed"
     threshold = 1e-6
+    unit = "of initial weights"
+    fires = "below"
     source = "Healthy layers change by 0.55 to 1.03 of their weights, frozen layers by 0."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -273,9 +285,7 @@ class EncoderFrozen(Rule):
         )
         return self.finding(
             f"the weights of {still} did not change",
-            Evidence(
-                "smallest weight change", least, self.threshold, (0.55, 1.03), "of initial weights"
-            ),
+            Evidence("smallest weight change", least, self.threshold, (0.55, 1.03), self.unit),
             fixes=(fixes.batchnorm(case),) if frozen == "none" else (thaw,),
             advice="look for a gradient that is cut off" if frozen in (None, "none") else "",
         )
@@ -297,6 +307,8 @@ class HalfPrecision(Rule):
         "numbers are not finite"
     )
     threshold = 32
+    unit = "bits"
+    fires = "below"
     source = "This holds by definition. The policy mixed_float16 keeps its weights in float32."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -318,7 +330,7 @@ class HalfPrecision(Rule):
             return None
         return self.finding(
             f"weights are {dtype}, and {what}",
-            Evidence("narrowest weights", 16, self.threshold, (32, 64), "bits"),
+            Evidence("narrowest weights", 16, self.threshold, (32, 64), self.unit),
             fixes=(fixes.WIDER_WEIGHTS,),
             advice="" if case.script else "keep the weights in float32",
         )
@@ -342,6 +354,8 @@ class DropoutTooStrong(Rule):
         "dropout behind the last layer"
     )
     threshold = 0.1
+    unit = "of the output's variance"
+    fires = "above"
     source = (
         "After 1,024 steps, dropout of 0.1, 0.2, 0.3 and 0.5 behind each layer has 0.036, 0.064, 0.089 "
         "and 0.13 on Fashion-MNIST, and errors of 1.05, 1.4, 2.1 and 2.7 times that without; on MNIST "
@@ -369,7 +383,7 @@ class DropoutTooStrong(Rule):
         where = ", also behind the last layer" if behind else ""
         finding = self.finding(
             f"in training mode {share:.0%} of the variance of the output is what dropout draws{where}",
-            Evidence("drawn by dropout", share, most, healthy, "of the output's variance"),
+            Evidence("drawn by dropout", share, most, healthy, self.unit),
             fixes=(
                 replace(fewer, keras="Dropout(0)  # in all such layers, or none of them"),
                 fixes.WEAKER_DROPOUT,
@@ -394,6 +408,8 @@ class ModeMismatch(Rule):
         "running averages; of held-out images where no others are known"
     )
     threshold = 0.1
+    unit = "of the variance"
+    fires = "above"
     source = "Healthy networks with batch normalisation differ by less than 0.03, with batches of 2 too."
 
     def check(self, case: Case) -> Finding | Skipped | None:
@@ -418,7 +434,7 @@ class ModeMismatch(Rule):
         return self.finding(
             f"explained variance is {explained:.3f}, and {explained + gain:.3f} with the statistics of "
             "the batch",
-            Evidence("gain in training mode", gain, self.threshold, (-0.03, 0.03), "of the variance"),
+            Evidence("gain in training mode", gain, self.threshold, (-0.03, 0.03), self.unit),
             fixes=proposed,
         )
 
@@ -437,6 +453,8 @@ class UnderTrained(Rule):
         "first, after fewer than 768 steps of usual size"
     )
     threshold = 0.016
+    unit = "of the fall of the loss"
+    fires = "above"
     source = (
         "Runs of 200 steps have 0.018 to 0.032, healthy runs of 1,024 steps 0.004 to 0.031, no healthy "
         "run more than 0.08. A healthy network passes the linear decoder within 768 steps, on MNIST "
@@ -477,7 +495,7 @@ class UnderTrained(Rule):
         limit = self.threshold * (self.alone, self.either, 1.0)[hints]
         if slope <= limit:
             return None
-        evidence = [Evidence("last quarter", slope, limit, (0, 0.014), "of the fall of the loss")]
+        evidence = [Evidence("last quarter", slope, limit, (0, 0.014), self.unit)]
         if math.isfinite(case.metrics.perturbation.skill_score) and case.poor:
             evidence.append(case.skill_score())
         return self.finding(
