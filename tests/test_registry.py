@@ -24,6 +24,7 @@ from cae_cli.errors import UserError
 from cae_cli.runs import query
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import SCHEMA_VERSION
+from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry, find, flat, split
 from cae_cli.runs.sweep_folder import PlannedJob, SweepFile, SweepFolder
 from cae_cli.system.guarded import GuardedPath
@@ -82,6 +83,13 @@ def made(folder, begun, *words, status="ok", psnr=20.0, images="f00d" * 16, **ch
         write_summary(run, psnr, ssim=psnr / 40, explained=0.5, meaningful=psnr / 100, layers=LAYERS)
     run.set_status(status, None if status == "ok" else "because")
     return run
+
+
+def test_layers_whose_duplicates_are_not_counted_do_not_count_in_their_share(tmp_path):
+    layers = (layer(filters=8, duplicates=2), layer("shortcut", filters=8, duplicates=None))
+    run = Run(tmp_path)
+    write_summary(run, 20.0, ssim=0.5, explained=0.5, meaningful=0.2, layers=layers)
+    assert Entry(tmp_path).figures["duplicates"] == 0.25
 
 
 OLDEST = "train/2026-01-01_10-00-00_aaaa"

@@ -72,6 +72,8 @@ def test_the_callback_sees_what_a_run_of_our_own_sees(glyphs, tmp_path):
     assert metrics.dynamics.early_update > -3
     assert metrics.network.latent_shape == (7, 7, 8)
     assert {layer.name for layer in metrics.layers} >= {"code"}
+    # Maps of the last layer are channels of the image, and no duplicates of one another.
+    assert metrics.layers[0].duplicates is not None and metrics.layers[-1].duplicates is None
     # What it says of the network is true of the network.
     held_out = glyphs[-120:]
     error = np.square(model.predict(held_out, verbose=0) - held_out).mean()
