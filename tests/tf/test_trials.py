@@ -17,7 +17,8 @@ from cae_cli.diagnosis.finding import Fix
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external import edits, random_edits, surgery, trials
-from cae_cli.external.training import Training, compiled_as, of_model
+from cae_cli.external.training import Optimizer, Training, compiled_as, of_model
+from cae_cli.external.treat import write_options
 from cae_cli.runs.folder import Run
 from tests.conftest import called, environment
 
@@ -255,6 +256,17 @@ def test_a_model_file_is_treated_as_it_was_compiled(few, monkeypatch, tmp_path):
     assert "no penalties mends it" in done.out and done.folder == file.parent.relative_to(tmp_path)
     assert [t.name for t in found.proven] == ["no penalties"]
     assert "Adam at 0.001" in [t.name for t in found.edits]  # the file's rate is another one
+
+
+def test_what_is_known_of_the_training_of_a_file_is_known_to_its_rules(tmp_path):
+    run, optimizer = Run(tmp_path), Optimizer.of(keras.optimizers.SGD(0.01))
+    run.write_setup({"command": [], "config": {}})
+    run.write_training({"facts": {}})
+    loss = "binary_crossentropy"
+    training = Training(model=None, x=BLOBS, held_out=BLOBS, loss=loss, optimizer=optimizer)
+    write_options(run, training, {})
+    assert run.settings()["optimizer"]["usual_rate"] == 0.1
+    assert run.settings()["facts"]["loss"]["survives_saturation"]
 
 
 def test_a_model_file_is_treated_with_images_only(tmp_path):
