@@ -235,6 +235,7 @@ def describe(images: Images) -> dict[str, Any]:
         "fingerprint": images.fingerprint(),
         "notes": images.notes,
         "scale": images.scale,
+        **({"input_scale": images.input_scale} if images.are_pairs else {}),
     }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cae_cli import experiment
 from cae_cli.config.compose import checked
-from cae_cli.data import Images, as_float, load, load_alike
+from cae_cli.data import Images, Scale, as_float, load, load_alike
 from cae_cli.data.layout import layout
 from cae_cli.data.pairs import partners
 from cae_cli.errors import UserError
@@ -303,10 +303,33 @@ def test_a_model_that_nobody_trained_here_is_measured_on_pairs(tmp_path):
 def test_a_trained_network_is_given_the_inputs(tmp_path):
     noisy, clean = inverted(tmp_path)
     pool = load_alike(configured("pairs", path=str(noisy), target=str(clean)), (12, 12, 1), None)
-    assert pool.inputs is None
-    assert np.array_equal(pool.images[0, ..., 0], grey(seed=0))
+    assert np.array_equal(pool.inputs[0, ..., 0], grey(seed=0))
+    assert np.array_equal(pool.images, 255 - pool.inputs)
     alone = load_alike(configured("pairs", path=str(noisy)), (12, 12, 1), None)
-    assert np.array_equal(alone.images, pool.images)
+    assert alone.inputs is None
+    assert np.array_equal(alone.images, pool.inputs)
+
+
+@pytest.mark.parametrize(("inputs", "targets", "known"), [
+    ((X * 255).astype(np.uint8), (X > 0.5).astype(np.uint8), Scale(0, 255, "uint8", clip=False)),
+    (3 * X - 1, X, Scale(0, 1, "float32", clip=False)),
+    ((X * 5000).astype(np.uint16), (X * 4000).astype(np.uint16), Scale(0, 65535, "uint16", clip=False)),
+    (300 * X - 20, 255 * X, Scale(0, 255, "float32", clip=False)),
+])  # fmt: skip
+def test_images_are_later_prepared_as_the_inputs_were(tmp_path, inputs, targets, known):
+    np.savez(tmp_path / "a.npz", noisy=inputs, clean=targets)
+    np.save(tmp_path / "x.npy", inputs)
+    images = read(tmp_path / "a.npz", key="noisy", target_key="clean")
+    assert experiment.describe(images)["input_scale"] == images.input_scale == known
+    scales = images.input_scale, images.scale
+    options = configured("pairs", path=str(tmp_path / "a.npz"), key="noisy", target_key="clean")
+    pairs = load_alike(options, (8, 8, 1), *scales)
+    alone = load_alike(configured("npy", path=str(tmp_path / "x.npy")), (8, 8, 1), *scales)
+    at = images.positions["train"]
+    assert np.array_equal(pairs.inputs[at], images.train_inputs)
+    assert np.array_equal(pairs.images[at], images.train)
+    assert np.array_equal(alone.images[at], images.train_inputs)
+    assert not any("clipped" in note for note in (*pairs.notes, *alone.notes))
 
 
 def test_a_run_knows_that_a_target_has_changed(tmp_path):

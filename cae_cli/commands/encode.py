@@ -10,7 +10,8 @@ HELP = f"""\
 usage: cae encode RUN [data=… data.path=…] --out codes.npz [--pool | --flat]
 
 Writes the latent code and the error of each image, with its file name or its
-position, its label and its split where there are such.
+position, its label and its split where there are such. With pairs the error is
+that from the target.
 
 Without data=…, the images of the run are encoded: all splits, with the noise
 that was added to them.
@@ -50,6 +51,7 @@ def main(args: list[str]) -> int:
             files, errors = codes.write(
                 network, source, out, pooled=flags.pool, flat=flags.flat, done=done
             )
-        screen.say(f"{counted(len(source), 'image')}: mean squared error {errors.mean():.5f}")
+        count = counted(len(source), "image")
+        screen.say(f"{count}: mean squared error {errors.mean():.5f} from the {source.wanted}")
     terminal.show([terminal.folder(file) for file in files])
     return 0

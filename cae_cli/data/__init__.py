@@ -52,23 +52,29 @@ def load(options: DataOptions) -> Images:
         return noisy(images, options) if options.noise else images
 
 
-def load_alike(options: DataOptions, shape: tuple[int, int, int], known: Scale | None) -> Pool:
+def load_alike(
+    options: DataOptions,
+    shape: tuple[int, int, int],
+    known: Scale | None,
+    targets: Scale | None = None,
+) -> Pool:
     """All images of a source for a network that has learned: not split, no noise added.
 
     Args:
         options: a source with its options; with another ``scale`` than auto, that is done.
         shape: (h, w, c) that the network takes.
-        known: what was done to the values of its training images; None: not known.
+        known: what was done to the values that it was given in training; None: not known.
+        targets: what was done to those that it was to make of them, where they are others.
 
     Returns:
-        Images (n, h, w, c), uint8 or float32 in [0, 1].
+        Images (n, h, w, c), uint8 or float32 in [0, 1]; of pairs the inputs may leave it.
 
     Raises:
         UserError: they cannot be read, or have another shape.
     """
     where = getattr(options, "path", None)
     with _enough_memory(where):
-        pool = check(_given(options.read_of(shape)), where, varied=False)
+        pool = check(options.read_of(shape), where, varied=False)
         if pool.images.shape[1:] != shape:
             wanted, found = ("x".join(map(str, s)) for s in (shape, pool.images.shape[1:]))
             raise UserError(
@@ -78,14 +84,7 @@ def load_alike(options: DataOptions, shape: tuple[int, int, int], known: Scale |
             )
         if options.scale != "auto":
             return scale(pool, options.scale, where)
-        return pool_alike(pool, known, where)
-
-
-def _given(pool: Pool) -> Pool:
-    """The pool with the images that a network is given, without those that it is to make of them."""
-    if pool.inputs is None:
-        return pool
-    return replace(pool, images=pool.inputs, test_images=pool.test_inputs, inputs=None, test_inputs=None)
+        return pool_alike(pool, known, targets, where)
 
 
 @contextmanager

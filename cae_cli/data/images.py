@@ -21,7 +21,7 @@ class Scale:
     Attributes:
         black, white: the values that became 0 and 1.
         dtype: name of the type of the values, such as "uint8".
-        clip: values outside became 0 and 1; false: nothing was done to any value.
+        clip: values outside became 0 and 1; false: they stayed outside.
     """
 
     black: float
@@ -51,6 +51,7 @@ class Pool:
         label_names: what the labels 0, 1, … stand for, where the source has words for them.
         inputs, test_inputs: what a network is given to make the images or the test images from, in the
             same form; None: the images.
+        input_scale: what was done to the values of the inputs; None: nothing yet, or there are none.
         more: the option that reads images which were left out, with their number; "": none does.
     """
 
@@ -67,6 +68,7 @@ class Pool:
     label_names: tuple[str, ...] | None = None
     inputs: NDArray[np.generic] | None = None
     test_inputs: NDArray[np.generic] | None = None
+    input_scale: Scale | None = None
     more: str = ""
 
 
@@ -88,6 +90,7 @@ class Images:
         evaluated: nobody knows what the network was trained on, so all images are measured: ``train``
             and ``validation`` are the same ones.
         scale: what was done to the values of the source; None: not known.
+        input_scale: what was done to those of the inputs; None: not known, or there are none.
         positions: of the images of each part in the source, (n,); its test part, if it has one, counts
             anew.
         names: of the files of the source, by position; None: they come from no files.
@@ -111,6 +114,7 @@ class Images:
     test_inputs: NDArray[np.generic] | None = None
     evaluated: bool = False
     scale: Scale | None = None
+    input_scale: Scale | None = None
     positions: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
     names: Sequence[str] | None = None
     label_names: tuple[str, ...] | None = None

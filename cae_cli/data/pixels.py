@@ -151,12 +151,15 @@ def _scaled_inputs(pool: Pool, rule: _Rule, how: str, where: object) -> Pool:
         pool,
         inputs=_in_unit(rule, inputs),
         test_inputs=None if test is None else _in_unit(rule, test),
+        input_scale=Scale(rule.black, rule.white, inputs.dtype.name, clip=False),
         notes=(*pool.notes, f"inputs {low:g} to {high:g} ({inputs.dtype}): {rule.reason}"),
     )
 
 
-def _in_unit(rule: _Rule, inputs: Array) -> Array:
-    if inputs.dtype == np.uint8 and (rule.black, rule.white) == (0, 255):
+def _in_unit(rule: _Rule | Scale, inputs: Array) -> Array:
+    """Scaled inputs; those outside the range stay outside."""
+    same = {np.dtype(np.uint8): (0, 255), np.dtype(np.float32): (0, 1)}
+    if (rule.black, rule.white) == same.get(inputs.dtype):
         return inputs
     unit = spool.empty_like(inputs, np.float32)
     for start in range(0, len(inputs), 256):
@@ -165,29 +168,51 @@ def _in_unit(rule: _Rule, inputs: Array) -> Array:
     return unit
 
 
-def pool_alike(pool: Pool, known: Scale | None, where: object = None) -> Pool:
+def pool_alike(
+    pool: Pool, known: Scale | None, targets: Scale | None = None, where: object = None
+) -> Pool:
     """The pool with images scaled as those that a network was trained on; see `scale_alike`.
 
     Args:
         pool: checked by `check`.
-        known: what was done to the values in training; None: not known.
+        known: what was done in training to the values that the network was given; None: not known.
+        targets: what was done to those that it was to make of them.
         where: the file or folder it came from, for messages.
     """
-    if pool.white is not None:
-        known = Scale(0, pool.white, pool.images.dtype.name)
-    images, beyond = scale_alike(pool.images, known, where)
-    test = pool.test_images
+    if pool.inputs is None:
+        if pool.white is not None:
+            known = Scale(0, pool.white, pool.images.dtype.name)
+        images, test, notes = _alike(pool.images, pool.test_images, known, "values", where)
+        return replace(pool, images=images, test_images=test, notes=(*pool.notes, *notes))
+    images, test, notes = _alike(pool.images, pool.test_images, targets, "targets", where)
+    inputs, test_inputs, of_inputs = _alike(pool.inputs, pool.test_inputs, known, "inputs", where)
+    return replace(
+        pool,
+        images=images,
+        test_images=test,
+        inputs=inputs,
+        test_inputs=test_inputs,
+        notes=(*pool.notes, *of_inputs, *notes),
+    )
+
+
+def _alike(
+    images: Array, test: Array | None, known: Scale | None, name: str, where: object
+) -> tuple[Array, Array | None, list[str]]:
+    """Images and test images scaled by `scale_alike`, and what is to be said of that."""
+    scaled, beyond = scale_alike(images, known, where)
+    scaled_test = None
     if test is not None:
-        test, beyond_too = scale_alike(test, known, where)
+        scaled_test, beyond_too = scale_alike(test, known, where)
         beyond |= beyond_too
-    low, high = float(pool.images.min()), float(pool.images.max())
-    scaled = "as they are"
-    if images.dtype != np.uint8:
-        scaled = f"{float(images.min()):g} to {float(images.max()):g} for the network"
-    notes = [*pool.notes, f"values {low:g} to {high:g} ({pool.images.dtype}): {scaled}"]
+    low, high = float(images.min()), float(images.max())
+    how = "as they are"
+    if scaled.dtype != np.uint8:
+        how = f"{float(scaled.min()):g} to {float(scaled.max()):g} for the network"
+    notes = [f"{name} {low:g} to {high:g} ({images.dtype}): {how}"]
     if beyond:
-        notes.append("! values beyond the range of the training images: clipped")
-    return replace(pool, images=images, test_images=test, notes=tuple(notes))
+        notes.append(f"! {name} beyond the range of the training images: clipped")
+    return scaled, scaled_test, notes
 
 
 def scale_alike(images: Array, known: Scale | None, where: object = None) -> tuple[Array, bool]:
@@ -202,7 +227,8 @@ def scale_alike(images: Array, known: Scale | None, where: object = None) -> tup
         where: the file or folder they came from, for messages.
 
     Returns:
-        uint8 images, or float32 images in [0, 1]; and whether values beyond the range were clipped.
+        uint8 images, or float32 images, in [0, 1] where those of the training were clipped to it; and
+        whether values beyond the range were clipped.
 
     Raises:
         UserError: NaN or infinite values, or black and white are unknown.
@@ -210,7 +236,7 @@ def scale_alike(images: Array, known: Scale | None, where: object = None) -> tup
     low, high = _extremes(images, "the images", where)
     if known is not None and known.dtype == images.dtype.name:
         if not known.clip:
-            return images.astype(np.float32, copy=False), False
+            return _in_unit(known, images), False
         return _apply(_Rule(known.black, known.white, ""), images)
     if images.dtype == np.uint8:
         return images, False

@@ -88,6 +88,7 @@ def split(pool: Pool, options: DataOptions, source: str) -> Images:
         source=source,
         notes=tuple(notes),
         scale=pool.scale,
+        input_scale=pool.input_scale,
         positions={"train": train, "validation": validation, **({} if test is None else {"test": test})},
         names=pool.names,
         label_names=pool.label_names,

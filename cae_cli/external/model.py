@@ -216,6 +216,7 @@ def all_measured(images: Images) -> Images:
         notes=images.notes,
         evaluated=True,
         scale=images.scale,
+        input_scale=images.input_scale,
         train_inputs=given,
         validation_inputs=given,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cae_cli.data import as_float
 from cae_cli.errors import UserError, printable
 from cae_cli.features.network import Array, Network, sides
 from cae_cli.features.source import Source
@@ -53,6 +54,8 @@ def write(
 ) -> tuple[list[Path], NDArray[np.float32]]:
     """Encodes all images of a source and writes the codes.
 
+    The error of an image is that of its reconstruction from its target, where it has one.
+
     ``.npz`` has the arrays ``codes``, ``index``, ``error`` and, where there are such, ``split``,
     ``label``, ``name``; ``.npy`` has the codes, and a ``.csv`` beside it the others; ``.parquet`` has
     flat codes in the column ``code``.
@@ -90,15 +93,17 @@ def write(
         "warning": printable(network.warning or ""),
         "code_shape": sides(network.code_shape),
         "codes": "mean of each map" if pooled else "whole",
+        "error": f"from the {source.wanted}",
     }
 
     def codes() -> Iterator[Array]:
         """The codes of each batch; the errors are known behind it."""
         start = 0
         for part in source.parts:
-            for _, given, code, made in network.passes(part.images):
+            for at, given, code, made in network.passes(part.images):
                 n = len(given)
-                errors[start : start + n] = squares(made - given)
+                target = given if part.targets is None else as_float(part.targets[at])
+                errors[start : start + n] = squares(made - target)
                 start += n
                 yield (code.mean(axis=(1, 2)) if pooled else code).reshape(n, *shape)
                 done(start)

@@ -43,7 +43,8 @@ class Network:
         autoencoder: takes and makes images (n, h, w, c) in [0, 1].
         name: of the run or the file, to be shown.
         batch: how many images pass the network at once.
-        scale: what was done to the values of the images in training; None: not known.
+        scale: what was done to the values of the images that it was given in training; None: not known.
+        target_scale: what was done to those of the images that it was to make of them.
         warning: why its codes should not be trusted: its diagnosis is an error, or its training did not
             end; None: nothing is known against it.
         run: that trained it; None for a model file.
@@ -53,6 +54,7 @@ class Network:
     name: str
     batch: int
     scale: Scale | None = None
+    target_scale: Scale | None = None
     warning: str | None = None
     run: Run | None = None
 
@@ -74,7 +76,7 @@ class Network:
                 255, floats from 0 to 1, or of the type and range of the training images.
 
         Returns:
-            (n, h, w, c) uint8, or float32 in [0, 1].
+            (n, h, w, c) uint8, or float32 in [0, 1], which the inputs of pairs may leave.
 
         Raises:
             UserError: they have another shape, or values of which black and white are unknown.
@@ -248,11 +250,14 @@ def _of_run(run: Run) -> Network:
     autoencoder = introspection.introspect(model, latent=latent)
     _tried(autoencoder, path.shown)
     fitting = images_that_fit(autoencoder.bytes_per_image)  # as when it was measured
+    of_images = _scale(entry.data.get("scale"))
+    of_inputs = _scale(entry.data.get("input_scale"))  # of pairs only
     return Network(
         autoencoder,
         str(run.folder),
         images_at_a_time(autoencoder.shape, fitting),
-        _scale(entry.data.get("scale")),
+        of_inputs or of_images,
+        of_images,
         _warning(entry),
         run,
     )

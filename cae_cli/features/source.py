@@ -24,10 +24,11 @@ class Part:
 
     Attributes:
         split: train, validation or test; "" where the source is not split.
-        images: (n, h, w, c) uint8, or float32 in [0, 1].
+        images: (n, h, w, c) uint8, or float32 in [0, 1], which the inputs of pairs may leave.
         index: (n,) their positions in the source.
         labels: (n,) in words or digits; None: it has none.
         names: (n,) of their files; None: they come from no files.
+        targets: (n, h, w, c) what a network is to make of them; None: the images.
     """
 
     split: str
@@ -35,6 +36,7 @@ class Part:
     index: NDArray[np.intp]
     labels: Sequence[str] | None = None
     names: Sequence[str] | None = None
+    targets: NDArray[np.generic] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Source:
 
     def __len__(self) -> int:
         return sum(len(part.images) for part in self.parts)
+
+    @property
+    def wanted(self) -> str:
+        """What a network is to make of the images: "targets", or the "images"."""
+        return "images" if any(part.targets is None for part in self.parts) else "targets"
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """What is known of each image, (n,) each: index, split, label and name, where there are such."""
@@ -115,6 +122,7 @@ def own_images(network: Network, options: DataOptions, splits: Sequence[str] = P
                 index,
                 None if labels is None else _words(labels, images.label_names),
                 None if names is None else [names[i] for i in index],
+                getattr(images, split) if images.are_pairs else None,
             )
         )
     return Source(tuple(found), images.notes)
@@ -130,33 +138,43 @@ def given_images(network: Network, options: DataOptions) -> Source:
     Raises:
         UserError: they cannot be read, or have another shape.
     """
-    pool = data.load_alike(options, network.shape, network.scale)
+    pool = data.load_alike(options, network.shape, network.scale, network.target_scale)
     if pool.parts is not None:
         at = {split: np.flatnonzero(pool.parts == k) for k, split in enumerate(PARTS)}
     else:
         at = {"" if pool.test_images is None else "train": np.arange(len(pool.images))}
-    found = [_part(split, pool.images, pool.labels, pool, index, options) for split, index in at.items()]
+    found = [
+        _part(split, pool.images, pool.inputs, pool.labels, pool, index, options)
+        for split, index in at.items()
+    ]
     if pool.test_images is not None:
         index = np.arange(len(pool.test_images))
-        found.append(_part("test", pool.test_images, pool.test_labels, pool, index, options))
+        part = _part("test", pool.test_images, pool.test_inputs, pool.test_labels, pool, index, options)
+        found.append(part)
     return Source(tuple(part for part in found if len(part.images)), pool.notes)
 
 
 def _part(
     split: str,
     images: NDArray[np.generic],
+    inputs: NDArray[np.generic] | None,
     labels: NDArray[np.int64] | None,
     pool: Pool,
     index: NDArray[np.intp],
     options: DataOptions,
 ) -> Part:
     index = _limited(index, split, options)
+
+    def limited(images: NDArray[np.generic]) -> NDArray[np.generic]:
+        return images if len(index) == len(images) else chosen(images, index)
+
     return Part(
         split,
-        images if len(index) == len(images) else chosen(images, index),
+        limited(images if inputs is None else inputs),
         index,
         None if labels is None else _words(labels[index], pool.label_names),
         None if pool.names is None else [pool.names[i] for i in index],
+        None if inputs is None else limited(images),
     )
 
 

@@ -1,11 +1,15 @@
 """A training on pairs: what the network gets, and what it is judged against."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
 from cae_cli.data import as_float
 from cae_cli.external import treat
 from cae_cli.external.model import FileOptions
+from cae_cli.features import open_network
 from cae_cli.introspection import load
 from cae_cli.runs.folder import Run
 from cae_cli.training.recorder import Recorder
@@ -63,6 +67,58 @@ def test_the_output_is_compared_with_the_target(trained):
     assert np.array_equal(arrays["example_images"], images.validation[:8])
     assert np.array_equal(arrays["example_inputs"], as_float(images.validation_inputs[:8]))
     assert run.training()["paired"] is True
+
+
+def test_a_denoiser_is_used_on_noise_that_leaves_the_range(tmp_path):
+    """Its inputs are prepared as in training, and its errors are those from the targets."""
+    rng = np.random.default_rng(0)
+    clean = rng.random((48, 2, 2), np.float32).repeat(4, axis=1).repeat(4, axis=2)
+    noisy = clean + rng.normal(0, 0.3, clean.shape).astype(np.float32)
+    np.savez(tmp_path / "x.npz", noisy=noisy, clean=clean)
+    np.save(tmp_path / "noisy.npy", noisy)
+    of_pairs = "data=pairs", "data.path=x.npz", "data.key=noisy", "data.target_key=clean"
+    done = called(
+        *(tmp_path, "train", *of_pairs, "training.epochs=1", "training.batch_size=16"),
+        *("model.filters=[4]", "training.snapshots=[]"),
+    )
+    assert done.code == 0, done.err
+    run = Run(tmp_path / done.folder)
+    tables = {}
+    for name, words in (
+        ("own", ()),
+        ("pairs", of_pairs),
+        ("alone", ("data=npy", "data.path=noisy.npy")),
+    ):
+        done = called(tmp_path, "encode", "last", *words, "--out", f"{name}.npz")
+        assert done.code == 0, done.err
+        tables[name] = np.load(tmp_path / f"{name}.npz")
+        wanted = "images" if name == "alone" else "targets"
+        assert f"from the {wanted}" in done.err
+        assert json.loads(str(tables[name]["about"]))["error"] == f"from the {wanted}"
+    own = tables["own"]
+    measured = run.read_arrays(run.arrays)["mse"]
+    assert np.array_equal(own["error"][own["split"] == "validation"], measured)
+    assert np.array_equal(tables["pairs"]["error"][own["index"]], own["error"])
+    for name in ("pairs", "alone"):
+        assert np.array_equal(tables[name]["codes"][own["index"]], own["codes"])
+    assert tables["alone"]["error"].mean() > own["error"].mean() + 0.05  # the noise
+    done = called(tmp_path, "export", "last", "--format", "keras")
+    assert done.code == 0, done.err
+
+
+def test_a_run_without_the_scale_of_its_inputs_can_be_used(trained, tmp_path):
+    run, images, _ = trained
+    network = open_network(run)
+    assert (network.scale, network.target_scale) == (images.input_scale, images.scale)
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    setup = json.loads((copy / "run.json").read_text())
+    del setup["data"]["input_scale"]  # a run of before
+    (copy / "run.json").write_text(json.dumps(setup))
+    old = open_network(Run(copy))
+    assert old.scale == old.target_scale == images.scale
+    x = images.train_inputs[:3]
+    assert np.array_equal(old.encode(old.prepare(x)), network.encode(network.prepare(x)))
 
 
 def test_fixes_are_tried_on_pairs(trained, tmp_path, monkeypatch):
