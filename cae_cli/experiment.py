@@ -407,8 +407,10 @@ def _callbacks(
 ) -> Callbacks:
     """Writes and shows each epoch while the training runs."""
     model = probe.autoencoder.model
+    written = 0  # epochs in metrics.csv; of a run that is resumed, those before are written again
 
     def on_epoch(history: History) -> None:
+        nonlocal written
         signals.check()
         folder.check_kept()
         epoch = history.left_at
@@ -416,7 +418,8 @@ def _callbacks(
             folder.write_arrays(folder.snapshot(epoch), probe.snapshot())
         if epoch > 0:
             folder.save_model(model, best=history.best_epoch == epoch)
-        folder.write_metrics([e.row() for e in history.epochs])
+        folder.add_metrics([e.row() for e in history.epochs[written:]])
+        written = len(history.epochs)
         screen.epoch(history.epochs[-1].row(), len(images.train))
         after_epoch()
 

@@ -10,16 +10,21 @@ import sys
 import threading
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from cae_cli import experiment
+from cae_cli.config.compose import checked
 from cae_cli.errors import Interrupted, RunFailed, UserError
 from cae_cli.runs.environment import surroundings
 from cae_cli.runs.folder import Run
 from cae_cli.runs.json_files import plain
 from cae_cli.system.files import claim, is_in_use, writing
 from cae_cli.system.guarded import UNFINISHED, GuardedPath
+from cae_cli.training.history import Checkpoint, Epoch, History
+from cae_cli.training.optimizers import SCHEDULES
 from tests.conftest import environment
 
 
@@ -127,6 +132,56 @@ def test_metrics_are_read_as_they_were_written(tmp_path):
     assert math.isnan(columns["train/loss"][0]) and columns["train/loss"][1] == 0.25
 
 
+def test_an_epoch_adds_its_row_and_the_file_is_that_of_all_rows(tmp_path, monkeypatch):
+    """No row is made or formatted twice, and what another process has written is replaced."""
+    runs = [Run(tmp_path / name) for name in ("whole", "by_epoch")]
+    for run in runs:
+        run.root.make()
+        run.metrics.shown.write_text("epoch,step\n0,0\n1,4\n2,8\n")
+    epochs = [Epoch(k, 3 * k, val_loss=1 / (k + 1), learning_rate=0.1) for k in range(6)]
+    runs[0].write_metrics([epoch.row() for epoch in epochs])
+    made: list[int] = []
+    plain = Epoch.row
+    monkeypatch.setattr(Epoch, "row", lambda epoch: made.append(epoch.epoch) or plain(epoch))
+    run = runs[1]
+    monkeypatch.setattr(run, "save_model", lambda model, best: None)
+    images = SimpleNamespace(train=())
+    screen = SimpleNamespace(steps=None, epoch=lambda row, images: made.remove(row["epoch"]))
+    config = SimpleNamespace(training=SimpleNamespace(snapshots=()))
+    probe = SimpleNamespace(autoencoder=SimpleNamespace(model=None))
+    callbacks = experiment._callbacks(config, images, run, screen, probe, lambda: None)
+    for count in range(3, 7):  # it is resumed after epoch 1
+        callbacks.on_epoch(History(epochs[:count], left_at=count - 1))
+        assert len(run.read_metrics()["epoch"]) == count
+    assert made == [0, 1, 2, 3, 4, 5]
+    assert run.metrics.shown.read_bytes() == runs[0].metrics.shown.read_bytes()
+
+
+def test_a_checkpoint_holds_all_columns_of_its_epochs():
+    epochs = (Epoch(0, 0, learning_rate=0.1), Epoch(1, 3, *np.arange(0.5, 9).tolist()))
+    state = {"network": [np.ones(3)], "optimizer": [np.ones(1)]}
+    again = Checkpoint.of(Checkpoint(epochs, state, {}).arrays()).epochs
+    assert [*map(repr, again)] == [*map(repr, epochs)]  # NaN is NaN
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_reads_the_losses_once_for_an_epoch(name):
+    class Losses(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return super().__iter__()
+
+    losses = Losses([1.0, 0.9, 0.95, 0.95, 0.95])
+    schedule = checked([f"schedule={name}", "schedule.warmup_steps=4"])[1].schedule
+    factors = schedule.rate_factors(range(100), 200, losses)
+    assert losses.passes <= 1
+    alone = [schedule.rate_factors([step], 200, list(losses)) for step in range(100)]
+    assert factors == [factor for one in alone for factor in one]
+    assert factors[0] < factors[3]
+
+
 def test_arrays_are_read_as_they_were_written(tmp_path):
     run = Run(tmp_path)
     run.write_arrays(run.arrays, {"kernel/encoder_1": np.arange(6.0).reshape(2, 3)})
@@ -211,6 +266,7 @@ def test_a_layers_name_is_no_way_out_of_the_folder(tmp_path, layer):
 HOLD = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from cae_cli.runs.folder import Run
 with Run(Path(sys.argv[1])).running(resume=True):
     print("at work", flush=True)

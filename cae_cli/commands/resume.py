@@ -158,7 +158,8 @@ def _check(run: Run, options: Config, before: Config) -> None:
         return
     per_epoch = int(rows["step"][1])  # a training that ends within its first epoch has a lower total
     totals = [o.training.steps or per_epoch * o.training.epochs for o in (before, options)]
-    if len({options.schedule.rate_factor(steps - 1, total, []) for total in totals}) > 1:
+    factors = [options.schedule.rate_factors([steps - 1], total, []) for total in totals]
+    if factors[0] != factors[1]:
         terminal.Screen().say(
             f"! the learning rate of the first {epochs} epochs was scheduled for {totals[0]} steps: "
             f"a run that starts with {totals[1]} differs"

@@ -57,6 +57,7 @@ class Run:
         self.root = guard(folder)
         self.folder = self.root.shown
         self._identity: tuple[int, int] | None = None  # of the folder, while the run is trained
+        self._lines = ""  # of metrics.csv
         self.status_file = self.root / "status.json"
         self.setup_file = self.root / "run.json"
         self.summary_file = self.root / "summary.json"
@@ -336,11 +337,23 @@ class Run:
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """metrics.csv: one line per row; NaN is left empty."""
-        with self.metrics.atomic() as path, path.open("w", newline="") as file:
-            writer = csv.writer(file)
+        self._lines = ""
+        self.add_metrics(rows)
+
+    def add_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Adds rows to those of metrics.csv that this object has written; others are replaced.
+
+        The file is written whole, so that it is complete at every moment, but no row is formatted twice.
+        """
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines)
+        if not self._lines:
             writer.writerow(rows[0])
-            for row in rows:
-                writer.writerow("" if math.isnan(v) else f"{v:.8g}" for v in row.values())
+        for row in rows:
+            writer.writerow("" if math.isnan(v) else f"{v:.8g}" for v in row.values())
+        self._lines += lines.getvalue()
+        with self.metrics.atomic() as path:
+            path.write_text(self._lines, encoding="utf-8", newline="")
 
     def read_metrics(self) -> dict[str, NDArray[np.float64]]:
         """The columns of metrics.csv, (epochs,) each; NaN where a line has no number.

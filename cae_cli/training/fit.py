@@ -141,10 +141,8 @@ def _train_epoch(
     """Trains one epoch and validates it; adds the result to the history."""
     first = (epoch - 1) * per_epoch
     count = min(per_epoch, total - first)
-    rates = [
-        recipe.optimizer.learning_rate * recipe.schedule.rate_factor(step, total, history.val_losses)
-        for step in range(first, first + count)
-    ]
+    factors = recipe.schedule.rate_factors(range(first, first + count), total, history.val_losses)
+    rates = [recipe.optimizer.learning_rate * factor for factor in factors]
     order = image_order(recipe.seed, epoch, len(steps.images.train))
     trained = steps.epoch(
         order[: count * recipe.training.batch_size],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ class Epoch:
             key.replace("_", "/", 1) if key.startswith(("train_", "val_")) else key: value
             for key, value in asdict(self).items()
         }
+
+
+COLUMNS = attrgetter(*(column.name for column in fields(Epoch)))  # all of an epoch, quickly
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Checkpoint:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The checkpoint as named arrays, for a file."""
         return {
-            "epochs": np.array([astuple(epoch) for epoch in self.epochs], np.float64),
+            "epochs": np.array([*map(COLUMNS, self.epochs)], np.float64),
             **{f"{k}/{i:04d}": v for k, values in self.state.items() for i, v in enumerate(values)},
             **{f"recorder/{k}": v for k, v in self.recorder.items()},
         }

@@ -6,7 +6,7 @@ To add one, write its class here and its values in ``configs/optimizer`` or ``co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -115,23 +115,30 @@ class Schedule:
 
     warmup_steps: int = option("steps over which the learning rate rises from 0", least=0)
 
-    def rate_factor(self, step: int, total: int, losses: Sequence[float]) -> float:
-        """The factor of ``optimizer.learning_rate`` at a step.
+    def rate_factors(self, steps: Iterable[int], total: int, losses: Sequence[float]) -> list[float]:
+        """The factors of ``optimizer.learning_rate`` at steps of one epoch.
 
         Args:
-            step: from 0.
+            steps: from 0.
             total: number of steps of the training.
-            losses: validation losses of the epochs so far.
+            losses: validation losses of the epochs before.
 
         Returns:
-            A factor in [0, 1].
+            A factor in [0, 1] for each step.
         """
-        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * self.after_warmup(step, total, losses)
+        reached = self.after_epochs(losses)
+        return [self._warmup(step) * self.after_warmup(step, total) * reached for step in steps]
 
-    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
-        """The factor apart from the warm-up."""
-        raise NotImplementedError
+    def _warmup(self, step: int) -> float:
+        return min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+
+    def after_warmup(self, step: int, total: int) -> float:
+        """The factor that follows from the step, apart from the warm-up."""
+        return 1.0
+
+    def after_epochs(self, losses: Sequence[float]) -> float:
+        """The factor that follows from the validation losses; it holds for a whole epoch."""
+        return 1.0
 
 
 SCHEDULES: Catalogue[Schedule] = Catalogue("schedule")
@@ -142,10 +149,6 @@ SCHEDULES: Catalogue[Schedule] = Catalogue("schedule")
 class Constant(Schedule):
     """Always 1."""
 
-    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
-        """1."""
-        return 1.0
-
 
 @SCHEDULES.add("cosine")
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +157,7 @@ class Cosine(Schedule):
 
     final: float = option("share of the learning rate at the end", least=0, most=1)
 
-    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_warmup(self, step: int, total: int) -> float:
         """From 1 at the end of the warm-up to ``final`` at the last step."""
         start = min(self.warmup_steps, total - 1)
         done = max(0, step - start) / max(1, total - 1 - start)
@@ -173,7 +176,7 @@ class Plateau(Schedule):
     )
     final: float = option("never below this share of the learning rate", least=0, most=1)
 
-    def after_warmup(self, step: int, total: int, losses: Sequence[float]) -> float:
+    def after_epochs(self, losses: Sequence[float]) -> float:
         """Replays the validation losses."""
         reached, best, waited = 1.0, math.inf, 0
         for loss in losses:

@@ -172,7 +172,7 @@ def test_other_images_are_refused(here, monkeypatch, capsys):
     ids=["removed", "moved"],
 )
 def test_a_run_that_is_moved_or_removed_while_it_trains_says_so(here, monkeypatch, capsys, change):
-    monkeypatch.setattr(Run, "write_metrics", lambda self, rows: change("run"))
+    monkeypatch.setattr(Run, "add_metrics", lambda self, rows: change("run"))
     assert train("run", "training.epochs=4") == 2
     assert "the folder of the run was moved or removed while it was trained\n" in capsys.readouterr().err
     monkeypatch.undo()

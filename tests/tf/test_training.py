@@ -305,7 +305,7 @@ def test_the_plateau_sets_the_learning_rate():
 
 def test_the_cosine_runs_from_one_to_its_end():
     cosine = Cosine(warmup_steps=10, final=0.1)
-    factors = [cosine.rate_factor(step, 110, []) for step in range(110)]
+    factors = cosine.rate_factors(range(110), 110, [])
     assert factors[0] == pytest.approx(0.1) and factors[10] == 1 and factors[-1] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
@@ -323,7 +323,7 @@ def test_the_plateau_agrees_with_keras():
     ours = Plateau(warmup_steps=0, factor=0.5, patience=2, min_delta=1e-4, final=0.01)
     for epoch, loss in enumerate(losses):
         callback.on_epoch_end(epoch, {"loss": loss})
-        assert ours.rate_factor(0, 1, losses[: epoch + 1]) == float(model.optimizer.learning_rate)
+        assert ours.rate_factors([0], 1, losses[: epoch + 1]) == [float(model.optimizer.learning_rate)]
 
 
 def test_clipping_limits_the_step():
