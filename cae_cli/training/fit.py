@@ -65,13 +65,13 @@ def fit(
 ) -> History:
     """Trains the autoencoder in place.
 
-    A step whose loss or gradient is not finite is not applied: training ends there and the weights
-    stay those of the last good step. If a step left weights that are not finite, or weights whose
-    validation loss is not, they are put back to those of the last whole epoch.
+    A step whose loss or gradient is not finite is not applied, and training ends there; so it does at a
+    step that leaves weights that are not finite, or whose validation loss is not. All weights are then
+    put back to those of the last whole epoch, which the files of that epoch describe.
 
     Args:
-        autoencoder: the network; left with the weights of the last epoch, or of the best one where
-            early stopping is on.
+        autoencoder: the network; left with the weights of `History.left_at`: the last whole epoch, or
+            the best one where early stopping is on.
         images: training and validation images.
         recipe: loss, optimizer, schedule, augmentation, length and seed; usually the run's config.
         recorder: records what cannot be measured afterwards.
@@ -105,8 +105,7 @@ def fit(
             break
         _train_epoch(epoch, per_epoch, total, steps, recipe, history, recorder, callbacks)
         if history.diverged_at is not None:
-            if history.diverged_in in ("weights", "validation loss"):
-                steps.restore(state)
+            steps.restore(state)
             return history
         state = steps.state()
         if history.best_epoch == epoch and options.early_stopping:

@@ -194,6 +194,10 @@ def test_a_diverged_run_is_diagnosed_fails_and_is_not_resumed(cae, tmp_path):
     assert run.training()["diverged_at"] == int(re.search(r"at step (\d+)", run.status()["reason"])[1])
     kernels = {k: v for k, v in run.read_arrays(run.arrays).items() if "kernel/" in k}
     assert kernels and all(np.isfinite(kernel).all() for kernel in kernels.values())
+    left = run.training()["measured_epoch"]
+    assert run.read_metrics()["val/mse"][left] == pytest.approx(
+        run.read_arrays(run.arrays)["mse"].mean(), rel=1e-3
+    )
     resumed = cae("resume", str(done.folder))
     assert resumed.code == 2
     assert "the training diverged, and would diverge again" in resumed.err

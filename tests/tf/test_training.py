@@ -210,7 +210,7 @@ def test_the_yardsticks_of_an_epoch_are_those_of_the_measures():
     assert last.val_loss == pytest.approx(np.abs(target - output).mean(), rel=1e-4)
 
 
-def test_a_training_that_diverges_ends_at_that_step_with_its_last_good_weights():
+def test_a_training_that_diverges_ends_at_that_step_with_good_weights():
     network, history = trained(
         "optimizer=sgd", "optimizer.learning_rate=1e12", "model.output_activation=linear"
     )
@@ -243,9 +243,25 @@ def test_what_was_not_finite_is_recorded(value, what):
     bad = as_float(IMAGES.train).copy()
     bad[image_order(0, 1, 200)[40]] = value  # in the second step
     network = build(IMAGES.shape, configured(SMALL, "model.output_activation=linear").model)
+    start = weights(network)
     _, history = trained(network=network, images=Images(train=bad, validation=IMAGES.validation))
     assert (history.diverged_at, history.diverged_in) == (2, what)
-    assert all(np.isfinite(w).all() for w in weights(network))
+    assert all(np.array_equal(a, b) for a, b in zip(weights(network), start, strict=True))
+
+
+def test_after_divergence_the_weights_are_those_of_the_last_whole_epoch():
+    bad, saved = as_float(IMAGES.train).copy(), {}
+    network = build(IMAGES.shape, configured(SMALL).model, (BatchNorm(momentum=0.9),))
+
+    def spoil(history):
+        saved[history.left_at] = weights(network)
+        if history.left_at == 1:
+            bad[image_order(0, 2, 200)[40]] = np.nan  # in the second step of the second epoch
+
+    images = Images(train=bad, validation=IMAGES.validation)
+    _, history = trained(images=images, network=network, callbacks=Callbacks(on_epoch=spoil))
+    assert (history.diverged_at, history.diverged_in, history.left_at) == (9, "loss", 1)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(network), saved[1], strict=True))
 
 
 def test_a_refused_step_leaves_batch_normalisation_as_it_was():
