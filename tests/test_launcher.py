@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,6 +274,33 @@ def test_files_of_a_folder_are_known_by_name_size_and_time(tmp_path):
     seen.append(data.signature())
     assert len(set(seen)) == 4 and data.signature() == seen[-1]
     assert checked(["data=digits"])[1].data.signature() == ""
+
+
+def test_files_that_a_list_names_and_those_beside_a_file_are_known_too(tmp_path):
+    def signatures(data, *files):
+        """Of the options, before and after each file is there."""
+        seen = [data.signature()]
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"one")
+            seen.append(data.signature())
+            assert data.signature() == seen[-1]
+        return len(set(seen))
+
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "some.txt").write_text("../photos/1.png\n\n../photos/2.png\n\0\n")
+    words = [f"data.path={tmp_path}/lists/some.txt", f"data.target={tmp_path}/lists/some.txt"]
+    for data in (["data=image_folder", words[0]], ["data=pairs", *words]):
+        assert signatures(checked(data)[1].data, "photos/1.png", "photos/2.png", "photos/3.png") == 3
+        shutil.rmtree(tmp_path / "photos")
+    (tmp_path / "lists" / "other.txt").write_bytes(b"\xff")
+    no_list = checked(["data=image_folder", f"data.path={tmp_path}/lists/other.txt"])[1].data
+    assert no_list.signature()
+    train = "train-images-idx3-ubyte"
+    idx = checked(["data=idx", f"data.path={tmp_path}/idx/{train}"])[1].data
+    others = [train.replace("images-idx3", "labels-idx1"), train.replace("train", "t10k")]
+    others += [others[0].replace("train", "t10k"), "notes"]
+    assert signatures(idx, *(f"idx/{name}" for name in (train, *others))) == 5
 
 
 # -- where jobs run --------------------------------------------------------------------------------

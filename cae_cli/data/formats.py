@@ -146,10 +146,7 @@ class Idx(ArrayOptions):
         path = file_at(self.path, "train-images-idx3-ubyte.gz")
         notes: list[str] = []
         images = read_idx(path)
-        labels = _beside(path, "images-idx3", "labels-idx1")
-        tests = (_beside(path, "train-images", f"{name}-images") for name in ("t10k", "test"))
-        test = next(filter(None, tests), None)
-        of_test = None if test is None else _beside(test, "images-idx3", "labels-idx1")
+        labels, test, of_test = _others(path)
         pool = Pool(
             images=images,
             labels=None if labels is None else integers(read_idx(labels), labels.name, notes),
@@ -159,9 +156,21 @@ class Idx(ArrayOptions):
         )
         return self.arranged(pool)
 
+    def roots(self) -> list[Path]:
+        """The file of images, and those beside it that are read with it."""
+        return [file for path in super().roots() for file in (path, *filter(None, _others(path)))]
+
+
+def _others(path: Path) -> tuple[Path | None, Path | None, Path | None]:
+    """Files beside one of images, where there are such: labels, test images, and their labels."""
+    tests = (_beside(path, "train-images", f"{name}-images") for name in ("t10k", "test"))
+    test = next(filter(None, tests), None)
+    labels = "images-idx3", "labels-idx1"
+    return _beside(path, *labels), test, None if test is None else _beside(test, *labels)
+
 
 def _beside(path: Path, part: str, other: str) -> Path | None:
-    found = path.with_name(path.name.replace(part, other))
+    found = path.parent / path.name.replace(part, other)
     return found if found != path and found.is_file() else None
 
 

@@ -71,23 +71,28 @@ class DataOptions:
         return None
 
     def signature(self) -> str:
-        """A digest of the names, sizes and times of the files that the options name; none is opened.
+        """A digest of the names, sizes and times of all files that are read; none but lists is opened.
 
         Empty if the source reads no files of the user.
         """
-        paths = [path for key in ("path", "target") if (path := getattr(self, key, None))]
-        if not paths:
+        roots = self.roots()
+        if not roots:
             return ""
         digest = hashlib.sha256()
-        for root in map(typed, paths):
-            for file in [root] if root.is_file() else _files_below(root):
+        for root in roots:
+            for file in _files_of(root):
                 try:
                     info = file.stat()
-                except OSError:
+                except (OSError, ValueError):  # ValueError: a list may hold anything
                     continue
-                entry = f"{file.relative_to(root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
+                entry = f"{os.path.relpath(file, root)}\0{info.st_size}\0{info.st_mtime_ns}\0"
                 digest.update(entry.encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def roots(self) -> list[Path]:
+        """The files, lists of files and folders that are read; sources that read more name it here."""
+        paths = (getattr(self, key, None) for key in ("path", "target"))
+        return [typed(path) for path in paths if path]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A random generator that depends on the seed and its purpose only."""
@@ -101,6 +106,20 @@ class DataOptions:
 LFS = "git lfs pull"  # fetches the file that a pointer of Git LFS stands for
 
 SOURCES: Catalogue[DataOptions] = Catalogue("data")
+
+
+def _files_of(root: Path) -> Iterator[Path]:
+    """A file, and those that it names if it is a list of them; or all files of a folder."""
+    if not root.is_file():
+        yield from _files_below(root)
+        return
+    yield root
+    if root.suffix.lower() == ".txt":
+        try:
+            lines = root.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):  # no list
+            return
+        yield from (Path(os.path.normpath(root.absolute().parent / line)) for line in lines if line)
 
 
 def _files_below(root: Path) -> Iterator[Path]:
