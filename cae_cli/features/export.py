@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cae_cli.data import Scale, as_float
+from cae_cli.data import Scale, as_float, scale_alike
 from cae_cli.errors import RunFailed, UserError, printable, to_paste
 from cae_cli.features.network import Network
 from cae_cli.introspection.graph import Graph, free_name, plain_call, replay
@@ -161,7 +161,9 @@ def export(network: Network, images: Array, part: str, kind: str, path: Path) ->
     if part == "decoder":
         network.check_decodes()
     form = FORMATS[kind]
-    images, scale = images[:IMAGES], _scale(network, images)
+    scale = _scale(network, images)
+    raw = _unscaled(images[:IMAGES], scale)
+    images, _ = scale_alike(raw, scale)  # noise that was added to bytes is rounded in a file
     inner, model = _built(network, part, scale, form)
     compute = {"encoder": network.encode, "decoder": network.decode, "whole": network.reconstruct}[part]
     given = network.encode(images) if part == "decoder" else images
@@ -178,12 +180,12 @@ def export(network: Network, images: Array, part: str, kind: str, path: Path) ->
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
         written = Path(folder) / path.name
         run = _written(form, inner, model, written, about)
-        raw = (given if part == "decoder" else _unscaled(images, scale)).astype(model.input.dtype)
-        made = np.concatenate([np.asarray(run(raw[at])) for at in _batches(len(raw), network.batch)])
+        fed = given.astype(model.input.dtype) if part == "decoder" else raw
+        made = np.concatenate([np.asarray(run(fed[at])) for at in _batches(len(fed), network.batch)])
         difference = _difference(inner, made, wanted, lambda: compute(given))
         if difference.largest > difference.allowed and not difference.random:
             raise RunFailed(
-                f"what was written computes something else ({part}, as {form.title}): on {len(raw)} "
+                f"what was written computes something else ({part}, as {form.title}): on {len(fed)} "
                 f"images it differs from the network by up to {difference.largest:.2g}, and rounding "
                 f"explains {difference.allowed:.2g}",
                 hint=f"it was not kept; try --format {' or '.join(k for k in FORMATS if k != kind)}",
@@ -216,11 +218,11 @@ def _scale(network: Network, images: Array) -> Scale:
 
 
 def _unscaled(images: Array, scale: Scale) -> Array:
-    """Prepared images with the values that files have."""
+    """Prepared images with the values and the type that files have."""
     if scale.dtype == images.dtype.name == "uint8" and (scale.black, scale.white) == (0, 255):
         return images
     values = as_float(images).astype(np.float64) * (scale.white - scale.black) + scale.black
-    return np.rint(values) if scale.dtype == "uint8" else values
+    return (np.rint(values) if scale.dtype == "uint8" else values).astype(scale.dtype)
 
 
 def _built(network: Network, part: str, scale: Scale, form: Format) -> tuple[Model, Model]:

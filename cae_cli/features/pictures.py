@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from cae_cli.errors import UserError
 from cae_cli.features.network import Array
 from cae_cli.system.guarded import UNFINISHED, is_name
 
+# The image of a file with several: its number behind the name of the file.
+NUMBERED = re.compile(r"(.+)#([0-9]+)", re.DOTALL)
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -25,7 +28,8 @@ def png_names(names: Iterable[str]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for number, name in enumerate(names):
-        file, _, at = name.partition("#")
+        numbered = NUMBERED.fullmatch(name)
+        file, at = numbered.groups() if numbered else (name, "")
         inside = [part for part in PurePosixPath(file).parts if is_name(part)] or [f"{number:06d}"]
         path = PurePosixPath(*inside)
         stem = f"{path.stem}_{at}" if at else path.stem

@@ -116,6 +116,15 @@ def test_the_command_says_what_goes_in_and_how_far_the_file_is_from_the_network(
     assert sorted(x.name for x in tmp_path.iterdir()) == ["encoder.keras", "encoder.keras.json"]
 
 
+def test_noise_that_was_added_to_bytes_is_no_difference(network, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.random((20, *network.shape), np.float32)  # between the bytes
+    of_bytes = replace(network, scale=data.Scale(0, 255, "uint8"))
+    for part in PARTS:
+        done = export(of_bytes, images, part, "keras", tmp_path / f"{part}.keras")
+        assert done.difference.largest <= ROUNDING["float32"] * done.difference.spread
+
+
 def test_images_that_are_gone_are_replaced_by_those_in_the_folder(folder, tmp_path, monkeypatch):
     def gone(options):
         raise UserError("no such file")

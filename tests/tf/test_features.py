@@ -416,6 +416,13 @@ def test_names_of_strangers_lead_to_no_other_folder():
     ]  # fmt: skip
 
 
+def test_a_number_sign_in_a_name_is_part_of_it():
+    names = ["photos#2/cat.png", "photos#2/cat#3.png", "a#b/film.avi#12", "#1", "x#"]
+    assert list(png_names(names)) == [
+        "photos#2/cat.png", "photos#2/cat#3.png", "a#b/film_12.png", "#1.png", "x#.png",
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def scored(folder, tmp_path_factory):
     """Images of the run with one of noise among them, and noise as anomalies."""
