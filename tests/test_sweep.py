@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import errno
 import itertools
@@ -24,6 +25,7 @@ from cae_cli.errors import UserError
 from cae_cli.report import terminal
 from cae_cli.report.figures import contact
 from cae_cli.report.sections import shortened
+from cae_cli.runs import json_files
 from cae_cli.runs.folder import Run
 from cae_cli.runs.sweep_folder import Objective, PlannedJob, SweepFile, SweepFolder
 from cae_cli.system import guarded
@@ -234,6 +236,20 @@ def test_the_leaderboard_is_what_the_jobs_files_say(grid):
         written = json.loads((grid / row["folder"] / "summary.json").read_text())
         assert float(row["psnr"]) == pytest.approx(written["metrics"]["quality"]["psnr"]["value"])
         assert (row["status"], row["code"], row["problem"]) == ("ok", "CAE211", "a problem")
+
+
+def test_a_leaderboard_may_be_larger_than_the_json_files_that_are_read(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished, folder)
+    monkeypatch.setattr(json_files, "MOST_JSON", 8000)  # bytes; that of each job has fewer
+    shown = terminal.as_text(sweep.rebuild(folder))
+    assert (folder / "leaderboard.json").stat().st_size > 8000
+    assert "mae" in shown
+    page = (folder / "report.html").read_text()
+    [content] = re.findall(
+        r'download="leaderboard.json" href="data:application/json;base64,([^"]+)"', page
+    )
+    assert json.loads(base64.b64decode(content)) == json.loads((folder / "leaderboard.json").read_text())
 
 
 def test_the_screen_shows_order_ties_reasons_and_where_the_figures_are(grid):

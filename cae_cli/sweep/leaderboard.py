@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cae_cli.errors import printable
 from cae_cli.report import leaderboard as report
 from cae_cli.report.sections import Part
-from cae_cli.runs.json_files import write_json
+from cae_cli.runs.json_files import plain, write_json
 from cae_cli.runs.sweep_folder import SCHEMA_VERSION, Objective, SweepFolder
 from cae_cli.statistics.effects import Effects, effects
 from cae_cli.statistics.interval import Interval, interval
@@ -190,12 +190,15 @@ class Leaderboard:
 
     # -- files -------------------------------------------------------------------------------------
 
-    def write(self, folder: SweepFolder, notes: Sequence[str]) -> None:
+    def write(self, folder: SweepFolder, notes: Sequence[str]) -> dict[str, Any]:
         """Writes leaderboard.csv, leaderboard.json and effects.json.
 
         Args:
             folder: of the sweep.
             notes: on the sweep as a whole.
+
+        Returns:
+            The content of leaderboard.json, which may be larger than the files that are read.
 
         Raises:
             OSError: they cannot be written.
@@ -211,19 +214,20 @@ class Leaderboard:
         csv.writer(text).writerows(self._lines())
         with folder.table.atomic() as path:
             path.write_bytes(text.getvalue().encode(errors="backslashreplace"))  # names, not UTF-8
-        write_json(
-            folder.leaderboard,
+        content: dict[str, Any] = plain(
             {
                 **common,
                 "groups": self._measured_on(),
                 "configurations": [_plain(c) for c in self.configurations],
                 "jobs": [self._plain_job(i) for i in range(len(self.jobs))],
-            },
+            }
         )
+        write_json(folder.leaderboard, content)
         write_json(
             folder.effects,
             {**common, "values": self.values, "effects": self.effects},
         )
+        return content
 
     def _plain_job(self, i: int) -> dict[str, Any]:
         job = self.jobs[i]

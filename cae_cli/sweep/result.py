@@ -22,7 +22,6 @@ from cae_cli.report.figures.contact import MOST_JOBS, Sheet, contact
 from cae_cli.report.page import sweep as page
 from cae_cli.report.sections import Part
 from cae_cli.runs.folder import Run
-from cae_cli.runs.json_files import read_json
 from cae_cli.runs.sweep_folder import Objective, PlannedJob, SweepFolder
 from cae_cli.sweep.jobs import Job, read_job, unplanned
 from cae_cli.sweep.leaderboard import Leaderboard, ranking_metric_of, short
@@ -103,12 +102,11 @@ def show(sweep: Sweep) -> list[Part]:
     notes = [*sweep.notes, *([note] if note else [])]
     shown = [*board.shown(), *map(printable, notes)]
     try:
-        board.write(folder, notes)
+        table = board.write(folder, notes)
         jobs = board.in_order()
         sheets = [_sheet(job) for job in jobs[:MOST_JOBS]]
         is_drawn = _draw(folder, sheets, max(0, len(jobs) - MOST_JOBS))
         tiles = [_tile(folder, job, sheet) for job, sheet in zip(jobs, sheets, strict=False)]
-        table = read_json(folder.leaderboard)
         page.write(folder.page, folder.folder.name, shown, board.differences(), tiles, table)
     except OSError as error:
         raise UserError(

@@ -275,8 +275,9 @@ class CompiledSteps:
         with tf.GradientTape() as tape:
             outputs = self.forward(inputs, training=True)
             data_loss = _mean_over(self.loss, targets, outputs)
-            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.zeros(())
-            penalty = tf.cast(penalty, tf.float32)
+            # With mixed precision those on weights have 32 bits, those on activations 16.
+            penalties = [tf.cast(each, tf.float32) for each in self.model.losses]
+            penalty = tf.add_n(penalties) if penalties else tf.zeros(())
             scaled = self.optimizer.scale_loss(data_loss + penalty)
         variables = self.model.trainable_variables
         gradients = tape.gradient(scaled, variables)

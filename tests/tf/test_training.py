@@ -275,6 +275,18 @@ def test_a_refused_step_leaves_batch_normalisation_as_it_was():
     assert all(np.isfinite(w).all() for w in weights(network))
 
 
+def test_penalties_of_two_precisions_are_added():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        few = Images(train=IMAGES.train[:64], validation=IMAGES.validation)
+        words = "regularization=[l2,activity_l1]", "training.epochs=1"
+        network, history = trained(*words, images=few)
+        assert {loss.dtype.name for loss in network.model.losses} == {"float16", "float32"}
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert history.diverged_at is None and history.epochs[1].train_penalty > 0
+
+
 def test_float_images_train_like_bytes():
     as_floats = Images(train=as_float(IMAGES.train), validation=as_float(IMAGES.validation))
     a, b = trained()[0], trained(images=as_floats)[0]
