@@ -14,6 +14,7 @@ from cae_cli.commands.report import main as report
 from cae_cli.config import compose
 from cae_cli.data.source import folder_at
 from cae_cli.errors import UserError, to_paste
+from cae_cli.features.network import open_network
 from cae_cli.options import override_to_paste
 from cae_cli.runs.command import fit_to_paste
 from cae_cli.runs.folder import Run
@@ -100,6 +101,23 @@ def test_an_override_to_paste_sets_the_text(tmp_path):
     words = pasted(" ".join(override_to_paste("data.path", name) for name in names), tmp_path)
     assert [path_set_by(word) for word in words] == names
     assert override_to_paste("data.path", "two words, a=b").count("'") == 2  # those of the shell
+
+
+@pytest.mark.parametrize(("status", "training", "command"), [
+    ("interrupted", None, "resume"),
+    ("failed", None, "resume"),  # a full disk, before the first epoch ended
+    ("failed", {"diverged_at": 3, "best_epoch": 0, "measured_epoch": 0}, "report"),
+    ("ok", {"diverged_at": None, "best_epoch": 1, "measured_epoch": 1}, "rerun"),
+])  # fmt: skip
+def test_a_run_without_a_network_names_the_command_that_helps(tmp_path, status, training, command):
+    run = Run(tmp_path)
+    run.set_status(status, "the disk is full" if status == "failed" else None)
+    run.write_setup({"command": ["cae", "train"], "config": {}})
+    if training:
+        run.write_training(training)
+    with pytest.raises(UserError, match="the run has no network") as caught:
+        open_network(run)
+    assert caught.value.hint == f"cae {command} {tmp_path}"
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from cae_cli import cli
+from cae_cli.config.compose import checked
+from cae_cli.config.schema import plain
 from cae_cli.errors import UserError
 from cae_cli.runs import query
 from cae_cli.runs.folder import Run
@@ -160,6 +162,21 @@ def test_the_progress_of_a_sweep_is_shown_by_its_id_as_by_its_folder(here, capsy
     by_folder = capsys.readouterr().out
     assert cli.run(["sweep", "status", "k3fa"]) == 0
     assert capsys.readouterr().out == by_folder and "2 jobs: 2 ok" in by_folder
+
+
+@pytest.mark.parametrize(("changes", "data", "stage"), [
+    (["training.epochs=10"], {"train": 192}, "epoch 3/10"),
+    (["training.steps=223", "training.batch_size=32"], {"train": 192}, "epoch 3/38"),
+    (["training.epochs=10", "training.steps=223"], {"train": None}, "epoch 3/10"),
+    (["training.epochs=10"], None, "epoch 3/10"),
+])  # fmt: skip
+def test_the_progress_of_a_job_counts_the_epochs_that_it_will_have(here, capsys, changes, data, stage):
+    run = Run(here / "runs" / SWEEP / JOBS[0])
+    changed(run.setup_file.shown, config=plain(checked(changes)[1]), data=data)
+    run.write_metrics([{"epoch": k, "train/loss": 0.5} for k in range(4)])
+    with run.running(resume=True):
+        assert cli.run(["sweep", "status", "k3fa"]) == 0
+    assert f"{stage}, loss 0.5000" in capsys.readouterr().out
 
 
 def test_a_file_that_is_neither_a_run_nor_a_model_is_named(here, tmp_path):
@@ -843,6 +860,8 @@ def test_differences_are_reported_in_text_and_by_the_exit_code(here, capsys):
     told = capsys.readouterr()
     assert "→" not in told.out and "no difference in config, images" in told.err
     assert cli.run(["compare", "1", "3", "4", "--exit-code"]) == 2
+    assert cli.run(["compare", "k3fa", "--exit-code"]) == 1  # a sweep of two runs
+    assert "  loss: ssim → mse" in capsys.readouterr().out.splitlines()
 
 
 def test_other_images_code_and_machines_are_differences(here, capsys):

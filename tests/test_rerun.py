@@ -3,10 +3,12 @@
 import copy
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from cae_cli import cli
+from cae_cli import cli, experiment
+from cae_cli.commands import diagnose
 from cae_cli.config.compose import Sources, checked
 from cae_cli.config.overrides import overrides_of
 from cae_cli.config.schema import GROUPS, plain
@@ -264,6 +266,26 @@ def test_a_sweep_can_be_made_of_a_run(run, capsys):
     assert cli.run(["rerun", "last", "-m", "seed=5,6", "--cfg", "job"]) == 0
     shown = capsys.readouterr().out
     assert "seed: 5" in shown and "window: 7" in shown
+
+
+def test_a_frozen_encoder_is_trained_with_the_config_of_the_run(run, monkeypatch):
+    """Its command would not do: a value that a resolver computes is not run again."""
+    rewritten(run, lambda setup: setup["command"].append("seed=${oc.env:SEED}"))
+    trained = []
+
+    def train(options, command, folder):
+        trained.append((options, command, folder))
+        return SimpleNamespace(metrics=SimpleNamespace(quality=SimpleNamespace(explained_variance=0.5)))
+
+    monkeypatch.setattr(experiment, "diagnose", lambda run: None)
+    monkeypatch.setattr(experiment, "run", train)
+    diagnose._train_frozen(run)
+    [(options, command, folder)] = trained
+    expected = json.loads(json.dumps(run.setup()["config"]))
+    expected["training"]["frozen"] = "encoder"
+    assert json.loads(json.dumps(plain(options))) == expected
+    assert json.loads(json.dumps(plain(checked(command[2:])[1]))) == expected
+    assert folder.folder.parent == run.folder / "frozen_encoder" and run.frozen_encoder() == 0.5
 
 
 def test_what_was_not_trained_here_cannot_be_run_again(run, capsys):

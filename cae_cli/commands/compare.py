@@ -85,7 +85,7 @@ def main(args: list[str]) -> int:
         )
     if flags.exit_code:
         _check_pair(entries)
-    differences = _differences(entries) if len(flags.names) == 2 else None
+    differences = _differences(entries)
     if by:
         entries = query.ordered(entries, by)
     entries = entries[: flags.top]

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from cae_cli import experiment
 from cae_cli.commands import arguments, models
+from cae_cli.config.overrides import overrides_of_run
 from cae_cli.errors import UserError
 from cae_cli.options import key_of
+from cae_cli.report import terminal
 from cae_cli.runs import registry
 from cae_cli.runs.folder import Run
 from cae_cli.runs.opening import check_trained, open_run, reading
@@ -93,10 +95,15 @@ def _run(run: Run, overrides: Sequence[str], flags: argparse.Namespace) -> exper
 def _train_frozen(run: Run) -> None:
     """Trains the network of a run with a frozen encoder, in a folder inside the run's."""
     with reading(run):  # finds damaged files before anything is trained
-        command = [*experiment.diagnose(run).command, "training.frozen=encoder"]
-    options = models.options(command[2:], trusted=False)
+        experiment.diagnose(run)
+    change = "training.frozen=encoder"
+    again = overrides_of_run(run, [change])
+    for note in again.notes():
+        terminal.Screen().say(note)
+    words = [*again.overrides, change]
+    options = models.options(words, trusted=False)
     folder = Run(claim(run.root / "frozen_encoder"))
-    frozen = experiment.run(options, command, folder)
+    frozen = experiment.run(options, ["cae", "train", *words], folder)
     run.write_control(frozen.metrics.quality.explained_variance)
 
 

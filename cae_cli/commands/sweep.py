@@ -7,11 +7,12 @@ from datetime import datetime
 
 from cae_cli import sweep
 from cae_cli.commands.arguments import RUNS_HELP, parse_plain
+from cae_cli.config.schema import parse
 from cae_cli.errors import UserError, counted, did_you_mean, printable
 from cae_cli.report import terminal
 from cae_cli.report.numbers import duration
 from cae_cli.report.sections import line
-from cae_cli.runs.reader import Entry, at
+from cae_cli.runs.reader import Entry
 from cae_cli.runs.registry import Registry
 from cae_cli.system.files import is_in_use, typed
 from cae_cli.system.guarded import GuardedPath
@@ -74,8 +75,18 @@ def _stage(entry: Entry) -> str:
     epoch, loss = entry.trained()
     if not epoch:
         return "starting"
-    text = f"epoch {epoch}/{at(entry.config, 'training', 'epochs')}"
+    text = f"epoch {epoch}/{_planned_epochs(entry)}"
     return text if loss is None else f"{text}, loss {loss:.4f}"
+
+
+def _planned_epochs(entry: Entry) -> int | str:
+    """The epochs that a run has in the end."""
+    images = entry.data.get("train")
+    try:
+        training = parse(entry.config).training
+    except UserError:
+        return "?"
+    return training.planned_epochs(images) if isinstance(images, int) else training.epochs
 
 
 def _seconds_left(found: sweep.Sweep) -> float | None:

@@ -239,7 +239,7 @@ def _of_run(run: Run) -> Network:
     best = run.has_ended() and trained["measured_epoch"] == trained["best_epoch"]
     path = run.best if best else run.last
     if not path.exists():
-        raise _no_network(run, entry)
+        raise _no_network(run, entry, diverged=trained.get("diverged_at") is not None)
     with _copied(path) as file:
         try:
             model = introspection.load(file)
@@ -288,18 +288,19 @@ def _scale(recorded: Any) -> Scale | None:
     raise ValueError("its scale is no scale of images")
 
 
-def _no_network(run: Run, entry: Entry) -> UserError:
+def _no_network(run: Run, entry: Entry, *, diverged: bool) -> UserError:
     if entry.from_elsewhere:
         return UserError(
             "the folder has no network: cae only measured it",
             where=run.folder,
             hint="name the file of the model in place of the run",
         )
-    again = "report" if entry.status == "failed" else "resume"
+    # A training that diverged would diverge again; one that is complete is not resumed.
+    command = "report" if diverged else "rerun" if entry.status == "ok" else "resume"
     return UserError(
-        f"the run has no network: {entry.reason or f'it is {entry.status}'}",
+        f"the run has no network: {entry.reason or f'its status is {entry.status}'}",
         where=run.folder,
-        hint=to_paste("cae", again, run.folder),
+        hint=to_paste("cae", command, run.folder),
     )
 
 
