@@ -797,7 +797,7 @@ def test_losses_of_different_kinds_are_not_compared(here, capsys):
         run.write_training({"measured_epoch": 1})
     lines = compared(capsys, "k3fa")
     assert "val/loss" not in lines[0]
-    assert lines[-1] == "! val/loss is not comparable: loss=mse, loss=ssim (window=7)"
+    assert "! val/loss is not comparable: loss=mse, loss=ssim (window=7)" in lines
     run = Run(here / "runs" / OLDEST)
     run.write_metrics([{"epoch": 0, "val/loss": 1.25}])
     lines = compared(capsys, "1", "3")
