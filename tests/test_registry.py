@@ -169,6 +169,8 @@ def test_the_progress_of_a_sweep_is_shown_by_its_id_as_by_its_folder(here, capsy
     (["training.steps=223", "training.batch_size=32"], {"train": 192}, "epoch 3/38"),
     (["training.epochs=10", "training.steps=223"], {"train": None}, "epoch 3/10"),
     (["training.epochs=10"], None, "epoch 3/10"),
+    (["training.steps=223"], {"train": 0}, "epoch 3/?"),
+    (["training.steps=223"], {"train": 10**400}, "epoch 3/?"),
 ])  # fmt: skip
 def test_the_progress_of_a_job_counts_the_epochs_that_it_will_have(here, capsys, changes, data, stage):
     run = Run(here / "runs" / SWEEP / JOBS[0])

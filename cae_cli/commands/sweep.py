@@ -80,13 +80,13 @@ def _stage(entry: Entry) -> str:
 
 
 def _planned_epochs(entry: Entry) -> int | str:
-    """The epochs that a run has in the end."""
+    """The epochs that a run has in the end, "?" where its file does not say."""
     images = entry.data.get("train")
     try:
         training = parse(entry.config).training
-    except UserError:
+        return training.planned_epochs(images) if isinstance(images, int) else training.epochs
+    except (UserError, ArithmeticError):
         return "?"
-    return training.planned_epochs(images) if isinstance(images, int) else training.epochs
 
 
 def _seconds_left(found: sweep.Sweep) -> float | None:

@@ -57,7 +57,7 @@ class Source:
     @property
     def wanted(self) -> str:
         """What a network is to make of the images: "targets", or the "images"."""
-        return "images" if any(part.targets is None for part in self.parts) else "targets"
+        return "targets" if any(part.targets is not None for part in self.parts) else "images"
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """What is known of each image, (n,) each: index, split, label and name, where there are such."""

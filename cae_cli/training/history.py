@@ -36,7 +36,7 @@ class Epoch:
         }
 
 
-COLUMNS = attrgetter(*(column.name for column in fields(Epoch)))  # all of an epoch, quickly
+_COLUMNS = attrgetter(*(column.name for column in fields(Epoch)))  # as `astuple`, 20 times as fast
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Checkpoint:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The checkpoint as named arrays, for a file."""
         return {
-            "epochs": np.array([*map(COLUMNS, self.epochs)], np.float64),
+            "epochs": np.array([*map(_COLUMNS, self.epochs)], np.float64),
             **{f"{k}/{i:04d}": v for k, values in self.state.items() for i, v in enumerate(values)},
             **{f"recorder/{k}": v for k, v in self.recorder.items()},
         }
