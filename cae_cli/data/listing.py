@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 from cae_cli.data import video
 from cae_cli.data.decoding import EXTENSIONS, Unreadable
 from cae_cli.data.medical import has_dicom, is_dicom
-from cae_cli.data.source import folder_at
+from cae_cli.data.source import folder_at, listed
 from cae_cli.errors import UserError, printable
 from cae_cli.system import memory
 
@@ -88,12 +88,11 @@ def _listed(path: Path) -> tuple[Path, list[str]]:
     """
     try:
         check_size(path.stat().st_size)
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        files = listed(path)
     except (OSError, ValueError, Unreadable) as error:
         raise UserError(f"data.path cannot be read as a list of paths: {error}", where=path) from error
-    if not lines:
+    if not files:
         raise UserError("data.path names no images", where=path, hint="write one path in each line")
-    files = [Path(os.path.normpath(path.absolute().parent / line)) for line in lines]
     if not any(file.is_file() for file in files):
         raise UserError(
             "data.path must be a folder, an image or an archive of images, or a text file with the path "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -115,11 +116,19 @@ def _files_of(root: Path) -> Iterator[Path]:
         return
     yield root
     if root.suffix.lower() == ".txt":
-        try:
-            lines = root.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError):  # no list
-            return
-        yield from (Path(os.path.normpath(root.absolute().parent / line)) for line in lines if line)
+        with contextlib.suppress(OSError, ValueError):  # no list
+            yield from listed(root)
+
+
+def listed(path: Path) -> list[Path]:
+    """The files that a text file names, one in each line; relative paths start at its folder.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Path(os.path.normpath(path.absolute().parent / line)) for line in lines if line.strip()]
 
 
 def _files_below(root: Path) -> Iterator[Path]:
