@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from cae_cli.errors import UserError
+from cae_cli.introspection.keras_internals import original
 from cae_cli.introspection.layers import is_a
 
 Layer = Any  # a keras.Layer
@@ -54,7 +55,7 @@ def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
     """
     try:
         if is_graph(model):
-            return _Copy(edit).of(model)
+            return _Copy(edit, model).of(model)
         if edit is not SAME:
             raise CannotRebuild("only functional and sequential models can be edited")
         return type(model).from_config(model.get_config())
@@ -66,11 +67,16 @@ def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
 
 
 def layers(model: keras.Model) -> Iterator[Layer]:
-    """The layers of a model, in order, those of nested models in place of these; without inputs."""
+    """The layers of a model, in order, those of nested models in place of these; without inputs.
+
+    Of layers that share their variables, as those of a flat model do for each call, the first.
+    """
+    known: set[int] = set()
     for layer in model.layers:
         if is_graph(layer):
             yield from layers(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
+        elif id(original(layer)) not in known and not isinstance(layer, keras.layers.InputLayer):
+            known.add(id(original(layer)))
             yield layer
 
 
@@ -82,8 +88,9 @@ def is_graph(layer: Any) -> bool:
 class _Copy:
     """One copy of a model: what is shared in it stays shared."""
 
-    def __init__(self, edit: Edit) -> None:
+    def __init__(self, edit: Edit, model: keras.Model) -> None:
         self._edit = edit
+        self._first = {id(original(layer)): layer for layer in layers(model)}
         self._new: dict[int, Any] = {}
         self._old: dict[int, Any] = {}
 
@@ -94,14 +101,16 @@ class _Copy:
         return keras.models.clone_model(model, clone_function=self._layer, call_function=self._call)
 
     def _layer(self, old: Any) -> Any:
-        if id(old) not in self._new:
+        key = id(original(old))
+        if key not in self._new:
+            old = self._first.get(key, old)
             if is_graph(old):
                 new = self.of(old)
             else:
                 edited = self._edit.config(old, old.get_config())
                 new = type(old).from_config(edited) if isinstance(edited, dict) else edited
-            self._new[id(old)], self._old[id(new)] = new, old
-        return self._new[id(old)]
+            self._new[key], self._old[id(new)] = new, old
+        return self._new[key]
 
     def _call(self, new: Any, *arguments: Any, **words: Any) -> Any:
         old = self._old[id(new)]

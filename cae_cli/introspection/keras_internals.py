@@ -103,8 +103,13 @@ def twin(layer: Layer, name: str) -> Layer:
     # copy.copy goes through Keras' pickling, which writes the weights to a file and reads them.
     other = object.__new__(type(layer))
     other.__dict__.update(layer.__dict__)
-    other.__dict__.update(name=name, _inbound_nodes=[], _outbound_nodes=[])
+    other.__dict__.update(name=name, _inbound_nodes=[], _outbound_nodes=[], _twin_of=original(layer))
     return other
+
+
+def original(layer: Layer) -> Layer:
+    """The layer that a `twin` has its variables from; any other layer itself."""
+    return getattr(layer, "__dict__", {}).get("_twin_of", layer)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ from cae_cli.introspection.behaviour import (
     squares,
 )
 from cae_cli.introspection.computing import compiled, on_tensorflow
-from cae_cli.introspection.layers import from_keras, is_a, size_of
+from cae_cli.introspection.layers import from_keras, is_a, size_of, weights_of
 from cae_cli.introspection.loss_minimum import KnownLoss, loss_minimum
 from cae_cli.introspection.preparation import preparation, unlike_stored
 from cae_cli.introspection.training_mode import quiet, unchanged
@@ -418,8 +418,8 @@ class Probe:
         """The network has other weights for the length of the block."""
         variables = self.autoencoder.model.weights
         trained = [np.array(v) for v in variables]
-        _assign(variables, weights)
         try:
+            _assign(variables, weights)
             yield
         finally:
             _assign(variables, trained)
@@ -642,10 +642,23 @@ def _drawn_anew(model: Any) -> list[Array]:
     """Weights of a network of the same build, always the same; [] if it cannot be built again."""
     import keras
 
+    clones: list[tuple[Any, Any]] = []
+
+    def again(layer: Any) -> Any:
+        clones.append((layer, type(layer).from_config(layer.get_config())))
+        return clones[-1][1]
+
     state = random.getstate()  # Keras draws the seeds of initializers from it
     random.seed(0)
     try:
-        return [np.array(v) for v in keras.models.clone_model(model).weights]
+        keras.models.clone_model(model, clone_function=again)
+        drawn: dict[int, Array] = {}  # by variable, as layers that are called twice share theirs
+        for layer, clone in clones:
+            for variable, other in zip(weights_of(layer), weights_of(clone), strict=True):
+                if tuple(variable.shape) != tuple(other.shape):
+                    return []
+                drawn.setdefault(id(variable), np.array(other))
+        return [drawn[id(variable)] for variable in model.weights]
     except Exception:  # a layer of somebody else's, whose constructor may raise anything
         return []
     finally:

@@ -69,6 +69,8 @@ def test_a_twin_has_the_same_variables_and_a_graph_of_its_own():
     graph = keras.Model(other, twin(other))
     assert twin.kernel is first.kernel and graph.layers[-1].name == "second"
     assert len(internals.steps_between(model.inputs, model.outputs)) == 3
+    third = internals.twin(twin, "third")
+    assert all(internals.original(layer) is first for layer in (first, twin, third))
 
 
 def test_losses_are_ignored_in_the_block_only():

@@ -348,3 +348,56 @@ def test_a_network_too_large_for_the_budget_is_measured_on_fewer_images(referenc
     paid = Probe(network, images).record(trained=10**9)  # a long training
     assert paid.keys() == whole.keys()
     assert all(np.array_equal(paid[k], v, equal_nan=True) for k, v in whole.items())
+
+
+def called_twice():
+    """A network that calls a convolution and a model inside of it twice."""
+    layers = keras.layers
+    image = keras.Input(IMAGES.shape)
+    once = layers.Conv2D(4, 3, padding="same")
+    inner = keras.Sequential([keras.Input((*IMAGES.shape[:2], 4)), layers.Conv2D(4, 1)])
+    x = inner(once(keras.ops.repeat(image, 4, axis=-1)))
+    return keras.Model(image, layers.Conv2D(1, 3, padding="same")(inner(once(x))))
+
+
+class Forgetful(keras.layers.Conv2D):
+    """Built again from its config it has more filters."""
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters + 1}
+
+
+def forgetful():
+    code = Forgetful(2, 3, padding="same")
+    return keras.Sequential([
+        keras.Input(IMAGES.shape), code, keras.layers.Conv2D(1, 3, padding="same"),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "is_drawn"), [(called_twice, True), (forgetful, False)])
+def test_weights_that_are_drawn_anew_leave_no_trace(make, is_drawn):
+    model = make()
+    model.set_weights([w + 0.05 for w in model.get_weights()])
+    before = model.get_weights()
+    probe = Probe(introspect(model), UNLABELLED, untrained=False)
+    with probe._untrained() as is_had:
+        assert is_had is is_drawn
+        assert all(map(np.array_equal, model.get_weights(), before)) is not is_drawn
+    assert all(map(np.array_equal, model.get_weights(), before))
+    assert any(name.startswith("view/untrained_") for name in probe.record()) is is_drawn
+    assert all(map(np.array_equal, model.get_weights(), before))
+
+
+def test_an_interrupt_while_weights_are_exchanged_leaves_the_trained_ones(reference, monkeypatch):
+    network, before = reference[0], weights(reference[0])
+    assign = probe._assign
+
+    def interrupted(variables, values):
+        monkeypatch.setattr(probe, "_assign", assign)
+        assign(variables[:1], [values[0] + 1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe, "_assign", interrupted)
+    with pytest.raises(KeyboardInterrupt), Probe(network, UNLABELLED, untrained=False)._untrained():
+        pass
+    assert all(map(np.array_equal, weights(network), before))

@@ -6,6 +6,7 @@ import pytest
 from keras import layers as L
 
 from cae_cli.external.surgery import CannotRebuild, Edit, layers, rebuilt
+from cae_cli.introspection import introspect
 
 pytestmark = pytest.mark.tf
 
@@ -53,11 +54,19 @@ def shared():
     return keras.Model(image, twice(twice(image)))
 
 
+def flat():
+    """Of a layer that is called three times, at equal depth too, as one layer for each call."""
+    twice = L.Conv2D(1, 3, padding="same")
+    image = keras.Input((28, 28, 1))
+    x = L.Add()([twice(image), twice(keras.ops.flip(image, 1))])
+    return introspect(keras.Model(image, twice(x))).model
+
+
 def names(model):
     return [type(layer).__name__ for layer in layers(model)]
 
 
-@pytest.mark.parametrize("make", [sequential, not_built, nested, with_a_skip, shared])
+@pytest.mark.parametrize("make", [sequential, not_built, nested, with_a_skip, shared, flat])
 def test_a_copy_has_the_same_layers_and_other_weights(make):
     model = make()
     model(IMAGES)
@@ -91,6 +100,15 @@ def test_layers_are_changed_added_and_left_out(make):
     assert not any("bias" in weight.path.rpartition("/")[2] for weight in edited.weights)
     edited.compile("adam", "mse")
     edited.fit(IMAGES, IMAGES, verbose=0)
+
+
+def test_an_edit_of_a_layer_holds_for_all_calls_of_it():
+    model = flat()
+    (layer,) = (layer for layer in layers(model) if isinstance(layer, L.Conv2D))
+    edited = rebuilt(
+        model, Edit(config=lambda x, own: {**own, "use_bias": False} if x is layer else own)
+    )
+    assert [tuple(v.shape) for v in edited.weights] == [(3, 3, 1, 1)]
 
 
 @keras.saving.register_keras_serializable()
