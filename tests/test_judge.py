@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
 from cae_cli.errors import UserError
+from cae_cli.external.model import spans_of, stored
 from cae_cli.report import figures
 from cae_cli.runs.reader import Entry
 
@@ -188,3 +190,27 @@ def test_a_network_of_pytorch_is_judged_by_its_functions(fault, glyphs, tmp_path
     )
     assert first_cause(outcome) == ("CAE502" if fault else None)
     assert outcome.metrics.network.latent_shape == (7, 7, 8)
+
+
+def most_memory(function, *arguments):
+    """What a function returns, and how much memory it takes beside its arguments, in bytes."""
+    tracemalloc.start()
+    try:
+        found = function(*arguments)
+        return found, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_ranges_are_found_and_values_scaled_without_copies_of_all_images(tmp_path):
+    x = np.random.default_rng(0).random((4096, 32, 32, 1), np.float32)
+    for given in (x, x[:, ::-1], 1 - x, 0.9 * x):
+        spans, memory = most_memory(spans_of, given, x)
+        assert spans == ((0, 1), (0, 1)) and memory < x.nbytes
+    assert np.shares_memory(stored(x, (0.0, 1.0)), x)
+    scaled, memory = most_memory(stored, x, (-1.0, 1.0))
+    assert np.array_equal(scaled, (x + 1) / 2) and memory < 1.6 * x.nbytes
+    np.save(tmp_path / "x.npy", (255 * x).astype(np.uint8))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    scaled, memory = most_memory(stored, mapped, (0.0, 255.0))
+    assert np.array_equal(scaled, mapped.astype(np.float32) / 255) and memory < x.nbytes

@@ -19,7 +19,7 @@ from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
-from cae_cli.external.model import options_of, prepare, spans_of, stored, write_run
+from cae_cli.external.model import options_of, pieces, prepare, spans_of, stored, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
@@ -201,7 +201,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             self.recorder = None
             self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
-            self._known = self._given
+            self._known = _parted(self._given)
             self._seen.closed = self._known is not None
             self._seen_held_out.closed = self._known is not None and not self._splits
             self._trained_on, self._watching = False, self._splits
@@ -409,9 +409,11 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Writes the files of the run."""
         recorder.epoch(self._step, None, look=True)
         self._left = self.model.get_weights()
-        if self._known is None or self._splits:
-            self.images = self._passed() if self._known is None else self._split_off(*self._known)
-            self.probe.use(self.images)
+        if self._known is None or self._given is None:
+            self.images = self._passed()
+        elif self._splits:
+            self.images = self._split_off(self._known[0], self._given[0])
+        self.probe.use(self.images)
         arrays = {**self.probe.record(self._step * recorder.batch_size), **recorder.record()}
         arrays["dynamics/held_out_losses"] = self._held_out_losses()
         if self._earlier:  # the losses since then are no course of a training
@@ -488,17 +490,13 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             return self._stored(pairs, self._seen_held_out.arrays())
         return self._stored(*_split(pairs), trained_on=True)
 
-    def _split_off(self, train: Pair, last: Pair) -> Images:
+    def _split_off(self, train: Pair, whole: Pair) -> Images:
         """The images that were given; held out are those of the validation data, if they are others."""
-        if not self._seen_held_out:
-            return replace(self.images, trained_on=self._trained_on)
-        held_out = self._seen_held_out.arrays()
-        known = _contents(train[1]) | _contents(last[1])
-        if _contents(held_out[1]) & known:
-            return replace(self.images, trained_on=self._trained_on)
-        if self._trained_on:
-            train = np.concatenate([train[0], last[0]]), np.concatenate([train[1], last[1]])
-        return self._stored(train, held_out)
+        if self._seen_held_out:
+            held_out = self._seen_held_out.arrays()
+            if not _contents(held_out[1]) & _contents(whole[1]):
+                return self._stored(whole if self._trained_on else train, held_out)
+        return replace(self.images, trained_on=self._trained_on)
 
     def _watch(self, targets: Array) -> None:
         """Sees whether the images that were split off are trained on."""
@@ -611,8 +609,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._rows.append(epoch.row())
 
 
-def _arrays(images: Any, held_out: Any) -> tuple[Pair, Pair] | None:
-    """Training and held-out pairs that were given; None if those are to be taken that pass."""
+def _arrays(images: Any, held_out: Any) -> tuple[Pair, Pair | None] | None:
+    """Training and held-out pairs as they were given; None if those are to be taken that pass."""
     if not isinstance(images, list) and not hasattr(images, "__array__") and not _is_pair(images):
         if held_out is not None:
             raise UserError(
@@ -625,7 +623,7 @@ def _arrays(images: Any, held_out: Any) -> tuple[Pair, Pair] | None:
     if len(train[0]) < 2:
         raise UserError(f"at least two images are needed, got {len(train[0])}")
     if held_out is None:
-        return _split(train)
+        return train, None
     if _is_pair(images) and not _is_pair(held_out):
         raise UserError(
             "the held-out images need targets too", hint="Diagnosis((x, y), (x_held_out, y_held_out))"
@@ -639,7 +637,7 @@ def _is_pair(images: Any) -> bool:
 
 def _pair(images: Any) -> Pair:
     """Inputs and targets, of images alone the same twice; UserError if their shapes are not right."""
-    inputs, targets = map(np.asarray, images if _is_pair(images) else (images, images))
+    inputs, targets = map(_mapped_or_array, images if _is_pair(images) else (images, images))
     if inputs.ndim != 4:
         raise UserError(
             f"the images must have the shape (n, h, w, c), got {inputs.shape}",
@@ -647,20 +645,39 @@ def _pair(images: Any) -> Pair:
         )
     if inputs.shape != targets.shape:
         raise UserError(f"inputs of {inputs.shape} have targets of {targets.shape}")
-    return inputs, targets
+    return inputs, (inputs if _are_equal((inputs, targets)) else targets)
+
+
+def _mapped_or_array(images: Any) -> Array:
+    """An array; one in a file stays there."""
+    return images if isinstance(images, np.memmap) else np.asarray(images)
+
+
+def _parted(given: tuple[Pair, Pair | None] | None) -> tuple[Pair, Pair] | None:
+    """What was given, with the last images as held-out ones where there are no others."""
+    if given is None:
+        return None
+    train, held_out = given
+    return _split(train) if held_out is None else (train, held_out)
 
 
 def _split(pair: Pair) -> tuple[Pair, Pair]:
     """All but the last images, and the last ones."""
-    inputs, targets = pair
-    count = max(1, round(HELD_OUT * len(inputs)))
-    return (inputs[:-count], targets[:-count]), (inputs[-count:], targets[-count:])
+    count = max(1, round(HELD_OUT * len(pair[0])))
+
+    def part(here: slice) -> Pair:
+        inputs = pair[0][here]
+        return inputs, (inputs if pair[1] is pair[0] else pair[1][here])
+
+    return part(slice(-count)), part(slice(-count, None))
 
 
 def _are_equal(pair: Pair) -> bool:
     """Whether each image is its own target."""
     inputs, targets = pair
-    return inputs is targets or np.array_equal(inputs, targets)
+    if inputs is targets or inputs.shape != targets.shape:
+        return inputs is targets
+    return all(np.array_equal(inputs[part], targets[part]) for part in pieces(inputs))
 
 
 def _contents(images: Any) -> set[int]:

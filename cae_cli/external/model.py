@@ -5,7 +5,7 @@ Both write the files of a run, so everything right of the run folder works for t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cae_cli import experiment, introspection
 from cae_cli.data import Images, as_float, images_that_fit
+from cae_cli.data.spool import empty_like
 from cae_cli.errors import UserError, printable
 from cae_cli.introspection.behaviour import EXAMPLES
 from cae_cli.introspection.loss_minimum import keras_loss
@@ -34,6 +35,7 @@ Array = NDArray[np.float32]
 UNIT = (0.0, 1.0)
 SAME_UNIT = 0.5  # about 1; other ranges have 255, 127.5, 2, 1/2 or less, shuffled pairs 0
 MOST_MEASURED = 10_000  # images, as many as the test part of MNIST has
+AT_A_TIME = 2**18  # values that are computed at once: all images may be larger than memory
 
 
 @dataclass(frozen=True)
@@ -354,16 +356,38 @@ def spans_of(given: NDArray[Any], images: NDArray[Any]) -> tuple[Span, Span]:
         images: of the same shape.
     """
     span = span_of(images)
-    deviation = images.astype(np.float64) - images.mean(dtype=np.float64)
-    square = float(np.square(deviation).sum())
-    slope = float((deviation * given).sum()) / square if square else 1.0
+    if given is images:
+        return span, span
+    mean = images.mean(dtype=np.float64)
+    product = square = 0.0
+    for part in pieces(images):
+        deviation = np.subtract(images[part], mean, dtype=np.float64)
+        product += float((deviation * given[part]).sum())
+        square += float(np.square(deviation).sum())
+    slope = product / square if square else 1.0
     return (span if abs(slope - 1) < SAME_UNIT else span_of(given)), span
 
 
 def stored(images: NDArray[Any], span: Span) -> Array:
-    """Images of this range in [0, 1]."""
+    """Images of this range in [0, 1]; not copied if they are that, in a file if they are in one.
+
+    Args:
+        images: (n, h, w, c).
+        span: (low, high).
+    """
+    if span == UNIT and images.dtype == np.float32:
+        return images
     low, high = span
-    return np.asarray((images.astype(np.float32) - low) / (high - low), np.float32)
+    scaled: Array = empty_like(images, np.float32)
+    for part in pieces(images):
+        scaled[part] = (images[part].astype(np.float32) - low) / (high - low)
+    return scaled
+
+
+def pieces(images: NDArray[Any]) -> Iterator[slice]:
+    """All images, some at a time."""
+    count = max(1, AT_A_TIME // max(1, images[:1].size))
+    return (slice(start, start + count) for start in range(0, len(images), count))
 
 
 def _sides(shape: Sequence[int]) -> str:

@@ -108,6 +108,26 @@ def test_the_callback_leaves_the_training_as_it_is_and_needs_no_reader(glyphs, t
         assert np.array_equal(ours, theirs)
 
 
+def test_images_that_were_given_are_compared_once_and_not_copied(glyphs, tmp_path, monkeypatch):
+    from cae_cli import Diagnosis
+
+    x = glyphs[:160]
+    watch = Diagnosis((x, x.copy()), folder=tmp_path, verbose=0)
+    compared, equal = [], np.array_equal
+
+    def counted(a, b):
+        compared.append(np.ndim(a) == 4 and np.shares_memory(a, x))
+        return equal(a, b)
+
+    monkeypatch.setattr(np, "array_equal", counted)
+    model = plain_network()
+    model.compile("adam", "mse")
+    model.fit(x, x, batch_size=8, validation_data=(glyphs[400:420],) * 2, verbose=0, callbacks=[watch])
+    assert sum(compared) < 10 and watch.report  # in twenty steps
+    assert len(watch.images.train) == 160 and len(watch.images.validation) == 20
+    assert np.shares_memory(watch.images.train, x)
+
+
 @pytest.mark.soak
 def test_shuffled_targets_are_seen_in_what_fit_was_fed(glyphs, tmp_path):
     shuffled = glyphs[np.random.default_rng(0).permutation(len(glyphs))]
