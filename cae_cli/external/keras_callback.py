@@ -434,7 +434,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             network=self._network,
             best_epoch=restored,
             measured_epoch=measured,
-            stopped_early=any(getattr(other, "stopped_epoch", 0) > 0 for other in self._others),
+            stopped_early=any(map(_has_stopped, self._others)),
             diverged_at=self._diverged,
             paired=self._known is not None and not _are_equal(self._known[0]),
         )
@@ -442,9 +442,12 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     def _restored(self) -> int | None:
         """The epoch whose weights another callback has restored, and says so; None: none has."""
         for other in self._others:
-            if getattr(other, "best_weights", None) is None or not other.restore_best_weights:
+            if getattr(other, "best_weights", None) is None:
                 continue
-            epoch = self._numbers.get(other.best_epoch)
+            if not getattr(other, "restore_best_weights", False):
+                continue  # or one of somebody else's, which may restore them and does not say so
+            best = getattr(other, "best_epoch", None)
+            epoch = self._numbers.get(int(best)) if isinstance(best, int | np.integer) else None
             if epoch is not None and self.verbose:
                 terminal.Screen().say(
                     f"{type(other).__name__} restored the weights of epoch {epoch} of {self._epoch}: "
@@ -689,6 +692,12 @@ def _in_range(images: Any, span: Span) -> Array:
     """Images in [0, 1] in the range that the network is trained on."""
     low, high = span
     return np.asarray(low + (high - low) * as_float(images), np.float32)
+
+
+def _has_stopped(callback: Any) -> bool:
+    """Whether a callback has ended the training early, as far as it says so in the way of Keras."""
+    epoch = getattr(callback, "stopped_epoch", None)
+    return isinstance(epoch, int | np.integer) and int(epoch) > 0
 
 
 def _steps_of(optimizer: Any) -> int:

@@ -196,6 +196,23 @@ def quiet(folder, *images, **words):
     return Diagnosis(*images, folder=folder, verbose=0, **words)
 
 
+def tiny(count):
+    """(n, 8, 8, 1) random images in [0, 1]."""
+    return np.random.default_rng(0).random((count, 8, 8, 1), np.float32)
+
+
+def tiny_network():
+    """Compiled, for images of `tiny`."""
+    keras.utils.set_random_seed(0)
+    same = {"padding": "same", "activation": "relu"}
+    model = keras.Sequential([
+        keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, strides=2, **same),
+        keras.layers.Conv2DTranspose(1, 3, strides=2, padding="same"),
+    ])  # fmt: skip
+    model.compile("adam", "mse")
+    return model
+
+
 @pytest.mark.parametrize(
     "given", [2, pytest.param(0, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.soak)]
 )
@@ -314,6 +331,30 @@ def test_weights_that_early_stopping_restores_are_those_diagnosed(first, glyphs,
     assert training["best_epoch"] == training["measured_epoch"] == 2 and training["stopped_early"]
     assert rows["val/mse"][2] == pytest.approx(error, rel=1e-3) and np.isnan(rows["val/mse"][4])
     assert callbacks.index(watch) == (0 if first else 2)
+
+
+class AtMinLoss(keras.callbacks.Callback):
+    """That of a guide of Keras: best weights, and nothing of how they are restored."""
+
+    def __init__(self):
+        super().__init__()
+        self.best_weights = self.stopped_epoch = None
+
+    def on_train_begin(self, logs=None):
+        self.best = np.inf
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["loss"] < self.best:
+            self.best, self.best_weights = logs["loss"], self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.best_weights)
+
+
+def test_a_callback_of_ones_own_that_restores_weights_does_not_end_the_diagnosis(tmp_path):
+    x, watch, model = tiny(64), quiet(tmp_path), tiny_network()
+    model.fit(x, x, epochs=2, verbose=0, callbacks=[watch, AtMinLoss()])
+    assert watch.report and watch.run.training()["measured_epoch"] == 2
 
 
 # -- loops of one's own -------------------------------------------------------------------------------
