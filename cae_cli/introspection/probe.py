@@ -8,7 +8,7 @@ convolution:
 ==============================  ================================================================
 ``kernel/<layer>``              (k, k, inputs, filters) after training
 ``initial_kernel/<layer>``      the same before training, where that is known
-``reinitialized/<layer>``       the same drawn anew from the layer's initializer
+``reinitialized/<layer>``       the same drawn anew from the layer's initializer, where that is known
 ``null/<layer>``                (r,) `metrics.filters.structure` of such re-initialised filters
 ``map/<layer>``                 (8, h, w, filters) feature maps of the example images
 ``map_std/<layer>``             (filters,) standard deviation over images and positions
@@ -452,7 +452,7 @@ class Probe:
         return self._latents(images).reshape(len(images), -1)
 
     def _reinitialized(self) -> dict[str, NDArray[Any]]:
-        """Other kernels from the initializer of each layer."""
+        """Other kernels from the initializer of each layer, where it can be asked for others."""
         import keras
 
         arrays: dict[str, NDArray[Any]] = {}
@@ -464,15 +464,10 @@ class Probe:
             kernel = kernels[layer.name]
             shape = tuple(layer.kernel.shape)
             count = int(np.clip(MOST_REINITIALIZED // kernel.size, 19, REINITIALIZATIONS))
-
-            def draw(number: int, like: Any = initializer, shape: Any = shape) -> Array:
-                settings = like.get_config()
-                if "seed" in settings:
-                    settings["seed"] = number
-                drawn = type(like).from_config(settings)(shape)
-                return np.asarray(keras.ops.convert_to_numpy(drawn))
-
-            drawn = (draw(number) for number in range(count))
+            try:
+                drawn = [_another_kernel(initializer, shape, number) for number in range(count)]
+            except Exception:  # a function, an array, or a class that cannot be built again
+                continue
             # transposed convolutions have their inputs last
             turned = isinstance(layer, keras.layers.Conv2DTranspose)
             reinitialized = [d.swapaxes(2, 3) if turned else d for d in drawn]
@@ -636,6 +631,24 @@ def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def _assign(variables: list[Any], values: list[Array]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def _another_kernel(initializer: Any, shape: tuple[int, ...], number: int) -> Array:
+    """A kernel of this shape from an initializer that is built again with another seed.
+
+    Raises:
+        Exception: of any kind, if it cannot be built again or gives something else.
+    """
+    import keras
+
+    settings = initializer.get_config()
+    if "seed" in settings:
+        settings["seed"] = number
+    drawn = type(initializer).from_config(settings)(shape)
+    kernel = np.asarray(keras.ops.convert_to_numpy(drawn))
+    if kernel.shape != shape:
+        raise ValueError(f"a kernel of {kernel.shape} and not of {shape}")
+    return kernel
 
 
 def _drawn_anew(model: Any) -> list[Array]:

@@ -221,6 +221,38 @@ def test_redraws_come_from_the_layers_own_initializer(reference):
     )
 
 
+class Scaled(keras.initializers.Initializer):
+    """With an argument of its own and no ``get_config``."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, shape, dtype=None, **_):
+        return self.scale * keras.random.normal(shape, dtype=dtype)
+
+
+class NeedsType(keras.initializers.Initializer):
+    """Its call has no default for the type."""
+
+    def __call__(self, shape, dtype):
+        return keras.random.normal(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [Scaled(0.1), NeedsType(), lambda shape, dtype=None, **_: np.full(shape, 0.1, np.float32)],
+)
+def test_an_initializer_that_cannot_be_asked_for_other_kernels_is_left_out(initializer):
+    same = {"padding": "same"}
+    network = keras.Sequential([
+        keras.Input(IMAGES.shape),
+        keras.layers.Conv2D(2, 3, kernel_initializer=initializer, name="own", **same),
+        keras.layers.Conv2D(1, 3, name="last", **same),
+    ])  # fmt: skip
+    found = Probe(introspect(network), UNLABELLED, untrained=False)._reinitialized()
+    assert found.keys() == {"reinitialized/last", "null/last"}
+
+
 def test_looking_in_training_mode_leaves_the_averages_as_they_were():
     network = new("regularization=[batchnorm,dropout]")
     trained("regularization=[batchnorm,dropout]", images=IMAGES, network=network)
