@@ -17,6 +17,7 @@ from cae_cli import introspection
 from cae_cli.errors import UserError, printable
 from cae_cli.external.surgery import Layer, is_graph, layers, rebuilt
 from cae_cli.introspection.computing import on_tensorflow, without_gradients
+from cae_cli.introspection.introspect import check_axes
 from cae_cli.introspection.keras_internals import scaled_losses, seeded
 from cae_cli.introspection.layers import from_keras
 from cae_cli.metrics.batches import neighbour_correlation
@@ -302,8 +303,10 @@ def of_model(
         **words: attributes of `Training`: ``batch_size``, ``shuffle``, ``steps``.
 
     Raises:
-        UserError: the shapes are not those of images, or of each other.
+        UserError: the shapes are not those of images, or of each other, or the model has its channels
+            first.
     """
+    check_axes(model)
     parts = [np.asarray(a) for a in (x, y, *(held_out or ())) if a is not None]
     if any(p.ndim != 4 or p.shape[1:] != parts[0].shape[1:] for p in parts):
         shapes = ", ".join(str(p.shape) for p in parts)

@@ -37,11 +37,13 @@ def introspect(model: Model, *, latent: str | None = None, shape: Shape | None =
         The autoencoder; of several outputs, the first with the shape of the input.
 
     Raises:
-        UserError: the model is no autoencoder of images, or Keras cannot trace its ``call``.
+        UserError: the model is no autoencoder of images, has its channels first, or Keras cannot trace
+            its ``call``.
     """
     import keras
 
     check_version()
+    check_axes(model)
     shape = _image_shape(model, shape)
     tracer = _Tracer()
     image = keras.Input(shape, name="image")
@@ -61,6 +63,23 @@ def introspect(model: Model, *, latent: str | None = None, shape: Shape | None =
     if not autoencoder.convolutions and autoencoder.closed:
         raise _cannot_follow(", ".join(autoencoder.closed), tracer.failure)
     return autoencoder
+
+
+def check_axes(model: Model) -> None:
+    """Checks that the channels are the last axis of everything that has rows and columns.
+
+    Raises:
+        UserError: they are the first one somewhere.
+    """
+    for layer in layers_inside(model):
+        # Keras flattens with the channels last, whatever comes in.
+        if getattr(layer, "data_format", None) == "channels_first" and not is_a(layer, {"Flatten"}):
+            raise UserError(
+                f"{printable(model.name)} has the channels first in its layer {printable(layer.name)}, "
+                "and a network is measured with the channels last",
+                hint="Save it with model.save('model.keras') for cae diagnose, which opens a file with "
+                "the channels last.",
+            )
 
 
 def _image_shape(model: Model, shape: Shape | None) -> Shape:

@@ -409,6 +409,15 @@ def test_what_keras_cannot_trace_is_reported():
             ),
             "2 inputs",
         ),
+        (
+            lambda: keras.Sequential(
+                [
+                    keras.Input((1, 8, 8)),
+                    layers.Conv2D(1, 3, padding="same", data_format="channels_first", name="first"),
+                ]
+            ),
+            "the channels first in its layer first",
+        ),
     ],
 )
 def test_what_is_no_autoencoder_is_refused(model, message):

@@ -342,6 +342,15 @@ def test_models_of_any_build_are_trained_again(name):
     assert first == again
 
 
+def test_a_model_with_the_channels_first_is_refused_before_it_is_trained(tmp_path):
+    conv = L.Conv2D(1, 3, padding="same", data_format="channels_first")
+    with pytest.raises(UserError, match="the channels first") as caught:
+        treat(
+            keras.Sequential([keras.Input((1, 16, 16)), conv]), BLOBS[:, None, ..., 0], folder=tmp_path
+        )
+    assert "model.save" in caught.value.hint and not list(tmp_path.iterdir())
+
+
 def test_a_model_that_cannot_be_built_again_is_an_error():
     class Closed(keras.Model):
         def __init__(self, inner):
