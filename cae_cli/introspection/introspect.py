@@ -140,7 +140,10 @@ def _inputs(model: Model) -> list[tuple[int | None, ...]] | None:
 
 
 def _cannot_follow(name: str, cause: BaseException | None) -> UserError:
-    reason = "" if cause is None else f": {printable(str(cause).strip().splitlines()[0])[:200]}"
+    reason = ""
+    if cause is not None:
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        reason = f": {printable(lines[0])[:200]}"
     return UserError(
         f"Keras cannot follow the call of {name} with a symbolic image{reason}",
         hint="Use keras.ops instead of tf.* functions and .numpy(), move such code into a separate "

@@ -381,6 +381,17 @@ def test_what_keras_cannot_trace_is_reported():
         introspect(model)
     assert "keras.ops" in caught.value.hint
 
+    class Asserts(Tensorflow):
+        def call(self, x):
+            if not tf.is_tensor(x):
+                raise AssertionError
+            return self.conv(x)
+
+    model = Asserts()
+    model(np.zeros((1, 8, 8, 1)))
+    with pytest.raises(UserError, match="symbolic image: AssertionError"):
+        introspect(model)
+
     class Inside(layers.Layer):
         def __init__(self):
             super().__init__(name="inside")
