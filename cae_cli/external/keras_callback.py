@@ -15,7 +15,7 @@ import numpy as np
 
 from cae_cli import experiment
 from cae_cli.data import Images, as_float
-from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
+from cae_cli.diagnosis.case import FEWEST_IMAGES, FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
 from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
@@ -491,7 +491,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         pairs = self._seen.arrays()
         if self._seen_held_out:
             return self._stored(pairs, self._seen_held_out.arrays())
-        return self._stored(*_split(pairs), trained_on=True)
+        return self._stored(*_split(pairs, fewest=FEWEST_IMAGES), trained_on=True)
 
     def _split_off(self, train: Pair, whole: Pair) -> Images:
         """The images that were given; held out are those of the validation data, if they are others."""
@@ -664,9 +664,10 @@ def _parted(given: tuple[Pair, Pair | None] | None) -> tuple[Pair, Pair] | None:
     return _split(train) if held_out is None else (train, held_out)
 
 
-def _split(pair: Pair) -> tuple[Pair, Pair]:
-    """All but the last images, and the last ones."""
-    count = max(1, round(HELD_OUT * len(pair[0])))
+def _split(pair: Pair, fewest: int = 1) -> tuple[Pair, Pair]:
+    """All but the last images, and the last ones: at least ``fewest``, of twice as many or more."""
+    size = len(pair[0])
+    count = max(1, round(HELD_OUT * size), fewest if size >= 2 * fewest else 0)
 
     def part(here: slice) -> Pair:
         inputs = pair[0][here]

@@ -10,7 +10,9 @@ from tensorflow.python.framework import config
 from cae_cli import Diagnosis, data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
+from cae_cli.diagnosis.case import FEWEST_IMAGES
 from cae_cli.errors import UserError
+from cae_cli.external import fed
 from tests.tf import scripts
 
 pytestmark = pytest.mark.tf
@@ -301,6 +303,17 @@ def test_what_is_wrong_with_a_denoiser_is_named(fault, cause, tmp_path):
         model.fit(x, y, epochs=5, verbose=0, callbacks=[watch])
         outcome = watch.outcome
     assert scripts.first_cause(outcome) == cause
+
+
+def test_of_few_images_that_are_kept_enough_for_a_verdict_are_held_out(
+    tmp_path, unmeasured, monkeypatch
+):
+    x = tiny(48)
+    monkeypatch.setattr(fed, "MOST_BYTES", 2 * x[:40].nbytes)
+    watch = quiet(tmp_path)
+    tiny_network().fit(x, x, batch_size=16, verbose=0, callbacks=[watch])
+    assert watch.images.trained_on and len(watch.images.train) == 24
+    assert len(watch.images.held_out) == FEWEST_IMAGES == 16
 
 
 # -- other callbacks ----------------------------------------------------------------------------------
