@@ -10,7 +10,7 @@ import keras
 
 from cae_cli.errors import UserError
 from cae_cli.introspection.keras_internals import original
-from cae_cli.introspection.layers import is_a
+from cae_cli.introspection.layers import from_keras, is_a
 
 Layer = Any  # a keras.Layer
 Tensor = Any  # symbolic
@@ -47,14 +47,14 @@ def rebuilt(model: keras.Model, edit: Edit = SAME) -> keras.Model:
 
     Args:
         model: built; functional, sequential, or of a class of its own that has a ``get_config``, of
-            which nothing can be edited.
+            which nothing can be edited, see `is_editable`.
         edit: what is different.
 
     Raises:
         CannotRebuild: as its name says.
     """
     try:
-        if is_graph(model):
+        if is_editable(model):
             return _Copy(edit, model).of(model)
         if edit is not SAME:
             raise CannotRebuild("only functional and sequential models can be edited")
@@ -81,8 +81,19 @@ def layers(model: keras.Model) -> Iterator[Layer]:
 
 
 def is_graph(layer: Any) -> bool:
-    """Whether a layer is a functional or a sequential model, whose layers can be edited."""
-    return is_a(layer, {"Functional", "Sequential"})
+    """Whether a layer is a functional or a sequential model, without a ``call`` of its own."""
+    return is_a(layer, {"Functional", "Sequential"}) and from_keras(type(layer).call)
+
+
+def is_editable(model: keras.Model) -> bool:
+    """Whether a model is that and trains as Keras does: a copy of its layers would train alike."""
+    return is_graph(model) and not has_own_step(model)
+
+
+def has_own_step(model: keras.Model) -> bool:
+    """Whether the class of a model has a training step, a loss or a ``compile`` of its own."""
+    names = ("train_step", "make_train_function", "compute_loss", "compile")
+    return any(getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
 
 class _Copy:

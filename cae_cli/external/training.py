@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cae_cli import introspection
 from cae_cli.errors import UserError, printable
-from cae_cli.external.surgery import Layer, is_graph, layers, rebuilt
+from cae_cli.external.surgery import Layer, has_own_step, is_editable, is_graph, layers, rebuilt
 from cae_cli.introspection.computing import on_tensorflow, without_gradients
 from cae_cli.introspection.introspect import check_axes
 from cae_cli.introspection.keras_internals import scaled_losses, seeded
@@ -112,7 +112,7 @@ class Training:
     @cached_property
     def layers(self) -> list[Layer]:
         """In order, also those of nested models; none for a model that cannot be edited."""
-        return list(layers(self.model)) if is_graph(self.model) else []
+        return list(layers(self.model)) if is_editable(self.model) else []
 
     @cached_property
     def facts(self) -> Mapping[str, Any]:
@@ -415,12 +415,7 @@ def editable(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
         return model
     code = getattr(kind.call, "__code__", None)
     names = (*code.co_names, *code.co_varnames) if code is not None else ("training",)
-    if (
-        kind.train_step is not keras.Model.train_step
-        or kind.compute_loss is not keras.Model.compute_loss
-        or kind.compile is not keras.Model.compile
-        or {"training", "add_loss"} & set(names)
-    ):
+    if has_own_step(model) or {"training", "add_loss"} & set(names):
         return model
     try:
         return introspection.introspect(model, shape=_shape(shape)).model

@@ -14,7 +14,9 @@ keras = pytest.importorskip("keras")
 
 pytestmark = pytest.mark.tf
 
-PRIVATE = r"keras\.src|_keras_history|_(in|out)bound_nodes|_flatten_layers|_call_has_|train_function"
+PRIVATE = (
+    r"keras\.src|_keras_history|_(in|out)bound_nodes|_flatten_layers|_call_has_|(?<!make_)train_function"
+)
 
 
 def two_convolutions():

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from cae_cli.external.edits import with_layers
 from cae_cli.external.surgery import CannotRebuild, Edit, layers, rebuilt
+from cae_cli.external.training import of_model
 from cae_cli.introspection import introspect
 
 pytestmark = pytest.mark.tf
@@ -124,6 +126,41 @@ class Own(keras.Model):
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters}
+
+
+class OwnStep(keras.Sequential):
+    """Of Keras' layers, with a training step of its own."""
+
+    def train_step(self, data):
+        return {"own": 7.0}
+
+
+class OwnLoss(keras.Model):
+    """The same with a loss of its own, as a functional model."""
+
+    def compute_loss(self, *arguments, **words):
+        return 7.0 + 0 * super().compute_loss(*arguments, **words)
+
+
+def own_step():
+    return OwnStep([keras.Input((28, 28, 1)), L.Conv2D(1, 3, padding="same")])
+
+
+def own_loss():
+    image = keras.Input((28, 28, 1))
+    return OwnLoss(image, L.Conv2D(1, 3, padding="same")(image))
+
+
+@pytest.mark.parametrize("make", [own_step, own_loss])
+def test_a_model_of_layers_with_a_step_of_its_own_trains_by_it_and_is_not_edited(make):
+    model = make()
+    model.compile("adam", "mse")
+    training = of_model(model, IMAGES)
+    assert training.layers == [] and not with_layers(training, lambda *_: {"use_bias": False})
+    trained = training.run(1, 0)
+    assert type(trained) is type(model) and trained is not model
+    history = trained.fit(IMAGES, IMAGES, verbose=0).history
+    assert history.get("own", history.get("loss")) == [7.0]
 
 
 def test_a_model_of_a_class_of_its_own_is_built_again_and_not_edited():
