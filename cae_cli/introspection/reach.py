@@ -87,7 +87,7 @@ def _taps(step: Step) -> list[Taps | None]:
 
 
 def _mask_shape(x: Tensor) -> tuple[int, ...]:
-    return (*x.shape[1:-1], 1)
+    return (*(n or 1 for n in x.shape[1:-1]), 1)  # an axis of unknown length counts as a whole
 
 
 @dataclass(frozen=True)

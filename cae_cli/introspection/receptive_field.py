@@ -82,7 +82,7 @@ class Taps:
 
 
 def taps_of(operation: Layer, axis: int, x: Tensor, y: Tensor) -> Taps | None:
-    """Which values a layer that slides a window connects; None for other layers.
+    """Which values a layer that slides a window connects; None for other layers, and unknown lengths.
 
     Args:
         operation: the layer.
@@ -96,9 +96,13 @@ def taps_of(operation: Layer, axis: int, x: Tensor, y: Tensor) -> Taps | None:
         count, apart = operation.pool_size[axis], 1
     else:
         return None
-    small, large = (y, x) if not is_a(operation, {"Conv2DTranspose"}) else (x, y)
+    small, large = (z.shape[1 + axis] for z in (y, x))
+    if is_a(operation, {"Conv2DTranspose"}):
+        small, large = large, small
+    if small is None or large is None:
+        return None
     stride, length = operation.strides[axis], (count - 1) * apart + 1
-    missing = max((small.shape[1 + axis] - 1) * stride + length - large.shape[1 + axis], 0)
+    missing = max((small - 1) * stride + length - large, 0)
     return Taps(count, stride, apart, missing // 2 if operation.padding == "same" else 0)
 
 
@@ -127,6 +131,8 @@ def windows_of(graph: Graph, image: Tensor) -> dict[int, tuple[Window, Window] |
 def _see(step: Step, axis: int, views: list[Window]) -> Window | None:
     """The view of the step's output; None for a layer that is not known."""
     operation, x, y = step.operation, step.inputs[0], step.outputs[0]
+    if any(None in z.shape[1:] for z in (*step.inputs, *step.outputs)):
+        return None
     view = views[0]
     for other in views[1:]:
         view = view | other

@@ -109,3 +109,24 @@ def test_an_unknown_layer_may_read_everything_and_nothing_is_ruled_out():
     images = np.random.default_rng(0).random((4, *SHAPE))
     found = reach_statistics(reach.unread, reach.unreached, images, images, is_exact=False)
     assert np.isnan(found.unread) and np.isnan(found.unreached)
+
+
+class Reshaped(layers.Layer):
+    """To a shape of which Keras knows only some axes."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.shape = shape
+
+    def call(self, x):
+        return tf.reshape(x, [tf.shape(x)[0], *self.shape])
+
+
+@pytest.mark.parametrize("inside", [(-1, 2), (-1, 13, 2)])
+def test_a_layer_whose_output_has_an_unknown_axis_counts_as_unknown(inside):
+    middle = [conv(), conv(2, kind=layers.Conv2DTranspose)] if len(inside) == 3 else [layers.Dense(2)]
+    network = introspect(chain(conv(), Reshaped(*inside), *middle, Reshaped(*SHAPE), conv()))
+    assert not network.reach.is_exact and not network.reach.unread.any()
+    assert network.facts()["skipping"] == []
+    windows = list(network.windows().values())
+    assert windows[0] is not None and set(windows[1:]) == {None}
