@@ -100,6 +100,7 @@ logger = logging.getLogger(__name__)
 WATCHED = 128  # images whose maps are measured repeatedly while training runs
 FOLLOWED, MOST_FOLLOWED = 32, 2**22  # images whose maps are measured after each of the first steps, and
 # values of these maps
+LOOKS, FOLLOWED_STEPS = 13, 33  # how often either is measured in a training, at most
 LABELLED = 1000  # held-out images that the linear probe is tested on
 LOSS_IMAGES, LOSS_VALUES = 32, 2**20  # images at most whose loss is measured, and their values
 SEEN_VARIANCE = 0.002  # of that of the images: what dropout draws below it is nothing, as in a network
@@ -263,15 +264,23 @@ class Probe:
 
     def spreads(self) -> dict[str, ChannelSpread]:
         """The current spread of the maps over a few images."""
+        few = self.images.held_out_given[: max(budget.LEAST, int(self._watching * WATCHED))]
         with unchanged(self.autoencoder.model):  # random layers may draw in inference too
-            return self._spreads(self.images.held_out_given[:WATCHED], with_products=False)
+            return self._spreads(few, with_products=False)
 
     def maps(self) -> dict[str, Array]:
         """The current maps of a few images, (n, h, w, filters) by layer."""
         size = sum(size_of(x.shape) for x in self.autoencoder.maps.values())
-        few = self.images.held_out_given[: int(np.clip(MOST_FOLLOWED // size, 1, FOLLOWED))]
+        most = min(MOST_FOLLOWED // size, self._watching * FOLLOWED)
+        few = self.images.held_out_given[: int(np.clip(most, 1, FOLLOWED))]
         with unchanged(self.autoencoder.model):
             return _joined(list(self._map_batches(few)))
+
+    @cached_property
+    def _watching(self) -> float:
+        """The share of these images that a network of this size may be measured on while it trains."""
+        affordable = budget.passes(self.autoencoder.products_per_image, 0)
+        return min(1.0, affordable / (LOOKS * WATCHED + FOLLOWED_STEPS * FOLLOWED))
 
     @cached_property
     def _decoder(self) -> Callable[[list[Array]], Any]:

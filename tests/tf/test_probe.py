@@ -433,3 +433,24 @@ def test_an_interrupt_while_weights_are_exchanged_leaves_the_trained_ones(refere
     with pytest.raises(KeyboardInterrupt), Probe(network, UNLABELLED, untrained=False)._untrained():
         pass
     assert all(map(np.array_equal, weights(network), before))
+
+
+def test_a_large_network_is_watched_on_fewer_images_while_it_trains(reference, monkeypatch):
+    network, images = reference[0], replace(UNLABELLED, validation=blobs(140, 1))
+    passes = probe.LOOKS * probe.WATCHED + probe.FOLLOWED_STEPS * probe.FOLLOWED
+    for share, watched, followed in ((1, 128, 32), (0.5, 64, 16), (0, 16, 1)):
+        monkeypatch.setattr(budget, "WORK", share * passes * network.products_per_image)
+        probing = Probe(network, images)
+        few = probing._spreads(images.validation[:watched], with_products=False)
+        for layer, spread in probing.spreads().items():
+            assert np.array_equal(spread.std(), few[layer].std())
+            assert len(probing.maps()[layer]) == followed
+
+
+def test_the_budget_of_watching_counts_what_is_watched():
+    from cae_cli.external import keras_callback
+    from cae_cli.training import recorder
+
+    assert len(recorder.LOOKS) + len(keras_callback.LOOKS) + 1 <= probe.LOOKS  # the last epoch
+    assert len(recorder.LOOKS) + len(configured().training.snapshots) <= probe.LOOKS
+    assert probe.FOLLOWED_STEPS == recorder.MOVES + 1
