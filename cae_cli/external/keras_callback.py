@@ -37,6 +37,8 @@ from cae_cli.training.recorder import EARLY, Recorder
 
 HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
 MEASURED = 256  # held-out images whose loss is measured
+FEWEST_AGAIN = 2  # images that were split off and are trained on: one may be alike by chance
+MOST_KNOWN = 0.5  # share of the validation images that are among the given ones, if they are others
 MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
 Pair = tuple[Array, Array]  # inputs and targets, both (n, h, w, c)
 # Epochs after which the feature maps are measured.
@@ -205,7 +207,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._seen.closed = self._known is not None
             self._seen_held_out.closed = self._known is not None and not self._splits
             self._trained_on, self._watching = False, self._splits
-            self._last: set[int] = set()  # contents of the images that were split off
+            self._last: set[int] | None = None  # contents of the images that were split off
+            self._again: set[int] = set()  # those of them that are trained on
             if self._known is not None:
                 self._start(*self._known)
         self._warn()
@@ -409,10 +412,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Writes the files of the run."""
         recorder.epoch(self._step, None, look=True)
         self._left = self.model.get_weights()
-        if self._known is None or self._given is None:
-            self.images = self._passed()
-        elif self._splits:
-            self.images = self._split_off(self._known[0], self._given[0])
+        self.images = self._judged()
         self.probe.use(self.images)
         arrays = {**self.probe.record(self._step * recorder.batch_size), **recorder.record()}
         arrays["dynamics/held_out_losses"] = self._held_out_losses()
@@ -486,6 +486,12 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         inputs, held_out_inputs = (stored(pair[0], given) for pair in (train, held_out))
         return replace(images, train_inputs=inputs, validation_inputs=held_out_inputs)
 
+    def _judged(self) -> Images:
+        """The images that the training is judged by."""
+        if self._known is None or self._given is None:
+            return self._passed()
+        return self._split_off(self._known[0], self._given[0]) if self._splits else self.images
+
     def _passed(self) -> Images:
         """The images that passed; without validation data the last of them stand for held-out ones."""
         pairs = self._seen.arrays()
@@ -497,20 +503,28 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """The images that were given; held out are those of the validation data, if they are others."""
         if self._seen_held_out:
             held_out = self._seen_held_out.arrays()
-            if not _contents(held_out[1]) & _contents(whole[1]):
+            contents = _contents(held_out[1])
+            if len(contents & _contents(whole[1])) <= MOST_KNOWN * len(contents):
                 return self._stored(whole if self._trained_on else train, held_out)
         return replace(self.images, trained_on=self._trained_on)
 
     def _watch(self, targets: Array) -> None:
-        """Sees whether the images that were split off are trained on."""
+        """Sees whether the images that were split off are trained on.
+
+        Those that are among the training images anyway tell nothing.
+        """
         assert self._known is not None
         train, last = self._known[0][1], self._known[1][1]
-        if not self._last:
+        if self._last is None:
             self._last, size = _contents(last), len(targets)
             first = np.asarray(train[:size], np.float32)
             # Images in the order given reach their last ones at the end of the epoch only.
             self._most_watched = math.inf if np.array_equal(targets, first) else MOST_TRAINING / size
-        self._trained_on = bool(_contents(targets) & self._last)
+        if found := _contents(targets) & self._last:
+            if not self._again:  # only now, as it reads all of them
+                self._last -= _contents(train)
+            self._again |= found & self._last
+        self._trained_on = len(self._again) >= max(1, min(FEWEST_AGAIN, len(self._last)))
         watched = self._step + 1 - self._earlier
         self._watching = not self._trained_on and watched < self._most_watched
 

@@ -138,7 +138,7 @@ def unmeasured(monkeypatch):
     """At the end of a training only the images that were seen are kept, as ``watch.images``."""
 
     def keep(watch, recorder):
-        watch.images = watch._passed()
+        watch.images = watch._judged()
         raise UserError("not measured")
 
     monkeypatch.setattr(Diagnosis, "_measure", keep)
@@ -314,6 +314,16 @@ def test_of_few_images_that_are_kept_enough_for_a_verdict_are_held_out(
     tiny_network().fit(x, x, batch_size=16, verbose=0, callbacks=[watch])
     assert watch.images.trained_on and len(watch.images.train) == 24
     assert len(watch.images.held_out) == FEWEST_IMAGES == 16
+
+
+def test_one_image_that_is_there_twice_is_no_training_on_held_out_ones(tmp_path, unmeasured):
+    x, others = tiny(64), tiny(80)[64:]
+    x[3] = x[60] = others[0] = 0  # black frames
+    split, own = quiet(tmp_path, x), quiet(tmp_path, x)
+    tiny_network().fit(x, x, validation_split=0.1, verbose=0, callbacks=[split])
+    assert not split.images.trained_on and np.array_equal(split.images.held_out, x[-6:])
+    tiny_network().fit(x, x, validation_data=(others, others), verbose=0, callbacks=[own])
+    assert len(own.images.train) == 64 and np.array_equal(own.images.held_out, others)
 
 
 # -- other callbacks ----------------------------------------------------------------------------------
