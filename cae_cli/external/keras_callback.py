@@ -104,6 +104,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.trials: Trials | None = None
         self.recorder: Recorder | None = None  # once the images are known
         self._budget = None if try_fixes is None else budget_of(try_fixes)
+        self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
         self._fed: list[tuple[Array, Array]] = []  # the first batches, where fixes are tried
         self._diverged: int | None = None  # the step
         self._step = 0
@@ -142,8 +143,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.on_train_batch_begin(0)
         try:
             yield self
-        except KeyboardInterrupt:
-            self._interrupted()
+        except KeyboardInterrupt as error:
+            self._ended(error)
             raise
         except BaseException as error:
             self.give_up(error)
@@ -189,15 +190,13 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     @undisturbed
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Claims a folder and probes the untrained network, or waits for the first images."""
-        if self._running is not None:
-            with self._ending():
-                self.run.set_status("interrupted", "the training ended with an error")
+        self._fail()  # where Keras did not tell how the last fit ended
         self.report, self.trials = {}, None
         self._fed, self._batch, self._done = [], 0, 0
         self._numbers: dict[int, int] = {}  # of the epochs, by those of this fit
-        self._others = put_last(self)
+        self._others = put_last(self, self._ended)
         self._compiled = compiled(self.model)
-        observe_batches(self.model, self._wants_batch, self._record_batch, interrupted=self._interrupted)
+        observe_batches(self.model, self._wants_batch, self._record_batch, ended=self._ended)
         if self._continues():
             self._open()
         else:
@@ -280,7 +279,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 lambda: not self._seen_held_out.closed,
                 self._record_validation_batch,
                 of="test_function",
-                interrupted=self._interrupted,
+                ended=self._ended,
             )
 
     @undisturbed
@@ -311,10 +310,25 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._finish()
 
     @undisturbed
-    def _interrupted(self) -> None:
-        """Diagnoses what was trained until the user interrupted ``fit``."""
-        self._close_epoch()
-        self._finish("interrupted by the keyboard")
+    def _ended(self, error: BaseException) -> None:
+        """Diagnoses what was trained until the user interrupted ``fit``, and nothing after an error."""
+        self._release()
+        if not isinstance(error, KeyboardInterrupt):
+            self._fail()
+        elif self.recorder is None or self._running is not None:  # else its diagnosis was interrupted
+            self._close_epoch()
+            self._finish("interrupted by the keyboard")
+
+    def _fail(self) -> None:
+        """The run, if one is in progress, ended with an error of the training."""
+        if self._running is not None:
+            with self._ending():
+                self.run.set_status("interrupted", "the training ended with an error")
+
+    def _release(self) -> None:
+        """The model gets its batches as before."""
+        release_batches(self.model)
+        release_batches(self.model, "test_function")
 
     def give_up(self, error: BaseException) -> None:
         """Records this training no longer."""
@@ -390,7 +404,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     @streams.guarded()  # that nobody reads the summary must not end the user's script
     def _finish(self, interrupted: str | None = None) -> None:
         """Measures, diagnoses and shows; ``interrupted`` says by what the training was."""
-        release_batches(self.model)
+        self._release()
         if self.recorder is None:
             if not self._seen.closed:
                 terminal.Screen().say("! this training is not diagnosed: no batch of images was seen")

@@ -257,11 +257,13 @@ def uncompiled() -> Iterator[None]:
         Trainer.compile_from_config = compiled
 
 
-def put_last(callback: Any) -> list[Any]:
+def put_last(callback: Any, ended: Callable[[BaseException], None] = lambda _: None) -> list[Any]:
     """Puts a callback behind the others of its ``fit``, which may change the weights at the end.
 
     Args:
         callback: in its ``on_train_begin``.
+        ended: gets what a later event of any callback raises, which ends ``fit``; then it is raised
+            again.
 
     Returns:
         The other callbacks; none where it is not ``fit`` that calls.
@@ -274,9 +276,25 @@ def put_last(callback: Any) -> list[Any]:
         if isinstance(held, keras.callbacks.CallbackList):
             others = [other for other in held.callbacks if other is not callback]
             held.callbacks = [*others, callback]  # another list: that one is being iterated
+            for name in [name for name in dir(held) if name.startswith("on_")]:
+                setattr(held, name, _told(getattr(held, name), ended))
             return others
         frame = frame.f_back
     return []
+
+
+def _told(function: Callable[..., Any], ended: Callable[[BaseException], None]) -> Callable[..., Any]:
+    """A function that tells what it raises, but for the end of the batches, before it raises it."""
+
+    def told(*arguments: Any, **words: Any) -> Any:
+        try:
+            return function(*arguments, **words)
+        except BaseException as error:
+            if not isinstance(error, StopIteration) and type(error).__name__ != "OutOfRangeError":
+                ended(error)
+            raise
+
+    return told
 
 
 def observe_batches(
@@ -285,7 +303,7 @@ def observe_batches(
     observe: Callable[[Any], None],
     *,
     of: str = "train_function",
-    interrupted: Callable[[], None] = lambda: None,
+    ended: Callable[[BaseException], None] = lambda _: None,
 ) -> None:
     """Calls ``observe`` with the next batches of ``model.fit``, before the model gets them.
 
@@ -295,8 +313,8 @@ def observe_batches(
         observe: gets a batch as the iterator returns it; several in a row with several steps per
             execution.
         of: the function of the model that gets the batches, ``train_function`` or ``test_function``.
-        interrupted: called if the user interrupts the model in that function; then the interruption is
-            raised again.
+        ended: gets what that function raises, an interruption by the user too, which ends ``fit``; then
+            it is raised again.
     """
     import keras
 
@@ -308,21 +326,18 @@ def observe_batches(
 
     def observed(*arguments: Any) -> Any:
         *state, given = arguments  # JAX: the values of all variables come with each call
-        try:
-            if not wanted() or not _gives_batches(given, backend):
-                return function(*arguments)
-            if state:
-                _hold(model, state[0])
-            batches = list(itertools.islice(given, model.steps_per_execution or 1))
-            for batch in batches:
-                observe(batch)
-            return function(*state, _again(batches, given, backend))
-        except KeyboardInterrupt:
-            interrupted()
-            raise
+        if not wanted() or not _gives_batches(given, backend):
+            return function(*arguments)
+        if state:
+            _hold(model, state[0])
+        batches = list(itertools.islice(given, model.steps_per_execution or 1))
+        for batch in batches:
+            observe(batch)
+        return function(*state, _again(batches, given, backend))
 
-    observed.observes = function  # type: ignore[attr-defined]
-    setattr(model, of, observed)
+    told = _told(observed, ended)
+    told.observes = function  # type: ignore[attr-defined]
+    setattr(model, of, told)
 
 
 def _gives_batches(given: Any, backend: str) -> bool:

@@ -380,6 +380,52 @@ def test_a_callback_of_ones_own_that_restores_weights_does_not_end_the_diagnosis
     assert watch.report and watch.run.training()["measured_epoch"] == 2
 
 
+class Raises(keras.callbacks.Callback):
+    """Raises something in an event of the second batch."""
+
+    def __init__(self, event, error):
+        super().__init__()
+        self.error = error
+        setattr(self, event, self.second)
+
+    def second(self, batch, logs=None):
+        if batch == 1:
+            raise self.error
+
+
+@pytest.mark.parametrize("event", ["on_train_batch_end", "on_test_batch_end"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyboardInterrupt(), "interrupted by the keyboard"),
+        (RuntimeError("full"), "the training ended with an error"),
+    ],
+)
+def test_a_training_that_ends_in_another_callback_is_seen_to_end(event, error, reason, tmp_path):
+    x, model, watch = tiny(48), tiny_network(), quiet(tmp_path)
+    fit = {"batch_size": 16, "validation_data": (x, x), "validation_batch_size": 16, "verbose": 0}
+    with pytest.raises(type(error)):
+        model.fit(x, x, **fit, callbacks=[watch, Raises(event, error)])
+    assert watch.run.status() == watch.run.status() | {"status": "interrupted", "reason": reason}
+    assert bool(watch.report) is isinstance(error, KeyboardInterrupt)
+    for function in (model.train_function, model.test_function):
+        assert not hasattr(function, "observes")
+
+
+class Secretive(keras.optimizers.SGD):
+    """Does not say how it was made."""
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def test_an_optimizer_that_does_not_say_how_it_was_made_ends_no_training(tmp_path, capsys):
+    x, model = tiny(16), tiny_network()
+    model.compile(Secretive(), "mse")
+    model.fit(x, x, verbose=0, callbacks=[quiet(tmp_path)])
+    assert model.optimizer.iterations == 1 and "is not diagnosed" in capsys.readouterr().err
+
+
 # -- loops of one's own -------------------------------------------------------------------------------
 
 
