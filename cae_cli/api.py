@@ -312,7 +312,7 @@ def diagnose(
         images: that it is measured on: an array or a `tf.data.Dataset` as it is given to the model, a
             path, or a column of paths.
         span: the smallest and the largest value of the images that the model was trained on; None: of an
-            array (0, 1), (-1, 1) or (0, 255), whichever holds its values; of files (0, 1).
+            array (0, 1), (-1, 1) or (0, 255), or else that of its values; of files (0, 1).
         latent: name of the layer whose output is the latent code; None: detected.
         custom: of a file: a Python file with the model's own layer classes, which is executed.
         unsafe: of a file: run code in it.

@@ -12,7 +12,7 @@ from cae_cli import data
 from cae_cli.config.compose import checked
 from cae_cli.data import as_float
 from cae_cli.errors import UserError
-from cae_cli.external.model import spans_of, stored
+from cae_cli.external.model import span_of, spans_of, stored
 from cae_cli.report import figures
 from cae_cli.runs.reader import Entry
 
@@ -214,3 +214,27 @@ def test_ranges_are_found_and_values_scaled_without_copies_of_all_images(tmp_pat
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     scaled, memory = most_memory(stored, mapped, (0.0, 255.0))
     assert np.array_equal(scaled, mapped.astype(np.float32) / 255) and memory < x.nbytes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "span"),
+    [
+        (0, 1, (0, 1)),
+        (0.2, 0.4, (0, 1)),
+        (-0.02, 1.01, (0, 1)),  # resized with an overshoot
+        (-1, 1, (-1, 1)),
+        (-0.4, 0.9, (-1, 1)),
+        (-1.01, 1.03, (-1, 1)),
+        (0, 255, (0, 255)),
+        (3, 100, (0, 255)),
+        (-4, 259, (0, 255)),
+        (0, 16, (0, 16)),  # the digits of scikit-learn
+        (0, 2, (0, 2)),  # bytes over 127.5
+        (0, 4095, (0, 4095)),
+        (5, 6, (0, 6)),
+        (-0.42, 2.8, (-0.42, 2.8)),  # standardised
+        (-7, -3, (-7, -3)),
+    ],
+)
+def test_the_range_of_images_is_the_usual_one_that_holds_them(low, high, span):
+    assert span_of(np.array([low, high], np.float64)) == span

@@ -32,7 +32,9 @@ from cae_cli.training.optimizers import OPTIMIZERS
 
 Array = NDArray[np.float32]
 
-UNIT = (0.0, 1.0)
+UNIT, BYTES = (0.0, 1.0), (0.0, 255.0)
+OVERSHOOT = 0.05  # share of a range by which resized or sharpened images leave it
+DARKEST = 64.0  # largest value of images that are thought to be bytes: digits of 0 to 16 are not
 SAME_UNIT = 0.5  # about 1; other ranges have 255, 127.5, 2, 1/2 or less, shuffled pairs 0
 MOST_MEASURED = 10_000  # images, as many as the test part of MNIST has
 AT_A_TIME = 2**18  # values that are computed at once: all images may be larger than memory
@@ -338,11 +340,13 @@ def _in_words(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def span_of(images: NDArray[Any]) -> Span:
-    """The range that images are scaled to: [0, 1], [-1, 1] or [0, 255]."""
+    """The range of images: [0, 1], [-1, 1] or [0, 255]; else that of their values, or from 0."""
     low, high = float(images.min()), float(images.max())
-    if low < 0:
-        return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
-    return (0.0, 1.0) if high <= 1 else (0.0, max(high, 255.0))
+    for span, darkest in ((UNIT, -np.inf), ((-1.0, 1.0), -np.inf), (BYTES, DARKEST)):
+        slack = OVERSHOOT * (span[1] - span[0])
+        if span[0] - slack <= low and darkest <= high <= span[1] + slack:
+            return span
+    return min(low, 0.0), high
 
 
 def spans_of(given: NDArray[Any], images: NDArray[Any]) -> tuple[Span, Span]:
