@@ -23,7 +23,12 @@ from cae_cli.external.model import options_of, pieces, prepare, spans_of, stored
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
-from cae_cli.introspection.keras_internals import observe_batches, put_last, release_batches
+from cae_cli.introspection.keras_internals import (
+    observe_batches,
+    put_last,
+    release_batches,
+    without_trace,
+)
 from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
 from cae_cli.introspection.training_mode import Penalties, data_loss, has_plain_loss
@@ -554,6 +559,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._is_mean = any(math.isclose(m.result(), reported, rel_tol=1e-4) for m in means)
         return self._is_mean
 
+    @without_trace()
     def _proven(self) -> experiment.Outcome | None:
         """The report with fixes tried; None without a budget, or if it cannot be repeated."""
         if self._budget is None:

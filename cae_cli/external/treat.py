@@ -27,6 +27,7 @@ from cae_cli.external.model import (
     write_run,
 )
 from cae_cli.external.training import Training, compiled_as, of_model
+from cae_cli.introspection.keras_internals import without_trace
 from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
 from cae_cli.report import terminal
@@ -53,6 +54,7 @@ class Treatment:
     folder: Path
 
 
+@without_trace()
 def treat(
     model: Any,
     x: NDArray[Any],

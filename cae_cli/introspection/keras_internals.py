@@ -9,6 +9,7 @@ so that a new version of Keras shows what it changed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import itertools
 import random
@@ -163,6 +164,23 @@ def seeded(number: int) -> Iterator[None]:
         np.random.set_state(states[1])
         for name, value in kept.items():
             global_state.set_global_attribute(name, value)
+
+
+@contextlib.contextmanager
+def without_trace() -> Iterator[None]:
+    """In the block models may be built, trained and used.
+
+    Afterwards random states are what they were, see `seeded`, and layers get the names that they would
+    have got.
+    """
+    from keras.src.backend.common import global_state
+
+    names = copy.copy(global_state.get_global_attribute("object_name_uids"))
+    with seeded(0):
+        try:
+            yield
+        finally:
+            global_state.set_global_attribute("object_name_uids", names)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,27 @@ def test_a_twin_has_the_same_variables_and_a_graph_of_its_own():
     assert all(internals.original(layer) is first for layer in (first, twin, third))
 
 
+def test_what_is_drawn_and_named_in_a_block_without_trace_is_drawn_and_named_again():
+    import random
+
+    def drawn():
+        layer = keras.layers.Dense(1)
+        layer.build((None, 2))
+        return [
+            layer.name, random.random(), np.random.rand(), np.asarray(layer.kernel).tolist(),
+            float(keras.random.normal(())),
+        ]  # fmt: skip
+
+    keras.utils.set_random_seed(3)
+    with internals.without_trace():
+        inside = drawn(), drawn()
+    found = drawn()
+    keras.utils.set_random_seed(3)
+    expected = drawn()
+    assert found[1:] == expected[1:] and inside[0][1:] != inside[1][1:]
+    assert (found[0], expected[0]) == (inside[0][0], inside[1][0])
+
+
 def test_losses_are_ignored_in_the_block_only():
     layer = keras.layers.Dense(1)
     with internals.without_losses(layer):

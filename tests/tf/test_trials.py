@@ -206,7 +206,11 @@ def test_treat_writes_what_it_proved_and_leaves_the_model_alone(few, monkeypatch
     model.compile(keras.optimizers.Adam(0.01), "mse")
     model.fit(BLOBS, BLOBS, verbose=0)
     before = [np.array(w) for w in (*model.weights, *model.optimizer.variables)]
+    name, states = L.Conv2D(1, 1).name, (random.getstate(), np.random.get_state()[1].tolist())
     treatment = treat(model, BLOBS, budget="1h", steps=40, folder=tmp_path)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    stem, _, number = name.rpartition("_")
+    assert L.Conv2D(1, 1).name == f"{stem}_{int(number) + 1}"
     after = [*model.weights, *model.optimizer.variables]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert [t.name for t in treatment.trials.proven] == ["no penalties"]
