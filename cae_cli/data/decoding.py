@@ -13,8 +13,8 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,8 @@ class Unreadable(Exception):
     """Why a file gives no image."""
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
     """A frame of a file.
 
     Attributes:
@@ -181,7 +182,7 @@ class Decoder:
             with self.room.taken(pixels):
                 bands = _raw_mode(opened).count("X")  # RGBX, RGBXX
                 if (values := _sixteen_bits(opened, content)) is not None:
-                    frames.append(self._shaped_values(values)._replace(bands=bands))
+                    frames.append(replace(self._shaped_values(values), bands=bands))
                     continue
                 if drafted and opened.getexif().get(_ORIENTATION, 1) >= _TURNED:
                     whole = whole[::-1]
@@ -189,7 +190,7 @@ class Decoder:
                 ImageOps.exif_transpose(frame, in_place=True)
                 wide = _wide(frame, opened)
                 shaped = self._shaped(_eight_bits(frame)) if wide is None else self._shaped_values(wide)
-                frames.append(shaped._replace(bands=bands, size=whole if drafted else shaped.size))
+                frames.append(replace(shaped, bands=bands, size=whole if drafted else shaped.size))
         return frames, len(numbers) - len(chosen)
 
     def _tiff(self, content: IO[bytes]) -> tuple[list[Frame], int]:
@@ -207,7 +208,7 @@ class Decoder:
                 with self.room.taken(page.size):
                     _check_strips(page, content)
                     values, bands = _bands_last(page.asarray(), page)
-                    frames.append(self._shaped_values(values)._replace(bands=bands))
+                    frames.append(replace(self._shaped_values(values), bands=bands))
         if not frames:
             raise Unreadable("no image")
         return frames, len(pages) - len(chosen)
