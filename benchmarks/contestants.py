@@ -175,10 +175,13 @@ class PyTorch(Contestant):
             for parameter, value in zip(self.model.parameters(), weights, strict=True):
                 value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
                 parameter.copy_(torch.tensor(value))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, eps=1e-7)
+        self.optimizer, self.count = torch.optim.Adam(self.model.parameters(), 1e-3), 0
         self.forward = torch.compile(self.model) if compiled else self.model
 
     def step(self, x):
+        self.count += 1
+        # Keras adds its epsilon before the bias of the second moment is corrected.
+        self.optimizer.param_groups[0]["eps"] = 1e-7 / (1 - 0.999**self.count) ** 0.5
         loss = self.torch.nn.functional.mse_loss(self.forward(x), x)
         self.optimizer.zero_grad()
         loss.backward()

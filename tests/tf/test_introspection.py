@@ -233,6 +233,7 @@ def test_the_facts_of_the_reference_network():
         "drops": False,
         "drops_output": False,
         "skips": False,
+        "shortcuts": False,
         "receptive_field": [10, 10],
         "depth": 5,
         "narrowest": 8,
