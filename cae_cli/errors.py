@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -106,6 +106,11 @@ def visible(text: str) -> str:
 def short(value: float) -> str:
     """A number with three digits, from a thousand to a million whole: 0.0123, 4.57, 1,024, 2e+07."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first names of some, and dots where there are more."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -171,7 +171,7 @@ class Decoder:
         if self.side:
             # JPEG decodes at a half, quarter, eighth for a fraction of the time.
             opened.draft(None, (2 * self.side, 2 * self.side))
-        drafted = (opened.height, opened.width) != whole
+        is_smaller = (opened.height, opened.width) != whole
         numbers = _frame_numbers(opened)
         chosen = numbers[: self.frames]
         frames = _Frames()
@@ -184,13 +184,14 @@ class Decoder:
                 if (values := _sixteen_bits(opened, content)) is not None:
                     frames.append(replace(self._shaped_values(values), bands=bands))
                     continue
-                if drafted and opened.getexif().get(_ORIENTATION, 1) >= _TURNED:
-                    whole = whole[::-1]
+                turned = is_smaller and opened.getexif().get(_ORIENTATION, 1) >= _TURNED
                 frame: Image.Image = opened if len(chosen) == 1 else opened.copy()
                 ImageOps.exif_transpose(frame, in_place=True)
                 wide = _wide(frame, opened)
                 shaped = self._shaped(_eight_bits(frame)) if wide is None else self._shaped_values(wide)
-                frames.append(replace(shaped, bands=bands, size=whole if drafted else shaped.size))
+                if is_smaller:
+                    shaped = replace(shaped, size=whole[::-1] if turned else whole)
+                frames.append(replace(shaped, bands=bands))
         return frames, len(numbers) - len(chosen)
 
     def _tiff(self, content: IO[bytes]) -> tuple[list[Frame], int]:

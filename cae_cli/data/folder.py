@@ -29,7 +29,7 @@ from cae_cli.data.layout import layout
 from cae_cli.data.listing import LARGEST_FILE, Place, place_of
 from cae_cli.data.source import LFS, SOURCES, DataOptions, existing
 from cae_cli.data.spool import Spool
-from cae_cli.errors import UserError, counted, printable
+from cae_cli.errors import UserError, counted, first_few, printable
 from cae_cli.options import OptionError, option
 from cae_cli.system import memory
 
@@ -167,12 +167,12 @@ class ImageFolder(FileOptions):
         if reading.unreadable:
             self._complain(reading.unreadable, len(files), root, notes)
         if reading.small:
-            small = f"{counted(len(reading.small), 'file')} ({_first(reading.small)})"
+            small = f"{counted(len(reading.small), 'file')} ({first_few(reading.small)})"
             notes.append(f"{small} left out: smaller than a patch")
         others = [f"{printable(files[i])} ({_size(shape)})" for i, shape in reading.other]
         if size and others and not reading.files:
             raise UserError(
-                f"no image is {_size(size)}, as the network needs them: {_first(others)}",
+                f"no image is {_size(size)}, as the network needs them: {first_few(others)}",
                 where=root,
                 hint=f"data.image_size={size[0]} resizes them, data.patches={size[0]} cuts them"
                 if size[0] == size[1]
@@ -186,7 +186,7 @@ class ImageFolder(FileOptions):
             )
         if others and size:
             notes.append(
-                f"{counted(len(others), 'image')} left out: not {_size(size)}: {_first(others)}"
+                f"{counted(len(others), 'image')} left out: not {_size(size)}: {first_few(others)}"
             )
         elif others:
             raise UserError(
@@ -215,7 +215,7 @@ class ImageFolder(FileOptions):
         if reading.bands:
             names = [printable(files[i]) for i in sorted(reading.bands)]
             notes.append(
-                f"! bands beyond colour left out of {counted(len(names), 'file')}: {_first(names)}; "
+                f"! bands beyond colour left out of {counted(len(names), 'file')}: {first_few(names)}; "
                 "data=npy with data.bands reads any bands"
             )
         read, of_image = np.unique(reading.files, return_inverse=True)
@@ -322,17 +322,17 @@ class ImageFolder(FileOptions):
     def _complain(self, files: list[str], total: int, root: Path, notes: list[str]) -> None:
         if len(files) == total:
             raise UserError(
-                f"none of {total} files can be read: {_first(files)}",
+                f"none of {total} files can be read: {first_few(files)}",
                 where=root,
                 hint=LFS if POINTER in files[0] else _what_to_do(files[0]),
             )
         if len(files) > self.unreadable * total:
             raise UserError(
-                f"{len(files)} of {total} files cannot be read: {_first(files)}",
+                f"{len(files)} of {total} files cannot be read: {first_few(files)}",
                 where=root,
                 hint=f"remove them, or use data.unreadable={math.ceil(100 * len(files) / total) / 100}",
             )
-        notes.append(f"{counted(len(files), 'unreadable file')} left out: {_first(files)}")
+        notes.append(f"{counted(len(files), 'unreadable file')} left out: {first_few(files)}")
         for file in files[:MOST_LOGGED]:
             logger.warning("unreadable, left out: %s", file)
         if len(files) > MOST_LOGGED:
@@ -394,14 +394,10 @@ def _colour(reading: Reading, total: int, files: list[str], channels: int | None
     if channels is None and 0 < 2 * len(reading.colour) < total:
         names = [printable(files[i]) for i in sorted(reading.colour)]
         yield (
-            f"{len(names)} of {total} files have colour ({_first(names)}), so all images get three "
+            f"{len(names)} of {total} files have colour ({first_few(names)}), so all images get three "
             "channels; data.channels=1 makes them grey"
         )
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cae_cli.data.images import TEST, TRAIN, VALIDATION
-from cae_cli.errors import counted, printable
+from cae_cli.errors import counted, first_few, printable
 from cae_cli.options import override_to_paste
 
 PARTS = {
@@ -96,7 +97,7 @@ def _outside(files: list[str]) -> list[str]:
     """A note on the few files that keep folders from being the parts."""
     if not files:
         return []
-    named = ", ".join(map(printable, files[:5])) + (", …" if len(files) > 5 else "")
+    named = first_few([*map(printable, files)])
     return [
         f"! folders are named as parts, and all are mixed: {counted(len(files), 'file')} in none of "
         f"them: {named}; move such files into a part, or elsewhere"
@@ -167,6 +168,13 @@ def _pairs(stems: dict[str, set[str]]) -> list[tuple[str, str]]:
         and 2 * len({*map(without_role, stems[given])} & {*map(without_role, stems[target])})
         >= len(stems[given])
     ]
+
+
+def without_shared(files: Sequence[str]) -> list[str]:
+    """The names of files below the folder that all are in."""
+    paths = [PurePosixPath(file).parts for file in files]
+    shared = _shared(paths)
+    return ["/".join(path[shared:]) for path in paths]
 
 
 def without_role(file: str) -> str:

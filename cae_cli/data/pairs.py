@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,11 +13,11 @@ from cae_cli.data.archives import kind_of, read_npy, read_npz
 from cae_cli.data.arrays import ArrayOptions
 from cae_cli.data.folder import FileOptions, ImageFolder
 from cae_cli.data.images import Pool
-from cae_cli.data.layout import without_role
+from cae_cli.data.layout import without_role, without_shared
 from cae_cli.data.listing import place_of
 from cae_cli.data.source import SOURCES, existing
 from cae_cli.data.spool import chosen
-from cae_cli.errors import UserError, counted, printable
+from cae_cli.errors import UserError, counted, first_few, printable
 from cae_cli.options import OptionError, option, override_to_paste
 
 ARRAYS = ("npz", "npy")
@@ -170,14 +169,14 @@ class Pairs(FileOptions, ArrayOptions):
         if missing := sorted({i for i, *_ in (*places, *others)} - used):
             notes.append(
                 f"{counted(len(missing), 'pair')} left out: one of both cannot be used: "
-                f"{_named(shown, missing)}"
+                f"{first_few([shown[i] for i in missing])}"
             )
         if not len(at):
             raise UserError("of no pair both images can be used", where=path)
         if short := sorted({i for i, *_ in {*places} ^ {*others}} & used):
             notes.append(
                 f"patches left out of {counted(len(short), 'pair')}, where one image has a row or a "
-                f"column more than the other: {_named(shown, short)}"
+                f"column more than the other: {first_few([shown[i] for i in short])}"
             )
         notes += [note for note in given.notes if note not in made.notes]
         notes += [f"target: {note}" for note in made.notes if note not in given.notes]
@@ -225,19 +224,9 @@ def partners(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
 
 def _inside_partners(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
     """The same, below the folder that all files of a side share, as of an archive of a folder."""
-    inside = [{str(PurePosixPath(file).relative_to(_shared(side))): file for file in side}
-              for side in (one, other)]  # fmt: skip
-    return [(inside[0][a], inside[1][b]) for a, b in partners(list(inside[0]), list(inside[1]))]
-
-
-def _shared(files: Sequence[str]) -> str:
-    """The folder that all files are in."""
-    return posixpath.commonpath([posixpath.dirname(file) for file in files])
-
-
-def _named(shown: Sequence[str], which: Sequence[int]) -> str:
-    """The first files of some."""
-    return ", ".join(shown[i] for i in which[:5]) + (", …" if len(which) > 5 else "")
+    names = without_shared(one), without_shared(other)
+    of_one, of_other = (dict(zip(*side, strict=True)) for side in zip(names, (one, other), strict=True))
+    return [(of_one[a], of_other[b]) for a, b in partners(*names)]
 
 
 def _without_extension(file: str) -> str:
@@ -250,7 +239,7 @@ def _alone(files: Sequence[str], paired: set[str], what: str, missing: str) -> l
     if not alone:
         return []
     return [f"! {counted(len(alone), what)} left out, as no {missing} has the same name: "
-            f"{_named(alone, range(len(alone)))}"]  # fmt: skip
+            f"{first_few(alone)}"]  # fmt: skip
 
 
 def _same_places(one: Sequence[Place], other: Sequence[Place]) -> tuple[np.ndarray, np.ndarray]:
