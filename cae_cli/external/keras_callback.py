@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import keras
 import numpy as np
 
 from cae_cli import experiment
-from cae_cli.data import Images, as_float
-from cae_cli.diagnosis.case import FEWEST_IMAGES, FEWEST_STEPS, STEPS_FOR_SKILL
+from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
-from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed, pair_of
-from cae_cli.external.model import options_of, pieces, prepare, spans_of, stored, write_run
+from cae_cli.external.fed import pair_of
+from cae_cli.external.fit_images import FitImages, Pair, are_equal, given_pairs
+from cae_cli.external.model import options_of, prepare, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
 from cae_cli.external.trials import STEPS
@@ -32,7 +31,6 @@ from cae_cli.introspection.keras_internals import (
 from cae_cli.introspection.loss_minimum import keras_loss
 from cae_cli.introspection.probe import Probe
 from cae_cli.introspection.training_mode import Penalties, data_loss, has_plain_loss
-from cae_cli.metrics.preparation import Span
 from cae_cli.report import page, terminal
 from cae_cli.runs.folder import Run
 from cae_cli.system import streams
@@ -40,12 +38,8 @@ from cae_cli.system.files import claim
 from cae_cli.training.history import Epoch
 from cae_cli.training.recorder import EARLY, Recorder
 
-HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``validation_split``
 MEASURED = 256  # held-out images whose loss is measured
-FEWEST_AGAIN = 2  # images that were split off and are trained on: one may be alike by chance
-MOST_KNOWN = 0.5  # share of the validation images that are among the given ones, if they are others
 MOST_FED = 2**28  # bytes of the batches that are kept to try fixes on
-Pair = tuple[Array, Array]  # inputs and targets, both (n, h, w, c)
 # Epochs after which the feature maps are measured.
 LOOKS = (1, 2, 3, 5, 10, 20, 50, 100)
 
@@ -100,8 +94,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        self._given = _arrays(images, held_out)
-        self._splits = self._given is not None and held_out is None  # the last tenth is split off
+        self._given = given_pairs(images, held_out)
         self.latent = latent
         self.parent = Path(folder)
         self.verbose = verbose
@@ -109,18 +102,17 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self.trials: Trials | None = None
         self.recorder: Recorder | None = None  # once the images are known
         self._budget = None if try_fixes is None else budget_of(try_fixes)
-        self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
-        self._fed: list[tuple[Array, Array]] = []  # the first batches, where fixes are tried
+        self._images = FitImages(self._given)
+        self._fed: list[Pair] = []  # the first batches, where fixes are tried
         self._diverged: int | None = None  # the step
-        self._step = 0
+        self._step = self._earlier = 0  # of the optimizer: all, and those that were not recorded
         self._penalty = math.nan  # of the next step
         self._batch = self._done = 0  # the current batch of the epoch, and how many are done
         self._loss_sum = 0.0  # sum over the steps of this epoch
         self._running: contextlib.ExitStack | None = None  # the run, while it is recorded
         self._left: list[Array] = []  # the weights at the end of the last fit
         self._optimizer: Any = None  # of a loop of one's own
-        self._step = self._epoch = 0
-        self._penalty = math.nan  # of the next step
+        self._epoch = 0
 
     # -- loops of one's own ------------------------------------------------------------------------
 
@@ -167,7 +159,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """
         first = keras.tree.flatten(loss)[0]
         pair = pair_of((inputs, inputs if targets is None else targets))
-        if self.recorder is not None and pair and self.recorder.wants_batch(self._step - self._earlier):
+        if self.recorder is not None and pair and self.recorder.wants_batch(self._recorded):
             self.recorder.batches(*pair)
         self._after(self._batch, 1, float(first))
         self.on_train_batch_begin(self._batch + 1)
@@ -206,15 +198,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             self._open()
         else:
             self.recorder = None
-            self._seen, self._seen_held_out = Fed(MOST_TRAINING), Fed(MOST_HELD_OUT)
-            self._known = _parted(self._given)
-            self._seen.closed = self._known is not None
-            self._seen_held_out.closed = self._known is not None and not self._splits
-            self._trained_on, self._watching = False, self._splits
-            self._last: set[int] | None = None  # contents of the images that were split off
-            self._again: set[int] = set()  # those of them that are trained on
-            if self._known is not None:
-                self._start(*self._known)
+            self._images = FitImages(self._given)
+            if self._images.known is not None:
+                self._start(*self._images.known)
         self._warn()
 
     @streams.guarded()
@@ -281,7 +267,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self.recorder is not None:
             observe_batches(
                 self.model,
-                lambda: not self._seen_held_out.closed,
+                lambda: self._images.wants_held_out,
                 self._record_validation_batch,
                 of="test_function",
                 ended=self._ended,
@@ -292,7 +278,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Later validations show the same images again."""
         release_batches(self.model, "test_function")
         if self.recorder is not None:
-            self._seen_held_out.closed = self._seen_held_out.closed or bool(self._seen_held_out)
+            self._images.validation_ended()
 
     @undisturbed
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -303,7 +289,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch += 1
         self._numbers[epoch] = self._epoch
         self._done = 0
-        self._watching = False
+        self._images.epoch_ended()
         self.recorder.epoch(self._step, None, look=self._epoch in LOOKS)
         # Keras adds the penalties of the weights to its validation loss.
         val_loss = logs.get("val_loss", math.nan) - _penalty(self.model)
@@ -341,7 +327,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         hint = f"; {error.hint}" if isinstance(error, UserError) and error.hint else ""
         terminal.Screen().say(f"! this training is not diagnosed: {said}{hint}")
         self.recorder = None
-        self._seen.closed = self._seen_held_out.closed = True
+        self._images.close()
         if self._running is not None:
             with contextlib.suppress(Exception), self._ending():
                 raise error  # the status and the log of the run tell it
@@ -368,16 +354,13 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """
         self._rate = _learning_rate(self._of_training)  # schedules change it later
         self._earlier = _steps_of(self._of_training)  # in a fit that was not recorded
-        self.spans = spans_of(*train)
-        self.images = self._stored(train, held_out)
-        given, span = self.spans
-        autoencoder, self._network, fitting = prepare(self.model, self.images, self.latent, span, given)
+        images = self._images.use(train, held_out)
+        given, span = self._images.spans
+        autoencoder, self._network, fitting = prepare(self.model, images, self.latent, span, given)
         plain = has_plain_loss(self.model) and self._optimizer is None
         loss = keras_loss(self.model.loss, span) if plain else None
-        self.probe = Probe(
-            autoencoder, self.images, untrained=not self._earlier, fitting=fitting, loss=loss
-        )
-        self.recorder = Recorder(self.model, self.probe.spreads, self._sample, self.probe.maps)
+        self.probe = Probe(autoencoder, images, untrained=not self._earlier, fitting=fitting, loss=loss)
+        self.recorder = Recorder(self.model, self.probe.spreads, self._images.sample, self.probe.maps)
         self._penalties = Penalties(self.model, self.recorder.kernels)
         self._penalty = math.nan
         self._step, self._epoch = self._earlier, 0
@@ -386,6 +369,11 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         self._row(math.nan, math.nan)
         if self._running is None:
             self._open()
+
+    @property
+    def _recorded(self) -> int:
+        """The steps that were recorded."""
+        return self._step - self._earlier
 
     @property
     def _of_training(self) -> Any:
@@ -411,7 +399,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Measures, diagnoses and shows; ``interrupted`` says by what the training was."""
         self._release()
         if self.recorder is None:
-            if not self._seen.closed:
+            if self._images.wants_batch:
                 terminal.Screen().say("! this training is not diagnosed: no batch of images was seen")
             return
         with self._ending():
@@ -431,8 +419,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         """Writes the files of the run."""
         recorder.epoch(self._step, None, look=True)
         self._left = self.model.get_weights()
-        self.images = self._judged()
-        self.probe.use(self.images)
+        images = self._images.judged()
+        self.probe.use(images)
         arrays = {**self.probe.record(self._step * recorder.batch_size), **recorder.record()}
         arrays["dynamics/held_out_losses"] = self._held_out_losses()
         if self._earlier:  # the losses since then are no course of a training
@@ -447,7 +435,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         options = options_of(getattr(self.model, "loss", None), name, self._rate)
         write_run(
             self.run,
-            self.images,
+            images,
             arrays,
             options,
             network=self._network,
@@ -455,7 +443,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             measured_epoch=measured,
             stopped_early=any(map(_has_stopped, self._others)),
             diverged_at=self._diverged,
-            paired=self._known is not None and not _are_equal(self._known[0]),
+            paired=self._images.are_pairs,
         )
 
     def _restored(self) -> int | None:
@@ -480,8 +468,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
         Keras reports none of before, and adds penalties to that of after.
         """
-        parts = self.images.held_out_given, self.images.held_out
-        inputs, targets = (_in_range(p[:MEASURED], s) for p, s in zip(parts, self.spans, strict=True))
+        inputs, targets = self._images.held_out(MEASURED)
         measured = functools.partial(data_loss, self.model, inputs, targets, self.probe.batch)
         before = math.nan
         if self.probe.initial_weights:
@@ -489,72 +476,9 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
                 before = measured()
         return np.array([before, measured()], np.float32)
 
-    # -- images ------------------------------------------------------------------------------------
-
-    def _stored(self, train: Pair, held_out: Pair, *, trained_on: bool = False) -> Images:
-        """Images in the range of the network as those of a run."""
-        given, span = self.spans
-        images = Images(
-            train=stored(train[1], span),
-            validation=stored(held_out[1], span),
-            source="fit",
-            trained_on=trained_on,
-        )
-        if _are_equal(train) and _are_equal(held_out):
-            return images
-        inputs, held_out_inputs = (stored(pair[0], given) for pair in (train, held_out))
-        return replace(images, train_inputs=inputs, validation_inputs=held_out_inputs)
-
-    def _judged(self) -> Images:
-        """The images that the training is judged by."""
-        if self._known is None or self._given is None:
-            return self._passed()
-        return self._split_off(self._known[0], self._given[0]) if self._splits else self.images
-
-    def _passed(self) -> Images:
-        """The images that passed; without validation data the last of them stand for held-out ones."""
-        pairs = self._seen.arrays()
-        if self._seen_held_out:
-            return self._stored(pairs, self._seen_held_out.arrays())
-        return self._stored(*_split(pairs, fewest=FEWEST_IMAGES), trained_on=True)
-
-    def _split_off(self, train: Pair, whole: Pair) -> Images:
-        """The images that were given; held out are those of the validation data, if they are others."""
-        if self._seen_held_out:
-            held_out = self._seen_held_out.arrays()
-            contents = _contents(held_out[1])
-            if len(contents & _contents(whole[1])) <= MOST_KNOWN * len(contents):
-                return self._stored(whole if self._trained_on else train, held_out)
-        return replace(self.images, trained_on=self._trained_on)
-
-    def _watch(self, targets: Array) -> None:
-        """Sees whether the images that were split off are trained on.
-
-        Those that are among the training images anyway tell nothing.
-        """
-        assert self._known is not None
-        train, last = self._known[0][1], self._known[1][1]
-        if self._last is None:
-            self._last, size = _contents(last), len(targets)
-            first = np.asarray(train[:size], np.float32)
-            # Images in the order given reach their last ones at the end of the epoch only.
-            self._most_watched = math.inf if np.array_equal(targets, first) else MOST_TRAINING / size
-        if found := _contents(targets) & self._last:
-            if not self._again:  # only now, as it reads all of them
-                self._last -= _contents(train)
-            self._again |= found & self._last
-        self._trained_on = len(self._again) >= max(1, min(FEWEST_AGAIN, len(self._last)))
-        watched = self._step + 1 - self._earlier
-        self._watching = not self._trained_on and watched < self._most_watched
-
-    def _sample(self) -> Array:
-        """Training images drawn at random, as they are fed."""
-        images = self.images if self._known is not None else self._passed()
-        return _in_range(images.sample(), self.spans[1])
-
     def _averages(self, reported: float, batch: int) -> bool:
         """Whether the reported loss is the mean over the epoch so far, as that of Keras is."""
-        if batch < EARLY or self._step - self._earlier < EARLY:  # later it is known
+        if batch < EARLY or self._recorded < EARLY:  # later it is known
             means = [m for m in self.model.metrics if isinstance(m, keras.metrics.Mean)]
             self._is_mean = any(math.isclose(m.result(), reported, rel_tol=1e-4) for m in means)
         return self._is_mean
@@ -565,19 +489,18 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         if self._budget is None:
             return None
         screen = terminal.Screen()
-        images = self.images
-        x, y = _in_range(images.given, self.spans[0]), None
-        held = tuple(map(_in_range, (images.held_out_given, images.held_out), self.spans))
+        x, y = self._images.inputs(), None
+        held = self._images.held_out()
         size, shuffle = 32, True
         if self._fed:
             first, size = self._fed[0][0], len(self._fed[0][0])
             shuffle = not np.allclose(first, x[: len(first)], atol=1e-5)
-            if not all(map(_are_equal, self._fed)):
+            if not all(map(are_equal, self._fed)):
                 x, y = (np.concatenate(part) for part in zip(*self._fed, strict=True))
-        held = held[:1] if y is None else held
+        held_out = held[:1] if y is None else held
         try:
             training = of_model(
-                self.model, x, y, held_out=held, batch_size=size, shuffle=shuffle, steps=self._step,
+                self.model, x, y, held_out=held_out, batch_size=size, shuffle=shuffle, steps=self._step,
                 **self._compiled,
             )  # fmt: skip
             say = screen.say if self.verbose else lambda _: None
@@ -591,9 +514,8 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _wants_batch(self) -> bool:
         if self.recorder is None:
-            return not self._seen.closed
-        early = self._step - self._earlier < EARLY
-        return early or self._watching or not self._seen.closed or self._keeps_batch()
+            return self._images.wants_batch
+        return self._recorded < EARLY or self._images.wants_batch or self._keeps_batch()
 
     def _keeps_batch(self) -> bool:
         """Whether fixes are to be tried on what the next step gets."""
@@ -607,19 +529,15 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         pair = pair_of(batch)
         if pair is None:
             return
-        if self._known is not None and _are_equal(self._known[0]) and not _are_equal(pair):
-            # The inputs are something else than the images that were given, or these are the inputs.
-            self._known, self.recorder, self._watching = None, None, False
-            self._seen.closed = self._seen_held_out.closed = False
-        self._seen.add(*pair)
-        if self.recorder is None and self._known is None:
+        if self._images.are_refuted_by(pair):
+            self.recorder = None
+        self._images.passes(pair, self._recorded + 1)
+        if self.recorder is None and self._images.known is None:
             self._start(pair, pair)
             self._before()
         if self.recorder is None:
             return
-        if self._watching and self._known is not None:
-            self._watch(pair[1])
-        if self.recorder.wants_batch(self._step - self._earlier):
+        if self.recorder.wants_batch(self._recorded):
             self.recorder.batches(*pair)
         if self._step < EARLY:
             self._penalty, pulls = self._penalties(*pair)
@@ -631,7 +549,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
     def _record_validation_batch(self, batch: Any) -> None:
         """Keeps images of a validation batch."""
         if (pair := pair_of(batch)) is not None:
-            self._seen_held_out.add(*pair)
+            self._images.passes_held_out(pair)
 
     def _row(self, loss: float, val_loss: float) -> None:
         rate = _learning_rate(self._of_training)
@@ -644,89 +562,6 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
             learning_rate=math.nan if rate is None else rate,
         )
         self._rows.append(epoch.row())
-
-
-def _arrays(images: Any, held_out: Any) -> tuple[Pair, Pair | None] | None:
-    """Training and held-out pairs as they were given; None if those are to be taken that pass."""
-    if not isinstance(images, list) and not hasattr(images, "__array__") and not _is_pair(images):
-        if held_out is not None:
-            raise UserError(
-                "held-out images need training images beside them",
-                hint="Diagnosis() takes both from fit(…, validation_data=…).",
-            )
-        if images is None or (hasattr(images, "__iter__") and not isinstance(images, str | dict)):
-            return None
-    train = _pair(images)
-    if len(train[0]) < 2:
-        raise UserError(f"at least two images are needed, got {len(train[0])}")
-    if held_out is None:
-        return train, None
-    if _is_pair(images) and not _is_pair(held_out):
-        raise UserError(
-            "the held-out images need targets too", hint="Diagnosis((x, y), (x_held_out, y_held_out))"
-        )
-    return train, _pair(held_out)
-
-
-def _is_pair(images: Any) -> bool:
-    return isinstance(images, tuple) and len(images) == 2 and all(np.ndim(part) == 4 for part in images)
-
-
-def _pair(images: Any) -> Pair:
-    """Inputs and targets, of images alone the same twice; UserError if their shapes are not right."""
-    inputs, targets = map(_mapped_or_array, images if _is_pair(images) else (images, images))
-    if inputs.ndim != 4:
-        raise UserError(
-            f"the images must have the shape (n, h, w, c), got {inputs.shape}",
-            hint="x[..., None] adds the channel axis.",
-        )
-    if inputs.shape != targets.shape:
-        raise UserError(f"inputs of {inputs.shape} have targets of {targets.shape}")
-    return inputs, (inputs if _are_equal((inputs, targets)) else targets)
-
-
-def _mapped_or_array(images: Any) -> Array:
-    """An array; one in a file stays there."""
-    return images if isinstance(images, np.memmap) else np.asarray(images)
-
-
-def _parted(given: tuple[Pair, Pair | None] | None) -> tuple[Pair, Pair] | None:
-    """What was given, with the last images as held-out ones where there are no others."""
-    if given is None:
-        return None
-    train, held_out = given
-    return _split(train) if held_out is None else (train, held_out)
-
-
-def _split(pair: Pair, fewest: int = 1) -> tuple[Pair, Pair]:
-    """All but the last images, and the last ones: at least ``fewest``, of twice as many or more."""
-    size = len(pair[0])
-    count = max(1, round(HELD_OUT * size), fewest if size >= 2 * fewest else 0)
-
-    def part(here: slice) -> Pair:
-        inputs = pair[0][here]
-        return inputs, (inputs if pair[1] is pair[0] else pair[1][here])
-
-    return part(slice(-count)), part(slice(-count, None))
-
-
-def _are_equal(pair: Pair) -> bool:
-    """Whether each image is its own target."""
-    inputs, targets = pair
-    if inputs is targets or inputs.shape != targets.shape:
-        return inputs is targets
-    return all(np.array_equal(inputs[part], targets[part]) for part in pieces(inputs))
-
-
-def _contents(images: Any) -> set[int]:
-    """What tells images (n, h, w, c) from others: 64 bits of each."""
-    return {hash(np.asarray(image, np.float32).tobytes()) for image in images}
-
-
-def _in_range(images: Any, span: Span) -> Array:
-    """Images in [0, 1] in the range that the network is trained on."""
-    low, high = span
-    return np.asarray(low + (high - low) * as_float(images), np.float32)
 
 
 def _has_stopped(callback: Any) -> bool:

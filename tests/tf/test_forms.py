@@ -138,7 +138,7 @@ def unmeasured(monkeypatch):
     """At the end of a training only the images that were seen are kept, as ``watch.images``."""
 
     def keep(watch, recorder):
-        watch.images = watch._judged()
+        watch.images = watch._images.judged()
         raise UserError("not measured")
 
     monkeypatch.setattr(Diagnosis, "_measure", keep)
