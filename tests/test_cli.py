@@ -116,6 +116,7 @@ def test_a_mistake_ends_the_process_with_its_exit_code(cae, cae_process):
         (["train", "-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "cannot write the run", "sweep"),
         (["options", "los"], "there is no group 'los'", "did you mean loss?"),
         (["options", "loss/sim"], "loss has no option 'sim'", "did you mean"),
+        (["options", "data=python"], "data=python data.path=mine.py:load runs", "data/npz"),
         (["options", "a", "b"], "expected one group or option, got 2", "--help"),
         (["report", "nowhere"], "no such folder", ""),
         (["rules", "CAE300"], "there is no rule 'CAE300'", "did you mean CAE3"),

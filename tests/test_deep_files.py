@@ -96,6 +96,39 @@ def test_bands_one_after_the_other_and_white_at_0(order, compression, tmp_path):
     assert np.array_equal(one(tmp_path / "grey"), 65535 - DEEP[..., 0])
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_floating_point_colour_and_planes_are_upright_as_bytes_are(orientation, tmp_path):
+    values = DEEP[:, :7, :3]
+    kinds = {
+        "bytes": ((values // 16).astype(np.uint8), "contig"),
+        "float": ((values / 4096).astype(np.float32), "contig"),
+        "planes": (np.moveaxis(values, -1, 0), "separate"),
+    }
+    for kind, (stored, planar) in kinds.items():
+        (tmp_path / kind).mkdir()
+        tifffile.imwrite(
+            tmp_path / kind / "a.tif",
+            stored,
+            photometric="rgb",
+            planarconfig=planar,
+            extratags=[(274, "H", 1, orientation, True)],
+        )
+    expected = one(tmp_path / "bytes")
+    assert np.array_equal(one(tmp_path / "planes") // 16, expected)
+    assert np.array_equal((one(tmp_path / "float") * 4096).astype(int) // 16, expected)
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_16_bit_colour_of_ppm(white, tmp_path):
+    values = DEEP[:, :7, :3]
+    whole = f"P6\n# of a camera\n7 12\n{white}\n".encode() + values.astype(">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(whole)
+    assert np.array_equal(one(tmp_path), np.rint(values * (65535 / white)))
+    (tmp_path / "a.ppm").write_bytes(whole[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        one(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_fourth_band_is_transparency_only_if_the_file_says_so(dtype, tmp_path):
     white = np.iinfo(dtype).max

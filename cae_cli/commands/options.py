@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cae_cli.config import compose
 from cae_cli.config.schema import DEVIATIONS, GROUPS, ONE, SEVERAL, VARIANTS, General
+from cae_cli.data import hook
 from cae_cli.errors import UserError, did_you_mean, to_paste
 from cae_cli.options import OptionInfo, describe
 
@@ -36,6 +37,11 @@ def main(args: list[str]) -> int:
         _show_group(group, sources)
         return 0
     known = sources.options(group)
+    if f"{group}={name}" == hook.WORD:
+        raise UserError(
+            f"{hook.WORD} {hook.EXAMPLE} runs your function, and has no file",
+            hint="its keys are those of data=npz: cae options data/npz",
+        )
     if name not in known:
         raise UserError(
             f"{group} has no option {name!r}",

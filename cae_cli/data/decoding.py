@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -57,6 +57,15 @@ POINTER = "a Git LFS pointer"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _PLANAR = 254, 258, 262, 284  # tags of TIFF
 _ORIENTATION, _TURNED = 274, 5  # tag of EXIF: from this value on, rows and columns change places
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # its values, and what undoes them
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
 _NO_ALPHA, _MULTIPLIED = 0, 1  # what a further band of TIFF is: nothing known, or alpha of such colours
 _UNPACKED, _ZLIB, _PACKBITS = 1, (8, 32946), 32773  # compressions of TIFF
 _LUMINANCE = (0.299, 0.587, 0.114)  # as in Pillow's conversion from RGB to L
@@ -340,7 +349,12 @@ def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16]
     from PIL import Image
 
     raw = _raw_mode(opened)
-    if raw == "LA;16B":  # grey and alpha, of which each byte is taken as a channel of its own
+    if (white := _white_of_ppm(opened)) > 255:
+        content.seek(opened.tile[0].offset)
+        values = np.frombuffer(content.read(6 * opened.width * opened.height), ">u2")
+        wide = _rounded(values * (65535 / white), np.dtype(np.uint16))
+        wide = wide.reshape(opened.height, opened.width, 3)  # fails for a file that is cut off
+    elif raw == "LA;16B":  # grey and alpha, of which each byte is taken as a channel of its own
         _set_raw_mode(opened, "RGBA")
         wide = np.ascontiguousarray(_upright(opened)).view(">u2").astype(np.uint16)  # (h, w, 2)
     elif raw in _BYTES:
@@ -387,6 +401,12 @@ def _raw_mode(opened: Image.Image) -> str:
     args = tile[0].args if tile else None
     found = args[0] if isinstance(args, tuple) and args else args
     return found if isinstance(found, str) else ""
+
+
+def _white_of_ppm(opened: Image.Image) -> int:
+    """The value of white in a binary PPM file in colour; 0 for any other file."""
+    tile = opened.tile[0] if opened.format == "PPM" and opened.mode == "RGB" else None
+    return int(tile.args[1]) if tile is not None and tile.codec_name == "ppm" else 0
 
 
 def _set_raw_mode(opened: Any, raw: str) -> None:
@@ -460,6 +480,9 @@ def _bands_last(values: Pixels, page: Any) -> tuple[Pixels, int]:
         raise Unreadable(f"pixels of the type {values.dtype}")
     if page.axes.startswith("S"):
         values = np.moveaxis(values, 0, -1)
+    orientation = page.tags.get(_ORIENTATION)
+    if orientation is not None and orientation.value in _UPRIGHT:
+        values = _UPRIGHT[orientation.value](values)
     left = 0
     if values.ndim == 3 and values.shape[2] in (2, 4) and page.extrasamples:
         kind = int(page.extrasamples[0])
