@@ -8,10 +8,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cae_cli.diagnosis.case import FEWEST_IMAGES
+from cae_cli.system import memory
+
 Array = NDArray[np.float32]
 
 MOST_TRAINING, MOST_HELD_OUT = 2048, 1024  # images that are kept of each part
 MOST_BYTES = 2**27  # that the images of one part take
+FEWEST = 2 * FEWEST_IMAGES  # that are kept whatever their size: half of them may be held out
+SPARE = 4  # times the memory of those must be free
 REPEATS = 32  # images; a set with many equal ones (empty pages) has fewer of them in a row
 
 
@@ -30,7 +35,7 @@ class Fed:
         self.most = most
         self.closed = False
         self._pairs: list[tuple[Array, Array]] = []  # of single images
-        self._known: set[bytes] = set()
+        self._known: set[int] = set()  # contents, 64 bits of each
         self._again = 0  # how many of the last images were seen before
 
     def __len__(self) -> int:
@@ -41,18 +46,29 @@ class Fed:
         for pair in zip(inputs, targets, strict=True):
             if self.closed:
                 return
-            content = pair[1].tobytes()
+            content = hash(pair[1].tobytes())
             self._again = self._again + 1 if content in self._known else 0
             self._known.add(content)
             if not self._again or not np.ptp(pair[1]):
-                self._pairs.append((np.array(pair[0]), np.array(pair[1])))
-            full = len(self) >= min(self.most, MOST_BYTES // max(1, 2 * len(content)))
-            self.closed = full or self._again >= REPEATS
+                image = np.array(pair[0])
+                self._pairs.append((image, image if np.array_equal(*pair) else np.array(pair[1])))
+            self.closed = self._is_full(pair) or self._again >= REPEATS
+
+    def _is_full(self, pair: tuple[Array, Array]) -> bool:
+        size = sum(part.nbytes for part in pair)
+        if len(self) >= self.most:
+            return True
+        if (len(self) + 1) * size <= MOST_BYTES:
+            return False
+        available = memory.free()
+        return len(self) >= FEWEST or available is None or available < SPARE * FEWEST * size
 
     def arrays(self) -> tuple[Array, Array]:
         """Inputs and targets, both (n, h, w, c), in the order in which they passed."""
-        inputs, targets = (np.stack(part) for part in zip(*self._pairs, strict=True))
-        return inputs, targets
+        inputs = np.stack([pair[0] for pair in self._pairs])
+        if all(given is target for given, target in self._pairs):
+            return inputs, inputs
+        return inputs, np.stack([pair[1] for pair in self._pairs])
 
 
 def pair_of(batch: Any) -> tuple[Array, Array] | None:

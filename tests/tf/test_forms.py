@@ -316,6 +316,20 @@ def test_of_few_images_that_are_kept_enough_for_a_verdict_are_held_out(
     assert len(watch.images.held_out) == FEWEST_IMAGES == 16
 
 
+@pytest.mark.parametrize("free", [2**40, 2**20, None])
+def test_of_large_images_as_many_are_kept_as_a_verdict_needs_if_there_is_memory(
+    free, tmp_path, unmeasured, monkeypatch
+):
+    x = tiny(48)
+    monkeypatch.setattr(fed, "MOST_BYTES", 2 * x[:4].nbytes)
+    monkeypatch.setattr(fed.memory, "free", lambda: free)
+    watch = quiet(tmp_path)
+    tiny_network().fit(x, x, batch_size=16, verbose=0, callbacks=[watch])
+    enough = free == 2**40
+    assert len(watch.images.train) + len(watch.images.held_out) == (32 if enough else 4)
+    assert (len(watch.images.held_out) >= FEWEST_IMAGES) == enough
+
+
 def test_one_image_that_is_there_twice_is_no_training_on_held_out_ones(tmp_path, unmeasured):
     x, others = tiny(64), tiny(80)[64:]
     x[3] = x[60] = others[0] = 0  # black frames
