@@ -349,8 +349,9 @@ def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16]
     from PIL import Image
 
     raw = _raw_mode(opened)
-    if (white := _white_of_ppm(opened)) > 255:
-        content.seek(opened.tile[0].offset)
+    white, offset = _ppm(opened)
+    if white > 255:
+        content.seek(offset)
         values = np.frombuffer(content.read(6 * opened.width * opened.height), ">u2")
         wide = _rounded(values * (65535 / white), np.dtype(np.uint16))
         wide = wide.reshape(opened.height, opened.width, 3)  # fails for a file that is cut off
@@ -403,10 +404,10 @@ def _raw_mode(opened: Image.Image) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _white_of_ppm(opened: Image.Image) -> int:
-    """The value of white in a binary PPM file in colour; 0 for any other file."""
+def _ppm(opened: Any) -> tuple[int, int]:
+    """The value of white in a binary PPM file in colour, and where its pixels begin; else 0, 0."""
     tile = opened.tile[0] if opened.format == "PPM" and opened.mode == "RGB" else None
-    return int(tile.args[1]) if tile is not None and tile.codec_name == "ppm" else 0
+    return (int(tile.args[1]), int(tile.offset)) if tile and tile.codec_name == "ppm" else (0, 0)
 
 
 def _set_raw_mode(opened: Any, raw: str) -> None:
