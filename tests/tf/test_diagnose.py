@@ -124,8 +124,9 @@ def test_images_that_were_given_are_compared_once_and_not_copied(glyphs, tmp_pat
     model.compile("adam", "mse")
     model.fit(x, x, batch_size=8, validation_data=(glyphs[400:420],) * 2, verbose=0, callbacks=[watch])
     assert sum(compared) < 10 and watch.report  # in twenty steps
-    assert len(watch.images.train) == 160 and len(watch.images.validation) == 20
-    assert np.shares_memory(watch.images.train, x)
+    images = watch._images.images
+    assert len(images.train) == 160 and len(images.validation) == 20
+    assert np.shares_memory(images.train, x)
 
 
 @pytest.mark.soak

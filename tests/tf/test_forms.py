@@ -316,7 +316,7 @@ def test_of_few_images_that_are_kept_enough_for_a_verdict_are_held_out(
     assert len(watch.images.held_out) == FEWEST_IMAGES == 16
 
 
-@pytest.mark.parametrize("free", [2**40, 2**20, None])
+@pytest.mark.parametrize("free", [2**40, 2**15, None])
 def test_of_large_images_as_many_are_kept_as_a_verdict_needs_if_there_is_memory(
     free, tmp_path, unmeasured, monkeypatch
 ):
