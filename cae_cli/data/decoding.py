@@ -353,8 +353,9 @@ def _sixteen_bits(opened: Image.Image, content: IO[bytes]) -> NDArray[np.uint16]
     if white > 255:
         content.seek(offset)
         values = np.frombuffer(content.read(6 * opened.width * opened.height), ">u2")
-        wide = _rounded(values * (65535 / white), np.dtype(np.uint16))
-        wide = wide.reshape(opened.height, opened.width, 3)  # fails for a file that is cut off
+        values = values.reshape(opened.height, opened.width, 3)  # fails for a file that is cut off
+        levels = _rounded(np.arange(white + 1) * (65535 / white), np.dtype(np.uint16))
+        wide = levels.take(values, mode="clip")  # of all pixels, fractions would take much memory
     elif raw == "LA;16B":  # grey and alpha, of which each byte is taken as a channel of its own
         _set_raw_mode(opened, "RGBA")
         wide = np.ascontiguousarray(_upright(opened)).view(">u2").astype(np.uint16)  # (h, w, 2)

@@ -12,6 +12,7 @@ from cae_cli.diagnosis.case import FEWEST_IMAGES
 from cae_cli.system import memory
 
 Array = NDArray[np.float32]
+Pair = tuple[Array, Array]  # inputs and targets, of several images both (n, h, w, c)
 
 MOST_TRAINING, MOST_HELD_OUT = 2048, 1024  # images that are kept of each part
 MOST_BYTES = 2**27  # that the images of one part take
@@ -34,7 +35,7 @@ class Fed:
     def __init__(self, most: int) -> None:
         self.most = most
         self.closed = False
-        self._pairs: list[tuple[Array, Array]] = []  # of single images
+        self._pairs: list[Pair] = []  # of single images
         self._known: set[int] = set()  # contents, 64 bits of each
         self._again = 0  # how many of the last images were seen before
 
@@ -46,7 +47,7 @@ class Fed:
         for pair in zip(inputs, targets, strict=True):
             if self.closed:
                 return
-            content = hash(pair[1].tobytes())
+            content = content_of(pair[1])
             self._again = self._again + 1 if content in self._known else 0
             self._known.add(content)
             if not self._again or not np.ptp(pair[1]):
@@ -54,7 +55,7 @@ class Fed:
                 self._pairs.append((image, image if np.array_equal(*pair) else np.array(pair[1])))
             self.closed = self._is_full(pair) or self._again >= REPEATS
 
-    def _is_full(self, pair: tuple[Array, Array]) -> bool:
+    def _is_full(self, pair: Pair) -> bool:
         size = sum(part.nbytes for part in pair)
         if len(self) >= self.most:
             return True
@@ -63,7 +64,7 @@ class Fed:
         available = memory.free()
         return len(self) >= FEWEST or available is None or available < SPARE * FEWEST * size
 
-    def arrays(self) -> tuple[Array, Array]:
+    def arrays(self) -> Pair:
         """Inputs and targets, both (n, h, w, c), in the order in which they passed."""
         inputs = np.stack([pair[0] for pair in self._pairs])
         if all(given is target for given, target in self._pairs):
@@ -71,7 +72,12 @@ class Fed:
         return inputs, np.stack([pair[1] for pair in self._pairs])
 
 
-def pair_of(batch: Any) -> tuple[Array, Array] | None:
+def content_of(image: Any) -> int:
+    """What tells an image (h, w, c) from others: 64 bits."""
+    return hash(np.asarray(image, np.float32).tobytes())
+
+
+def pair_of(batch: Any) -> Pair | None:
     """Inputs and targets of a batch of ``fit``, both (n, h, w, c).
 
     Of several inputs and targets, the first image and the first target of its shape. Where there is no

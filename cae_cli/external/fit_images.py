@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cae_cli.data import Images, as_float
 from cae_cli.diagnosis.case import FEWEST_IMAGES
 from cae_cli.errors import UserError
-from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Fed
+from cae_cli.external.fed import MOST_HELD_OUT, MOST_TRAINING, Array, Fed, Pair, content_of
 from cae_cli.external.model import pieces, spans_of, stored
 from cae_cli.metrics.preparation import Span
 
@@ -20,8 +19,6 @@ HELD_OUT = 0.1  # default share of held-out images: the last ones, as with ``val
 FEWEST_AGAIN = 2  # images that were split off and are trained on: one may be alike by chance
 MOST_KNOWN = 0.5  # share of the validation images that are among the given ones, if they are others
 
-Array = NDArray[np.float32]
-Pair = tuple[Array, Array]  # inputs and targets, both (n, h, w, c)
 Given = tuple[Pair, Pair | None]  # training and held-out ones
 
 
@@ -69,10 +66,13 @@ class FitImages:
         self._watches = False
         self._passed.closed = self._passed_held_out.closed = True
 
-    def are_refuted_by(self, pair: Pair) -> bool:
-        """Whether ``fit`` maps other inputs to other targets than the images that were given.
+    def give_way_to(self, pair: Pair) -> bool:
+        """Forgets images that were given as their own targets where ``fit`` gets other targets.
 
-        Then the inputs are something else, or these are the inputs: those that pass count.
+        Then the inputs are something else than them, or they are the inputs: those that pass count.
+
+        Returns:
+            Whether they were forgotten.
         """
         refuted = self.known is not None and are_equal(self.known[0]) and not are_equal(pair)
         if refuted:
@@ -263,8 +263,8 @@ def are_equal(pair: Pair) -> bool:
 
 
 def _contents(images: Any) -> set[int]:
-    """What tells images (n, h, w, c) from others: 64 bits of each."""
-    return {hash(np.asarray(image, np.float32).tobytes()) for image in images}
+    """What tells images (n, h, w, c) from others."""
+    return {*map(content_of, images)}
 
 
 def _in_range(images: Any, span: Span) -> Array:

@@ -16,8 +16,8 @@ from cae_cli import experiment
 from cae_cli.diagnosis.case import FEWEST_STEPS, STEPS_FOR_SKILL
 from cae_cli.diagnosis.trials import Trials
 from cae_cli.errors import UserError
-from cae_cli.external.fed import pair_of
-from cae_cli.external.fit_images import FitImages, Pair, are_equal, given_pairs
+from cae_cli.external.fed import Pair, pair_of
+from cae_cli.external.fit_images import FitImages, are_equal, given_pairs
 from cae_cli.external.model import options_of, prepare, write_run
 from cae_cli.external.training import Array, compiled, of_model
 from cae_cli.external.treat import budget_of, proven
@@ -529,7 +529,7 @@ class Diagnosis(keras.callbacks.Callback):  # type: ignore[misc]
         pair = pair_of(batch)
         if pair is None:
             return
-        if self._images.are_refuted_by(pair):
+        if self._images.give_way_to(pair):
             self.recorder = None
         self._images.passes(pair, self._recorded + 1)
         if self.recorder is None and self._images.known is None:
